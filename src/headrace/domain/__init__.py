@@ -1,0 +1,1 @@
+"""The vocabulary of Headrace: events, identifiers, times, definitions. Pure functions, no I/O."""

@@ -1,0 +1,52 @@
+"""Times as integers: microseconds since 1970-01-01 UTC, the one form used inside Headrace."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
+WEEK_US = 7 * DAY_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS_US = {"s": SECOND_US, "m": MINUTE_US, "h": HOUR_US, "d": DAY_US, "w": WEEK_US}
+_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
+
+
+def now_us() -> int:
+    """The clock, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def parse_time_us(text: str) -> int:
+    """Read an ISO 8601 time; without a zone it is UTC.
+
+    Returns microseconds since 1970 UTC. Raises ValueError when the text is no such time.
+    """
+    moment = datetime.fromisoformat(text.strip())
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def format_time_us(moment_us: int) -> str:
+    """Write microseconds since 1970 UTC as ISO 8601 with a Z, without trailing zeros of the fraction."""
+    moment = _EPOCH + timedelta(microseconds=moment_us)
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = f"{moment.microsecond:06d}".rstrip("0")
+    return f"{text}.{fraction}Z" if fraction else f"{text}Z"
+
+
+def parse_duration_us(text: str) -> int:
+    """Read a duration such as "30s", "5m", "36h", "30d" or "2w" (a day is 24 hours).
+
+    Returns microseconds. Raises ValueError when the text is no such duration.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no duration: write a number and one of s, m, h, d, w")
+    return int(match[1]) * _UNITS_US[match[2]]

@@ -1,0 +1,1 @@
+"""The stores: MongoDB under mongo/, Redis Streams under streams/."""

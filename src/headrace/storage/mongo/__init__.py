@@ -1,0 +1,1 @@
+"""MongoDB: the connection and the event log that several services share."""

@@ -1,0 +1,178 @@
+"""The event log, the backbone that services share (ADR 3).
+
+Ingest appends segments: one document holds the events of one workspace and partition as one
+compressed protobuf batch. Identity inserts one document per event, with the profile and the
+decision, in the same transaction as its own changes, and then marks the segment done. Nothing
+here is ever updated: a segment is done when its id stands in `segments_done`.
+
+Everybody else only reads: the tail by sequence, or the events of given profiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+import zstandard
+from bson.binary import Binary
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import BulkWriteError
+
+from headrace.api.common.v1.event_pb2 import Event, EventBatch
+from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
+from headrace.domain.ids import event_key
+from headrace.storage.mongo.client import Database, Document, Session
+
+SEGMENTS = "segments"
+SEGMENTS_DONE = "segments_done"
+EVENTS = "events"
+COUNTERS = "counters"
+
+DUPLICATE_KEY = 11000
+
+INDEXES: dict[str, list[IndexModel]] = {
+    EVENTS: [
+        IndexModel([("s", ASCENDING)], name="sequence"),
+        IndexModel([("p", ASCENDING), ("t", DESCENDING)], name="profile_time"),
+    ],
+}
+"""Indexes of the log's collections, beside those on _id; made by `headrace admin indexes`."""
+
+
+async def append_segments(db: Database, batches: Sequence[EventBatch], partitions: Sequence[int]) -> None:
+    """Make segments durable.
+
+    Args:
+        db: Database.
+        batches: The segments; each segment_id is new and time-ordered.
+        partitions: Partition of each segment on the events stream.
+
+    Raises:
+        pymongo.errors.PyMongoError: None, some or all may be stored; nothing may be acknowledged.
+    """
+    compress = zstandard.ZstdCompressor(level=1).compress
+    await db[SEGMENTS].insert_many(
+        [
+            {
+                "_id": batch.segment_id,
+                "w": batch.workspace_id,
+                "q": partition,
+                "n": len(batch.events),
+                "b": Binary(compress(batch.SerializeToString())),
+            }
+            for batch, partition in zip(batches, partitions, strict=True)
+        ],
+        ordered=False,
+    )
+
+
+async def read_segments(db: Database, segment_ids: Sequence[str]) -> list[tuple[int, EventBatch]]:
+    """(partition, segment) of each id that is stored, in order of id."""
+    decompress = zstandard.ZstdDecompressor().decompress
+    cursor = db[SEGMENTS].find({"_id": {"$in": list(segment_ids)}}).sort("_id", ASCENDING)
+    return [(d["q"], EventBatch.FromString(decompress(d["b"]))) async for d in cursor]
+
+
+async def unfinished_segments(db: Database, after_id: str, before_id: str, limit: int) -> list[str]:
+    """Ids of segments in (after_id, before_id) whose events are not all resolved, oldest first."""
+    bounds = {"_id": {"$gt": after_id, "$lt": before_id}}
+    done = {d["_id"] async for d in db[SEGMENTS_DONE].find(bounds, {"_id": 1})}
+    unfinished: list[str] = []
+    async for document in db[SEGMENTS].find(bounds, {"_id": 1}).sort("_id", ASCENDING):
+        if document["_id"] not in done:
+            unfinished.append(document["_id"])
+            if len(unfinished) >= limit:
+                break
+    return unfinished
+
+
+async def mark_done(db: Database, segment_ids: Iterable[str]) -> None:
+    """Say that all events of these segments are resolved and sent on; saying it again is harmless."""
+    documents: list[Document] = [{"_id": segment_id} for segment_id in segment_ids]
+    if not documents:
+        return
+    try:
+        await db[SEGMENTS_DONE].insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if any(e["code"] != DUPLICATE_KEY for e in error.details["writeErrors"]):
+            raise
+
+
+async def next_sequence(db: Database, count: int, now_us: int) -> int:
+    """Reserve `count` consecutive sequence numbers; returns the first.
+
+    A sequence number is unique, ever increasing and at least the clock in microseconds, so a range of
+    numbers is also a range of time. To give a valid order of transactions it must be taken after the
+    transaction's first read and before its commit.
+    """
+    document = await db[COUNTERS].find_one_and_update(
+        {"_id": "sequence"},
+        [{"$set": {"v": {"$add": [{"$max": [{"$ifNull": ["$v", 0]}, now_us]}, count]}}}],
+        upsert=True,
+        return_document=True,
+    )
+    assert document is not None  # an upsert that returns the new document always has one
+    return int(document["v"]) - count
+
+
+def event_document(resolved: ResolvedEvent) -> Document:
+    """The stored form of a resolved event."""
+    event = resolved.event
+    return {
+        "_id": event_key(event.workspace_id, event.message_id),
+        "w": event.workspace_id,
+        "p": resolved.profile_id,
+        "t": event.timestamp_us,
+        "n": event.name,
+        "s": resolved.decision.sequence,
+        "r": resolved.resolved_at_us,
+        "g": resolved.segment_id,
+        "i": resolved.segment_index,
+        "e": Binary(event.SerializeToString()),
+        "d": Binary(resolved.decision.SerializeToString()),
+    }
+
+
+def resolved_event(document: Document) -> ResolvedEvent:
+    """A resolved event from its stored form; profile_id is the profile at the time of resolving."""
+    return ResolvedEvent(
+        event=Event.FromString(document["e"]),
+        profile_id=document["p"],
+        decision=Decision.FromString(document["d"]),
+        resolved_at_us=document["r"],
+        segment_id=document["g"],
+        segment_index=document["i"],
+    )
+
+
+async def events_by_id(
+    db: Database, workspace_id: str, message_ids: Iterable[str], session: Session | None = None
+) -> dict[str, ResolvedEvent]:
+    """The stored events among these message ids, by message id."""
+    keys = [event_key(workspace_id, m) for m in message_ids]
+    cursor = db[EVENTS].find({"_id": {"$in": keys}}, session=session)
+    found = [resolved_event(d) async for d in cursor]
+    return {r.event.message_id: r for r in found}
+
+
+async def events_between(
+    db: Database, from_sequence: int, to_sequence: int, workspace_id: str | None = None
+) -> AsyncIterator[ResolvedEvent]:
+    """Events with from_sequence <= sequence < to_sequence, in recorded order.
+
+    A transaction that is still open may yet insert lower numbers: who keeps a position must read
+    again from some seconds before it.
+    """
+    query: Document = {"s": {"$gte": from_sequence, "$lt": to_sequence}}
+    if workspace_id is not None:
+        query["w"] = workspace_id
+    async for document in db[EVENTS].find(query).sort("s", ASCENDING):
+        yield resolved_event(document)
+
+
+async def events_of_profiles(
+    db: Database, workspace_id: str, profile_ids: Sequence[str]
+) -> AsyncIterator[ResolvedEvent]:
+    """All events that were resolved to any of these profile ids (parts, not survivors), in no order."""
+    query = {"p": {"$in": list(profile_ids)}, "w": workspace_id}
+    async for document in db[EVENTS].find(query):
+        yield resolved_event(document)
