@@ -1,0 +1,56 @@
+# Everything a newcomer needs: `make run` and `make test` work on a fresh machine with Python 3.11 and Node 20.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PLUGINS := $(wildcard plugins/*)
+STAMP := .venv/.installed
+NODE_STAMP := tests/e2e/node/node_modules/.installed
+
+.PHONY: help setup run test lint format protos bench soak
+
+help:  ## Shows this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[embedded]' $(addprefix --editable ./,$(PLUGINS)) --group dev
+	touch $@
+
+$(NODE_STAMP): tests/e2e/node/package.json tests/e2e/node/package-lock.json
+	npm ci --prefix tests/e2e/node --no-audit --no-fund --silent
+	touch $@
+
+setup: $(STAMP) $(NODE_STAMP)  ## Makes .venv and installs everything that run and test need
+
+run: $(STAMP)  ## Starts all of Headrace on this machine and plays the demo shop, until Ctrl-C
+	$(BIN)/headrace demo
+
+test: setup  ## Runs the whole test suite on real embedded stores
+	$(BIN)/pytest
+
+lint: $(STAMP)  ## Checks style, types, imports, dependencies and protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code protos
+	scripts/check_breaking.sh
+	scripts/gen_protos.sh --check
+	$(BIN)/python scripts/check_files.py
+
+format: $(STAMP)  ## Formats Python and protos
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write protos
+
+protos: $(STAMP)  ## Generates src/headrace/api from protos/
+	scripts/gen_protos.sh
+
+bench: $(STAMP)  ## Measures throughput and latency; prints a table, writes bench-results/*.json
+	$(BIN)/python -m tests.benchmarks
+
+soak: $(STAMP)  ## Long chaos run: kills services and stores at random for an hour under load
+	$(BIN)/python -m tests.chaos --minutes 60
