@@ -1,0 +1,90 @@
+"""The base of destination connectors: pure functions from batches to requests and from answers to outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from headrace_sdk.items import DeleteBatch, EventBatch, Member, MemberBatch, Row
+from headrace_sdk.manifest import Manifest
+from headrace_sdk.requests import Note, Outcomes, Request, Response, Skip
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+Built = Request | Skip | Note
+"""What add_members, remove_members, send_events and delete yield."""
+
+
+class Destination(Generic[SettingsT]):
+    """A configured destination. Override what the manifest's capabilities promise.
+
+    A connector does no I/O, reads no clock and draws no random numbers: the same batch and settings give the same
+    bytes. It keeps nothing between calls. The host makes one instance per configured destination and may throw it
+    away at any time.
+
+    Each method that makes requests must account for every item of its batch exactly once: in `items` of one Request, or
+    by one Skip. Notes may come on top.
+
+    Attributes:
+        manifest: What the connector is.
+        settings: The checked settings of this destination.
+    """
+
+    manifest: ClassVar[Manifest]
+
+    def __init__(self, settings: SettingsT) -> None:
+        self.settings = settings
+
+    def rows(self, member: Member) -> Sequence[Row]:
+        """The entries that should be on the vendor's list for this member (LIST_SYNC).
+
+        Depends only on the member and the settings. Raises RecordRejected when nothing of the member can be used,
+        such as without a valid identifier: the member is then left out, with this reason, and what was on the list for
+        them is removed.
+        """
+        raise NotImplementedError("LIST_SYNC needs rows()")
+
+    def add_members(self, batch: MemberBatch) -> Iterable[Built]:
+        """Requests that put the rows on the list (LIST_SYNC)."""
+        raise NotImplementedError("LIST_SYNC needs add_members()")
+
+    def remove_members(self, batch: MemberBatch) -> Iterable[Built]:
+        """Requests that take the rows off the list (LIST_SYNC). The rows are those that were added, as stored then."""
+        raise NotImplementedError("LIST_SYNC needs remove_members()")
+
+    def send_events(self, batch: EventBatch) -> Iterable[Built]:
+        """Requests that send the events (EVENT_SYNC, FORWARDING)."""
+        raise NotImplementedError("EVENT_SYNC and FORWARDING need send_events()")
+
+    def delete(self, batch: DeleteBatch) -> Iterable[Built]:
+        """Requests that make the vendor forget people (DELETION)."""
+        raise NotImplementedError("DELETION needs delete()")
+
+    def read(self, request: Request, response: Response) -> Outcomes:
+        """What the vendor's answer means: one outcome per item of the request, in its order.
+
+        May instead raise AuthError, ConfigError, RateLimited, TransientError or RecordRejected for the whole request.
+        When no answer came at all, the host tries again without asking.
+        """
+        raise NotImplementedError("every connector needs read()")
+
+    def normalise(self, field: str, value: str) -> Normalised:
+        """The value of a field as the vendor compares it, and as it is sent. Used by `headrace destination normalise`.
+
+        Raises RecordRejected when the value cannot be used.
+        """
+        return Normalised(normalised=value, sent=value)
+
+
+class Normalised(BaseModel, frozen=True):
+    """A field's value on its way to the vendor.
+
+    Attributes:
+        normalised: In the vendor's form. For a value that came in hashed, the hash.
+        sent: What goes over the wire: usually the hash.
+    """
+
+    normalised: str
+    sent: str

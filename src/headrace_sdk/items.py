@@ -1,0 +1,153 @@
+"""What a connector is given: members and their rows, events, and the batches they come in.
+
+All of these cross a process boundary, so they hold only what JSON can hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """The person behind an event or a member, as known when the batch was made.
+
+    Attributes:
+        id: Profile id.
+        identifiers: Normalised values by namespace, such as {"email": ["ada@example.com"]}.
+        traits: Traits by name.
+    """
+
+    id: str
+    identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    traits: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """A member of the audience behind a list sync.
+
+    Attributes:
+        profile_id: Profile id.
+        fields: The connector's fields as the mapping filled them: text, or several texts where the person has several.
+    """
+
+    profile_id: str
+    fields: dict[str, str | list[str]] = msgspec.field(default_factory=dict)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the vendor's list.
+
+    The host stores the rows that the vendor acknowledged, per member, and compares them by key with the rows that
+    the member has now. It adds what is missing and removes what is too many *with the stored data*, so that exactly
+    what was added is removed, even when the person's e-mail address changed, or the profile was merged or deleted in
+    between.
+
+    Attributes:
+        key: Stable name of the row: equal keys are the same entry at the vendor. At most 128 characters. Holds no
+            personal datum in the clear; a digest of the data is the usual choice (see `Row.of`).
+        data: What add_members and remove_members need of it, as JSON. Stored, so hash what the vendor takes hashed.
+    """
+
+    key: str
+    data: Any
+
+    @classmethod
+    def of(cls, data: Any) -> Row:
+        """The row with this data, its key being a digest of the data's canonical JSON."""
+        return cls(key=digest_key(data), data=data)
+
+
+class MemberBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows to be added to, or removed from, the vendor's list.
+
+    Attributes:
+        rows: At most the manifest's `batch.max_items`.
+        now_us: The host's clock, in microseconds since 1970 UTC: a connector has no clock of its own.
+    """
+
+    rows: tuple[Row, ...]
+    now_us: int
+
+
+class EventItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An event to be sent, with the person it belongs to.
+
+    Attributes:
+        message_id: Unique in the workspace; the natural idempotency key.
+        kind: "identify", "track", "page", "screen", "group" or "alias".
+        name: Event name ("added_to_segment" and "removed_from_segment" in event syncs), page or screen name, or empty.
+        timestamp_us: When it happened, in microseconds since 1970 UTC.
+        received_at_us: When it was accepted, in microseconds since 1970 UTC.
+        source_id: The source that brought it.
+        identifiers: The event's own identifiers by namespace.
+        group_id: For group events.
+        previous_id: For alias events.
+        traits: Traits by name.
+        properties: Properties by name.
+        context: Context (page, campaign, user agent, ip, click ids, ...).
+        profile: The person, when the event is identified.
+        fields: The connector's fields as the mapping filled them: any JSON.
+        traceparent: W3C trace context of the event.
+    """
+
+    message_id: str
+    kind: str
+    name: str = ""
+    timestamp_us: int = 0
+    received_at_us: int = 0
+    source_id: str = ""
+    identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    group_id: str = ""
+    previous_id: str = ""
+    traits: dict[str, Any] = msgspec.field(default_factory=dict)
+    properties: dict[str, Any] = msgspec.field(default_factory=dict)
+    context: dict[str, Any] = msgspec.field(default_factory=dict)
+    profile: Profile | None = None
+    fields: dict[str, Any] = msgspec.field(default_factory=dict)
+    traceparent: str = ""
+
+
+class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Events to be sent.
+
+    Attributes:
+        events: At most the manifest's `batch.max_items`.
+        now_us: The host's clock, in microseconds since 1970 UTC: a connector has no clock of its own.
+    """
+
+    events: tuple[EventItem, ...]
+    now_us: int
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """A person to be forgotten by the vendor.
+
+    Attributes:
+        profile_id: Profile id.
+        identifiers: All identifiers by namespace.
+    """
+
+    profile_id: str
+    identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
+
+
+class DeleteBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """People to be forgotten by the vendor.
+
+    Attributes:
+        subjects: At most the manifest's `batch.max_items`.
+        now_us: The host's clock, in microseconds since 1970 UTC.
+    """
+
+    subjects: tuple[Subject, ...]
+    now_us: int
+
+
+def digest_key(data: Any) -> str:
+    """A short stable key of JSON data: equal data has equal keys, whatever the order of object members."""
+    import hashlib
+
+    canonical = msgspec.json.encode(data, order="deterministic")
+    return hashlib.blake2b(canonical, digest_size=16).hexdigest()

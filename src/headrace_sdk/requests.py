@@ -1,0 +1,164 @@
+"""What a connector gives back: requests to send, items it leaves out, and what became of each item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """An HTTP request. The host sends it, limits it, tries it again and logs it.
+
+    Attributes:
+        method: "POST", "PUT", "PATCH", "DELETE" or "GET".
+        url: Absolute http or https address. Never put a secret into it.
+        headers: Headers by name; the host adds Content-Length, Host and User-Agent.
+        body: Body as it goes over the wire.
+        items: Places in the batch (from 0) of the items that the request carries, in the order of the outcomes.
+        secrets: Texts in it to be masked wherever the request is shown, besides the secrets of the settings, which are
+            always masked: what was *made* of a secret, such as the Base64 of a user name and password.
+    """
+
+    method: str
+    url: str
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    body: bytes = b""
+    items: tuple[int, ...]
+    secrets: tuple[str, ...] = ()
+
+
+class Skip(msgspec.Struct, frozen=True, kw_only=True):
+    """An item that the connector leaves out, yielded in place of a request that carries it.
+
+    Attributes:
+        item: Place in the batch, from 0.
+        reason: A sentence for the customer, without personal data.
+        field: The field at fault, empty when it is no single one.
+    """
+
+    item: int
+    reason: str
+    field: str = ""
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """A remark on an item that *is* sent, yielded beside the request: shown in dry runs.
+
+    Attributes:
+        item: Place in the batch, from 0.
+        reason: A sentence for the customer, without personal data.
+    """
+
+    item: int
+    reason: str
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """The vendor's answer.
+
+    Attributes:
+        status: HTTP status.
+        headers: Headers; names in lower case.
+        body: Body, decompressed, cut at 1 MiB.
+        received_at_us: When it came, in microseconds since 1970 UTC.
+    """
+
+    status: int
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    body: bytes = b""
+    received_at_us: int = 0
+
+    def json(self) -> Any:
+        """The body as JSON, or None when it is none (an HTML error page, an empty body)."""
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def json_object(self) -> Mapping[str, Any]:
+        """The body as a JSON object, or an empty one when it is none."""
+        value = self.json()
+        return value if isinstance(value, dict) else {}
+
+    def retry_after_s(self) -> float | None:
+        """Seconds that the Retry-After header asks to wait (number or date), or None without a usable one."""
+        text = self.headers.get("retry-after", "").strip()
+        if not text:
+            return None
+        if text.isascii() and text.isdigit():
+            return float(min(int(text[:9]), 86_400))
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return min(max(moment.timestamp() - self.received_at_us / 1e6, 0.0), 86_400.0)
+
+
+class Delivered(msgspec.Struct, frozen=True, tag="delivered", tag_field="outcome"):
+    """The vendor accepted the item."""
+
+
+class Warned(msgspec.Struct, frozen=True, kw_only=True, tag="warning", tag_field="outcome"):
+    """The vendor accepted the item, but not as it should be, or it is unsure whether it did.
+
+    Attributes:
+        reason: A sentence for the customer, without personal data.
+    """
+
+    reason: str
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected", tag_field="outcome"):
+    """The vendor will never accept the item as it is: dead letter, with the vendor's reason.
+
+    Attributes:
+        reason: A sentence for the customer, without personal data.
+        field: The field at fault, empty when it is no single one.
+    """
+
+    reason: str
+    field: str = ""
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, tag="retry", tag_field="outcome"):
+    """The item may be accepted later: tried again with back-off, up to the manifest's `retry.max_age_s`.
+
+    Attributes:
+        reason: A sentence for the customer, without personal data.
+        after_s: Seconds to wait; None leaves it to the host's back-off.
+    """
+
+    reason: str
+    after_s: float | None = None
+
+
+Outcome = Delivered | Warned | Rejected | Retry
+
+
+class Outcomes(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a request.
+
+    Attributes:
+        items: One per entry of the request's `items`, in the same order. A wrong number is an error of the plugin.
+        unauthorized: Set when the vendor refused the credentials: the host pauses the destination with this reason;
+            the items wait, and this try does not count.
+        misconfigured: Set when the settings cannot work (a list that was deleted): paused in the same way.
+        throttle_s: Set when the vendor asks for fewer requests: the whole destination waits this many seconds; 0 leaves
+            the time to the host.
+    """
+
+    items: tuple[Outcome, ...]
+    unauthorized: str = ""
+    misconfigured: str = ""
+    throttle_s: float | None = None
+
+    @classmethod
+    def every(cls, request: Request, outcome: Outcome) -> Outcomes:
+        """The same outcome for every item of the request."""
+        return cls(items=(outcome,) * len(request.items))
