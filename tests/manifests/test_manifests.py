@@ -1,0 +1,178 @@
+"""The Kubernetes manifests: rendered, validated strictly, held to a policy, and their commands really started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import kubernetes_validate
+import pytest
+import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERLAY = ROOT / "deploy/k8s/overlays/dev"
+GOLDEN = Path(__file__).parent / "golden/dev.yaml"
+SERVICES = ["console", "ingest", "identity", "audience", "sync"]
+VERSIONS = ["1.28", "1.37"]
+PORTS = ("HEADRACE_GRPC_PORT", "HEADRACE_METRICS_PORT", "HEADRACE_HTTP_PORT", "HEADRACE_CONSOLE_HTTP_PORT")
+
+MANIFESTS: list[dict[str, Any]] = [m for m in yaml.safe_load_all(GOLDEN.read_text()) if m]
+WORKLOADS = [m for m in MANIFESTS if m["kind"] in {"Deployment", "StatefulSet", "Job"}]
+
+
+def _named(kind: str, name: str) -> dict[str, Any]:
+    return next(m for m in MANIFESTS if m["kind"] == kind and m["metadata"]["name"] == name)
+
+
+def _containers(workload: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list(workload["spec"]["template"]["spec"]["containers"])
+
+
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl renders overlays; without it the snapshot is checked"
+)
+def test_the_snapshot_is_what_the_overlay_renders() -> None:
+    rendered = subprocess.run(["kubectl", "kustomize", str(OVERLAY)], check=True, capture_output=True, text=True).stdout
+    assert rendered == GOLDEN.read_text(), (
+        "run: kubectl kustomize deploy/k8s/overlays/dev > tests/manifests/golden/dev.yaml"
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda m: f"{m['kind']}-{m['metadata']['name']}")
+def test_each_manifest_is_valid(manifest: dict[str, Any], version: str) -> None:
+    kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w["metadata"]["name"])
+def test_pods_meet_the_restricted_security_standard(workload: dict[str, Any]) -> None:
+    pod = workload["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in _containers(workload):
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+        assert "memory" in container["resources"]["limits"]
+        assert "cpu" not in container["resources"]["limits"], "a CPU limit throttles a service that has work"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_services_probe_drain_and_survive_evictions(service: str) -> None:
+    deployment = _named("Deployment", f"headrace-{service}")
+    (container,) = _containers(deployment)
+    assert container["command"] == ["headrace", "serve", service]
+    assert container["readinessProbe"]["grpc"] == {"port": 8090, "service": "readiness"}
+    assert container["livenessProbe"]["grpc"] == {"port": 8090, "service": "liveness"}
+    drain = float(_named("ConfigMap", "headrace")["data"]["HEADRACE_DRAIN_SECONDS"])
+    pause = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drain + pause
+    assert _named("PodDisruptionBudget", f"headrace-{service}")["spec"]["minAvailable"] == 1
+    assert _named("Service", f"headrace-{service}")["spec"]["clusterIP"] == "None"
+
+
+def rendered_environment(container: Mapping[str, Any]) -> dict[str, str]:
+    """A container's environment as the kubelet makes it."""
+    environment: dict[str, str] = {}
+    for reference in container.get("envFrom", []):
+        if "configMapRef" in reference:
+            environment |= _named("ConfigMap", reference["configMapRef"]["name"])["data"]
+        else:
+            environment |= _secret(reference["secretRef"]["name"])
+    for variable in container.get("env", []):
+        source = variable.get("valueFrom", {})
+        if "configMapKeyRef" in source:
+            key = source["configMapKeyRef"]
+            environment[variable["name"]] = _named("ConfigMap", key["name"])["data"][key["key"]]
+        elif "fieldRef" in source:
+            environment[variable["name"]] = "pod-0"
+        else:
+            environment[variable["name"]] = variable["value"].replace("$(POD_NAME)", environment.get("POD_NAME", ""))
+    return environment
+
+
+def _secret(name: str) -> dict[str, str]:
+    import base64
+
+    return {k: base64.b64decode(v).decode() for k, v in _named("Secret", name)["data"].items()}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def local_environment(stores: Any, database_name: str, redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What differs on this machine from a cluster: where the stores are, and a folder that may be written."""
+    yield {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "HEADRACE_MONGO_URL": stores.mongo_url,
+        "HEADRACE_MONGO_DATABASE": database_name,
+        "HEADRACE_REDIS_URL": redis_url,
+        "HEADRACE_ARCHIVE_URL": f"file://{tmp_path}/archive",
+    }
+
+
+def test_the_index_job_runs_twice(local_environment: dict[str, str]) -> None:
+    (container,) = _containers(_named("Job", "headrace-indexes"))
+    environment = rendered_environment(container) | local_environment
+    environment.pop("HEADRACE_ARCHIVE_URL")
+    for _ in range(2):
+        done = subprocess.run(
+            container["command"], check=False, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_command_serves_and_drains_in_its_rendered_environment(
+    service: str, local_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (container,) = _containers(_named("Deployment", f"headrace-{service}"))
+    environment = rendered_environment(container)
+    archive = local_environment.pop("HEADRACE_ARCHIVE_URL")
+    if "HEADRACE_ARCHIVE_URL" in environment:
+        environment["HEADRACE_ARCHIVE_URL"] = archive
+    environment |= local_environment
+    environment |= {name: str(_free_port()) for name in PORTS if name in environment}
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(container["command"], env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        probe = container["readinessProbe"]["grpc"]["service"]
+        assert _serving(int(environment["HEADRACE_GRPC_PORT"]), probe, process), (tmp_path / "log").read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=40) == 0, (tmp_path / "log").read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _serving(port: int, service: str, process: subprocess.Popen[bytes]) -> bool:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=2)
+            except grpc.RpcError:
+                answer = None
+            if answer is not None and answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return True
+            time.sleep(0.2)
+    return False
