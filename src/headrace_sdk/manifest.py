@@ -137,6 +137,9 @@ class Manifest:
         retry: How refused items are tried again.
         timeout_s: Seconds that the vendor has to answer.
         idempotency: What a repeated item does.
+        rows_match_people: True when the vendor finds people by the rows and keeps the people, not the rows. Taking one
+            row off then takes the person off, even if another of their rows is still there: the host sends the removals
+            of a member first, and then all rows the member still has.
     """
 
     name: str
@@ -154,6 +157,7 @@ class Manifest:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout_s: float = 30.0
     idempotency: Idempotency = Idempotency.NATURAL
+    rows_match_people: bool = False
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
