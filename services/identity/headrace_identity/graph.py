@@ -1,0 +1,124 @@
+"""What the resolver works on: profiles and who holds which identifier, in memory.
+
+A graph is either all of a workspace (offline replay) or just the part of it that a micro-batch
+touches (the service loads it inside its transaction). `Changes` collects what came of resolving,
+so that the service can write it with one write per changed profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from headrace_identity.rules import Identifier
+
+
+class TraitValue(NamedTuple):
+    """A trait with where it came from; `value` is JSON, b"null" says that the trait was deleted."""
+
+    value: bytes
+    time_us: int
+    message_id: str
+    source_id: str
+
+    def newer_than(self, other: TraitValue) -> bool:
+        """Whether this one wins over the other: last writer by (event time, message id)."""
+        return (self.time_us, self.message_id) > (other.time_us, other.message_id)
+
+
+@dataclass(slots=True)
+class Profile:
+    """A profile, as the resolver needs it.
+
+    Attributes:
+        id: Profile id.
+        created: Sequence of the event that made it.
+        parts: Ids of all parts, itself first.
+        merges: Merges in its history.
+        identifiers: Identifiers over all parts, with the time of the event that brought each, in microseconds.
+        traits: Traits that events set while this profile was their survivor. The traits of the whole person are
+            the union over the parts.
+        merged_into: Id of the profile that it was merged into, or None.
+        merged_sequence: Sequence of the event that merged it, or 0.
+    """
+
+    id: str
+    created: int
+    parts: list[str]
+    merges: int = 0
+    identifiers: dict[Identifier, int] = field(default_factory=dict)
+    traits: dict[str, TraitValue] = field(default_factory=dict)
+    merged_into: str | None = None
+    merged_sequence: int = 0
+
+
+@dataclass(slots=True)
+class Graph:
+    """Profiles by id, and the part that holds each known identifier."""
+
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    holders: dict[Identifier, str] = field(default_factory=dict)
+
+    def root(self, profile_id: str) -> Profile:
+        """The profile that a part's id leads to: itself, or what it was merged into."""
+        profile = self.profiles[profile_id]
+        while profile.merged_into is not None:
+            profile = self.profiles[profile.merged_into]
+        return profile
+
+    def find(self, identifier: Identifier) -> Profile | None:
+        """The profile that holds an identifier, or None."""
+        holder = self.holders.get(identifier)
+        return None if holder is None else self.root(holder)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What resolving changed.
+
+    Attributes:
+        created: Ids of new profiles.
+        identifiers: New identifiers with the part that each was attached to.
+        traits: Ids of profiles whose own traits changed.
+        attached: Ids of profiles whose identifiers grew.
+        survivors: Ids of profiles that others were merged into.
+        merged: Ids of profiles that were merged into others.
+        watched: Ids of profiles that a decision depended on in a way that a concurrent change could undo. Whoever
+            commits concurrently must be made to conflict.
+        absent: Identifiers whose absence a decision depended on. Whoever adds one concurrently must be made to
+            conflict.
+    """
+
+    created: set[str] = field(default_factory=set)
+    identifiers: dict[Identifier, str] = field(default_factory=dict)
+    traits: set[str] = field(default_factory=set)
+    attached: set[str] = field(default_factory=set)
+    survivors: set[str] = field(default_factory=set)
+    merged: set[str] = field(default_factory=set)
+    watched: set[str] = field(default_factory=set)
+    absent: set[Identifier] = field(default_factory=set)
+
+
+def union_of_traits(parts: Iterable[Profile]) -> dict[str, TraitValue]:
+    """Traits of a person: the newest of each over the parts, deleted ones left out, by name."""
+    union: dict[str, TraitValue] = {}
+    for part in parts:
+        for name, trait in part.traits.items():
+            known = union.get(name)
+            if known is None or trait.newer_than(known):
+                union[name] = trait
+    return {name: union[name] for name in sorted(union) if union[name].value != b"null"}
+
+
+def most_in_a_period(times_us: Sequence[int], period_us: int | None) -> int:
+    """The greatest number of these times that lie in one period (t - period, t]; all of them when it is None."""
+    if period_us is None:
+        return len(times_us)
+    ordered = sorted(times_us)
+    most = start = 0
+    for end, time_us in enumerate(ordered):
+        while ordered[start] <= time_us - period_us:
+            start += 1
+        most = max(most, end - start + 1)
+    return most

@@ -1,0 +1,333 @@
+"""Identity rules of a workspace: which values identify, in which order, and how many a person may have.
+
+Parsing is strict: an unknown key is named, with the place where it stands, because a misspelt limit
+that passes silently joins strangers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import re2
+
+from headrace.domain.identifiers import (
+    ANONYMOUS_ID,
+    CLICK_ID_NAMESPACES,
+    EMAIL,
+    PHONE,
+    USER_ID,
+    is_country,
+    normalise,
+)
+from headrace.domain.times import DAY_US
+
+Identifier = tuple[str, str]
+"""(namespace, value)."""
+
+PERIODS_US = {"week": 7 * DAY_US, "month": 30 * DAY_US, "year": 365 * DAY_US}
+"""Length of the sliding periods of limits, in microseconds."""
+
+BLOCKED_VALUES = frozenset(
+    {
+        "-1",
+        "0",
+        "[object object]",
+        "anonymous",
+        "false",
+        "guest",
+        "nan",
+        "none",
+        "null",
+        "true",
+        "undefined",
+        "unknown",
+    }
+)
+"""Values that broken clients send for nobody; compared without regard to case."""
+
+DEFAULT_LIMIT = 5
+_DEFAULT_LIMITS = {USER_ID: 1}
+_DEFAULT_ORDER = {USER_ID: 0, EMAIL: 1, PHONE: 2}
+_NO_SHORT_VALUES = frozenset({EMAIL, PHONE, "fbp", "ga_client_id"})
+_MIN_DIFFERENT_CHARACTERS = 3
+_CACHED_CHECKS = 100_000
+
+_RULES_KEYS = (
+    "namespaces",
+    "default_limit",
+    "blocked",
+    "protected",
+    "max_merges",
+    "max_identifiers",
+    "default_country",
+)
+_NAMESPACE_KEYS = ("name", "limit", "per", "allow_short")
+_BLOCKED_KEYS = ("namespace", "equals", "matches")
+
+
+class RulesError(ValueError):
+    """Identity rules that cannot be used; `field` is the place, such as "namespaces[1].limit"."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}" if field else description)
+        self.field = field
+        self.description = description
+
+
+class Checked(NamedTuple):
+    """An identifier after the rules: `rule` is empty when it identifies, else what blocked it."""
+
+    value: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """How identifiers of one namespace count.
+
+    Attributes:
+        name: The namespace.
+        limit: How many different values one profile may hold.
+        per: None for ever, else "week", "month" or "year": in any such period.
+        allow_short: Whether values with fewer than 3 different characters identify.
+    """
+
+    name: str
+    limit: int
+    per: str | None = None
+    allow_short: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Values that the workspace does not want to identify anybody: equal to a text, or matching an RE2 pattern."""
+
+    equals: str | None = None
+    matches: str | None = None
+    namespace: str | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Identity rules of one workspace; the fields are those of the JSON form, see docs/reference/identity-rules.md."""
+
+    namespaces: tuple[Namespace, ...] = ()
+    default_limit: int = DEFAULT_LIMIT
+    blocked: tuple[Blocked, ...] = ()
+    protected: frozenset[str] = frozenset({USER_ID})
+    max_merges: int = 100
+    max_identifiers: int = 1000
+    default_country: str | None = None
+    _by_name: dict[str, Namespace] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _ranks: dict[str, tuple[int, int, str]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _checks: dict[Identifier, Checked] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _own_blocks: list[tuple[str | None, Callable[[str, str], bool]]] = field(
+        init=False, repr=False, compare=False, default_factory=list
+    )
+
+    def __post_init__(self) -> None:
+        self._by_name.update({n.name: n for n in self.namespaces})
+        self._ranks.update({n.name: (0, i, n.name) for i, n in enumerate(self.namespaces)})
+        self._own_blocks.extend((b.namespace, self._predicate(b)) for b in self.blocked)
+
+    def rank(self, namespace: str) -> tuple[int, int, str]:
+        """Sort key of a namespace, the highest priority first.
+
+        Namespaces of the rules come in their order; then those that the rules do not name: user_id, email,
+        phone, the others alphabetically.
+        """
+        known = self._ranks.get(namespace)
+        return known or (1, _DEFAULT_ORDER.get(namespace, len(_DEFAULT_ORDER)), namespace)
+
+    def namespace(self, name: str) -> Namespace:
+        """The rule of a namespace; the default one when the rules do not name it."""
+        known = self._by_name.get(name)
+        if known is not None:
+            return known
+        return Namespace(name, _DEFAULT_LIMITS.get(name, self.default_limit), allow_short=name not in _NO_SHORT_VALUES)
+
+    def check(self, namespace: str, value: str) -> Checked:
+        """Normalise an identifier and say whether it identifies.
+
+        Returns:
+            The value, normalised as far as it could be, and the rule that blocked it: "" for none, else
+            "blocked:value", "blocked:pattern", "blocked:short", "blocked:invalid", "blocked:click_id" or
+            "blocked:workspace".
+        """
+        key = (namespace, value)
+        known = self._checks.get(key)
+        if known is None:
+            if len(self._checks) >= _CACHED_CHECKS:
+                self._checks.clear()
+            known = self._checks[key] = self._check(namespace, value)
+        return known
+
+    def _check(self, namespace: str, value: str) -> Checked:
+        trimmed = value.strip()
+        if not trimmed or trimmed.lower() in BLOCKED_VALUES:
+            return Checked(trimmed, "blocked:value")
+        if not trimmed.strip("0-"):
+            return Checked(trimmed, "blocked:pattern")  # ^[0-]*$
+        normal = normalise(namespace, trimmed, self.default_country)
+        if normal is None:
+            return Checked(trimmed, "blocked:invalid")
+        if namespace in CLICK_ID_NAMESPACES:
+            return Checked(normal, "blocked:click_id")
+        if not self.namespace(namespace).allow_short and len(set(normal)) < _MIN_DIFFERENT_CHARACTERS:
+            return Checked(normal, "blocked:short")
+        for only, blocks in self._own_blocks:
+            if only in (None, namespace) and blocks(trimmed, normal):
+                return Checked(normal, "blocked:workspace")
+        return Checked(normal, "")
+
+    def _predicate(self, blocked: Blocked) -> Callable[[str, str], bool]:
+        if blocked.equals is not None:
+            text = blocked.equals.strip()
+            # The list is written by people: "NoReply@Shop.example" is meant as the address that it is.
+            forms = {text, text.lower() if "@" in text else text}
+            if blocked.namespace is not None:
+                forms.add(normalise(blocked.namespace, text, self.default_country) or text)
+            return lambda trimmed, normal: trimmed in forms or normal in forms
+        pattern = re2.compile(blocked.matches, _pattern_options())
+        return lambda trimmed, normal: bool(pattern.search(trimmed) or pattern.search(normal))
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON form that `parse` reads."""
+        form: dict[str, Any] = {
+            "namespaces": [
+                {"name": n.name, "limit": n.limit, "allow_short": n.allow_short} | ({"per": n.per} if n.per else {})
+                for n in self.namespaces
+            ],
+            "default_limit": self.default_limit,
+            "blocked": [
+                {k: v for k in _BLOCKED_KEYS if (v := getattr(blocked, k)) is not None} for blocked in self.blocked
+            ],
+            "protected": sorted(self.protected),
+            "max_merges": self.max_merges,
+            "max_identifiers": self.max_identifiers,
+        }
+        if self.default_country is not None:
+            form["default_country"] = self.default_country
+        return form
+
+
+def parse(data: object) -> Rules:
+    """Read identity rules from their JSON form.
+
+    Args:
+        data: A decoded JSON object; every key is optional.
+
+    Raises:
+        RulesError: A key is unknown or a value is wrong; the message names it.
+    """
+    form = _object("", data, _RULES_KEYS)
+    default_limit = _integer("default_limit", form.get("default_limit", DEFAULT_LIMIT), 1, 1000)
+    country = form.get("default_country")
+    if country is not None and not (isinstance(country, str) and is_country(country)):
+        raise RulesError("default_country", f"{country!r} is no country: write two capital letters such as IN")
+    protected = _list("protected", form.get("protected", [USER_ID]))
+    return Rules(
+        namespaces=_namespaces(form.get("namespaces"), default_limit),
+        default_limit=default_limit,
+        blocked=tuple(_blocked(f"blocked[{i}]", b) for i, b in enumerate(_list("blocked", form.get("blocked", [])))),
+        protected=frozenset(_name(f"protected[{i}]", name) for i, name in enumerate(protected)),
+        max_merges=_integer("max_merges", form.get("max_merges", 100), 0, 1000),
+        max_identifiers=_integer("max_identifiers", form.get("max_identifiers", 1000), 1, 10_000),
+        default_country=country,
+    )
+
+
+def parse_text(text: str | bytes) -> Rules:
+    """Read identity rules from JSON text.
+
+    Raises:
+        RulesError: It is no JSON, a key is unknown or a value is wrong.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise RulesError("", f"the rules are no JSON: {error}") from error
+    return parse(data)
+
+
+def _namespaces(data: object, default_limit: int) -> tuple[Namespace, ...]:
+    if data is None:
+        return ()
+    found: dict[str, Namespace] = {}
+    for i, item in enumerate(_list("namespaces", data)):
+        place = f"namespaces[{i}]"
+        form = _object(place, item, _NAMESPACE_KEYS)
+        if "name" not in form:
+            raise RulesError(place, "name is missing")
+        name = _name(f"{place}.name", form["name"])
+        if name in found:
+            raise RulesError(f"{place}.name", f"{name!r} stands twice")
+        per = form.get("per")
+        if per is not None and per not in PERIODS_US:
+            raise RulesError(f"{place}.per", f"{per!r} is no period: write week, month or year")
+        allow_short = form.get("allow_short", name not in _NO_SHORT_VALUES)
+        if not isinstance(allow_short, bool):
+            raise RulesError(f"{place}.allow_short", "must be true or false")
+        limit = form.get("limit", _DEFAULT_LIMITS.get(name, default_limit))
+        found[name] = Namespace(name, _integer(f"{place}.limit", limit, 1, 1000), per, allow_short)
+    return tuple(found.values())
+
+
+def _blocked(place: str, data: object) -> Blocked:
+    form = _object(place, data, _BLOCKED_KEYS)
+    if ("equals" in form) == ("matches" in form):
+        raise RulesError(place, "must have either equals or matches")
+    for key, value in form.items():
+        if not isinstance(value, str) or not value.strip():
+            raise RulesError(f"{place}.{key}", "must be a text")
+    if "matches" in form:
+        try:
+            re2.compile(form["matches"], _pattern_options())
+        except re2.error as error:
+            raise RulesError(f"{place}.matches", f"is no RE2 pattern: {_text(error)}") from error
+    return Blocked(**form)
+
+
+def _pattern_options() -> re2.Options:
+    options = re2.Options()
+    options.log_errors = False  # a wrong pattern is the caller's error, not the library's
+    return options
+
+
+def _text(error: Exception) -> str:
+    reason = error.args[0] if error.args else ""
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+
+
+def _object(place: str, data: object, keys: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise RulesError(place, "must be a JSON object")
+    for key in data:
+        if key not in keys:
+            raise RulesError(f"{place}.{key}" if place else str(key), f"unknown key; known are {', '.join(keys)}")
+    return dict(data)
+
+
+def _list(place: str, data: object) -> list[Any]:
+    if not isinstance(data, list):
+        raise RulesError(place, "must be a list")
+    return data
+
+
+def _integer(place: str, value: object, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise RulesError(place, f"must be a whole number from {low} to {high}")
+    return value
+
+
+def _name(place: str, value: object) -> str:
+    if not isinstance(value, str) or normalise(ANONYMOUS_ID, value, None) != value or len(value) > 100:
+        raise RulesError(place, "must be a namespace of 1 to 100 characters")
+    return value
+
+
+DEFAULT_RULES = Rules()
+"""The rules of a workspace that has set none."""
