@@ -33,7 +33,7 @@ class AuthError(ConnectorError):
     """The vendor refuses the credentials: deliveries wait, losing nothing, until the credentials change."""
 
 
-class RateLimited(ConnectorError):  # noqa: N818 - named by what happened, like the outcomes
+class RateLimited(ConnectorError):
     """The vendor asks for fewer requests: the whole destination slows down, then everything is tried again.
 
     Args:
@@ -59,7 +59,7 @@ class TransientError(ConnectorError):
         self.after_s = after_s
 
 
-class RecordRejected(ConnectorError):  # noqa: N818 - named by what happened, like the outcomes
+class RecordRejected(ConnectorError):
     """This item can never be accepted as it is: it goes to the dead letter (or the member is left out).
 
     Args:

@@ -1,9 +1,9 @@
 """A vendor to play with: a local HTTP server with one list API and one webhook, that limits rates and fails at times.
 
 The list API has the shape of Meta's Custom Audiences `users` edge: POST adds rows, DELETE removes them, rows with a
-value that is no SHA-256 are counted as invalid, too many requests a second are refused with Meta's throttling error, and
-every seventh request fails with a server error before it does anything. The webhook answers 503 with Retry-After to
-every ninth delivery it sees for the first time. All of it is deterministic, so a run can be repeated.
+value that is no SHA-256 are counted as invalid, too many requests a second are refused with Meta's throttling error,
+and every seventh request fails with a server error before it does anything. The webhook answers 503 with Retry-After
+to every ninth delivery it sees for the first time. All of it is deterministic, so a run can be repeated.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class GroupReader:
             await self._make_groups()
         try:
             answer = await self._client.xreadgroup(
-                self._group, self._consumer, {s: ">" for s in self._streams}, count=count, block=block_ms
+                self._group, self._consumer, dict.fromkeys(self._streams, ">"), count=count, block=block_ms
             )
         except ResponseError as error:
             if "NOGROUP" not in str(error):
@@ -136,7 +136,8 @@ async def read_from(client: Redis, positions: Mapping[str, str], *, count: int, 
     """Entries after a position of each stream (an entry id, "0" for the beginning), up to count per stream."""
     if not positions:
         return []
-    return _entries(await client.xread(dict(positions), count=count, block=block_ms))
+    wanted: dict[Any, Any] = dict(positions)  # the client's own type is a dict, whose types do not vary
+    return _entries(await client.xread(wanted, count=count, block=block_ms))
 
 
 async def edges(client: Redis, streams: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -119,7 +119,7 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AuthenticateToken(self, request, context):
-        """Says what a token may do. For services, with the service token.
+        """Says what a token may do; NOT_FOUND when it is unknown or revoked. For services, with the service token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

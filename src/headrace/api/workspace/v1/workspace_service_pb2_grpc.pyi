@@ -223,7 +223,7 @@ class WorkspaceServiceStub(typing.Generic[_WorkspaceServiceCreateWorkspaceType, 
     """Revokes an API token; services stop taking it within a minute."""
 
     AuthenticateToken: _WorkspaceServiceAuthenticateTokenType
-    """Says what a token may do. For services, with the service token."""
+    """Says what a token may do; NOT_FOUND when it is unknown or revoked. For services, with the service token."""
 
 WorkspaceServiceAsyncStub: typing_extensions.TypeAlias = WorkspaceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -313,6 +313,6 @@ class WorkspaceServiceServicer(metaclass=abc.ABCMeta):
         request: headrace.api.workspace.v1.workspace_service_pb2.AuthenticateTokenRequest,
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.workspace.v1.workspace_service_pb2.AuthenticateTokenResponse, collections.abc.Awaitable[headrace.api.workspace.v1.workspace_service_pb2.AuthenticateTokenResponse]]:
-        """Says what a token may do. For services, with the service token."""
+        """Says what a token may do; NOT_FOUND when it is unknown or revoked. For services, with the service token."""
 
 def add_WorkspaceServiceServicer_to_server(servicer: WorkspaceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

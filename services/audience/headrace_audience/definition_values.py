@@ -1,0 +1,284 @@
+"""The small parts of audience definitions: keys, names, paths, durations, times, tests of values, counts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import re2
+
+from headrace.domain.times import parse_duration_us
+
+MAX_NAME = 200
+MAX_LIST = 10_000
+MAX_COUNT = 10_000
+MAX_TEXT = 1_000
+MAX_DURATION_US = 100 * 366 * 24 * 3600 * 1_000_000
+
+Scalar = str | float | bool
+
+TEXT_OPS = ("contains", "not_contains", "starts_with", "ends_with", "matches")
+NUMBER_OPS = ("gt", "gte", "lt", "lte", "between")
+TIME_OPS = ("before", "after")
+MOVING_OPS = ("in_last", "in_next")
+OPS = ("eq", "neq", "in", "not_in", *TEXT_OPS, *NUMBER_OPS, "exists", *TIME_OPS, *MOVING_OPS)
+CASE_OPS = ("eq", "neq", "in", "not_in", *TEXT_OPS)
+COUNT_OPS = ("eq", "neq", "in", "not_in", "gt", "gte", "lt", "lte", "between")
+
+
+class DefinitionError(ValueError):
+    """A definition is wrong at a place: `path` names it (empty: the whole), `reason` says what to do."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}" if path else f"the definition {reason}")
+        self.path = path
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """A comparison of a JSON value that may be missing.
+
+    `values` holds the operands: one for most, several for "in", "not_in" and "between". Numbers are floats. Times and
+    durations ("before", "after", "in_last", "in_next") are floats of whole microseconds. "exists" holds one bool.
+    """
+
+    op: str
+    values: tuple[Scalar, ...]
+    ignore_case: bool = False
+
+    __test__ = False  # keeps pytest from collecting it
+
+
+def check_keys(path: str, raw: Mapping[str, Any], allowed: Sequence[str], required: Sequence[str]) -> None:
+    """Refuse unknown keys by name, and missing ones."""
+    for key in raw:
+        if key not in allowed:
+            place = f"{path}.{key}" if path else str(key)
+            raise DefinitionError(place, f"unknown key {key!r}; known here: {', '.join(allowed)}")
+    for key in required:
+        if key not in raw:
+            raise DefinitionError(path, f"needs {key!r}")
+
+
+def need_list(path: str, raw: object) -> list[Any]:
+    """A list that is not empty."""
+    if not isinstance(raw, list):
+        raise DefinitionError(path, "must be a list")
+    if not raw:
+        raise DefinitionError(path, "must not be an empty list")
+    if len(raw) > MAX_LIST:
+        raise DefinitionError(path, f"has more than {MAX_LIST} entries")
+    return raw
+
+
+def need_name(path: str, raw: object, longest: int = MAX_NAME) -> str:
+    """A text that is not empty."""
+    if not isinstance(raw, str) or not raw.strip():
+        raise DefinitionError(path, "must be a text that is not empty")
+    if len(raw) > longest:
+        raise DefinitionError(path, f"is longer than {longest} characters")
+    return raw
+
+
+def need_path(path: str, raw: object) -> tuple[str, ...]:
+    """A path of keys with dots between them."""
+    parts = tuple(need_name(path, raw).split("."))
+    if not all(parts):
+        raise DefinitionError(path, 'must be keys with single dots between them, such as "address.city"')
+    # The JSON path of SQL engines gives these a meaning of their own.
+    if any(c in '"\\*' or ord(c) < 32 for part in parts for c in part):
+        raise DefinitionError(path, "must not contain quotes, backslashes, asterisks or control characters")
+    return parts
+
+
+def parse_duration(path: str, raw: object) -> int:
+    """A duration such as "30d", in microseconds."""
+    if not isinstance(raw, str):
+        raise DefinitionError(path, 'must be a duration such as "30d"')
+    if re.fullmatch(r"[0-9]+cd", raw):
+        raise DefinitionError(path, f"calendar days ({raw!r}) are not supported yet; {raw[:-2]}d is {raw[:-2]} x 24 h")
+    try:
+        duration = parse_duration_us(raw)
+    except ValueError:
+        raise DefinitionError(path, f"{raw!r} is no duration: write a number and one of s, m, h, d, w") from None
+    if duration <= 0:
+        raise DefinitionError(path, "must be longer than nothing")
+    if duration > MAX_DURATION_US:
+        raise DefinitionError(path, "must be shorter than 100 years; without a window all events count")
+    return duration
+
+
+_TIME = re.compile(
+    r"(000[1-9]|00[1-9]\d|0[1-9]\d\d|[1-9]\d{3})-\d\d-\d\d"
+    r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?(Z|[+-]([01]\d|2[0-3]):?[0-5]\d)?)?",
+    re.ASCII,
+)
+TIME_PATTERN = f"^(?:{_TIME.pattern})$".replace(r"\d", "[0-9]")
+"""What is a time, as a pattern that every engine of patterns reads in the same way."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time_of(text: str) -> int | None:
+    """Microseconds of an ISO 8601 date or time; without a zone it is UTC. None when it is no such time."""
+    if _TIME.fullmatch(text) is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def parse_time(path: str, raw: object) -> int:
+    """An ISO 8601 time, in microseconds."""
+    moment = time_of(raw) if isinstance(raw, str) else None
+    if moment is None:
+        raise DefinitionError(path, 'must be a time such as "2026-01-31" or "2026-01-31T12:00:00Z"')
+    return moment
+
+
+def parse_test(path: str, raw: Mapping[str, Any], *, subject: str, moving: bool) -> Test:
+    """The one comparison among the keys of a condition or predicate.
+
+    `subject` is the key that names what is compared; `moving` allows "in_last" and "in_next".
+    """
+    ops = [key for key in raw if key in OPS]
+    check_keys(path, raw, allowed=(subject, *OPS, "ignore_case"), required=(subject,))
+    if len(ops) != 1:
+        found = f"has {ops[0]!r} and {ops[1]!r}" if ops else "has no comparison"
+        raise DefinitionError(path, f"{found}; write one of {', '.join(OPS)}")
+    op = ops[0]
+    ignore_case = raw.get("ignore_case", False)
+    if not isinstance(ignore_case, bool):
+        raise DefinitionError(f"{path}.ignore_case", "must be true or false")
+    if ignore_case and op not in CASE_OPS:
+        raise DefinitionError(f"{path}.ignore_case", f"goes only with {', '.join(CASE_OPS)}")
+    place = f"{path}.{op}"
+    if op in MOVING_OPS and not moving:
+        raise DefinitionError(place, f'"{op}" is not supported yet on properties; "before" and "after" are')
+    return Test(op, _operands(place, op, raw[op]), ignore_case)
+
+
+def _operands(place: str, op: str, raw: object) -> tuple[Scalar, ...]:
+    if op in ("eq", "neq"):
+        return (_scalar(place, raw),)
+    if op in ("in", "not_in"):
+        return tuple(dict.fromkeys(_scalar(f"{place}[{i}]", item) for i, item in enumerate(need_list(place, raw))))
+    if op in ("contains", "not_contains"):
+        return (_scalar(place, raw),)
+    if op in ("starts_with", "ends_with", "matches"):
+        if not isinstance(raw, str) or not raw:
+            raise DefinitionError(place, "must be a text that is not empty")
+        if op == "matches":
+            _check_pattern(place, raw)
+        return (_scalar(place, raw),)
+    if op == "between":
+        if not isinstance(raw, list) or len(raw) != 2:
+            raise DefinitionError(place, "must be a list of two numbers, the least and the greatest")
+        low, high = _number(f"{place}[0]", raw[0]), _number(f"{place}[1]", raw[1])
+        if high < low:
+            raise DefinitionError(place, "the second number is less than the first")
+        return (low, high)
+    if op in NUMBER_OPS:
+        return (_number(place, raw),)
+    if op == "exists":
+        if not isinstance(raw, bool):
+            raise DefinitionError(place, "must be true or false")
+        return (raw,)
+    if op in TIME_OPS:
+        return (float(parse_time(place, raw)),)
+    return (float(parse_duration(place, raw)),)
+
+
+def _scalar(place: str, raw: object) -> Scalar:
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str):
+        if len(raw) > MAX_TEXT:
+            raise DefinitionError(place, f"is longer than {MAX_TEXT} characters")
+        if any(0xD800 <= ord(c) <= 0xDFFF for c in raw):
+            raise DefinitionError(place, "is no valid text: it has half a surrogate pair")
+        return raw
+    if isinstance(raw, int | float):
+        return _number(place, raw)
+    raise DefinitionError(place, 'must be a text, a number, true or false (for "has no value" write "exists": false)')
+
+
+def _number(place: str, raw: object) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        raise DefinitionError(place, 'must be a number (times are compared with "before" and "after")')
+    try:
+        number = float(raw)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DefinitionError(place, "must be a finite number")
+    return number
+
+
+def _check_pattern(place: str, pattern: str) -> None:
+    _scalar(place, pattern)
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except re2.error as error:
+        reason = (
+            error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else str(error)
+        )
+        raise DefinitionError(place, f"is no RE2 regular expression: {reason}") from None
+
+
+def parse_count(path: str, raw: object) -> tuple[bool, ...]:
+    """A comparison of a number of events, as the table of accepted numbers (see EventCount.accept)."""
+    if not isinstance(raw, Mapping) or not raw:
+        raise DefinitionError(path, 'must be an object such as {"gte": 2}')
+    check_keys(path, raw, allowed=COUNT_OPS, required=())
+    if len(raw) != 1:
+        raise DefinitionError(path, f'must hold one comparison, not {len(raw)}; {{"between": [2, 5]}} is two in one')
+    op, operand = next(iter(raw.items()))
+    place = f"{path}.{op}"
+    if op in ("in", "not_in"):
+        numbers = [_whole(f"{place}[{i}]", item) for i, item in enumerate(need_list(place, operand))]
+    elif op == "between":
+        if not isinstance(operand, list) or len(operand) != 2:
+            raise DefinitionError(place, "must be a list of two whole numbers")
+        numbers = [_whole(f"{place}[{i}]", item) for i, item in enumerate(operand)]
+        if numbers[1] < numbers[0]:
+            raise DefinitionError(place, "the second number is less than the first")
+    else:
+        numbers = [_whole(place, operand)]
+    n = numbers[0]
+    table: list[bool] = []
+    for c in range(max(numbers) + 2):
+        table.append(
+            {
+                "eq": c == n,
+                "neq": c != n,
+                "in": c in numbers,
+                "not_in": c not in numbers,
+                "gt": c > n,
+                "gte": c >= n,
+                "lt": c < n,
+                "lte": c <= n,
+                "between": n <= c <= numbers[-1],
+            }[op]
+        )
+    while len(table) > 1 and table[-1] == table[-2]:
+        table.pop()
+    return tuple(table)
+
+
+def _whole(place: str, raw: object) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or raw < 0:
+        raise DefinitionError(place, "must be a whole number, 0 or greater")
+    if raw > MAX_COUNT:
+        raise DefinitionError(place, f"must be at most {MAX_COUNT}")
+    return raw

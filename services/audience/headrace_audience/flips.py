@@ -1,0 +1,319 @@
+"""Writes changes of memberships: rows, history and fencing in one transaction, then the changes stream.
+
+Each transaction of a partition takes a *flush number* (a hybrid clock, increasing per partition) and writes it to the
+partition's head document, which also carries the fencing token of the lease: a writer whose lease has gone elsewhere
+finds another token there and writes nothing. History rows carry the flush number and are the outbox: what was flushed
+and not sent is sent later, by whoever owns the partition then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from pymongo import ASCENDING, UpdateOne
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from redis.exceptions import RedisError
+
+from headrace.api.audience.v1.audience_pb2 import MembershipChangeBatch
+from headrace.domain.ids import partition_of
+from headrace.domain.times import now_us
+from headrace.storage.mongo.client import Client, Database, Document, transaction
+from headrace.storage.streams import client as streams
+from headrace.storage.streams import names
+from headrace.telemetry import logs, metrics
+from headrace_audience.engine import Flip
+from headrace_audience.store import CHANGES, MEMBERSHIPS, SNAPSHOTS, change_key, change_message, membership_key
+
+log = logs.get_logger(__name__)
+
+CHANGES_MAX_LENGTH = 100_000
+CHANGES_PER_MESSAGE = 1_000
+ROWS_PER_TRANSACTION = 1_000
+ATTEMPTS = 8
+
+_flips = metrics.counter("headrace_audience_flips", "Changes of memberships written, by cause.")
+
+
+class FencedError(Exception):
+    """Other replicas own these partitions now; nothing was written for anybody."""
+
+    def __init__(self, partitions: Iterable[int]) -> None:
+        self.partitions = frozenset(partitions)
+        super().__init__(f"partitions {sorted(self.partitions)} have a newer owner")
+
+
+class FlipWriter:
+    """Writes the flips of the partitions that this replica owns."""
+
+    def __init__(self, client: Client, db: Database, redis: streams.Redis, partitions: int) -> None:
+        self._client = client
+        self._db = db
+        self._redis = redis
+        self._partitions = partitions
+        self._tokens: dict[int, int] = {}
+        self._flushed: dict[int, int] = {}
+        self._sent: dict[int, int] = {}
+        self._sent_stored: dict[int, int] = {}
+        self._unsent: set[int] = set()
+
+    async def claim(self, tokens: Mapping[int, int]) -> None:
+        """Become the writer of partitions under the tokens of their leases.
+
+        From then on no owner with an older token can write. Raises FencedError when a newer owner was here already.
+        """
+        heads = self._db[SNAPSHOTS]
+        fenced: list[int] = []
+        for partition, token in tokens.items():
+            try:
+                head = await heads.find_one_and_update(
+                    {"_id": head_key(partition), "token": {"$lte": token}},
+                    {"$set": {"token": token}, "$setOnInsert": {"f": 0, "sent": 0}},
+                    upsert=True,
+                    return_document=True,
+                )
+            except DuplicateKeyError:
+                fenced.append(partition)
+                continue
+            assert head is not None  # an upsert that returns the new document always has one
+            self._tokens[partition] = token
+            self._flushed[partition] = head["f"]
+            self._sent[partition] = self._sent_stored[partition] = head["sent"]
+            if head["f"] > head["sent"]:
+                self._unsent.add(partition)
+        if fenced:
+            raise FencedError(fenced)
+
+    def forget(self, partition: int) -> None:
+        """Stop being the writer of a partition."""
+        self._unsent.discard(partition)
+        for values in (self._tokens, self._flushed, self._sent, self._sent_stored):
+            values.pop(partition, None)
+
+    def token(self, partition: int) -> int:
+        """The token under which a claimed partition is written."""
+        return self._tokens[partition]
+
+    def flushed(self, partition: int) -> int:
+        """Number of the last flush of a partition."""
+        return self._flushed.get(partition, 0)
+
+    async def write(self, workspace_id: str, flips: Sequence[Flip], version_base: Mapping[str, int]) -> int:
+        """Write flips and send them on; what the stored rows say already is left out.
+
+        Args:
+            workspace_id: The workspace of all flips.
+            flips: The flips, in order; those of partitions that are not claimed are refused.
+            version_base: Version after which new memberships of an audience start; missing means 0.
+
+        Returns:
+            The number of changes that were written.
+
+        Raises:
+            FencedError: A partition has a newer owner: flips up to some transaction are written, the rest is not.
+            pymongo.errors.PyMongoError: The same, because the database failed; calling again is safe.
+        """
+        by_partition: dict[int, list[Flip]] = defaultdict(list)
+        for flip in flips:
+            by_partition[partition_of(flip.profile_id, self._partitions)].append(flip)
+        strangers = by_partition.keys() - self._tokens.keys()
+        if strangers:
+            raise FencedError(strangers)
+        written = 0
+        chunk: dict[int, list[Flip]] = {}
+        size = 0
+        for partition, own in by_partition.items():
+            for start in range(0, len(own), ROWS_PER_TRANSACTION):
+                part = own[start : start + ROWS_PER_TRANSACTION]
+                if chunk and (size + len(part) > ROWS_PER_TRANSACTION or partition in chunk):
+                    written += await self._write_chunk(workspace_id, chunk, version_base)
+                    chunk, size = {}, 0
+                chunk[partition] = part
+                size += len(part)
+        if chunk:
+            written += await self._write_chunk(workspace_id, chunk, version_base)
+        return written
+
+    async def _write_chunk(
+        self, workspace_id: str, chunk: Mapping[int, Sequence[Flip]], version_base: Mapping[str, int]
+    ) -> int:
+        now = now_us()
+        numbers = {partition: max(self._flushed[partition] + 1, now) for partition in chunk}
+        for attempt in range(ATTEMPTS):
+            try:
+                history = await self._transact(workspace_id, chunk, numbers, version_base, now)
+                break
+            except OperationFailure as error:
+                # An earlier attempt whose answer was lost may have been committed: then the rows say so already, no
+                # history comes out of this one, and the outbox sends what that attempt recorded under these numbers.
+                if not error.has_error_label("TransientTransactionError") or attempt == ATTEMPTS - 1:
+                    self._unsent.update(chunk)
+                    raise
+                await asyncio.sleep(0.01 * 2**attempt)
+            except PyMongoError:
+                self._unsent.update(chunk)
+                raise
+        for partition, number in numbers.items():
+            self._flushed[partition] = number
+        if not history:
+            return 0
+        for document in history:
+            _flips.add(1, {"cause": document["c"]})
+        if self._unsent.isdisjoint(chunk):
+            await self._send(workspace_id, history, numbers)
+        return len(history)
+
+    async def _transact(
+        self,
+        workspace_id: str,
+        chunk: Mapping[int, Sequence[Flip]],
+        numbers: Mapping[int, int],
+        version_base: Mapping[str, int],
+        now: int,
+    ) -> list[Document]:
+        keys = {
+            membership_key(workspace_id, flip.audience_id, flip.profile_id)
+            for flips in chunk.values()
+            for flip in flips
+        }
+        async with transaction(self._client) as session:
+            heads = await self._db[SNAPSHOTS].bulk_write(
+                [
+                    UpdateOne({"_id": head_key(p), "token": self._tokens[p]}, {"$set": {"f": number}})
+                    for p, number in numbers.items()
+                ],
+                session=session,
+            )
+            if heads.matched_count != len(numbers):
+                fenced = await self._fenced(numbers)
+                raise FencedError(fenced or numbers)
+            rows = {
+                d["_id"]: d
+                async for d in self._db[MEMBERSHIPS].find(
+                    {"_id": {"$in": list(keys)}}, {"version": 1, "in": 1}, session=session
+                )
+            }
+            history: list[Document] = []
+            changed: dict[str, Document] = {}
+            for partition, flips in chunk.items():
+                for flip in flips:
+                    key = membership_key(workspace_id, flip.audience_id, flip.profile_id)
+                    row = rows.get(key)
+                    if (row["in"] if row else False) == flip.member:
+                        continue
+                    version = (row["version"] if row else version_base.get(flip.audience_id, 0)) + 1
+                    rows[key] = {"version": version, "in": flip.member}
+                    changed[key] = {
+                        "w": workspace_id,
+                        "a": flip.audience_id,
+                        "p": flip.profile_id,
+                        "q": partition,
+                        "in": flip.member,
+                        "since": flip.effective_at_us,
+                        "version": version,
+                        "token": self._tokens[partition],
+                        "changed": now,
+                    }
+                    history.append(_history(workspace_id, key, version, partition, numbers[partition], flip, now))
+            if history:
+                await self._db[CHANGES].insert_many(history, ordered=False, session=session)
+                await self._db[MEMBERSHIPS].bulk_write(
+                    [UpdateOne({"_id": key}, {"$set": row}, upsert=True) for key, row in changed.items()],
+                    ordered=False,
+                    session=session,
+                )
+        return history
+
+    async def _fenced(self, partitions: Iterable[int]) -> set[int]:
+        query = {"_id": {"$in": [head_key(p) for p in partitions]}}
+        found = {d["_id"]: d["token"] async for d in self._db[SNAPSHOTS].find(query, {"token": 1})}
+        return {p for p in partitions if found.get(head_key(p)) != self._tokens.get(p)}
+
+    async def _send(self, workspace_id: str, history: Sequence[Document], numbers: Mapping[int, int]) -> None:
+        try:
+            await streams.send(self._redis, _messages(workspace_id, history), max_length=CHANGES_MAX_LENGTH)
+        except RedisError as error:
+            log.warning("changes wait for the stream", count=len(history), error=type(error).__name__)
+            self._unsent.update(numbers)
+            return
+        self._sent.update(numbers)
+
+    async def send_unsent(self) -> None:
+        """Send what was written and not sent, and store how far everything is sent.
+
+        Raises:
+            redis.exceptions.RedisError: The stream still cannot be reached; try again later.
+            pymongo.errors.PyMongoError: The database cannot be reached; try again later.
+        """
+        for partition in sorted(self._unsent):
+            query = {"q": partition, "f": {"$gt": self._sent[partition]}}
+            waiting: dict[str, list[Document]] = defaultdict(list)
+            last = self._flushed[partition]
+            async for document in self._db[CHANGES].find(query).sort([("q", ASCENDING), ("f", ASCENDING)]):
+                waiting[document["w"]].append(document)
+                last = max(last, document["f"])
+            for workspace_id, history in waiting.items():
+                history.sort(key=lambda d: (d["f"], d["_id"]))
+                await streams.send(self._redis, _messages(workspace_id, history), max_length=CHANGES_MAX_LENGTH)
+            self._sent[partition] = last
+            self._flushed[partition] = last
+            self._unsent.discard(partition)
+        behind = {p: sent for p, sent in self._sent.items() if sent > self._sent_stored.get(p, 0)}
+        if behind:
+            await self._db[SNAPSHOTS].bulk_write(
+                [
+                    UpdateOne({"_id": head_key(p), "token": self._tokens[p]}, {"$max": {"sent": sent}})
+                    for p, sent in behind.items()
+                ],
+                ordered=False,
+            )
+            self._sent_stored.update(behind)
+
+    def resend_from(self, partitions: Iterable[int], moment_us: int) -> None:
+        """Redis may have forgotten messages: send again, soon, what was flushed after a moment."""
+        for partition in partitions:
+            if partition in self._sent and self._flushed[partition] > moment_us:
+                self._sent[partition] = min(self._sent[partition], moment_us)
+                self._unsent.add(partition)
+
+
+def head_key(partition: int) -> str:
+    """The database id of a partition's head document, which also names its snapshot."""
+    return f"head:{partition}"
+
+
+def _history(workspace_id: str, key: str, version: int, partition: int, number: int, flip: Flip, now: int) -> Document:
+    document: Document = {
+        "_id": change_key(key, version),
+        "w": workspace_id,
+        "a": flip.audience_id,
+        "p": flip.profile_id,
+        "q": partition,
+        "f": number,
+        "in": flip.member,
+        "v": version,
+        "e": flip.effective_at_us,
+        "t": now,
+        "c": flip.cause,
+    }
+    if flip.message_id:
+        document["m"] = flip.message_id
+    if flip.traceparent:
+        document["tp"] = flip.traceparent
+    if flip.merged_into:
+        document["into"] = flip.merged_into
+    return document
+
+
+def _messages(workspace_id: str, history: Sequence[Document]) -> list[tuple[str, bytes]]:
+    return [
+        (
+            names.CHANGES,
+            MembershipChangeBatch(
+                workspace_id=workspace_id,
+                changes=[change_message(d) for d in history[start : start + CHANGES_PER_MESSAGE]],
+            ).SerializeToString(),
+        )
+        for start in range(0, len(history), CHANGES_PER_MESSAGE)
+    ]

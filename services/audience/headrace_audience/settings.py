@@ -1,0 +1,37 @@
+"""Settings of the audience service, beside those that all services share."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from headrace.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What the audience service reads from HEADRACE_* variables."""
+
+    archive_dir: str = Field(
+        ".headrace/archive", description="Folder of the Parquet archive, or a URL such as s3://bucket/prefix."
+    )
+    archive_interval_seconds: float = Field(60.0, gt=0, description="How often new events are written to the archive.")
+    archive_settle_seconds: float = Field(
+        10.0, ge=0, description="Age at which an event is written to the archive; open transactions are shorter."
+    )
+    archive_margin_seconds: float = Field(
+        60.0, ge=0, description="How far behind its watermark the archive looks for events that were committed late."
+    )
+    archive_compact_files: int = Field(8, ge=2, description="Files of one day from which on they are merged.")
+    audience_lease_seconds: float = Field(
+        6.0, gt=0, description="After how long without a sign of life a partition's owner is replaced."
+    )
+    audience_sweep_seconds: float = Field(1.0, gt=0, description="How often the passing of time alone is evaluated.")
+    audience_snapshot_seconds: float = Field(
+        60.0, gt=0, description="How often the state of a changed partition is stored."
+    )
+    audience_batch_entries: int = Field(64, ge=1, description="Stream entries per partition in one micro-batch.")
+    audience_margin_seconds: float = Field(
+        180.0,
+        ge=0,
+        description="How far back the log is folded again when the stream was lost or does not reach back.",
+    )
+    audience_fill_events: int = Field(5_000, ge=1, description="Events of history that are folded at a time.")

@@ -1,0 +1,106 @@
+"""The collections of the audience service: documents, ids and indexes.
+
+``audiences`` holds definitions and states. ``memberships`` holds one row per audience and profile that was
+ever a member; ``membership_changes`` every change of it, insert-only, and is also the outbox of the changes
+stream. ``audience_leases`` says who computes which partition. ``audience_snapshots`` holds the computed state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from headrace.api.audience.v1.audience_pb2 import AudienceState, MembershipChange
+from headrace.storage.mongo.client import Database, Document
+
+AUDIENCES = "audiences"
+MEMBERSHIPS = "memberships"
+CHANGES = "membership_changes"
+LEASES = "audience_leases"
+SNAPSHOTS = "audience_snapshots"
+
+SEPARATOR = "\x1f"
+
+DRAFT = "DRAFT"
+FILLING = "FILLING"
+ACTIVE = "ACTIVE"
+PAUSED = "PAUSED"
+DELETING = "DELETING"
+"""Being removed: hidden from the API, members leave partition by partition."""
+DELETED = "DELETED"
+"""Gone. The document stays to remember the highest version, so that a new audience of the same id goes on from it."""
+
+VISIBLE = (DRAFT, FILLING, ACTIVE, PAUSED)
+COMPUTED = (FILLING, ACTIVE)
+
+INDEXES: dict[str, list[IndexModel]] = {
+    AUDIENCES: [
+        IndexModel([("w", ASCENDING), ("a", ASCENDING)], name="workspace_audience"),
+        IndexModel([("updated", ASCENDING)], name="updated"),
+    ],
+    MEMBERSHIPS: [
+        IndexModel(
+            [("w", ASCENDING), ("a", ASCENDING), ("p", ASCENDING)],
+            name="members",
+            partialFilterExpression={"in": True},
+        ),
+        IndexModel([("q", ASCENDING), ("w", ASCENDING)], name="partition", partialFilterExpression={"in": True}),
+    ],
+    CHANGES: [
+        IndexModel([("q", ASCENDING), ("f", ASCENDING)], name="outbox"),
+        IndexModel([("w", ASCENDING), ("m", ASCENDING)], name="message", sparse=True),
+        IndexModel([("w", ASCENDING), ("a", ASCENDING), ("t", DESCENDING)], name="audience_time"),
+        IndexModel([("w", ASCENDING), ("p", ASCENDING), ("t", DESCENDING)], name="profile_time"),
+        IndexModel([("w", ASCENDING), ("t", DESCENDING)], name="workspace_time"),
+    ],
+}
+"""Indexes beside those on _id; made by `headrace admin indexes`."""
+
+
+def audience_key(workspace_id: str, audience_id: str) -> str:
+    """The database id of an audience."""
+    return f"{workspace_id}{SEPARATOR}{audience_id}"
+
+
+def membership_key(workspace_id: str, audience_id: str, profile_id: str) -> str:
+    """The database id of a membership."""
+    return f"{workspace_id}{SEPARATOR}{audience_id}{SEPARATOR}{profile_id}"
+
+
+def change_key(membership: str, version: int) -> str:
+    """The database id of a change: a version of a membership is recorded once."""
+    return f"{membership}{SEPARATOR}{version:012d}"
+
+
+def state_message(state: str) -> AudienceState:
+    """The public form of a stored state."""
+    return cast("AudienceState", AudienceState.Value(f"AUDIENCE_STATE_{state}"))
+
+
+def change_message(document: Document) -> MembershipChange:
+    """A change as it is sent and listed, from its stored form."""
+    return MembershipChange(
+        audience_id=document["a"],
+        profile_id=document["p"],
+        member=document["in"],
+        version=document["v"],
+        effective_at_us=document["e"],
+        changed_at_us=document["t"],
+        cause=document["c"],
+        message_id=document.get("m", ""),
+        traceparent=document.get("tp", ""),
+        merged_into=document.get("into", ""),
+    )
+
+
+async def make_indexes(db: Database) -> None:
+    """Make the indexes of this service's collections; what exists already is left as it is."""
+    for collection, indexes in INDEXES.items():
+        await db[collection].create_indexes(indexes)
+
+
+async def member_count(db: Database, workspace_id: str, audience_id: str) -> int:
+    """Number of members of an audience, by its index."""
+    query: dict[str, Any] = {"w": workspace_id, "a": audience_id, "in": True}
+    return int(await db[MEMBERSHIPS].count_documents(query))

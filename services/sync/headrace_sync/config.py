@@ -1,0 +1,224 @@
+"""Destinations and syncs as the rest of the service sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from headrace.api.sync.v1.destination_service_pb2 import DestinationState
+from headrace.api.sync.v1.sync_service_pb2 import SyncKind
+from headrace.storage.mongo.client import Document
+from headrace_sync.planner import Forwarding
+
+SEPARATOR = "\x1f"
+
+
+def key_of(workspace_id: str, resource_id: str) -> str:
+    """Database id of a destination or a sync."""
+    return f"{workspace_id}{SEPARATOR}{resource_id}"
+
+
+def sealing_place(destination_key: str) -> str:
+    """The place to which a destination's sealed settings are bound."""
+    return f"destination{SEPARATOR}{destination_key}"
+
+
+@dataclass(frozen=True)
+class DestinationConfig:
+    """A configured destination.
+
+    Attributes:
+        key: Database id.
+        workspace_id: Its workspace.
+        id: Last part of its name.
+        display_name: Name for people.
+        connector: Name of the connector.
+        sealed: Settings as JSON, sealed.
+        masked: Settings as JSON, secrets masked.
+        state: A DestinationState.
+        state_reason: Why it is not delivering, when it is not.
+        created_us: When it was made.
+        updated_us: When it was last changed.
+        revision: Counts changes; the etag.
+    """
+
+    key: str
+    workspace_id: str
+    id: str
+    display_name: str
+    connector: str
+    sealed: str
+    masked: str
+    state: int
+    state_reason: str
+    created_us: int
+    updated_us: int
+    revision: int
+
+    @property
+    def name(self) -> str:
+        """Resource name."""
+        return f"workspaces/{self.workspace_id}/destinations/{self.id}"
+
+    @property
+    def is_active(self) -> bool:
+        """True when it delivers."""
+        return self.state == DestinationState.DESTINATION_STATE_ACTIVE
+
+    @classmethod
+    def from_document(cls, document: Document) -> DestinationConfig:
+        """From its stored form."""
+        return cls(
+            key=document["_id"],
+            workspace_id=document["w"],
+            id=document["i"],
+            display_name=document["display_name"],
+            connector=document["connector"],
+            sealed=document["sealed"],
+            masked=document["masked"],
+            state=document["state"],
+            state_reason=document["state_reason"],
+            created_us=document["created_us"],
+            updated_us=document["updated_us"],
+            revision=document["revision"],
+        )
+
+    def document(self) -> Document:
+        """Its stored form."""
+        return {
+            "_id": self.key,
+            "w": self.workspace_id,
+            "i": self.id,
+            "display_name": self.display_name,
+            "connector": self.connector,
+            "sealed": self.sealed,
+            "masked": self.masked,
+            "state": self.state,
+            "state_reason": self.state_reason,
+            "created_us": self.created_us,
+            "updated_us": self.updated_us,
+            "revision": self.revision,
+        }
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """A sync.
+
+    Attributes:
+        doc_id: Database id.
+        key: Unique key of this sync, never used again, even for a sync of the same name.
+        workspace_id: Its workspace.
+        id: Last part of its name.
+        display_name: Name for people.
+        kind: A SyncKind.
+        destination_id: Id of the destination.
+        audience_id: Id of the audience; empty for forwarding.
+        event_names: Forwarding: names that it sends; empty means all.
+        mapping: The mapping as JSON; empty for the connector's defaults.
+        send_removals: Event sync: True also sends removed_from_segment.
+        paused: True stops it.
+        created_us: When it was made.
+        updated_us: When it was last changed.
+        changed_us: When something that decides on events last changed; 0 means never.
+        revision: Counts changes; the etag.
+    """
+
+    doc_id: str
+    key: str
+    workspace_id: str
+    id: str
+    display_name: str
+    kind: int
+    destination_id: str
+    audience_id: str
+    event_names: tuple[str, ...]
+    mapping: str
+    send_removals: bool
+    paused: bool
+    created_us: int
+    updated_us: int
+    changed_us: int
+    revision: int
+
+    @property
+    def name(self) -> str:
+        """Resource name."""
+        return f"workspaces/{self.workspace_id}/syncs/{self.id}"
+
+    @property
+    def destination_key(self) -> str:
+        """Database id of the destination."""
+        return key_of(self.workspace_id, self.destination_id)
+
+    @property
+    def audience_name(self) -> str:
+        """Resource name of the audience."""
+        return f"workspaces/{self.workspace_id}/audiences/{self.audience_id}"
+
+    @property
+    def is_list(self) -> bool:
+        """True for list syncs."""
+        return self.kind == SyncKind.SYNC_KIND_LIST
+
+    @property
+    def is_event(self) -> bool:
+        """True for event syncs."""
+        return self.kind == SyncKind.SYNC_KIND_EVENT
+
+    @property
+    def is_forwarding(self) -> bool:
+        """True for forwarding syncs."""
+        return self.kind == SyncKind.SYNC_KIND_FORWARDING
+
+    @cached_property
+    def forwarding(self) -> Forwarding:
+        """The part that the planner needs."""
+        return Forwarding(
+            key=self.key,
+            workspace_id=self.workspace_id,
+            destination_key=self.destination_key,
+            event_names=frozenset(self.event_names),
+            paused=self.paused,
+            created_us=self.created_us,
+            changed_us=self.changed_us,
+        )
+
+    @classmethod
+    def from_document(cls, document: Document) -> SyncConfig:
+        """From its stored form."""
+        values: dict[str, Any] = {name: document[name] for name in _SYNC_FIELDS}
+        return cls(
+            doc_id=document["_id"],
+            workspace_id=document["w"],
+            id=document["i"],
+            event_names=tuple(document["event_names"]),
+            **values,
+        )
+
+    def document(self) -> Document:
+        """Its stored form."""
+        return {
+            "_id": self.doc_id,
+            "w": self.workspace_id,
+            "i": self.id,
+            "event_names": list(self.event_names),
+            **{name: getattr(self, name) for name in _SYNC_FIELDS},
+        }
+
+
+_SYNC_FIELDS = (
+    "key",
+    "display_name",
+    "kind",
+    "destination_id",
+    "audience_id",
+    "mapping",
+    "send_removals",
+    "paused",
+    "created_us",
+    "updated_us",
+    "changed_us",
+    "revision",
+)

@@ -1,0 +1,197 @@
+"""The one door to vendors: HTTP requests with a guard against addresses that no vendor has.
+
+A destination's URL comes from a customer, so it may point at the inside of the cluster. The guard refuses every
+address that is not public, checks the very address that is then connected to (so a name that answers differently the
+second time gains nothing), and follows no redirect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from headrace.domain.times import now_us
+from headrace_sdk import Request, Response
+
+MAX_ANSWER_BYTES = 1 << 20
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_USER_AGENT = "headrace/0.1"
+
+
+class NoAnswer(Exception):
+    """The vendor gave no complete answer.
+
+    Attributes:
+        reason: A sentence without address or personal data.
+        sent: True when the request may have reached the vendor.
+    """
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.sent = sent
+
+
+class AddressRefused(Exception):
+    """The address is none that a destination may have."""
+
+
+def is_public(address: str) -> bool:
+    """True when an IP address is on the public internet, also through IPv6 forms that carry an IPv4 address."""
+    ip = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is None and ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def check_url(url: str, *, allow_private: bool) -> None:
+    """Refuse what is no absolute http(s) URL of a possible vendor; names are checked again when resolved.
+
+    Raises:
+        AddressRefused: With a sentence that says why.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        raise AddressRefused("the address is no valid URL") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise AddressRefused("the address must be an absolute http or https URL")
+    if parts.username is not None or parts.password is not None:
+        raise AddressRefused("the address may hold no user name or password")
+    if allow_private:
+        return
+    try:
+        public = is_public(host)
+    except ValueError:
+        # No plain IP address. Forms such as 0x7f.1 or 2130706433 are resolved like names and checked there.
+        return
+    if not public:
+        raise AddressRefused("the address is private, loopback or link-local")
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names and gives only public addresses to the connector, which connects to exactly those."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        self._inner = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Addresses of a name.
+
+        Raises:
+            OSError: The name has no public address.
+        """
+        found = await self._inner.resolve(host, port, family)
+        if self._allow_private:
+            return found
+        public = [answer for answer in found if is_public(answer["host"])]
+        if not public:
+            raise AddressRefusedError("the name resolves to a private, loopback or link-local address")
+        return public
+
+    async def close(self) -> None:
+        """Release what the resolver holds."""
+        await self._inner.close()
+
+
+class AddressRefusedError(OSError, AddressRefused):
+    """AddressRefused in the form that the connector expects of a resolver."""
+
+
+class VendorClient:
+    """Sends requests of connectors."""
+
+    def __init__(self, *, allow_private: bool, connections: int = 200, connections_per_host: int = 32) -> None:
+        self._allow_private = allow_private
+        self._connector = aiohttp.TCPConnector(
+            resolver=GuardedResolver(allow_private=allow_private),
+            use_dns_cache=False,
+            limit=connections,
+            limit_per_host=connections_per_host,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=self._connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            headers={"User-Agent": _USER_AGENT},
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def send(self, request: Request, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> Response:
+        """Send a request once.
+
+        Args:
+            request: The request.
+            timeout_s: Seconds for all of it, from connecting to the last byte of the answer.
+            headers: Headers to add, unless the request has them.
+
+        Raises:
+            AddressRefused: The guard refused the address; nothing was sent.
+            NoAnswer: No complete answer came.
+        """
+        check_url(request.url, allow_private=self._allow_private)
+        merged = {**(headers or {}), **request.headers}
+        try:
+            async with self._session.request(
+                request.method,
+                request.url,
+                data=request.body or None,
+                headers=merged,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+            ) as answer:
+                body = await _bounded(answer)
+                return Response(
+                    status=answer.status,
+                    headers={name.lower(): value for name, value in answer.headers.items()},
+                    body=body,
+                    received_at_us=now_us(),
+                )
+        except AddressRefused:
+            raise
+        except aiohttp.ClientConnectorDNSError as error:
+            if isinstance(error.os_error, AddressRefused):
+                raise AddressRefused(str(error.os_error)) from None
+            raise NoAnswer("the destination's host name could not be resolved", sent=False) from None
+        except aiohttp.ClientConnectorCertificateError:
+            raise NoAnswer("the destination's certificate is not valid", sent=False) from None
+        except aiohttp.ClientConnectorError:
+            raise NoAnswer("no connection to the destination", sent=False) from None
+        except TimeoutError:
+            raise NoAnswer(f"no answer within {timeout_s:g} s", sent=True) from None
+        except (aiohttp.InvalidURL, ValueError):
+            raise AddressRefused("the request is not valid HTTP") from None
+        except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError) as error:
+            raise NoAnswer(f"the connection broke ({type(error).__name__})", sent=True) from None
+
+
+async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
+    """The answer's body, cut at MAX_ANSWER_BYTES."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in answer.content.iter_chunked(65_536):
+        parts.append(part)
+        size += len(part)
+        if size >= MAX_ANSWER_BYTES:
+            answer.close()
+            break
+    return b"".join(parts)[:MAX_ANSWER_BYTES]

@@ -1,0 +1,87 @@
+"""All destinations and syncs in memory, kept up to date by a counter in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from headrace_sync.config import DestinationConfig, SyncConfig
+from headrace_sync.store import ConfigStore
+
+_RELOAD_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The configuration at one moment.
+
+    Attributes:
+        destinations: By key.
+        syncs: By key.
+        forwarding: Forwarding syncs by workspace.
+        by_audience: List and event syncs by (workspace, audience).
+        lists: List syncs by workspace.
+    """
+
+    destinations: Mapping[str, DestinationConfig] = field(default_factory=dict)
+    syncs: Mapping[str, SyncConfig] = field(default_factory=dict)
+    forwarding: Mapping[str, list[SyncConfig]] = field(default_factory=dict)
+    by_audience: Mapping[tuple[str, str], list[SyncConfig]] = field(default_factory=dict)
+    lists: Mapping[str, list[SyncConfig]] = field(default_factory=dict)
+
+
+def snapshot_of(destinations: list[DestinationConfig], syncs: list[SyncConfig]) -> Snapshot:
+    """Arrange destinations and syncs for looking up."""
+    forwarding: dict[str, list[SyncConfig]] = {}
+    by_audience: dict[tuple[str, str], list[SyncConfig]] = {}
+    lists: dict[str, list[SyncConfig]] = {}
+    for sync in syncs:
+        if sync.is_forwarding:
+            forwarding.setdefault(sync.workspace_id, []).append(sync)
+        else:
+            by_audience.setdefault((sync.workspace_id, sync.audience_id), []).append(sync)
+            if sync.is_list:
+                lists.setdefault(sync.workspace_id, []).append(sync)
+    return Snapshot({d.key: d for d in destinations}, {s.key: s for s in syncs}, forwarding, by_audience, lists)
+
+
+class Registry:
+    """Holds the current snapshot and tells listeners when it changed."""
+
+    def __init__(self, store: ConfigStore) -> None:
+        self._store = store
+        self._generation = -1
+        self._loaded_at = 0.0
+        self._checked_at = 0.0
+        self._lock = asyncio.Lock()
+        self._listeners: list[Callable[[Snapshot, Snapshot], None]] = []
+        self.current = Snapshot()
+
+    def subscribe(self, listener: Callable[[Snapshot, Snapshot], None]) -> None:
+        """Call listener(before, after) after each change."""
+        self._listeners.append(listener)
+
+    async def refresh(self, *, max_age_s: float = 0.0) -> Snapshot:
+        """Bring the snapshot up to date unless it was checked within max_age_s seconds.
+
+        Raises:
+            pymongo.errors.PyMongoError: The store does not answer; the snapshot stays as it was.
+        """
+        if time.monotonic() - self._checked_at < max_age_s:
+            return self.current
+        async with self._lock:
+            started = time.monotonic()
+            if started - self._checked_at < max_age_s:
+                return self.current
+            generation = await self._store.generation()
+            if generation != self._generation or started - self._loaded_at > _RELOAD_EVERY_S:
+                after = snapshot_of(await self._store.all_destinations(), await self._store.all_syncs())
+                before, self.current = self.current, after
+                self._generation, self._loaded_at = generation, started
+                if (before.destinations, before.syncs) != (after.destinations, after.syncs):
+                    for listener in self._listeners:
+                        listener(before, after)
+            self._checked_at = started
+            return self.current

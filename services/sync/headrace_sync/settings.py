@@ -1,0 +1,44 @@
+"""Settings of the sync service, beside those that all services share."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from headrace.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What the sync service reads from HEADRACE_* variables."""
+
+    allow_private_destinations: bool = Field(
+        False, description="Let destinations be on loopback, private and link-local addresses: for development only."
+    )
+    delivery_queue: int = Field(
+        5_000, ge=10, description="Deliveries per destination held in memory; the others wait in the store."
+    )
+    delivery_lease_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="After how long a delivery taken by a process that died is taken by another, in seconds.",
+    )
+    delivery_poll_seconds: float = Field(
+        1.0, gt=0, description="How often waiting deliveries of a destination are looked for, in seconds."
+    )
+    list_debounce_seconds: float = Field(
+        0.2, ge=0, description="How long a list pass waits for more changes after the first, in seconds."
+    )
+    list_pass_seconds: float = Field(
+        5.0, gt=0, description="How often each list sync looks for members that differ, in seconds."
+    )
+    reconcile_seconds: float = Field(
+        600.0, gt=0, description="How often list and event syncs are compared with the whole audience, in seconds."
+    )
+    config_poll_seconds: float = Field(
+        0.5, gt=0, description="How often changed destinations and syncs are looked for, in seconds."
+    )
+    plan_mark_seconds: float = Field(
+        5.0, gt=0, description="How often the position up to which everything is planned is stored, in seconds."
+    )
+    plugin_attempts: int = Field(
+        3, ge=1, description="After how many failures of the plugin an item is parked as failed."
+    )

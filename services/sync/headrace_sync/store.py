@@ -1,0 +1,163 @@
+"""Collections of the sync service and their indexes; reading and writing destinations and syncs.
+
+The other collections have files of their own: `delivery_store` (deliveries, ledger) and `list_store` (list_members,
+sync_runs).
+"""
+
+from __future__ import annotations
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import DuplicateKeyError
+
+from headrace.storage.mongo.client import Database, Document
+from headrace_sync.config import DestinationConfig, SyncConfig
+
+DESTINATIONS = "destinations"
+SYNCS = "syncs"
+DELIVERIES = "deliveries"
+LEDGER = "ledger"
+LIST_MEMBERS = "list_members"
+SYNC_RUNS = "sync_runs"
+STATE = "sync_state"
+
+WAITING = 1
+DELIVERED = 2
+WARNING = 3
+FAILED = 4
+FILTERED = 5
+
+INDEXES: dict[str, list[IndexModel]] = {
+    DESTINATIONS: [IndexModel([("w", ASCENDING), ("i", ASCENDING)], name="workspace")],
+    SYNCS: [
+        IndexModel([("w", ASCENDING), ("i", ASCENDING)], name="workspace"),
+        IndexModel([("key", ASCENDING)], name="key", unique=True),
+    ],
+    DELIVERIES: [
+        IndexModel([("d", ASCENDING), ("na", ASCENDING)], name="claim", partialFilterExpression={"st": WAITING}),
+        IndexModel(
+            [("k", ASCENDING), ("st", ASCENDING), ("c", DESCENDING), ("_id", DESCENDING)], name="sync_state_time"
+        ),
+    ],
+    LEDGER: [IndexModel([("k", ASCENDING)], name="sync")],
+    LIST_MEMBERS: [
+        IndexModel([("k", ASCENDING), ("_id", ASCENDING)], name="due", partialFilterExpression={"due": {"$gt": 0}}),
+        IndexModel([("k", ASCENDING), ("rows.k", ASCENDING)], name="rows"),
+        IndexModel([("k", ASCENDING), ("desired", ASCENDING), ("st", ASCENDING), ("_id", ASCENDING)], name="state"),
+    ],
+    SYNC_RUNS: [
+        IndexModel([("k", ASCENDING), ("_id", DESCENDING)], name="sync"),
+        IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
+    ],
+}
+"""Indexes beside those on _id; made by `headrace admin indexes`."""
+
+_CONFIG = "config"
+
+
+class ConfigStore:
+    """Destinations and syncs in MongoDB."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def generation(self) -> int:
+        """Grows with every change of any destination or sync."""
+        document = await self._db[STATE].find_one({"_id": _CONFIG})
+        return int(document["n"]) if document else 0
+
+    async def all_destinations(self) -> list[DestinationConfig]:
+        """Every destination of every workspace: what this service delivers to."""
+        return [DestinationConfig.from_document(d) async for d in self._db[DESTINATIONS].find({})]
+
+    async def all_syncs(self) -> list[SyncConfig]:
+        """Every sync of every workspace."""
+        return [SyncConfig.from_document(d) async for d in self._db[SYNCS].find({})]
+
+    async def get_destination(self, workspace_id: str, key: str) -> DestinationConfig | None:
+        """A destination by its database id."""
+        document = await self._db[DESTINATIONS].find_one({"_id": key, "w": workspace_id})
+        return DestinationConfig.from_document(document) if document else None
+
+    async def get_sync(self, workspace_id: str, doc_id: str) -> SyncConfig | None:
+        """A sync by its database id."""
+        document = await self._db[SYNCS].find_one({"_id": doc_id, "w": workspace_id})
+        return SyncConfig.from_document(document) if document else None
+
+    async def list_destinations(self, workspace_id: str, after_id: str, limit: int) -> list[DestinationConfig]:
+        """Destinations of a workspace with a greater id, by id."""
+        return [
+            DestinationConfig.from_document(d) for d in await self._page(DESTINATIONS, workspace_id, after_id, limit)
+        ]
+
+    async def list_syncs(self, workspace_id: str, after_id: str, limit: int) -> list[SyncConfig]:
+        """Syncs of a workspace with a greater id, by id."""
+        return [SyncConfig.from_document(d) for d in await self._page(SYNCS, workspace_id, after_id, limit)]
+
+    async def syncs_of_destination(self, workspace_id: str, destination_id: str) -> list[SyncConfig]:
+        """Syncs that use a destination."""
+        cursor = self._db[SYNCS].find({"w": workspace_id, "destination_id": destination_id})
+        return [SyncConfig.from_document(d) async for d in cursor]
+
+    async def insert_destination(self, destination: DestinationConfig) -> bool:
+        """Store a new destination; False when the id is taken."""
+        return await self._insert(DESTINATIONS, destination.document())
+
+    async def insert_sync(self, sync: SyncConfig) -> bool:
+        """Store a new sync; False when the id is taken."""
+        return await self._insert(SYNCS, sync.document())
+
+    async def replace_destination(self, destination: DestinationConfig, revision: int) -> bool:
+        """Store a changed destination; False when it is no longer at that revision."""
+        return await self._replace(DESTINATIONS, destination.document(), revision)
+
+    async def replace_sync(self, sync: SyncConfig, revision: int) -> bool:
+        """Store a changed sync; False when it is no longer at that revision."""
+        return await self._replace(SYNCS, sync.document(), revision)
+
+    async def set_destination_state(
+        self, destination: DestinationConfig, *, state: int, reason: str, now_us: int
+    ) -> bool:
+        """Change the state alone; False when the destination was changed meanwhile."""
+        result = await self._db[DESTINATIONS].update_one(
+            {"_id": destination.key, "w": destination.workspace_id, "revision": destination.revision},
+            {"$set": {"state": state, "state_reason": reason, "updated_us": now_us}, "$inc": {"revision": 1}},
+        )
+        await self.announce()
+        return result.modified_count == 1
+
+    async def delete_destination(self, workspace_id: str, key: str) -> bool:
+        """Delete a destination; False when there is none."""
+        result = await self._db[DESTINATIONS].delete_one({"_id": key, "w": workspace_id})
+        await self.announce()
+        return result.deleted_count == 1
+
+    async def delete_sync(self, sync: SyncConfig) -> bool:
+        """Delete a sync and all that it remembers; False when there is none."""
+        result = await self._db[SYNCS].delete_one({"_id": sync.doc_id, "w": sync.workspace_id, "key": sync.key})
+        await self.announce()
+        for collection in (DELIVERIES, LIST_MEMBERS, LEDGER, SYNC_RUNS):
+            await self._db[collection].delete_many({"k": sync.key, "w": sync.workspace_id})
+        return result.deleted_count == 1
+
+    async def announce(self) -> None:
+        """Let every process notice a change."""
+        await self._db[STATE].update_one({"_id": _CONFIG}, {"$inc": {"n": 1}}, upsert=True)
+
+    async def _page(self, collection: str, workspace_id: str, after_id: str, limit: int) -> list[Document]:
+        cursor = self._db[collection].find({"w": workspace_id, "i": {"$gt": after_id}})
+        return [d async for d in cursor.sort("i", ASCENDING).limit(limit)]
+
+    async def _insert(self, collection: str, document: Document) -> bool:
+        try:
+            await self._db[collection].insert_one(document)
+        except DuplicateKeyError:
+            return False
+        await self.announce()
+        return True
+
+    async def _replace(self, collection: str, document: Document, revision: int) -> bool:
+        result = await self._db[collection].replace_one(
+            {"_id": document["_id"], "w": document["w"], "revision": revision}, document
+        )
+        await self.announce()
+        return result.matched_count == 1

@@ -1,0 +1,1 @@
+"""gRPC as all services speak it: server, channel, credentials, errors, names, pages, repeated calls."""
