@@ -42,7 +42,7 @@ def _serve_asgi(port: int) -> None:
     uvicorn.run(_echo, host="127.0.0.1", port=port, log_level="error", http="httptools", loop="uvloop", lifespan="off")
 
 
-class _Echo(grpc.GenericRpcHandler[bytes, bytes]):
+class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic only in the stubs
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def answer(request: bytes, context: Any) -> bytes:
             return b""
