@@ -80,7 +80,8 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the arguments name; a misspelt one gets suggestions."""
         if args and args[0] not in COMMANDS:
-            self.commands = dict.fromkeys(COMMANDS)  # type: ignore[arg-type]  # names are all that suggestions need
+            stand_ins: dict[str, Any] = {name: TyperCommand(name) for name in COMMANDS}
+            self.commands = stand_ins  # suggestions are made from their names
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
