@@ -1,0 +1,189 @@
+"""Child processes that end with this one, and how a later run recognises what an earlier one left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from headrace.embedded.errors import PortInUse
+
+_GUARD = Path(__file__).with_name("guard.py")
+_POLL_S = 0.01
+
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="headrace-spawner")
+"""The kernel counts the *thread* that started a child as its parent: a worker thread that ends would take
+the children it started with it. This thread lives as long as the process."""
+
+
+class ChildProcess:
+    """One running command; killed by the kernel if this process dies first (Linux)."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log_path: Path,
+        environment: Mapping[str, str] | None = None,
+        pid_path: Path | None = None,
+    ) -> None:
+        """Start the command.
+
+        Args:
+            name: What it is, for messages.
+            command: Absolute path of the program, and its arguments.
+            log_path: File that its output is appended to.
+            environment: Its whole environment; None passes this process's on.
+            pid_path: Where to note which process it is, for `end_leftover` of a later run.
+
+        Raises:
+            OSError: The program cannot be started or a file cannot be written.
+        """
+        self.name = name
+        self.log_path = log_path
+        self._pid_path = pid_path
+        guarded = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *command]
+        with log_path.open("ab") as log:
+            self._process = _spawner.submit(
+                subprocess.Popen,
+                guarded,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=None if environment is None else dict(environment),
+                start_new_session=True,  # Ctrl-C at the terminal is for the parent, which stops them in order
+            ).result()
+        if pid_path is not None:
+            pid_path.write_text(_identity(self._process.pid))
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs; else its exit status, negative for the signal that ended it."""
+        return self._process.poll()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.exit_status is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens when it has ended."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._forget()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended within timeout_s seconds."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        self._forget()
+        return True
+
+    def stop(self, timeout_s: float) -> bool:
+        """SIGTERM, and SIGKILL if it has not ended after timeout_s seconds.
+
+        Returns:
+            Whether it ended by itself.
+        """
+        self._process.terminate()
+        if self.wait(timeout_s):
+            return True
+        self.kill()
+        return False
+
+    def last_output(self, limit: int = 600) -> str:
+        """The end of its log, for an error message."""
+        try:
+            text = self.log_path.read_bytes()[-limit:].decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return " ".join(text.split())
+
+    def _forget(self) -> None:
+        if self._pid_path is not None:
+            self._pid_path.unlink(missing_ok=True)
+
+
+def end_leftover(pid_path: Path) -> bool:
+    """End the process that an earlier run noted at pid_path, if it still runs.
+
+    A process id is used again by the system, so the note holds when that process began; a process that began at another
+    moment is left alone.
+
+    Returns:
+        Whether there was one.
+    """
+    try:
+        noted = pid_path.read_text()
+        pid = int(noted.split()[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    found = noted.strip() != "" and _identity(pid) == noted and len(noted.split()) > 1
+    if found:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        while _identity(pid) == noted:
+            time.sleep(_POLL_S)
+    pid_path.unlink(missing_ok=True)
+    return found
+
+
+def free_port() -> int:
+    """A port of the loopback interface on which nothing listens at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_free_port(port: int, purpose: str, *, advice: str, host: str = "127.0.0.1") -> None:
+    """Check that a port can be listened on.
+
+    Args:
+        port: Number of the port.
+        purpose: What it is needed for: "ingest HTTP".
+        advice: What the user can do about it.
+        host: Address that will be listened on.
+
+    Raises:
+        PortInUse: Another process listens on it, or may not be listened on.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortInUse(f"port {port} ({purpose}) cannot be used ({error.strerror}): {advice}") from error
+
+
+def _identity(pid: int) -> str:
+    """The process id and the moment at which that process began; only the id where the system does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(pid)
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] == "Z":
+        return str(pid)
+    return f"{pid} {boot} {fields[19]}"

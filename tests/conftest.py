@@ -1,0 +1,87 @@
+"""Fixtures that run the code on real stores: one mongod and one redis-server for the whole test run."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.embedded.stores import EmbeddedStores
+from headrace.storage.mongo import client as mongo_client
+from headrace.storage.mongo.client import Client, Database
+from headrace.storage.streams import client as streams_client
+from headrace.storage.streams.client import Redis
+from tests.support.settings import MakeSettings, S
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStores]:
+    """The stores, serving. A test that kills one must have it serving again at its end."""
+    running = EmbeddedStores(tmp_path_factory.mktemp("stores"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+async def redis(stores: EmbeddedStores) -> AsyncIterator[Redis]:
+    """Redis, empty at the start of the test."""
+    client = streams_client.connect(stores.redis_url)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def mongo(stores: EmbeddedStores) -> AsyncIterator[Client]:
+    """A MongoDB client as the services use it."""
+    client = mongo_client.connect(stores.mongo_url)
+    yield client
+    await mongo_client.close(client)
+
+
+@pytest.fixture
+async def settings_env(
+    stores: EmbeddedStores, mongo: Client, redis: Redis, tmp_path: Path
+) -> AsyncIterator[dict[str, str]]:
+    """HEADRACE_* variables for services on the stores: a database of this test's own, an empty Redis, free ports."""
+    database = f"test_{secrets.token_hex(6)}"
+    yield {
+        "HEADRACE_MONGO_URL": stores.mongo_url,
+        "HEADRACE_MONGO_DATABASE": database,
+        "HEADRACE_REDIS_URL": stores.redis_url,
+        "HEADRACE_HOST": "127.0.0.1",
+        "HEADRACE_GRPC_PORT": "0",
+        "HEADRACE_METRICS_PORT": "0",
+        "HEADRACE_SERVICE_TOKEN": secrets.token_urlsafe(32),
+        "HEADRACE_MASTER_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
+        "HEADRACE_ARCHIVE_DIR": str(tmp_path / "archive"),
+        "HEADRACE_DRAIN_SECONDS": "2",
+    }
+    await mongo.drop_database(database)
+
+
+@pytest.fixture
+async def db(mongo: Client, settings_env: dict[str, str]) -> Database:
+    """The database of `settings_env`, with the indexes of all services."""
+    from headrace.storage.mongo.indexes import make_indexes
+
+    database = mongo[settings_env["HEADRACE_MONGO_DATABASE"]]
+    await make_indexes(database)
+    return database
+
+
+@pytest.fixture
+def make_settings(settings_env: dict[str, str]) -> MakeSettings:
+    """Makes a service's settings from `settings_env`, with fields replaced by name."""
+
+    def make(settings_class: type[S], **overrides: Any) -> S:
+        fields = {name.removeprefix("HEADRACE_").lower(): value for name, value in settings_env.items()}
+        known = {name: value for name, value in fields.items() if name in settings_class.model_fields}
+        return settings_class(**{**known, **overrides})
+
+    return make
