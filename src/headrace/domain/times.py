@@ -35,10 +35,8 @@ def parse_time_us(text: str) -> int:
 
 def format_time_us(moment_us: int) -> str:
     """Write microseconds since 1970 UTC as ISO 8601 with a Z, without trailing zeros of the fraction."""
-    moment = _EPOCH + timedelta(microseconds=moment_us)
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
-    fraction = f"{moment.microsecond:06d}".rstrip("0")
-    return f"{text}.{fraction}Z" if fraction else f"{text}Z"
+    text = (_EPOCH + timedelta(microseconds=moment_us)).replace(tzinfo=None).isoformat()
+    return f"{text.rstrip('0')}Z" if "." in text else f"{text}Z"
 
 
 def parse_duration_us(text: str) -> int:
