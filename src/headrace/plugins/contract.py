@@ -1,0 +1,102 @@
+"""What a plugin's answer must satisfy: nothing lost, nothing twice, nothing that is no HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from headrace_sdk import Outcomes, Request, wire
+
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+_LONGEST_KEY = 128
+
+
+class ContractBroken(Exception):
+    """The plugin's answer breaks the contract; the text says how, without any value."""
+
+
+def check_built(size: int, built: wire.BuiltBatch) -> None:
+    """Every item of a batch is in exactly one request or skipped once, and the requests are HTTP.
+
+    Args:
+        size: Items in the batch.
+        built: The plugin's answer.
+
+    Raises:
+        ContractBroken: It is not so.
+    """
+    times = [0] * size
+    places = [place for request in built.requests for place in request.items]
+    places += [skip.item for skip in built.skipped]
+    for place in places:
+        if not 0 <= place < size:
+            raise ContractBroken(f"it speaks of item {place} in a batch of {size}")
+        times[place] += 1
+    for place, count in enumerate(times):
+        if count != 1:
+            how = "left out without a reason" if count == 0 else f"accounted for {count} times"
+            raise ContractBroken(f"item {place} of {size} is {how}")
+    for note in built.notes:
+        if not 0 <= note.item < size:
+            raise ContractBroken(f"it notes something on item {note.item} in a batch of {size}")
+    for request in built.requests:
+        _check_request(request)
+
+
+def _check_request(request: Request) -> None:
+    if not request.items:
+        raise ContractBroken("a request carries no item")
+    if request.method not in _METHODS:
+        raise ContractBroken("a request has an unknown method")
+    try:
+        parts = urlsplit(request.url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable or not request.url.isprintable() or " " in request.url:
+        raise ContractBroken("a request has no absolute http or https address")
+    for name, value in request.headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ContractBroken("a request has a header whose name is none")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ContractBroken(f"the value of header {name} holds a control character")
+
+
+def check_outcomes(request: Request, outcomes: Outcomes) -> None:
+    """There is one outcome for each item of the request.
+
+    Raises:
+        ContractBroken: There are too few or too many.
+    """
+    if len(outcomes.items) != len(request.items):
+        raise ContractBroken(f"{len(outcomes.items)} outcomes for {len(request.items)} items")
+
+
+def check_rows(size: int, found: Sequence[wire.MemberRows]) -> None:
+    """There is one answer per member, with usable and different keys.
+
+    Raises:
+        ContractBroken: It is not so.
+    """
+    check_count(size, len(found), "member")
+    for place, member in enumerate(found):
+        keys = [row.key for row in member.rows]
+        if any(not key or len(key) > _LONGEST_KEY for key in keys):
+            raise ContractBroken(f"a row of member {place} has a key that is empty or longer than {_LONGEST_KEY}")
+        if len(set(keys)) != len(keys):
+            raise ContractBroken(f"two rows of member {place} have the same key")
+        if member.rejected is not None and keys:
+            raise ContractBroken(f"member {place} is left out and has rows")
+
+
+def check_count(expected: int, found: int, what: str) -> None:
+    """There are as many answers as questions.
+
+    Raises:
+        ContractBroken: It is not so.
+    """
+    if expected != found:
+        raise ContractBroken(f"{found} answers for {expected} {what}s")

@@ -1,0 +1,93 @@
+"""Finds installed plugins by their entry points, without importing any of their code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, distributions
+
+from headrace.plugins.errors import PluginFailure
+from headrace_sdk import API_VERSION, ENTRY_POINT_GROUP
+
+_MAJOR = API_VERSION.split(".", maxsplit=1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPlugin:
+    """A distribution that has an entry point for us.
+
+    Attributes:
+        name: Name of the distribution, normalised.
+        version: Its version.
+        entry_points: (name, "package.module") of each entry point, sorted.
+    """
+
+    name: str
+    version: str
+    entry_points: tuple[tuple[str, str], ...]
+
+
+def discover(
+    wanted: Iterable[str] | None = None, *, path: Sequence[str] | None = None
+) -> tuple[list[InstalledPlugin], list[PluginFailure]]:
+    """The installed plugins, sorted by name, and those that cannot be loaded whatever they do.
+
+    Args:
+        wanted: Names of distributions or of entry points; None takes all that are installed.
+        path: Folders to look in; None takes sys.path.
+
+    Returns:
+        The plugins to load, and a failure for each that is broken, of another API, or wanted and not installed.
+    """
+    chosen = None if wanted is None else {_normalised(name) for name in wanted if name.strip()}
+    plugins: dict[str, InstalledPlugin] = {}
+    failures: list[PluginFailure] = []
+    matched: set[str] = set()
+    seen: set[str] = set()
+    for distribution in distributions() if path is None else distributions(path=list(path)):
+        name = _name_of(distribution)
+        if not name or name in seen:
+            continue  # the first one on the path is the one that would be imported
+        seen.add(name)
+        ours = [point for point in distribution.entry_points if _major_of(point)]
+        names = {name} | {_normalised(point.name) for point in ours}
+        if not ours or (chosen is not None and not names & chosen):
+            continue
+        matched |= names
+        version = distribution.version or ""
+        others = sorted({_major_of(point) for point in ours} - {_MAJOR})
+        if len(others) == len({_major_of(point) for point in ours}):
+            failures.append(_of_another_api(name, version, others))
+            continue
+        plugins[name] = InstalledPlugin(
+            name, version, tuple(sorted((point.name, point.value) for point in ours if _major_of(point) == _MAJOR))
+        )
+    for missing in sorted((chosen or set()) - matched):
+        failures.append(PluginFailure(missing, "", "no plugin of this name is installed"))
+    return [plugins[name] for name in sorted(plugins)], failures
+
+
+def _of_another_api(name: str, version: str, majors: Sequence[str]) -> PluginFailure:
+    spoken = " and ".join(majors)
+    return PluginFailure(name, version, f"written for plugin API {spoken}, this platform has {API_VERSION}")
+
+
+def _major_of(point: EntryPoint) -> str:
+    """Major version of the plugin API that an entry point is for; empty when it is none of ours."""
+    if point.group == ENTRY_POINT_GROUP:
+        return "1"
+    match = re.fullmatch(re.escape(ENTRY_POINT_GROUP) + r"\.v(\d+)", point.group)
+    return match[1] if match else ""
+
+
+def _name_of(distribution: Distribution) -> str:
+    """Normalised name of a distribution; empty when its metadata cannot be read."""
+    try:
+        return _normalised(distribution.metadata["Name"] or "")
+    except (KeyError, TypeError, OSError, ValueError):
+        return ""
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()

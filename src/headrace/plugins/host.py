@@ -1,0 +1,284 @@
+"""The plugin host: all installed plugins, each in its own process, and the connectors they offer.
+
+No code of a plugin runs in the host's process. What a plugin answers is checked against the contract before anyone
+sees it, and its texts are masked: a plugin that raises, hangs, ends, loses items or prints its secret harms nobody
+but its own deliveries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from headrace.plugins.contract import ContractBroken, check_built, check_count, check_outcomes, check_rows
+from headrace.plugins.discovery import discover
+from headrace.plugins.errors import PluginError, PluginErrorKind, PluginFailure
+from headrace.plugins.masking import Masker, secrets_of
+from headrace.plugins.process import Instance, Limits, PluginProcess
+from headrace.telemetry.logs import get_logger
+from headrace_sdk import (
+    API_VERSION,
+    DeleteBatch,
+    Delivered,
+    EventBatch,
+    Member,
+    MemberBatch,
+    Note,
+    Outcome,
+    Outcomes,
+    Request,
+    Response,
+    Skip,
+    wire,
+)
+
+_log = get_logger(__name__)
+
+_LONGEST_REASON = 500
+_LOADED_AT_A_TIME = 4
+BatchT = TypeVar("BatchT", MemberBatch, EventBatch, DeleteBatch)
+T = TypeVar("T")
+
+
+class PluginHost:
+    """All plugins that are installed and wanted."""
+
+    def __init__(
+        self,
+        plugins: Iterable[str] | None = None,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        path: Sequence[str] | None = None,
+    ) -> None:
+        """Describe the host; nothing is started yet.
+
+        Args:
+            plugins: Names of distributions or entry points to load (HEADRACE_PLUGINS); None loads all.
+            limits: What each plugin may use.
+            path: Folders to look for plugins in, instead of sys.path; they come first on the plugins' own path.
+        """
+        self._wanted = None if plugins is None else tuple(plugins)
+        self._limits = limits
+        self._path = path
+        self._processes: dict[str, PluginProcess] = {}
+        self._connectors: dict[str, wire.ConnectorInfo] = {}
+        self._failures: list[PluginFailure] = []
+        self._ids = itertools.count(1)
+
+    async def start(self) -> None:
+        """Find and load the plugins, several at a time. A broken one goes to `failures`; never raises for a plugin."""
+        plugins, self._failures = await asyncio.to_thread(discover, self._wanted, path=self._path)
+        at_a_time = asyncio.Semaphore(_LOADED_AT_A_TIME)
+        processes = [PluginProcess(plugin, self._limits, self._path or ()) for plugin in plugins]
+
+        async def load(process: PluginProcess) -> list[wire.ConnectorInfo] | PluginError:
+            async with at_a_time:
+                try:
+                    return await process.load()
+                except PluginError as error:
+                    return error
+
+        try:
+            offers = await asyncio.gather(*map(load, processes))
+        except BaseException:
+            await asyncio.gather(*(process.close() for process in processes))
+            raise
+        for process, offer in zip(processes, offers, strict=True):
+            reason = offer.reason if isinstance(offer, PluginError) else self._unusable(offer)
+            if not reason and not isinstance(offer, PluginError):
+                self._processes[process.plugin.name] = process
+                for info in offer:
+                    named = msgspec.structs.replace(info, plugin=process.plugin.name, version=process.plugin.version)
+                    self._connectors[info.name] = named
+                continue
+            await process.close()
+            self._failures.append(PluginFailure(process.plugin.name, process.plugin.version, reason))
+        for failure in self._failures:
+            _log.warning("plugin not loaded", plugin=failure.plugin, version=failure.version, reason=failure.reason)
+        _log.info("plugins loaded", plugins=sorted(self._processes), connectors=sorted(self._connectors))
+
+    async def close(self) -> None:
+        """End all plugins; calls under way fail."""
+        processes, self._processes = list(self._processes.values()), {}
+        await asyncio.gather(*(process.close() for process in processes))
+
+    def connectors(self) -> Mapping[str, wire.ConnectorInfo]:
+        """The connectors that can be used, by name."""
+        return dict(self._connectors)
+
+    def failures(self) -> Sequence[PluginFailure]:
+        """The plugins that cannot be used, with the reason."""
+        return tuple(self._failures)
+
+    def output(self, plugin: str) -> list[str]:
+        """The last lines that a plugin printed, secrets masked. May hold personal data: show it, never log it."""
+        process = self._processes.get(plugin)
+        return process.output.lines() if process is not None else []
+
+    async def open(self, connector: str, settings: Mapping[str, Any]) -> ConnectorInstance:
+        """Configure a connector.
+
+        Args:
+            connector: Its name.
+            settings: Its settings, secrets in the clear.
+
+        Raises:
+            PluginConfigError: The settings cannot work; `field` and `reason` say why.
+            PluginError: There is no such connector (kind "load"), or its plugin failed.
+        """
+        info = self._connectors.get(connector)
+        process = self._processes.get(info.plugin) if info is not None else None
+        if info is None or process is None:
+            raise PluginError(PluginErrorKind.LOAD, "", f"no plugin offers the connector {connector!r}")
+        secrets = secrets_of(info.settings_schema, settings)
+        instance = Instance(f"{connector}/{next(self._ids)}", connector, dict(settings), secrets)
+        opened = ConnectorInstance(info, process, instance)
+        await opened.check()
+        return opened
+
+    def _unusable(self, offer: Sequence[wire.ConnectorInfo]) -> str:
+        """Why what a plugin offers cannot be used; empty when it can."""
+        for info in offer:
+            other = self._connectors.get(info.name)
+            if other is not None:
+                return f"the connector {info.name!r} is offered by {other.plugin} already"
+            if info.api.split(".")[0] != API_VERSION.split(".", maxsplit=1)[0]:
+                return f"connector {info.name!r} is for plugin API {info.api}, this platform has {API_VERSION}"
+        return ""
+
+
+class ConnectorInstance:
+    """A configured connector. Methods may be called from several tasks at a time.
+
+    Each method raises PluginError: kind "timeout" or "crashed" when the plugin's process was ended (the next call gets
+    a new one; `retry_after_s` says when), "defect" when its answer breaks the contract.
+
+    Attributes:
+        info: What the connector is.
+        secrets: The secrets of the settings: mask them wherever its requests are shown.
+    """
+
+    def __init__(self, info: wire.ConnectorInfo, process: PluginProcess, instance: Instance) -> None:
+        """Made by PluginHost.open."""
+        self.info = info
+        self.secrets = tuple(instance.secrets)
+        self._process = process
+        self._instance = instance
+        self._masker = Masker(instance.secrets)
+
+    async def check(self) -> None:
+        """Make the instance in the plugin's process now, which checks the settings.
+
+        Raises:
+            PluginConfigError: The settings cannot work.
+        """
+        instance = self._instance
+        argument = wire.Open(instance=instance.id, connector=instance.connector, settings=dict(instance.settings))
+        await self._process.call("open", argument, type(None), instance=instance)
+
+    async def rows(self, members: Sequence[Member]) -> list[wire.MemberRows]:
+        """What should be on the vendor's list, one answer per member in their order.
+
+        Args:
+            members: Members with their mapped fields.
+        """
+        argument = wire.RowsCall(instance=self._instance.id, members=list(members))
+        found = await self._call("rows", argument, list[wire.MemberRows])
+        self._check(lambda: check_rows(len(members), found))
+        return [
+            member
+            if member.rejected is None
+            else _with_texts(member, self._text(member.rejected.reason), self._text(member.rejected.field))
+            for member in found
+        ]
+
+    async def add_members(self, batch: MemberBatch) -> wire.BuiltBatch:
+        """Requests that put rows on the list."""
+        return await self._build("add_members", wire.MembersCall(instance=self._instance.id, batch=batch), batch.rows)
+
+    async def remove_members(self, batch: MemberBatch) -> wire.BuiltBatch:
+        """Requests that take rows off the list."""
+        argument = wire.MembersCall(instance=self._instance.id, batch=batch)
+        return await self._build("remove_members", argument, batch.rows)
+
+    async def send_events(self, batch: EventBatch) -> wire.BuiltBatch:
+        """Requests that send events."""
+        return await self._build("send_events", wire.EventsCall(instance=self._instance.id, batch=batch), batch.events)
+
+    async def delete(self, batch: DeleteBatch) -> wire.BuiltBatch:
+        """Requests that make the vendor forget people."""
+        return await self._build("delete", wire.DeleteCall(instance=self._instance.id, batch=batch), batch.subjects)
+
+    async def read(self, request: Request, response: Response) -> Outcomes:
+        """What a vendor's answer means: one outcome per item of the request, in its order."""
+        argument = wire.ReadCall(instance=self._instance.id, request=request, response=response)
+        outcomes = await self._call("read", argument, Outcomes)
+        self._check(lambda: check_outcomes(request, outcomes))
+        return msgspec.structs.replace(
+            outcomes,
+            items=tuple(map(self._outcome, outcomes.items)),
+            unauthorized=self._text(outcomes.unauthorized),
+            misconfigured=self._text(outcomes.misconfigured),
+        )
+
+    async def normalise(self, values: Sequence[tuple[str, str]]) -> list[wire.NormalisedValue]:
+        """How values of fields would be sent.
+
+        Args:
+            values: (field, value) pairs.
+
+        Returns:
+            One answer per pair, in their order.
+        """
+        argument = wire.NormaliseCall(instance=self._instance.id, values=list(values))
+        found = await self._call("normalise", argument, list[wire.NormalisedValue])
+        self._check(lambda: check_count(len(values), len(found), "value"))
+        return found
+
+    async def close(self) -> None:
+        """Drop the instance."""
+        await self._process.forget(self._instance)
+
+    def mask(self, text: str) -> str:
+        """A text with the secrets of the settings masked."""
+        return self._masker.mask(text)
+
+    async def _call(self, method: str, argument: msgspec.Struct, result: type[T]) -> T:
+        return await self._process.call(method, argument, result, instance=self._instance)
+
+    async def _build(self, method: str, argument: msgspec.Struct, items: Sequence[object]) -> wire.BuiltBatch:
+        built = await self._call(method, argument, wire.BuiltBatch)
+        self._check(lambda: check_built(len(items), built))
+        return msgspec.structs.replace(
+            built,
+            skipped=tuple(
+                Skip(item=skip.item, reason=self._text(skip.reason), field=self._text(skip.field))
+                for skip in built.skipped
+            ),
+            notes=tuple(Note(item=note.item, reason=self._text(note.reason)) for note in built.notes),
+        )
+
+    def _check(self, check: Callable[[], None]) -> None:
+        try:
+            check()
+        except ContractBroken as error:
+            raise PluginError(PluginErrorKind.DEFECT, self._process.plugin.name, str(error)) from None
+
+    def _outcome(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Delivered):
+            return outcome
+        return msgspec.structs.replace(outcome, reason=self._text(outcome.reason))
+
+    def _text(self, text: str) -> str:
+        """A text of the plugin as it may be shown."""
+        return self._masker.mask(text)[:_LONGEST_REASON] if text else text
+
+
+def _with_texts(member: wire.MemberRows, reason: str, field: str) -> wire.MemberRows:
+    """A member that is left out, with these texts."""
+    assert member.rejected is not None
+    return wire.MemberRows(rejected=msgspec.structs.replace(member.rejected, reason=reason, field=field))
