@@ -13,6 +13,7 @@ from headrace_sdk.items import (
     Row,
     Subject,
     digest_key,
+    iso_time,
 )
 from headrace_sdk.manifest import (
     API_VERSION,
@@ -78,4 +79,5 @@ __all__ = [
     "Warned",
     "digest_key",
     "hookimpl",
+    "iso_time",
 ]

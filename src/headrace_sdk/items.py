@@ -5,9 +5,15 @@ All of these cross a process boundary, so they hold only what JSON can hold.
 
 from __future__ import annotations
 
+import hashlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +28,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
     traits: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """The profile as a JSON object (id, identifiers, traits), as mappings, templates and the webhook see it."""
+        return {"id": self.id, "identifiers": self.identifiers, "traits": self.traits}
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +118,27 @@ class EventItem(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Any] = msgspec.field(default_factory=dict)
     traceparent: str = ""
 
+    def document(self) -> dict[str, Any]:
+        """The event as a JSON object, as mappings, templates and the webhook see it.
+
+        Members: message_id, type, name, timestamp and received_at (ISO 8601 with a Z), source_id, identifiers,
+        group_id, previous_id, traits, properties, context. The profile is no part of it, see `Profile.document`.
+        """
+        return {
+            "message_id": self.message_id,
+            "type": self.kind,
+            "name": self.name,
+            "timestamp": iso_time(self.timestamp_us),
+            "received_at": iso_time(self.received_at_us),
+            "source_id": self.source_id,
+            "identifiers": self.identifiers,
+            "group_id": self.group_id,
+            "previous_id": self.previous_id,
+            "traits": self.traits,
+            "properties": self.properties,
+            "context": self.context,
+        }
+
 
 class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Events to be sent.
@@ -145,9 +176,16 @@ class DeleteBatch(msgspec.Struct, frozen=True, kw_only=True):
     now_us: int
 
 
+def iso_time(moment_us: int) -> str:
+    """Microseconds since 1970 UTC as ISO 8601 with milliseconds and a Z, such as "2026-01-31T08:15:30.250Z".
+
+    Moments before the year 1 and after the year 9999 are written as the first and the last one that can be.
+    """
+    moment = _EPOCH + timedelta(microseconds=min(max(moment_us, _FIRST_US), _LAST_US))
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
 def digest_key(data: Any) -> str:
     """A short stable key of JSON data: equal data has equal keys, whatever the order of object members."""
-    import hashlib
-
     canonical = msgspec.json.encode(data, order="deterministic")
     return hashlib.blake2b(canonical, digest_size=16).hexdigest()

@@ -31,7 +31,18 @@ from headrace_sdk.manifest import Manifest
 from headrace_sdk.requests import Note, Outcomes, Rejected, Request, Retry, Skip
 
 _NOTHING = msgspec.Raw(msgspec.msgpack.encode(None))
-_BLOCKED_AUDIT_EVENTS = frozenset({"socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.bind"})
+_BLOCKED_AUDIT_EVENTS = frozenset(
+    {
+        "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.bind", "socket.connect",
+        "socket.getaddrinfo", "socket.gethostbyaddr", "socket.gethostbyname", "socket.sendmsg", "socket.sendto",
+        "subprocess.Popen",
+    }
+)  # fmt: skip
+"""What a connector has no business doing. A guard against mistakes, no jail: a plugin is software that was installed."""
+
+
+class OutsideRefused(PermissionError):
+    """A connector tried to reach the outside: it does no I/O, it returns requests that the host sends."""
 
 
 class CallError(Exception):
@@ -63,14 +74,15 @@ class Runtime:
 
     def answer(self, frame: bytes) -> bytes:
         """The reply to a call. Never raises for what a plugin does, short of ending the process."""
+        _refused.clear()
         try:
             call = msgspec.msgpack.decode(frame, type=wire.Call)
             argument_type, method = self._methods[call.method]
             result = method(msgspec.msgpack.decode(call.argument, type=argument_type))
-            reply = wire.Reply(msgspec.Raw(msgspec.msgpack.encode(result)))
+            reply = wire.Reply(msgspec.Raw(_encoded(result)))
         except CallError as error:
             reply = wire.Reply(_NOTHING, error.failure)
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             reply = wire.Reply(_NOTHING, wire.Failure(kind="defect", reason=_what_and_where(error)))
         return msgspec.msgpack.encode(reply)
 
@@ -84,7 +96,7 @@ class Runtime:
             manager.register(plugin, call.entry_point)
             manager.check_pending()
             offered = [manifest for answer in manager.hook.headrace_connectors() for manifest in answer]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             text = str(error) if isinstance(error, ImportError | ValueError | pluggy.PluginValidationError) else ""
             raise CallError("load", f"{_what_and_where(error)}{': ' if text else ''}{text[:500]}") from error
         for manifest in offered:
@@ -160,6 +172,16 @@ class Runtime:
         return found
 
 
+def _encoded(result: object) -> bytes:
+    """A result as msgpack, unless the call may not have one."""
+    if _refused:
+        raise CallError("defect", f"it tried to reach the outside ({_refused[0]}): a connector does no I/O")
+    encoded = msgspec.msgpack.encode(result)
+    if len(encoded) > wire.MAX_FRAME_BYTES - 1024:
+        raise CallError("defect", "its answer is larger than a frame may be")
+    return encoded
+
+
 def _connector_class(manifest: Manifest) -> Callable[[BaseModel], Destination[Any]]:
     module_name, _, class_name = manifest.factory.partition(":")
     found = getattr(importlib.import_module(module_name), class_name)
@@ -187,7 +209,9 @@ def _what_and_where(error: BaseException) -> str:
     """Type and place of an exception. Not its text, which may quote a secret or a personal datum."""
     frames = traceback.extract_tb(error.__traceback__)
     own = str(Path(__file__).parent)
-    place = next((frame for frame in reversed(frames) if not frame.filename.startswith(own)), None)
+    foreign = [frame for frame in frames if not frame.filename.startswith((own, "<frozen "))]
+    installed = [frame for frame in foreign if "site-packages" not in frame.filename]
+    place = next(reversed(installed or foreign), None)
     where = f" at {Path(place.filename).name}:{place.lineno}" if place else ""
     return f"{type(error).__name__}{where}"
 
@@ -196,15 +220,22 @@ def frames_in(stream: BinaryIO) -> Iterator[bytes]:
     """The frames of a stream, until it ends."""
     while len(head := stream.read(4)) == 4:
         (length,) = struct.unpack(">I", head)
+        if length > wire.MAX_FRAME_BYTES:
+            return
         body = stream.read(length)
         if len(body) < length:
             return
         yield body
 
 
-def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
+_refused: list[str] = []
+"""Audit events that were refused during the call under way: a plugin may swallow the exception."""
+
+
+def _refuse_outside(event: str, arguments: tuple[object, ...]) -> None:
     if event in _BLOCKED_AUDIT_EVENTS:
-        raise PermissionError("a connector does no I/O: it returns requests, and the host sends them")
+        _refused.append(event)
+        raise OutsideRefused("a connector does no I/O: it returns requests, and the host sends them")
 
 
 def _end_with_parent(parent: int) -> None:
@@ -223,7 +254,7 @@ def main() -> None:
     os.dup2(2, 1)  # what the plugin prints must not end up between the replies
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold secrets
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    sys.addaudithook(_refuse_network)
+    sys.addaudithook(_refuse_outside)
     runtime = Runtime()
     for frame in frames_in(calls):
         reply = runtime.answer(frame)

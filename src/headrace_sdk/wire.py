@@ -14,8 +14,8 @@ from headrace_sdk.items import DeleteBatch, EventBatch, Member, MemberBatch, Row
 from headrace_sdk.manifest import Manifest
 from headrace_sdk.requests import Note, Rejected, Request, Response, Skip
 
-MAX_FRAME_BYTES = 256 * 1024 * 1024
-"""Largest frame. A longer one is refused before it is read."""
+MAX_FRAME_BYTES = 128 * 1024 * 1024
+"""Largest frame. Neither side sends a longer one, and both end the line before reading one."""
 
 
 class Call(msgspec.Struct, frozen=True):
