@@ -38,7 +38,7 @@ _BLOCKED_AUDIT_EVENTS = frozenset(
         "subprocess.Popen",
     }
 )  # fmt: skip
-"""What a connector has no business doing. A guard against mistakes, no jail: a plugin is software that was installed."""
+"""What a connector has no business doing. A guard against mistakes, no jail: a plugin is installed software."""
 
 
 class OutsideRefused(PermissionError):
