@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,22 +117,21 @@ def _free_port() -> int:
 
 
 @pytest.fixture
-def local_environment(stores: Any, database_name: str, redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+def local_environment(settings_env: dict[str, str], tmp_path: Path) -> dict[str, str]:
     """What differs on this machine from a cluster: where the stores are, and a folder that may be written."""
-    yield {
+    stores = ("HEADRACE_MONGO_URL", "HEADRACE_MONGO_DATABASE", "HEADRACE_REDIS_URL")
+    return {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(tmp_path),
-        "HEADRACE_MONGO_URL": stores.mongo_url,
-        "HEADRACE_MONGO_DATABASE": database_name,
-        "HEADRACE_REDIS_URL": redis_url,
-        "HEADRACE_ARCHIVE_URL": f"file://{tmp_path}/archive",
+        "HEADRACE_ARCHIVE_DIR": str(tmp_path / "archive"),
+        **{name: settings_env[name] for name in stores},
     }
 
 
 def test_the_index_job_runs_twice(local_environment: dict[str, str]) -> None:
     (container,) = _containers(_named("Job", "headrace-indexes"))
     environment = rendered_environment(container) | local_environment
-    environment.pop("HEADRACE_ARCHIVE_URL")
+    environment.pop("HEADRACE_ARCHIVE_DIR")
     for _ in range(2):
         done = subprocess.run(
             container["command"], check=False, env=environment, capture_output=True, text=True, timeout=60
@@ -146,9 +145,9 @@ def test_each_command_serves_and_drains_in_its_rendered_environment(
 ) -> None:
     (container,) = _containers(_named("Deployment", f"headrace-{service}"))
     environment = rendered_environment(container)
-    archive = local_environment.pop("HEADRACE_ARCHIVE_URL")
-    if "HEADRACE_ARCHIVE_URL" in environment:
-        environment["HEADRACE_ARCHIVE_URL"] = archive
+    archive = local_environment.pop("HEADRACE_ARCHIVE_DIR")
+    if "HEADRACE_ARCHIVE_DIR" in environment:
+        environment["HEADRACE_ARCHIVE_DIR"] = archive
     environment |= local_environment
     environment |= {name: str(_free_port()) for name in PORTS if name in environment}
     log = (tmp_path / "log").open("w")
