@@ -78,9 +78,9 @@ class ChildProcess:
         """Whether it has not ended."""
         return self.exit_status is None
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal; nothing happens when it has ended."""
-        self._process.send_signal(number)
+    def terminate(self) -> None:
+        """Ask it to end; nothing happens when it has ended."""
+        self._process.terminate()
 
     def kill(self) -> None:
         """End it at once, as a crash would, and wait until it is gone."""

@@ -7,6 +7,7 @@ file. They ask for no password: they listen on 127.0.0.1 only, for one machine w
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,9 @@ class EmbeddedStores:
         """
         for tries_left in reversed(range(_PORT_TRIES)):
             try:
-                self.spawn_redis()
-                self.spawn_mongod()
-                self.wait_redis(timeout_s)
-                self.wait_mongod(timeout_s)
+                redis_server, mongod = self.spawn_redis(), self.spawn_mongod()
+                self._wait(redis_server, self.redis_serves, timeout_s)
+                self._wait(mongod, self.mongod_serves, timeout_s)
             except StartFailed:
                 # A port that was free a moment ago may have been taken meanwhile: then take others.
                 taken = self._drop_dead_free_ports()
@@ -111,24 +111,22 @@ class EmbeddedStores:
     def restart_mongod(self, timeout_s: float = 30.0) -> None:
         """Start mongod again on the same port and data, whether it runs or was killed."""
         self.kill_mongod()
-        self.spawn_mongod()
-        self.wait_mongod(timeout_s)
+        self._wait(self.spawn_mongod(), self.mongod_serves, timeout_s)
 
     def restart_redis(self, timeout_s: float = 30.0) -> None:
         """Start redis-server again on the same port and data, whether it runs or was killed."""
         self.kill_redis()
-        self.spawn_redis()
-        self.wait_redis(timeout_s)
+        self._wait(self.spawn_redis(), self.redis_serves, timeout_s)
 
     def restart(self, timeout_s: float = 30.0) -> None:
         """Start both again on the same ports and data."""
         self.restart_redis(timeout_s)
         self.restart_mongod(timeout_s)
 
-    def spawn_mongod(self) -> None:
+    def spawn_mongod(self) -> ChildProcess:
         """Start mongod if it does not run, without waiting until it serves."""
         if self.mongod is not None and self.mongod.is_running:
-            return
+            return self.mongod
         folder = self._folder("mongo")
         self.mongo_port = self.mongo_port or free_port()
         command = [
@@ -147,11 +145,12 @@ class EmbeddedStores:
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
         ]
         self.mongod = self._spawn("mongod", command)
+        return self.mongod
 
-    def spawn_redis(self) -> None:
+    def spawn_redis(self) -> ChildProcess:
         """Start redis-server if it does not run, without waiting until it serves."""
         if self.redis_server is not None and self.redis_server.is_running:
-            return
+            return self.redis_server
         folder = self._folder("redis")
         self.redis_port = self.redis_port or free_port()
         command = [
@@ -163,51 +162,35 @@ class EmbeddedStores:
             *("--aof-load-truncated", "yes"),
         ]
         self.redis_server = self._spawn("redis-server", command)
+        return self.redis_server
 
-    def wait_redis(self, timeout_s: float = 30.0) -> None:
-        """Wait until Redis has loaded its data and answers.
-
-        Raises:
-            StartFailed: It ended, or did not answer within timeout_s seconds.
-        """
-        deadline = time.monotonic() + timeout_s
+    def redis_serves(self) -> bool:
+        """Whether Redis has loaded its data and answers."""
         client = redis.Redis(port=self.redis_port, socket_timeout=1, socket_connect_timeout=1)
         try:
-            while True:
-                self._check(self.redis_server, deadline)
-                try:
-                    client.ping()
-                except redis.RedisError:  # not listening yet, or still loading
-                    time.sleep(_POLL_S)
-                else:
-                    return
+            client.ping()
+        except redis.RedisError:  # not listening yet, or still loading
+            return False
+        finally:
+            client.close()
+        return True
+
+    def mongod_serves(self) -> bool:
+        """Whether MongoDB is the primary of its replica set; makes the set when there is none yet."""
+        client: MongoClient[dict[str, Any]] = MongoClient(
+            "127.0.0.1", self.mongo_port, directConnection=True, serverSelectionTimeoutMS=50, connectTimeoutMS=1000
+        )
+        try:
+            client.admin.command("ping")
+            self._ensure_replica_set(client)
+            return bool(client.admin.command("hello").get("isWritablePrimary"))
+        except PyMongoError:  # not listening yet, or changing its state
+            return False
         finally:
             client.close()
 
-    def wait_mongod(self, timeout_s: float = 30.0) -> None:
-        """Wait until MongoDB is the primary of its replica set; makes the set at the first start.
-
-        Raises:
-            StartFailed: It ended, or was not primary within timeout_s seconds.
-        """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            self._check(self.mongod, deadline)
-            client: MongoClient[dict[str, Any]] = MongoClient(
-                "127.0.0.1", self.mongo_port, directConnection=True, serverSelectionTimeoutMS=50, connectTimeoutMS=1000
-            )
-            try:
-                self._become_primary(client, deadline)
-            except PyMongoError:  # not listening yet, or changing its state
-                time.sleep(_POLL_S)
-            else:
-                return
-            finally:
-                client.close()
-
-    def _become_primary(self, client: MongoClient[dict[str, Any]], deadline: float) -> None:
+    def _ensure_replica_set(self, client: MongoClient[dict[str, Any]]) -> None:
         member = {"_id": 0, "host": f"127.0.0.1:{self.mongo_port}"}
-        client.admin.command("ping")
         try:
             client.admin.command("replSetGetStatus")
         except OperationFailure as error:
@@ -221,8 +204,18 @@ class EmbeddedStores:
                 client.admin.command({"replSetReconfig": config, "force": True})
             else:
                 raise
-        while not client.admin.command("hello").get("isWritablePrimary"):
-            self._check(self.mongod, deadline)
+
+    def _wait(self, process: ChildProcess, serves: Callable[[], bool], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not serves():
+            status = process.exit_status
+            if status is not None:
+                raise StartFailed(
+                    f"{process.name} ended with status {status} while starting; see {self.data_dir / 'logs'}: "
+                    f"{process.last_output()}"
+                )
+            if time.monotonic() > deadline:
+                raise StartFailed(f"{process.name} does not serve; see {self.data_dir / 'logs'}")
             time.sleep(_POLL_S)
 
     def _spawn(self, name: str, command: list[str]) -> ChildProcess:
@@ -230,18 +223,6 @@ class EmbeddedStores:
         end_leftover(pid_path)
         log_path = self._folder("logs") / f"{name}.out"
         return ChildProcess(name, command, log_path=log_path, pid_path=pid_path)
-
-    def _check(self, process: ChildProcess | None, deadline: float) -> None:
-        if process is None:
-            raise StartFailed("the store was not started")
-        status = process.exit_status
-        if status is not None:
-            raise StartFailed(
-                f"{process.name} ended with status {status} while starting; see {self.data_dir / 'logs'}: "
-                f"{process.last_output()}"
-            )
-        if time.monotonic() > deadline:
-            raise StartFailed(f"{process.name} does not answer; see {self.data_dir / 'logs'}")
 
     def _drop_dead_free_ports(self) -> bool:
         """Forget the free ports of servers that ended; whether there was one."""
