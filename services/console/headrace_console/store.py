@@ -18,10 +18,9 @@ WORKSPACES = "workspaces"
 API_TOKENS = "api_tokens"
 
 INDEXES: dict[str, list[IndexModel]] = {
-    WORKSPACES: [],
     API_TOKENS: [IndexModel([("digest", ASCENDING)], name="by_digest", unique=True)],
 }
-"""Indexes beside those on _id, by collection."""
+"""Indexes beside those on _id, by collection; workspaces need none."""
 
 
 @dataclass(frozen=True, slots=True)
