@@ -114,8 +114,13 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
         broken = _broken_rule(rules, outcome)
         if not broken:
             break
-        protected_demotion |= broken.startswith("protected:")
+        protected = broken.startswith("protected:")
+        protected_demotion |= protected
         demoted = identifiers.pop()
+        if demoted in outcome.new and (protected or _is_of_a_period(rules, broken)):
+            # With a holder its time would be another one, or it would name one more profile: the rule may hold then.
+            # Every other broken rule is broken all the more when somebody holds the identifier.
+            changes.absent.add(demoted)
         decision.set_aside.append(SetAside(identifier=_message(demoted), action="demoted", rule=broken))
 
     if not identifiers:
@@ -230,7 +235,10 @@ def _broken_limit(rules: Rules, outcome: _Outcome) -> str:
     growing = {namespace for namespace, _ in outcome.new}
     if len(roots) > 1:
         growing.update(namespace for root in roots for namespace, _ in root.identifiers)
-    for name in sorted(growing, key=rules.rank):
+    # The namespace of the identifier that would be demoted comes first: if its own limit is broken, that is the reason
+    # whatever else is, and it stays the reason when the profiles grow.
+    demoted = outcome.identifiers[-1][0]
+    for name in sorted(growing, key=lambda n: (n != demoted, rules.rank(n))):
         namespace = rules.namespace(name)
         period_us = PERIODS_US[namespace.per] if namespace.per else None
         times_of_parts = [[t for (n, _), t in root.identifiers.items() if n == name] for root in roots]
@@ -242,6 +250,11 @@ def _broken_limit(rules: Rules, outcome: _Outcome) -> str:
         if most > namespace.limit and all(most > most_in_a_period(part, period_us) for part in times_of_parts):
             return f"limit:{name}"
     return ""
+
+
+def _is_of_a_period(rules: Rules, broken: str) -> bool:
+    kind, _, name = broken.partition(":")
+    return kind == "limit" and rules.namespace(name).per is not None
 
 
 def _broken_cap(rules: Rules, outcome: _Outcome) -> str:

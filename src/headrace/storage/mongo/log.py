@@ -32,7 +32,7 @@ DUPLICATE_KEY = 11000
 INDEXES: dict[str, list[IndexModel]] = {
     EVENTS: [
         IndexModel([("s", ASCENDING)], name="sequence"),
-        IndexModel([("p", ASCENDING), ("t", DESCENDING)], name="profile_time"),
+        IndexModel([("p", ASCENDING), ("t", DESCENDING), ("s", DESCENDING)], name="profile_time"),
     ],
 }
 """Indexes of the log's collections, beside those on _id; made by `headrace admin indexes`."""

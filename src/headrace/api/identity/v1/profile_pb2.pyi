@@ -203,12 +203,15 @@ class Decision(google.protobuf.message.Message):
     IDENTIFIERS_FIELD_NUMBER: builtins.int
     SET_ASIDE_FIELD_NUMBER: builtins.int
     MERGES_FIELD_NUMBER: builtins.int
+    RULES_VERSION_FIELD_NUMBER: builtins.int
     action: Global___DecisionAction.ValueType
     """What was done."""
     sequence: builtins.int
     """Place in the workspace's recorded order: a rebuild replays in this order."""
     rule: builtins.str
     """Rule that decided, such as "attach" or "merge" or "alias"."""
+    rules_version: builtins.int
+    """Version of the workspace's identity rules that decided; 0 for the default rules."""
     @property
     def identifiers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.common.v1.event_pb2.Identifier]:
         """Normalised identifiers that the event adds to or finds on its profile."""
@@ -230,8 +233,9 @@ class Decision(google.protobuf.message.Message):
         identifiers: collections.abc.Iterable[headrace.api.common.v1.event_pb2.Identifier] | None = ...,
         set_aside: collections.abc.Iterable[Global___SetAside] | None = ...,
         merges: collections.abc.Iterable[Global___Merge] | None = ...,
+        rules_version: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "identifiers", b"identifiers", "merges", b"merges", "rule", b"rule", "sequence", b"sequence", "set_aside", b"set_aside"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "identifiers", b"identifiers", "merges", b"merges", "rule", b"rule", "rules_version", b"rules_version", "sequence", b"sequence", "set_aside", b"set_aside"]) -> None: ...
 
 Global___Decision: typing_extensions.TypeAlias = Decision
 

@@ -463,6 +463,7 @@ class ListRejectedMessagesRequest(google.protobuf.message.Message):
     SOURCE_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. "workspaces/{workspace}"."""
     source: builtins.str
@@ -471,6 +472,8 @@ class ListRejectedMessagesRequest(google.protobuf.message.Message):
     """Optional. At most this many, 0 means 50, at most 500."""
     page_token: builtins.str
     """Optional. From the previous page."""
+    message_id: builtins.str
+    """Optional. Only messages with this message id."""
     def __init__(
         self,
         *,
@@ -478,8 +481,9 @@ class ListRejectedMessagesRequest(google.protobuf.message.Message):
         source: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        message_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "source", b"source"]) -> None: ...
 
 Global___ListRejectedMessagesRequest: typing_extensions.TypeAlias = ListRejectedMessagesRequest
 

@@ -1,0 +1,85 @@
+"""Identity rules of workspaces: stored with a version, read inside each transaction.
+
+A micro-batch is resolved by the rules of its snapshot, and each decision records their version, so a rebuild can
+tell under which rules an event was resolved. Changed rules apply to events that are resolved after the change.
+"""
+
+from __future__ import annotations
+
+import json
+
+from bson.binary import Binary
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from headrace.domain.times import now_us
+from headrace.storage.mongo.client import Database, Session, transaction
+from headrace_identity.documents import SEPARATOR
+from headrace_identity.failures import is_conflict
+from headrace_identity.rules import DEFAULT_RULES, Rules, parse, parse_text
+from headrace_identity.store import IDENTITY_RULES, IDENTITY_RULES_HISTORY
+
+_CACHED_WORKSPACES = 10_000
+
+
+class RulesChanged(Exception):
+    """Somebody else changed the rules since they were read."""
+
+
+class RulesStore:
+    """Reads rules; parsed ones are kept for as long as their version is the stored one."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._cache: dict[str, tuple[int, Rules]] = {}
+
+    async def read(self, workspace_id: str, session: Session | None = None) -> tuple[int, Rules]:
+        """Version and rules of a workspace; version 0 stands for the default rules of a workspace that has set none."""
+        cached = self._cache.get(workspace_id)
+        stored = await self._db[IDENTITY_RULES].find_one({"_id": workspace_id}, {"v": 1}, session=session)
+        version = stored["v"] if stored else 0
+        if version == 0:
+            return 0, DEFAULT_RULES
+        if cached is not None and cached[0] == version:
+            return cached
+        full = await self._db[IDENTITY_RULES].find_one({"_id": workspace_id, "v": version}, session=session)
+        if full is None:
+            return await self.read(workspace_id, session)  # changed between the two reads; a snapshot never is
+        if len(self._cache) >= _CACHED_WORKSPACES:
+            self._cache.clear()
+        found = self._cache[workspace_id] = (version, parse_text(full["r"]))
+        return found
+
+    async def write(self, workspace_id: str, rules: object, expected_version: int | None = None) -> int:
+        """Store rules; they apply to what is resolved from now on.
+
+        Args:
+            workspace_id: The workspace.
+            rules: The JSON form, decoded.
+            expected_version: The version that the caller read; None overwrites whatever is stored.
+
+        Returns:
+            The new version.
+
+        Raises:
+            RulesError: The rules cannot be used; it names the field.
+            RulesChanged: expected_version is not the stored one, or somebody stored rules at the same time.
+        """
+        text = json.dumps(parse(rules).as_json())
+        try:
+            async with transaction(self._db.client) as session:
+                current = await self._db[IDENTITY_RULES].find_one({"_id": workspace_id}, {"v": 1}, session=session)
+                version = current["v"] if current else 0
+                if expected_version is not None and expected_version != version:
+                    raise RulesChanged
+                document = {"v": version + 1, "r": Binary(text.encode()), "t": now_us()}
+                await self._db[IDENTITY_RULES].replace_one(
+                    {"_id": workspace_id}, document, upsert=True, session=session
+                )
+                key = f"{workspace_id}{SEPARATOR}{version + 1}"
+                history = {"_id": key, "w": workspace_id, **document}
+                await self._db[IDENTITY_RULES_HISTORY].insert_one(history, session=session)
+        except (DuplicateKeyError, OperationFailure) as error:
+            if is_conflict(error):
+                raise RulesChanged from None
+            raise
+        return version + 1

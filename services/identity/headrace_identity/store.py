@@ -1,0 +1,171 @@
+"""Collections of the identity service: loading the part of the graph that a micro-batch touches, writing what changed.
+
+Everything here that takes a session runs inside the snapshot transaction of a micro-batch (ADR 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from pymongo import ASCENDING, IndexModel, InsertOne, UpdateOne
+
+from headrace.storage.mongo.client import Database, Document, Session
+from headrace_identity.documents import (
+    identifier_key,
+    identifiers_field,
+    merged_fields,
+    merges_fields,
+    profile_document,
+    profile_from,
+    profile_key,
+    profile_of_key,
+    traits_field,
+)
+from headrace_identity.graph import Changes, Graph
+from headrace_identity.rules import Identifier
+
+PROFILES = "profiles"
+IDENTIFIERS = "identifiers"
+IDENTITY_RULES = "identity_rules"
+IDENTITY_RULES_HISTORY = "identity_rules_history"
+PARKED_EVENTS = "parked_events"
+
+_MERGED = "merged"
+
+INDEXES: dict[str, list[IndexModel]] = {
+    PROFILES: [
+        # Only merged profiles stand in it, so asking a thousand profiles whether they were merged reads no profile.
+        IndexModel(
+            [("_id", ASCENDING), ("into", ASCENDING)],
+            name=_MERGED,
+            partialFilterExpression={"into": {"$exists": True}},
+        ),
+    ],
+    PARKED_EVENTS: [IndexModel([("w", ASCENDING), ("_id", ASCENDING)], name="workspace")],
+}
+"""Indexes beside those on _id; made by `headrace admin indexes`."""
+
+
+class MissingProfile(Exception):
+    """A profile that others point to is not stored: the store was damaged from outside."""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The graph that a micro-batch touches.
+
+    Attributes:
+        graph: Profiles and holders.
+        relied_on: Identifiers that nobody holds and whose absence another event relied on: they have a document.
+    """
+
+    graph: Graph = field(default_factory=Graph)
+    relied_on: set[Identifier] = field(default_factory=set)
+
+
+async def load(db: Database, session: Session, workspace_id: str, identifiers: Collection[Identifier]) -> Loaded:
+    """Load the holders of these identifiers, and the profiles that they were merged into.
+
+    Raises:
+        MissingProfile: A pointer leads nowhere.
+    """
+    loaded = Loaded()
+    by_key = {identifier_key(workspace_id, i): i for i in identifiers}
+    if not by_key:
+        return loaded
+    async for document in db[IDENTIFIERS].find({"_id": {"$in": list(by_key)}}, {"p": 1}, session=session):
+        identifier = by_key[document["_id"]]
+        if document["p"]:
+            loaded.graph.holders[identifier] = document["p"]
+        else:
+            loaded.relied_on.add(identifier)
+    wanted = set(loaded.graph.holders.values())
+    profiles = loaded.graph.profiles
+    while wanted:
+        keys = [profile_key(workspace_id, p) for p in wanted]
+        async for document in db[PROFILES].find({"_id": {"$in": keys}}, session=session):
+            profile = profile_from(document)
+            profiles[profile.id] = profile
+        if not wanted <= profiles.keys():
+            raise MissingProfile
+        wanted = {
+            profiles[p].merged_into or "" for p in wanted if profiles[p].merged_into is not None
+        } - profiles.keys()
+    return loaded
+
+
+async def write(db: Database, session: Session, workspace_id: str, loaded: Loaded, changes: Changes) -> None:
+    """Write what resolving changed: one write per profile, one per identifier.
+
+    Raises:
+        pymongo.errors.PyMongoError: Another transaction changed the same, among others.
+        MissingProfile: A profile to be changed is not stored.
+    """
+    profile_writes, updates = _profile_writes(workspace_id, loaded.graph, changes)
+    if profile_writes:
+        result = await db[PROFILES].bulk_write(profile_writes, ordered=False, session=session)
+        if result.matched_count != updates:
+            raise MissingProfile
+    identifier_writes = _identifier_writes(workspace_id, loaded, changes)
+    if identifier_writes:
+        await db[IDENTIFIERS].bulk_write(identifier_writes, ordered=False, session=session)
+
+
+def _profile_writes(
+    workspace_id: str, graph: Graph, changes: Changes
+) -> tuple[list[InsertOne[Document] | UpdateOne], int]:
+    writes: list[InsertOne[Document] | UpdateOne] = [
+        InsertOne(profile_document(workspace_id, graph.profiles[p])) for p in changes.created
+    ]
+    created = len(writes)
+    changed = changes.attached | changes.traits | changes.survivors | changes.merged | changes.watched
+    for profile_id in changed - changes.created:
+        profile = graph.profiles[profile_id]
+        fields: Document = {}
+        if profile_id in changes.attached or profile_id in changes.survivors:
+            fields["ids"] = identifiers_field(profile)
+        if profile_id in changes.traits:
+            fields["tr"] = traits_field(profile)
+        if profile_id in changes.survivors:
+            fields |= merges_fields(profile)
+        if profile_id in changes.merged:
+            fields |= merged_fields(profile)
+        # A profile that is only watched gets a write that changes nothing, so that whoever changes it conflicts.
+        update: Document = {"$set": fields} if fields else {"$inc": {"g": 1}}
+        writes.append(UpdateOne({"_id": profile_key(workspace_id, profile_id)}, update))
+    return writes, len(writes) - created
+
+
+def _identifier_writes(workspace_id: str, loaded: Loaded, changes: Changes) -> list[InsertOne[Document] | UpdateOne]:
+    writes: list[InsertOne[Document] | UpdateOne] = []
+    for identifier, holder in changes.identifiers.items():
+        key = identifier_key(workspace_id, identifier)
+        if identifier in loaded.relied_on:
+            writes.append(UpdateOne({"_id": key}, {"$set": {"p": holder}}))
+        else:
+            writes.append(InsertOne({"_id": key, "p": holder}))
+    for identifier in changes.absent - changes.identifiers.keys():
+        # Whoever adds it at the same time inserts or updates this document too, and one of the two conflicts.
+        key = identifier_key(workspace_id, identifier)
+        writes.append(UpdateOne({"_id": key}, {"$inc": {"g": 1}, "$setOnInsert": {"p": ""}}, upsert=True))
+    return writes
+
+
+async def survivors(db: Database, workspace_id: str, profile_ids: Iterable[str]) -> dict[str, str]:
+    """Which of these profiles have been merged, and what each is now; those that have not are left out."""
+    pointers: dict[str, str] = {}
+    wanted = set(profile_ids)
+    while wanted:
+        keys = [profile_key(workspace_id, p) for p in wanted]
+        query = {"_id": {"$in": keys}, "into": {"$exists": True}}
+        found = {profile_of_key(d["_id"]): d["into"] async for d in db[PROFILES].find(query, {"into": 1}, hint=_MERGED)}
+        pointers |= found
+        wanted = set(found.values()) - pointers.keys()
+    return {p: _end(pointers, p) for p in pointers}
+
+
+def _end(pointers: dict[str, str], profile_id: str) -> str:
+    while profile_id in pointers:
+        profile_id = pointers[profile_id]
+    return profile_id

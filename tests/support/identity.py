@@ -1,0 +1,155 @@
+"""Helpers of the identity tests: events, what the service stored, and the replay that it must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from headrace_identity.documents import profile_from
+from headrace_identity.graph import Graph
+from headrace_identity.replay import Replay, replay
+from headrace_identity.rules import Rules
+from headrace_identity.store import IDENTIFIERS, PROFILES
+
+from headrace.api.common.v1.event_pb2 import Event, EventBatch, EventKind, Identifier
+from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
+from headrace.domain.ids import new_time_ordered_id
+from headrace.domain.times import DAY_US
+from headrace.storage.mongo import log
+from headrace.storage.mongo.client import Database
+
+WORKSPACE = "shop"
+START_US = 1_767_225_600_000_000
+
+
+def event(
+    message_id: str,
+    *identifiers: tuple[str, str],
+    previous_id: str = "",
+    traits: Mapping[str, object] | None = None,
+    day: float = 0,
+    name: str = "Viewed",
+    workspace_id: str = WORKSPACE,
+) -> Event:
+    """An event with these identifiers; an alias when it has a previous id."""
+    kind = EventKind.EVENT_KIND_ALIAS if previous_id else EventKind.EVENT_KIND_TRACK
+    return Event(
+        message_id=message_id,
+        workspace_id=workspace_id,
+        source_id="web",
+        kind=kind,
+        name=name,
+        identifiers=[Identifier(namespace=n, value=v) for n, v in identifiers],
+        previous_id=previous_id,
+        traits=msgspec.json.encode(traits) if traits else b"",
+        received_at_us=START_US,
+        timestamp_us=START_US + int(day * DAY_US),
+    )
+
+
+def segments(events: Sequence[Event], size: int, workspace_id: str = WORKSPACE) -> list[EventBatch]:
+    """Events in segments of a size."""
+    return [
+        EventBatch(segment_id=new_time_ordered_id(), workspace_id=workspace_id, events=events[i : i + size])
+        for i in range(0, len(events), size)
+    ]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All that identity stored of a workspace: events in recorded order, and the graph."""
+
+    events: list[ResolvedEvent]
+    graph: Graph
+
+    def root_of(self, message_id: str) -> str:
+        """Profile that a message belongs to now."""
+        (part,) = [e.profile_id for e in self.events if e.event.message_id == message_id]
+        return self.graph.root(part).id if part else ""
+
+
+async def read_stored(db: Database, workspace_id: str = WORKSPACE) -> Stored:
+    """Read everything of a workspace, without the code under test where that is possible."""
+    documents = [d async for d in db[log.EVENTS].find({"w": workspace_id}).sort("s", 1)]
+    graph = Graph()
+    async for document in db[PROFILES].find({"w": workspace_id}):
+        profile = profile_from(document)
+        graph.profiles[profile.id] = profile
+    async for document in db[IDENTIFIERS].find({}):
+        workspace, namespace, value = document["_id"].split("\x1f")
+        if workspace == workspace_id and document["p"]:
+            graph.holders[namespace, value] = document["p"]
+    return Stored([log.resolved_event(d) for d in documents], graph)
+
+
+def replayed(stored: Stored, rules: Rules) -> Replay:
+    """The recorded order, replayed."""
+    return replay((r.event for r in stored.events), rules, sequences=(r.decision.sequence for r in stored.events))
+
+
+def assert_equals_replay(stored: Stored, rules: Rules) -> Replay:
+    """The stored outcome is the one of replaying the recorded order: decisions, profiles, identifiers, traits."""
+    expected = replayed(stored, rules)
+    sequences = [r.decision.sequence for r in stored.events]
+    assert sequences == sorted(set(sequences))
+    for resolved in stored.events:
+        message_id = resolved.event.message_id
+        decision = expected.resolutions[message_id].decision
+        assert essence(resolved.decision) == essence(decision), message_id
+        root = stored.graph.root(resolved.profile_id).id if resolved.profile_id else ""
+        assert root == expected.root_of(message_id), message_id
+    graph = stored.graph
+    assert graph.profiles.keys() == expected.graph.profiles.keys()
+    for profile_id, profile in graph.profiles.items():
+        other = expected.graph.profiles[profile_id]
+        assert (profile.created, profile.merged_into, profile.merged_sequence) == (
+            other.created,
+            other.merged_into,
+            other.merged_sequence,
+        )
+        assert profile.identifiers == other.identifiers
+        assert sorted(profile.parts) == sorted(other.parts)
+        assert profile.merges == other.merges
+        # An event may have set a trait on a part just before that part was merged: the person is the same.
+        if profile.merged_into is None:
+            assert traits_of(graph, profile_id) == traits_of(expected.graph, profile_id)
+    assert graph.holders.keys() == expected.graph.holders.keys()
+    for identifier, holder in graph.holders.items():
+        assert graph.root(holder).id == expected.graph.root(expected.graph.holders[identifier]).id
+    return expected
+
+
+def traits_of(graph: Graph, root_id: str) -> dict[str, tuple[bytes, str]]:
+    """Traits of a person and the message that set each, worked out in the plainest way."""
+    everything = [
+        (t.time_us, t.message_id, name, t.value)
+        for part in graph.profiles[root_id].parts
+        for name, t in graph.profiles[part].traits.items()
+    ]
+    return {name: (value, message_id) for _, message_id, name, value in sorted(everything)}
+
+
+def essence(decision: Decision) -> tuple[object, ...]:
+    """What of a decision does not depend on which of several broken rules was seen first."""
+    return (
+        decision.action,
+        decision.sequence,
+        decision.rule,
+        [(i.namespace, i.value) for i in decision.identifiers],
+        [(s.identifier.namespace, s.identifier.value, s.action) for s in decision.set_aside],
+        [(m.loser, m.survivor, sorted(m.loser_parts)) for m in decision.merges],
+    )
+
+
+def partition(graph: Graph) -> set[frozenset[tuple[str, str]]]:
+    """Which identifiers belong together."""
+    people: dict[str, set[tuple[str, str]]] = {}
+    for identifier, holder in graph.holders.items():
+        people.setdefault(graph.root(holder).id, set()).add(identifier)
+    return {frozenset(identifiers) for identifiers in people.values()}
+
+
+def all_messages(stored: Iterable[ResolvedEvent]) -> list[str]:
+    """Message ids, sorted, repeated ones repeated."""
+    return sorted(r.event.message_id for r in stored)
