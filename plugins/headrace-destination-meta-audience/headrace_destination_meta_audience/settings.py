@@ -2,13 +2,63 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+DEFAULT_VERSION = "v26.0"
+VERSION_ENDS = {"v22.0": "2026-02-19", "v23.0": "2026-06-09", "v24.0": "2026-11-10", "v25.0": "2027-02-23"}
+"""Days on which Meta stops answering a version of the Marketing API, as far as it has said so (November 2026)."""
 
 
 class MetaAudienceSettings(BaseModel):
     """Which list, and who asks."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    audience_id: str = Field(pattern=r"^[0-9]{1,32}$", title="Audience id", description="Id of the custom audience.")
-    access_token: SecretStr = Field(title="Access token", description="Token with ads_management.")
+    audience_id: str = Field(
+        pattern=r"^[0-9]{1,32}$",
+        title="Audience id",
+        description="Id of a customer-list custom audience, as Ads Manager shows it.",
+    )
+    access_token: SecretStr = Field(
+        min_length=1,
+        title="Access token",
+        description="Token of a system user with the permission ads_management on the ad account.",
+    )
+    app_secret: SecretStr | None = Field(
+        None, title="App secret", description="Adds appsecret_proof to each request, which apps may require."
+    )
+    api_version: str = Field(
+        DEFAULT_VERSION,
+        pattern=r"^v[0-9]{1,3}\.[0-9]{1,2}$",
+        title="API version",
+        description="Version of the Marketing API. Each lives about a year: dry runs warn before its end.",
+    )
+    limited_data_use: bool = Field(
+        False,
+        title="Limited Data Use",
+        description="Marks each person for Limited Data Use; Meta finds out which states it holds for.",
+    )
+    base_url: str = Field(
+        "https://graph.facebook.com",
+        title="Address",
+        description="Where the Graph API is; others are for tests.",
+    )
+
+    @field_validator("access_token", "app_secret")
+    @classmethod
+    def _one_word(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            text = secret.get_secret_value()
+            if not text.isascii() or not text.isprintable() or " " in text:
+                raise ValueError("must be printable ASCII characters without spaces")
+        return secret
+
+    @field_validator("base_url")
+    @classmethod
+    def _absolute(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
+            raise ValueError("must be an absolute http or https address without query")
+        return url.rstrip("/")
