@@ -141,12 +141,12 @@ async def _serving(
         service_part(service, ports=ports, folder=folder, environment=environments[service], command=options.command)
         for service in SERVICES
     ]
-    store_parts = _store_parts(stores)
+    stores_first = store_parts(stores)
     supervisor = Supervisor(say)
     try:
         # Services are started as early as they can be: loading their code takes longer than MongoDB needs to come up.
-        supervisor.start([*store_parts, *service_parts])
-        await asyncio.gather(*(supervisor.wait_ready(part) for part in store_parts))
+        supervisor.start([*stores_first, *service_parts])
+        await asyncio.gather(*(supervisor.wait_ready(part) for part in stores_first))
         await _make_indexes(settings)
         await asyncio.gather(*(supervisor.wait_ready(part) for part in service_parts))
         grpc_addresses = {
@@ -179,7 +179,9 @@ async def _stop(supervisor: Supervisor, drain_s: float) -> None:
         await supervisor.stop(_STORES, _STORES_STOP_S)
 
 
-def _store_parts(stores: EmbeddedStores) -> Sequence[Part]:
+def store_parts(stores: EmbeddedStores) -> Sequence[Part]:
+    """The stores as parts for the supervisor."""
+
     async def mongod_ready() -> bool:
         return await asyncio.to_thread(stores.mongod_serves)
 

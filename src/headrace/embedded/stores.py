@@ -14,6 +14,8 @@ from typing import Any
 import redis
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from headrace.embedded.binaries import Binaries, find_binaries
 from headrace.embedded.errors import StartFailed
@@ -166,7 +168,9 @@ class EmbeddedStores:
 
     def redis_serves(self) -> bool:
         """Whether Redis has loaded its data and answers."""
-        client = redis.Redis(port=self.redis_port, socket_timeout=1, socket_connect_timeout=1)
+        client = redis.Redis(
+            port=self.redis_port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+        )
         try:
             client.ping()
         except redis.RedisError:  # not listening yet, or still loading
