@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,17 +45,36 @@ async def mongo(stores: EmbeddedStores) -> AsyncIterator[Client]:
     await mongo_client.close(client)
 
 
+_databases: deque[str] = deque()
+_DATABASES = 4
+
+
+async def _empty_database(mongo: Client) -> str:
+    """Name of an empty database: one used before, if there are enough, because making all indexes takes a while.
+
+    It is emptied here and not after its last use, so that nothing that was left running then can have written since.
+    """
+    if len(_databases) < _DATABASES:
+        name = f"test_{secrets.token_hex(6)}"
+    else:
+        name = _databases.popleft()
+        for collection in await mongo[name].list_collection_names():
+            await mongo[name][collection].delete_many({})
+    _databases.append(name)
+    return name
+
+
 @pytest.fixture
-async def settings_env(
-    stores: EmbeddedStores, mongo: Client, redis: Redis, tmp_path: Path
-) -> AsyncIterator[dict[str, str]]:
+async def settings_env(stores: EmbeddedStores, mongo: Client, redis: Redis, tmp_path: Path) -> dict[str, str]:
     """HEADRACE_* variables for services on the stores: a database of this test's own, an empty Redis, free ports."""
-    database = f"test_{secrets.token_hex(6)}"
-    yield {
+    database = await _empty_database(mongo)
+    return {
         "HEADRACE_MONGO_URL": stores.mongo_url,
         "HEADRACE_MONGO_DATABASE": database,
         "HEADRACE_REDIS_URL": stores.redis_url,
         "HEADRACE_HOST": "127.0.0.1",
+        "HEADRACE_HTTP_PORT": "0",
+        "HEADRACE_CONSOLE_HTTP_PORT": "0",
         "HEADRACE_GRPC_PORT": "0",
         "HEADRACE_METRICS_PORT": "0",
         "HEADRACE_SERVICE_TOKEN": secrets.token_urlsafe(32),
@@ -62,7 +82,6 @@ async def settings_env(
         "HEADRACE_ARCHIVE_DIR": str(tmp_path / "archive"),
         "HEADRACE_DRAIN_SECONDS": "2",
     }
-    await mongo.drop_database(database)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ ADDRESS_SETTINGS = {
 }
 """Setting that tells the other services where a service is."""
 
-_HTTP_PORT_SETTINGS = {"ingest": "HEADRACE_INGEST_HTTP_PORT", "console": "HEADRACE_CONSOLE_HTTP_PORT"}
+_HTTP_PORT_SETTINGS = {"ingest": "HEADRACE_HTTP_PORT", "console": "HEADRACE_CONSOLE_HTTP_PORT"}
 _PROBE_S = 1.0
 _MAX_LOG_BYTES = 32 * 1024 * 1024
 

@@ -164,7 +164,7 @@ async def test_killed_stores_come_back_with_their_data_for_clients_that_stay(
             assert await redis.get("a") == b"b"
         except (
             RedisConnectionError
-        ):  # the connection that was open is dead, and found out now; the next call makes another
+        ):  # the open connection was dead; the next call makes another
             assert await redis.get("a") == b"b"
         assert said == [f"{name} ended with status -9 and is started again" for name in ("mongod", "redis-server")]
     finally:
