@@ -70,8 +70,9 @@ def known_variables() -> frozenset[str]:
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name.upper(), sorted(known), n=1)
-    hint = f"did you mean {near[0]}?" if near else "unset it"
+    names = sorted(variable.removeprefix(PREFIX) for variable in known)  # the prefix makes all of them alike
+    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
+    hint = f"did you mean {PREFIX}{near[0]}?" if near else "unset it"
     return f"unknown setting {name}: {hint}"
 
 
