@@ -71,7 +71,7 @@ def known_variables() -> frozenset[str]:
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     names = sorted(variable.removeprefix(PREFIX) for variable in known)  # the prefix makes all of them alike
-    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
+    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1, cutoff=0.75)
     hint = f"did you mean {PREFIX}{near[0]}?" if near else "unset it"
     return f"unknown setting {name}: {hint}"
 
