@@ -73,6 +73,8 @@ class Destination(Generic[SettingsT]):
     def normalise(self, field: str, value: str) -> Normalised:
         """The value of a field as the vendor compares it, and as it is sent. Used by `headrace destination normalise`.
 
+        May be called on an instance whose settings hold nothing but defaults.
+
         Raises RecordRejected when the value cannot be used.
         """
         return Normalised(normalised=value, sent=value)

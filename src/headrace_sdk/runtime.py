@@ -122,6 +122,11 @@ class Runtime:
         except ConfigError as error:
             raise CallError("config", error.reason, error.field) from error
 
+    def _without_settings(self, connector: str) -> Destination[Any]:
+        """A connector with the defaults of its settings alone, good for normalising values."""
+        manifest = self._manifests[connector]
+        return _connector_class(manifest)(manifest.settings.model_construct())
+
     def _close(self, call: wire.Close) -> None:
         self._instances.pop(call.instance, None)
 
@@ -161,7 +166,7 @@ class Runtime:
         return outcomes
 
     def _normalise(self, call: wire.NormaliseCall) -> list[wire.NormalisedValue]:
-        connector = self._instances[call.instance]
+        connector = self._instances[call.instance] if call.instance else self._without_settings(call.connector)
         found = []
         for field, value in call.values:
             try:

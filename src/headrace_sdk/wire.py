@@ -105,10 +105,11 @@ class ReadCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NormaliseCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "normalise"."""
+    """Argument of "normalise": by an instance, or, when that is empty, by a connector without settings."""
 
-    instance: str
     values: list[tuple[str, str]]
+    instance: str = ""
+    connector: str = ""
 
 
 class MemberRows(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,11 +11,13 @@ from headrace_sdk import Field, Normalised, RecordRejected, Row
 
 FIELDS = (
     Field(
-        name="email", title="E-mail", hashed=True, many=True, default="profile.identifiers.email",
+        name="email", title="E-mail", hashed=True, many=True,
+        default="profile.identifiers.email || profile.traits.email",
         description="Addresses of the person; each makes a row.",
     ),
     Field(
-        name="phone", title="Phone", hashed=True, many=True, default="profile.identifiers.phone",
+        name="phone", title="Phone", hashed=True, many=True,
+        default="profile.identifiers.phone || profile.traits.phone",
         description="Numbers of the person with country code; each makes a row.",
     ),
     Field(

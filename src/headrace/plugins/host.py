@@ -130,15 +130,40 @@ class PluginHost:
             PluginConfigError: The settings cannot work; `field` and `reason` say why.
             PluginError: There is no such connector (kind "load"), or its plugin failed.
         """
-        info = self._connectors.get(connector)
-        process = self._processes.get(info.plugin) if info is not None else None
-        if info is None or process is None:
-            raise PluginError(PluginErrorKind.LOAD, "", f"no plugin offers the connector {connector!r}")
+        info, process = self._find(connector)
         secrets = secrets_of(info.settings_schema, settings)
         instance = Instance(f"{connector}/{next(self._ids)}", connector, dict(settings), secrets)
         opened = ConnectorInstance(info, process, instance)
         await opened.check()
         return opened
+
+    async def normalise(self, connector: str, values: Sequence[tuple[str, str]]) -> list[wire.NormalisedValue]:
+        """How a connector would send values of fields, whatever its settings.
+
+        Args:
+            connector: Its name.
+            values: (field, value) pairs.
+
+        Returns:
+            One answer per pair, in their order.
+
+        Raises:
+            PluginError: There is no such connector (kind "load"), or its plugin failed.
+        """
+        _, process = self._find(connector)
+        argument = wire.NormaliseCall(connector=connector, values=list(values))
+        found = await process.call("normalise", argument, list[wire.NormalisedValue])
+        _check(process, lambda: check_count(len(values), len(found), "value"))
+        return found
+
+    def _find(self, connector: str) -> tuple[wire.ConnectorInfo, PluginProcess]:
+        info = self._connectors.get(connector)
+        process = self._processes.get(info.plugin) if info is not None else None
+        if info is None or process is None:
+            offered = ", ".join(sorted(self._connectors)) or "none"
+            reason = f"no plugin offers the connector {connector!r}; there are: {offered}"
+            raise PluginError(PluginErrorKind.LOAD, "", reason)
+        return info, process
 
     def _unusable(self, offer: Sequence[wire.ConnectorInfo]) -> str:
         """Why what a plugin offers cannot be used; empty when it can."""
@@ -188,7 +213,7 @@ class ConnectorInstance:
         """
         argument = wire.RowsCall(instance=self._instance.id, members=list(members))
         found = await self._call("rows", argument, list[wire.MemberRows])
-        self._check(lambda: check_rows(len(members), found))
+        _check(self._process, lambda: check_rows(len(members), found))
         return [
             member
             if member.rejected is None
@@ -217,7 +242,7 @@ class ConnectorInstance:
         """What a vendor's answer means: one outcome per item of the request, in its order."""
         argument = wire.ReadCall(instance=self._instance.id, request=request, response=response)
         outcomes = await self._call("read", argument, Outcomes)
-        self._check(lambda: check_outcomes(request, outcomes))
+        _check(self._process, lambda: check_outcomes(request, outcomes))
         return msgspec.structs.replace(
             outcomes,
             items=tuple(map(self._outcome, outcomes.items)),
@@ -236,7 +261,7 @@ class ConnectorInstance:
         """
         argument = wire.NormaliseCall(instance=self._instance.id, values=list(values))
         found = await self._call("normalise", argument, list[wire.NormalisedValue])
-        self._check(lambda: check_count(len(values), len(found), "value"))
+        _check(self._process, lambda: check_count(len(values), len(found), "value"))
         return found
 
     async def close(self) -> None:
@@ -252,7 +277,7 @@ class ConnectorInstance:
 
     async def _build(self, method: str, argument: msgspec.Struct, items: Sequence[object]) -> wire.BuiltBatch:
         built = await self._call(method, argument, wire.BuiltBatch)
-        self._check(lambda: check_built(len(items), built))
+        _check(self._process, lambda: check_built(len(items), built))
         return msgspec.structs.replace(
             built,
             skipped=tuple(
@@ -262,12 +287,6 @@ class ConnectorInstance:
             notes=tuple(Note(item=note.item, reason=self._text(note.reason)) for note in built.notes),
         )
 
-    def _check(self, check: Callable[[], None]) -> None:
-        try:
-            check()
-        except ContractBroken as error:
-            raise PluginError(PluginErrorKind.DEFECT, self._process.plugin.name, str(error)) from None
-
     def _outcome(self, outcome: Outcome) -> Outcome:
         if isinstance(outcome, Delivered):
             return outcome
@@ -276,6 +295,13 @@ class ConnectorInstance:
     def _text(self, text: str) -> str:
         """A text of the plugin as it may be shown."""
         return self._masker.mask(text)[:_LONGEST_REASON] if text else text
+
+
+def _check(process: PluginProcess, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except ContractBroken as error:
+        raise PluginError(PluginErrorKind.DEFECT, process.plugin.name, str(error)) from None
 
 
 def _with_texts(member: wire.MemberRows, reason: str, field: str) -> wire.MemberRows:

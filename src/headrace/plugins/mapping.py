@@ -25,6 +25,7 @@ from headrace_sdk import EventItem, Profile, wire
 
 _LONGEST_EXPRESSION = 2_000
 _PLAIN_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_FALSE: tuple[Any, ...] = (None, False, "", [], {})
 _OPTIONS = jmespath.Options(custom_functions=MappingFunctions())
 
 Document = Mapping[str, Any]
@@ -138,8 +139,9 @@ def compile_expression(field: str, source: str) -> Expression:
     """
     if len(source) > _LONGEST_EXPRESSION:
         raise MappingError(field, f"the expression is longer than {_LONGEST_EXPRESSION} characters")
-    if _PLAIN_PATH.fullmatch(source.strip()):
-        return _path(field, tuple(source.strip().split(".")))
+    alternatives = [part.strip() for part in source.split("||")]
+    if all(_PLAIN_PATH.fullmatch(part) for part in alternatives):
+        return _first_of([_path(field, tuple(part.split("."))) for part in alternatives])
     try:
         parsed = jmespath.compile(source)
         parsed.search({"profile": None, "event": None}, options=_OPTIONS)
@@ -150,6 +152,22 @@ def compile_expression(field: str, source: str) -> Expression:
     except RecursionError:
         raise MappingError(field, "the expression is nested too deeply") from None
     return lambda document: parsed.search(document, options=_OPTIONS)
+
+
+def _first_of(paths: list[Expression]) -> Expression:
+    """The first value that JMESPath holds for true, else the last one."""
+    if len(paths) == 1:
+        return paths[0]
+
+    def find(document: Document) -> Any:
+        value = None
+        for path in paths:
+            value = path(document)
+            if value is not False and (value == 0 or value not in _FALSE):
+                return value
+        return value
+
+    return find
 
 
 def _path(field: str, steps: tuple[str, ...]) -> Expression:
