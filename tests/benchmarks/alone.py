@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import secrets
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,14 +91,13 @@ def services_alone(folder: Path, services: Sequence[str], more: Mapping[str, str
 
 
 def _make_indexes(stores: EmbeddedStores) -> None:
-    import asyncio
-
     async def make() -> None:
         client = mongo_client.connect(stores.mongo_url)
         await make_indexes(client[DATABASE])
         await mongo_client.close(client)
 
-    asyncio.run(make())
+    with ThreadPoolExecutor(1) as pool:  # the caller may be in an event loop already
+        pool.submit(lambda: asyncio.run(make())).result()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
