@@ -47,8 +47,8 @@ AUDIENCES: dict[str, Callable[[Person, int], bool]] = {
 }
 """The demo's audiences restated over the truth. Nobody is just active once the demo has waited for the report."""
 
-LISTS = {"gold-list": "gold", "viewed-not-purchased-list": "viewed-not-purchased"}
-"""List at the sandbox vendor -> audience that it mirrors."""
+LISTS = {"gold": ("6001", "gold"), "viewed-not-purchased": ("6002", "viewed-not-purchased")}
+"""Destination -> (list at the sandbox vendor, audience that it mirrors)."""
 
 
 class Platform:
@@ -136,12 +136,13 @@ async def compare(story: Story, platform: Platform, sandbox: SandboxVendor, now_
         checks.append(Check(f"audience {audience}: people in or out by mistake", 0, len(expected ^ members)))
     history = await platform.changes("just-active")
     checks.append(Check("just-active: left by time alone", True, _all_left_by_time(history)))
-    for list_id, audience in LISTS.items():
-        wanted = {p.key: _emails(p) for p in story.people if AUDIENCES[audience](p, now_us)}
-        hashes = {h for emails in wanted.values() for h in emails}
-        held = {cell for row in sandbox.lists.get(list_id, set()) for cell in row if cell in hashes or len(row) == 1}
-        checks.append(Check(f"sandbox list {list_id}: rows", len(hashes), len(sandbox.lists.get(list_id, set()))))
-        checks.append(Check(f"sandbox list {list_id}: wrong rows", 0, len(hashes ^ held)))
+    for name, (list_id, audience) in LISTS.items():
+        people_wanted = [p for p in story.people if AUDIENCES[audience](p, now_us)]
+        hashes = {h for person in people_wanted for h in _emails(person)}
+        rows = sandbox.lists.get(list_id, set())
+        held = {value for row in rows for key, value in row if key == "EMAIL"}
+        checks.append(Check(f"sandbox list {name}: rows", len(hashes), len(rows)))
+        checks.append(Check(f"sandbox list {name}: e-mail addresses missing or wrong", 0, len(hashes ^ held)))
     ledger = await platform.ledger("purchases")
     checks += [
         Check("events in the ledger", story.distinct_events, ledger.expected),

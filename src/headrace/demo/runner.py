@@ -1,163 +1,197 @@
-"""Plays the demo: starts the platform, configures it, sends the shop's traffic, compares what came of it."""
+"""Plays a story on a running platform: sends its traffic over the real HTTP API, waits for what should come of it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import aiohttp
-import grpc
 
-from headrace.demo.local import LocalPlatform
 from headrace.demo.report import Check, Platform, compare
-from headrace.demo.sandbox import ACCESS_TOKEN, SandboxVendor
-from headrace.demo.simulator import Message, Story, simulate
+from headrace.demo.sandbox import SandboxVendor
+from headrace.demo.simulator import Message, Story
 from headrace.domain.times import now_us
-from headrace.rpc.channel import with_token
 
 BATCH = 50
-SETTLE_SECONDS = 120.0
-JUST_ACTIVE_SECONDS = 10
+"""Messages in one request, as a client library would send them."""
 
-Progress = Callable[[str, int, int], None]
-"""Told (what is being done, done so far, of how many)."""
-
-
-class DemoFailedError(Exception):
-    """The demo cannot go on; the text says why and what to do."""
+_SENDERS = 4
+_LIVE_VISITORS = 5
+_POLL_S = 0.25
+_PAUSE_S = 1.0
+_REQUEST_S = 30.0
 
 
-@dataclass
-class Demo:
-    """One run of the demo on a folder."""
+class DemoFailed(Exception):
+    """The story could not be played to its end; the text is one sentence."""
 
-    folder: Path
-    port_base: int
-    people: int
-    progress: Progress
-    seed: int = 1
-    sandbox: SandboxVendor = field(default_factory=SandboxVendor)
 
-    async def start(self) -> LocalPlatform:
-        """Start the sandbox and the platform and configure the demo's sources, audiences, destinations and syncs."""
-        await self.sandbox.start()
-        platform = LocalPlatform(self.folder, self.port_base, {"HEADRACE_ALLOW_PRIVATE_DESTINATIONS": "true"})
-        self.progress("starting services and stores", 0, 1)
-        await platform.start()
-        self.progress("starting services and stores", 1, 1)
-        await self._apply(platform)
-        return platform
+class Progress(Protocol):
+    """Shows how far the demo is."""
 
-    async def play(self, ready: dict[str, Any]) -> tuple[Story, list[Check]]:
-        """Send the traffic and compare; returns the story and the lines of the report."""
-        channels = [
-            with_token(ready["grpc"][s], ready["api_token"]) for s in ("identity", "audience", "sync", "ingest")
-        ]
-        try:
-            platform = Platform(channels[0], channels[1], channels[2], ready["workspace"])
-            story = simulate(people=self.people, now_us=now_us(), seed=self.seed)
-            webhook = await _webhook_url(channels[3], ready)
-            async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(ready["write_key"], "")) as http:
-                sent: set[str] = set()
-                crm = 0
-                for wave in (1, 2):
-                    messages = [m for m in story.messages if m.wave == wave]
-                    await self._send(http, ready["ingest_http"], webhook, messages, f"sending, part {wave} of 2")
-                    sent |= {m.body["messageId"] for m in messages if not m.webhook}
-                    crm += sum(1 for m in messages if m.webhook)
-                    await self._settle(platform, len(sent) + crm)
-                live = story.look_around(5, now_us())
-                await self._send(http, ready["ingest_http"], webhook, live, "viewing right now")
-            await self._settle(platform, story.distinct_events)
-            return story, await self._settled_report(story, platform)
-        finally:
-            await asyncio.gather(*(c.close() for c in channels))
+    def step(self, title: str, total: int) -> None:
+        """A new step begins, of so many units."""
 
-    async def _apply(self, platform: LocalPlatform) -> None:
-        configuration = self.folder / "demo.yaml"
-        configuration.write_text(resources.files("headrace.demo").joinpath("demo.yaml").read_text())
-        command = [sys.executable, "-m", "headrace.cli.main", "apply", "-f", str(configuration)]
-        environment = {**os.environ, "SANDBOX_URL": self.sandbox.url, "SANDBOX_TOKEN": ACCESS_TOKEN}
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            "--ready-file",
-            str(platform.ready_file),
-            env=environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        if process.returncode != 0:
-            raise DemoFailedError(f"the demo's configuration was refused: {output.decode(errors='replace').strip()}")
+    def at(self, done: int) -> None:
+        """So many units of the step are done."""
 
-    async def _send(
-        self, http: aiohttp.ClientSession, ingest: str, webhook: str, messages: Sequence[Message], what: str
+
+@dataclass(frozen=True)
+class Address:
+    """Where the traffic goes."""
+
+    ingest_http: str
+    write_key: str
+    webhook_token: str
+
+
+class Runner:
+    """Plays a story."""
+
+    def __init__(
+        self, story: Story, address: Address, platform: Platform, sandbox: SandboxVendor, progress: Progress
     ) -> None:
-        tracked = [m.body for m in messages if not m.webhook]
-        posted = [m.body for m in messages if m.webhook]
+        """Play this story there; the audiences and syncs of the demo exist.
+
+        Args:
+            story: Traffic and truth.
+            address: Where to send.
+            platform: Where to read.
+            sandbox: The vendor that gets the lists and purchases.
+            progress: Shows how far it is.
+        """
+        self._story = story
+        self._address = address
+        self._platform = platform
+        self._sandbox = sandbox
+        self._progress = progress
+        self._sent: set[str] = set()
+        self._webhooks_sent = 0
+
+    async def play(self, *, patience_s: float) -> list[Check]:
+        """Send everything, and compare until all is right or patience ends.
+
+        Args:
+            patience_s: How many seconds each wait may take.
+
+        Returns:
+            The report's lines, as they were at last.
+
+        Raises:
+            DemoFailed: The platform refused traffic, or a wait took longer than patience.
+        """
+        async with _http() as http:
+            for wave in sorted({message.wave for message in self._story.messages}):
+                messages = [message for message in self._story.messages if message.wave == wave]
+                await self._send(http, messages, f"sending, part {wave}")
+                await self._until_resolved(patience_s)
+            await self._let_time_pass(http, patience_s)
+        return await self._compare(patience_s)
+
+    async def _send(self, http: aiohttp.ClientSession, messages: Sequence[Message], title: str) -> None:
+        self._progress.step(title, len(messages))
+        tracked = [message for message in messages if not message.webhook]
+        batches = [tracked[start : start + BATCH] for start in range(0, len(tracked), BATCH)]
+        work = [partial(self._post_batch, http, batch) for batch in batches]
+        work += [partial(self._post_webhooks, http, [message]) for message in messages if message.webhook]
         done = 0
-        for start in range(0, len(tracked), BATCH):
-            batch = tracked[start : start + BATCH]
-            await _post(http, f"{ingest}/v1/batch", {"batch": batch})
-            done += len(batch)
-            self.progress(what, done, len(messages))
-        for body in posted:
-            await _post(http, f"{ingest}{webhook}", body)
-            done += 1
-            self.progress(what, done, len(messages))
+        waiting = iter(work)
 
-    async def _settle(self, platform: Platform, events: int) -> None:
-        """Wait until every event sent so far is resolved and accounted for at the forwarding sync."""
-        deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
-        while True:
-            ledger = await platform.ledger("purchases")
-            self.progress("resolving", min(ledger.expected, events), events)
-            if ledger.expected >= events and ledger.unaccounted == 0 and ledger.waiting == 0:
-                return
-            if asyncio.get_running_loop().time() > deadline:
-                raise DemoFailedError(
-                    f"after {SETTLE_SECONDS:.0f} s only {ledger.expected} of {events} events are resolved, "
-                    f"{ledger.unaccounted} not accounted for, {ledger.waiting} waiting: see the logs in the data folder"
-                )
-            await asyncio.sleep(0.5)
+        async def sender() -> None:
+            nonlocal done
+            for job in waiting:
+                done += await job()
+                self._progress.at(done)
 
-    async def _settled_report(self, story: Story, platform: Platform) -> list[Check]:
-        """The report, as soon as it is right or when waiting longer would not help."""
-        deadline = asyncio.get_running_loop().time() + 3 * JUST_ACTIVE_SECONDS
-        await asyncio.sleep(JUST_ACTIVE_SECONDS)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_SENDERS):
+                group.create_task(sender())
+
+    async def _post_batch(self, http: aiohttp.ClientSession, batch: Sequence[Message]) -> int:
+        body = {"batch": [message.body for message in batch]}
+        answer = await _post(http, f"{self._address.ingest_http}/v1/batch", body, user=self._address.write_key)
+        if answer.get("results"):
+            raise DemoFailed(f"ingest refused messages: {answer['results'][0].get('message', 'no reason given')}")
+        self._sent |= {message.body["messageId"] for message in batch}
+        return len(batch)
+
+    async def _post_webhooks(self, http: aiohttp.ClientSession, messages: Sequence[Message]) -> int:
+        for message in messages:
+            await _post(http, f"{self._address.ingest_http}/webhooks/{self._address.webhook_token}", message.body)
+            self._webhooks_sent += 1
+        return len(messages)
+
+    async def _until_resolved(self, patience_s: float) -> None:
+        expected = len(self._sent) + self._webhooks_sent
+
+        async def resolved() -> int:
+            return int((await self._platform.ledger("purchases")).expected)
+
+        self._progress.step("recognising people", expected)
+        await self._until(resolved, lambda found: found >= expected, "events were not resolved in time", patience_s)
+
+    async def _let_time_pass(self, http: aiohttp.ClientSession, patience_s: float) -> None:
+        """A few visitors look around right now: they enter "just active", and leave it although nothing happens."""
+        visitors = self._story.look_around(_LIVE_VISITORS, now_us())
+        await self._send(http, visitors, "a few visitors, live")
+        await self._until_resolved(patience_s)
+
+        async def members() -> int:
+            return len(await self._platform.members("just-active"))
+
+        async def gone() -> int:
+            return len(visitors) - await members()
+
+        self._progress.step("visitors enter an audience", len(visitors))
+        await self._until(members, lambda found: found >= len(visitors), "visitors did not enter", patience_s)
+        self._progress.step("visitors leave it by time alone", len(visitors))
+        await self._until(gone, lambda found: found >= len(visitors), "visitors did not leave", patience_s)
+
+    async def _compare(self, patience_s: float) -> list[Check]:
+        deadline = time.monotonic() + patience_s
         while True:
-            checks = await compare(story, platform, self.sandbox, now_us())
-            wrong = sum(1 for c in checks if not c.right)
-            self.progress("comparing with the truth", len(checks) - wrong, len(checks))
-            if wrong == 0 or asyncio.get_running_loop().time() > deadline:
+            checks = await compare(self._story, self._platform, self._sandbox, now_us())
+            right = sum(check.right for check in checks)
+            self._progress.step("comparing with the truth", len(checks))
+            self._progress.at(right)
+            if right == len(checks) or time.monotonic() > deadline:
                 return checks
-            await asyncio.sleep(1)
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _until(
+        self, measure: Callable[[], Awaitable[int]], enough: Callable[[int], bool], complaint: str, patience_s: float
+    ) -> None:
+        deadline = time.monotonic() + patience_s
+        while not enough(found := await measure()):
+            self._progress.at(found)
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"{complaint}: {found} after {patience_s:.0f} seconds")
+            await asyncio.sleep(_POLL_S)
+        self._progress.at(found)
 
 
-async def _post(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> None:
-    for _ in range(30):
-        async with http.post(url, json=body) as answer:
-            if answer.status == 200:
-                result = await answer.json()
-                if result.get("results"):
-                    raise DemoFailedError(f"messages of the demo were refused: {result['results'][:3]}")
-                return
-            if answer.status not in {429, 503}:
-                raise DemoFailedError(f"the platform answered {answer.status}: {await answer.text()}")
-            await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
-    raise DemoFailedError("the platform stayed busy for half a minute: see the logs in the data folder")
+@asynccontextmanager
+async def _http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_S)) as session:
+        yield session
 
 
-async def _webhook_url(ingest: grpc.aio.Channel, ready: dict[str, Any]) -> str:
-    from headrace.api.ingest.v1.source_service_pb2 import GetSourceRequest
-    from headrace.api.ingest.v1.source_service_pb2_grpc import SourceServiceStub
-
-    name = f"workspaces/{ready['workspace']}/sources/crm"
-    answer = await SourceServiceStub(ingest).GetSource(GetSourceRequest(name=name))
-    return f"/webhooks/{answer.source.webhook_token}"
+async def _post(
+    http: aiohttp.ClientSession, url: str, body: dict[str, Any], *, user: str | None = None
+) -> dict[str, Any]:
+    """POST until it is taken: a platform under load says when to come back."""
+    auth = aiohttp.BasicAuth(user, "") if user is not None else None
+    while True:
+        async with http.post(url, json=body, auth=auth) as response:
+            if response.status in (429, 503):
+                await asyncio.sleep(float(response.headers.get("Retry-After", _PAUSE_S)))
+                continue
+            answer = await response.json(content_type=None)
+            if response.status != 200:
+                raise DemoFailed(f"ingest answered {response.status}: {answer.get('message', 'no reason given')}")
+            return dict(answer)

@@ -22,14 +22,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _THROTTLE_CODE = 80003
 _HASHED_KEYS = {"EMAIL", "PHONE", "FN", "LN", "CT", "ST", "ZIP", "COUNTRY", "GEN", "DOBY", "DOBM", "DOBD", "FI"}
 
+Row = frozenset[tuple[str, str]]
+"""A row of a list: (key of the schema, value) of each cell that is not empty."""
+
 
 @dataclass
 class SandboxVendor:
     """The sandbox: what it holds can be read at any time."""
 
     requests_per_second: int = 50
-    lists: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
-    """Rows of each list, in the order of the schema they were sent with."""
+    lists: dict[str, set[Row]] = field(default_factory=dict)
+    """Rows of each list."""
     webhook_ids: dict[str, int] = field(default_factory=dict)
     """How often each idempotency key was accepted by the webhook."""
     refused: dict[str, int] = field(default_factory=dict)
@@ -78,7 +81,7 @@ class SandboxVendor:
             return self._refuse("bad_request", 400, 100, "Invalid parameter: payload.")
         schema = [payload["schema"]] if isinstance(payload["schema"], str) else payload["schema"]
         rows = [tuple(row) if isinstance(row, list) else (row,) for row in payload["data"]]
-        valid = [row for row in rows if _valid(schema, row)]
+        valid = [_row(schema, row) for row in rows if _valid(schema, row)]
         held = self.lists.setdefault(request.match_info["audience"], set())
         if request.method == "POST":
             held.update(valid)
@@ -124,6 +127,10 @@ async def _fields(request: web.Request) -> dict[str, Any]:
         fields = json.loads(body or "{}")
         return fields if isinstance(fields, dict) else {}
     return {key: values[-1] for key, values in parse_qs(body).items()}
+
+
+def _row(schema: list[str], cells: tuple[Any, ...]) -> Row:
+    return frozenset((key, str(cell)) for key, cell in zip(schema, cells, strict=True) if cell != "")
 
 
 def _valid(schema: list[str], row: tuple[Any, ...]) -> bool:

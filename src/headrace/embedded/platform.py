@@ -33,6 +33,7 @@ from headrace.storage.mongo import client as mongo
 
 DEFAULT_DATA_DIR = Path(".headrace")
 DEFAULT_PORT_BASE = 8080
+READY_FILE = "ready.json"
 
 _STORES = ("mongod", "redis-server")
 _STORES_STOP_S = 20.0
@@ -48,7 +49,7 @@ class Options:
     ephemeral: bool = False
     """Data in a temporary folder that is removed at the end, instead of data_dir."""
     ready_file: Path | None = None
-    """Where to write addresses and keys while the platform serves."""
+    """Where to write addresses and keys while the platform serves, besides ready.json in the data folder."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment for the services; HEADRACE_* variables in it are settings."""
     command: ServiceCommand = serve_command
@@ -71,6 +72,11 @@ class Platform:
     keys_path: Path
     """File that keeps the API token."""
     supervisor: Supervisor
+
+    @property
+    def ready_path(self) -> Path:
+        """The ready file in the data folder."""
+        return self.data_dir / READY_FILE
 
     def as_json(self) -> dict[str, Any]:
         """What the ready file holds."""
@@ -98,8 +104,6 @@ async def open_platform(options: Options, say: Say) -> AsyncIterator[Platform]:
         EmbeddedError: It cannot run here; the text says why and what to do.
         pydantic.ValidationError: A setting in the environment is wrong.
     """
-    if options.ready_file is not None:
-        options.ready_file.unlink(missing_ok=True)
     async with AsyncExitStack() as stack:
         data_dir = options.data_dir
         if options.ephemeral:
@@ -107,6 +111,10 @@ async def open_platform(options: Options, say: Say) -> AsyncIterator[Platform]:
             stack.callback(shutil.rmtree, data_dir, ignore_errors=True)
         folder = DataFolder(data_dir)
         stack.callback(folder.release)
+        ready_paths = [folder.path / READY_FILE, *([options.ready_file] if options.ready_file else [])]
+        for path in ready_paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
         end_leftovers(folder)
         ports = Ports(options.port_base)
         ports.require_free()
@@ -114,10 +122,9 @@ async def open_platform(options: Options, say: Say) -> AsyncIterator[Platform]:
         fixed = fixed_settings(ports, stores)
         refuse_fixed(options.environment, fixed)
         platform = await stack.enter_async_context(_serving(options, folder, ports, stores, fixed, say))
-        if options.ready_file is not None:
-            options.ready_file.parent.mkdir(parents=True, exist_ok=True)
-            write_private_json(options.ready_file, platform.as_json())
-            stack.callback(options.ready_file.unlink, missing_ok=True)
+        for path in ready_paths:
+            write_private_json(path, platform.as_json())
+            stack.callback(path.unlink, missing_ok=True)
         yield platform
 
 

@@ -162,9 +162,7 @@ async def test_killed_stores_come_back_with_their_data_for_clients_that_stay(
         assert await client["a"]["b"].count_documents({}) == 1
         try:
             assert await redis.get("a") == b"b"
-        except (
-            RedisConnectionError
-        ):  # the open connection was dead; the next call makes another
+        except RedisConnectionError:  # the open connection was dead; the next call makes another
             assert await redis.get("a") == b"b"
         assert said == [f"{name} ended with status -9 and is started again" for name in ("mongod", "redis-server")]
     finally:
