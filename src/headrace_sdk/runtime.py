@@ -12,6 +12,7 @@ import os
 import resource
 import struct
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -30,6 +31,8 @@ from headrace_sdk.errors import AuthError, ConfigError, ConnectorError, RateLimi
 from headrace_sdk.manifest import Manifest
 from headrace_sdk.requests import Note, Outcomes, Rejected, Request, Retry, Skip
 
+_SDK = str(Path(__file__).parent)
+_STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 _NOTHING = msgspec.Raw(msgspec.msgpack.encode(None))
 _BLOCKED_AUDIT_EVENTS = frozenset(
     {
@@ -59,6 +62,7 @@ class Runtime:
     def __init__(self) -> None:
         self._manifests: dict[str, Manifest] = {}
         self._instances: dict[str, Destination[Any]] = {}
+        self._package = ""
         self._methods: dict[str, tuple[type[msgspec.Struct], Callable[[Any], Any]]] = {
             "load": (wire.Load, self._load),
             "open": (wire.Open, self._open),
@@ -83,12 +87,13 @@ class Runtime:
         except CallError as error:
             reply = wire.Reply(_NOTHING, error.failure)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            reply = wire.Reply(_NOTHING, wire.Failure(kind="defect", reason=_what_and_where(error)))
+            reply = wire.Reply(_NOTHING, wire.Failure(kind="defect", reason=_what_and_where(error, self._package)))
         return msgspec.msgpack.encode(reply)
 
     def _load(self, call: wire.Load) -> list[wire.ConnectorInfo]:
         if call.memory_bytes:
             resource.setrlimit(resource.RLIMIT_AS, (call.memory_bytes, call.memory_bytes))
+        self._package = call.value.partition(":")[0].partition(".")[0]
         try:
             plugin = EntryPoint(call.entry_point, call.value, hooks.ENTRY_POINT_GROUP).load()
             manager = pluggy.PluginManager("headrace")
@@ -98,7 +103,9 @@ class Runtime:
             offered = [manifest for answer in manager.hook.headrace_connectors() for manifest in answer]
         except (Exception, SystemExit) as error:
             text = str(error) if isinstance(error, ImportError | ValueError | pluggy.PluginValidationError) else ""
-            raise CallError("load", f"{_what_and_where(error)}{': ' if text else ''}{text[:500]}") from error
+            raise CallError(
+                "load", f"{_what_and_where(error, self._package)}{': ' if text else ''}{text[:500]}"
+            ) from error
         for manifest in offered:
             if not isinstance(manifest, Manifest):
                 raise CallError("load", f"headrace_connectors() returned a {type(manifest).__name__}, not a Manifest")
@@ -210,13 +217,19 @@ def _outcomes_of(request: Request, error: ConnectorError) -> Outcomes:
     return Outcomes(items=items)
 
 
-def _what_and_where(error: BaseException) -> str:
-    """Type and place of an exception. Not its text, which may quote a secret or a personal datum."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = str(Path(__file__).parent)
-    foreign = [frame for frame in frames if not frame.filename.startswith((own, "<frozen "))]
-    installed = [frame for frame in foreign if "site-packages" not in frame.filename]
-    place = next(reversed(installed or foreign), None)
+def _what_and_where(error: BaseException, package: str = "") -> str:
+    """Type and place of an exception. Not its text, which may quote a secret or a personal datum.
+
+    Args:
+        error: The exception.
+        package: Top-level package of the plugin: the last line in it is the place, if there is one.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    home = getattr(sys.modules.get(package), "__file__", None) or ""
+    home = home.removesuffix("__init__.py")
+    own = [frame for frame in frames if home and frame.filename.startswith(home)]
+    foreign = [frame for frame in frames if not frame.filename.startswith((_SDK, _STANDARD_LIBRARY))]
+    place = next(reversed(own or foreign), None)
     where = f" at {Path(place.filename).name}:{place.lineno}" if place else ""
     return f"{type(error).__name__}{where}"
 
