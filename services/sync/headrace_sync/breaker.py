@@ -40,6 +40,10 @@ class Breaker:
             return BreakerState.CLOSED
         return BreakerState.OPEN if now_us < self._open_until_us else BreakerState.HALF_OPEN
 
+    def wait_us(self, now_us: int) -> int:
+        """Microseconds until it lets a probe through; 0 when it is not open."""
+        return max(0, self._open_until_us - now_us) if self.state(now_us) is BreakerState.OPEN else 0
+
     def admit(self, now_us: int) -> int:
         """Ask to send; 0 means go ahead, else ask again after that many microseconds.
 

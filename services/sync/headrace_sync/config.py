@@ -41,6 +41,7 @@ class DestinationConfig:
         created_us: When it was made.
         updated_us: When it was last changed.
         revision: Counts changes; the etag.
+        request_id: Of the call that made it.
     """
 
     key: str
@@ -55,6 +56,7 @@ class DestinationConfig:
     created_us: int
     updated_us: int
     revision: int
+    request_id: str = ""
 
     @property
     def name(self) -> str:
@@ -82,6 +84,7 @@ class DestinationConfig:
             created_us=document["created_us"],
             updated_us=document["updated_us"],
             revision=document["revision"],
+            request_id=document.get("rid", ""),
         )
 
     def document(self) -> Document:
@@ -99,6 +102,7 @@ class DestinationConfig:
             "created_us": self.created_us,
             "updated_us": self.updated_us,
             "revision": self.revision,
+            "rid": self.request_id,
         }
 
 
@@ -123,6 +127,7 @@ class SyncConfig:
         updated_us: When it was last changed.
         changed_us: When something that decides on events last changed; 0 means never.
         revision: Counts changes; the etag.
+        request_id: Of the call that made it.
     """
 
     doc_id: str
@@ -141,6 +146,7 @@ class SyncConfig:
     updated_us: int
     changed_us: int
     revision: int
+    request_id: str = ""
 
     @property
     def name(self) -> str:
@@ -194,6 +200,7 @@ class SyncConfig:
             workspace_id=document["w"],
             id=document["i"],
             event_names=tuple(document["event_names"]),
+            request_id=document.get("rid", ""),
             **values,
         )
 
@@ -204,6 +211,7 @@ class SyncConfig:
             "w": self.workspace_id,
             "i": self.id,
             "event_names": list(self.event_names),
+            "rid": self.request_id,
             **{name: getattr(self, name) for name in _SYNC_FIELDS},
         }
 

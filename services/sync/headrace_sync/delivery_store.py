@@ -4,8 +4,9 @@ A waiting delivery has `na`, the moment from which anybody may take it. Taking i
 the taker into `lo`, so a delivery whose process died comes back by itself.
 
 Fields: k sync key, w workspace, d destination key, m message id, p profile id, op operation, st state, at tries, pf
-failures of the plugin, na next attempt, lo lease owner, sc status code, r reason, b begin of its time, c planned, u
-changed, e the event itself (event syncs; forwarded events are in the log). All times in microseconds.
+failures of the plugin, na next attempt, lo lease owner, sg set when it may have been sent to a vendor who counts
+repetitions, sc status code, r reason, b begin of its time (its first try; 0 before), c planned, u changed, tp trace
+context, e the event itself (event syncs; forwarded events are in the log). All times in microseconds.
 """
 
 from __future__ import annotations
@@ -107,22 +108,35 @@ class DeliveryStore:
         )
         return [d async for d in self._db[DELIVERIES].find({"_id": {"$in": ids}, "lo": token, "st": WAITING})]
 
-    async def renew(self, ids: Sequence[str], *, owner: str, until: int) -> None:
-        """Keep deliveries of this owner a while longer."""
-        await self._db[DELIVERIES].update_many(
-            {"_id": {"$in": list(ids)}, "st": WAITING, "lo": {"$regex": f"^{owner}"}}, {"$set": {"na": until}}
-        )
+    async def hold(self, ids: Sequence[str], *, owner: str, until: int, sending: bool = False) -> set[str]:
+        """Keep deliveries of this owner a while longer.
+
+        Args:
+            ids: The deliveries.
+            owner: Who holds them.
+            until: New end of the lease.
+            sending: True writes down that they are about to be sent to a vendor who counts repetitions.
+
+        Returns:
+            Those that are still this owner's; the others are somebody else's by now, or done.
+        """
+        query = {"_id": {"$in": list(ids)}, "st": WAITING, "lo": {"$regex": f"^{owner}:"}}
+        change: Document = {"na": until, "sg": True} if sending else {"na": until}
+        result = await self._db[DELIVERIES].update_many(query, {"$set": change})
+        if result.matched_count == len(ids):
+            return set(ids)
+        return {d["_id"] async for d in self._db[DELIVERIES].find(query, {"_id": 1})}
 
     async def release(self, ids: Sequence[str], *, owner: str, at: int) -> None:
         """Give deliveries back untried, to be taken from a moment on."""
         await self._db[DELIVERIES].update_many(
-            {"_id": {"$in": list(ids)}, "st": WAITING, "lo": {"$regex": f"^{owner}"}},
-            {"$set": {"na": at}, "$unset": {"lo": ""}},
+            {"_id": {"$in": list(ids)}, "st": WAITING, "lo": {"$regex": f"^{owner}:"}},
+            {"$set": {"na": at}, "$unset": {"lo": "", "sg": ""}},
         )
 
     async def accept(self, ids: Sequence[str], *, state: int, code: int, reason: str, now: int) -> None:
         """The vendor took them: true whoever holds the lease."""
-        change: Document = {"$set": {"st": state, "u": now}, "$inc": {"at": 1}, "$unset": {"lo": ""}}
+        change: Document = {"$set": {"st": state, "u": now}, "$inc": {"at": 1}, "$unset": {"lo": "", "sg": ""}}
         if code:
             change["$set"]["sc"] = code
         change["$set" if reason else "$unset"]["r"] = reason
@@ -132,36 +146,40 @@ class DeliveryStore:
         """They will not be sent: FAILED or FILTERED."""
         await self._db[DELIVERIES].update_many(
             {"_id": {"$in": list(ids)}, "st": WAITING},
-            {"$set": {"st": state, "sc": code, "r": reason, "u": now}, "$inc": {"at": tries}, "$unset": {"lo": ""}},
+            {
+                "$set": {"st": state, "sc": code, "r": reason, "u": now},
+                "$inc": {"at": tries},
+                "$unset": {"lo": "", "sg": ""},
+            },
         )
 
-    async def postpone(self, items: Sequence[tuple[str, int, int, str, int]], *, now: int) -> None:
-        """They are tried again later: (id, from when, status code, reason, failures of the plugin to add)."""
+    async def postpone(self, items: Sequence[tuple[str, int, int, int, str, int]], *, owner: str, now: int) -> None:
+        """They are tried again later: (id, from when, begin of its time, status code, reason, plugin failures)."""
         operations = [
             UpdateOne(
-                {"_id": id, "st": WAITING},
+                {"_id": id, "st": WAITING, "lo": {"$regex": f"^{owner}:"}},
                 {
-                    "$set": {"na": due, "sc": code, "r": reason, "u": now},
+                    "$set": {"na": due, "b": begun, "sc": code, "r": reason, "u": now},
                     "$inc": {"at": 1, "pf": plugin_failures},
-                    "$unset": {"lo": ""},
+                    "$unset": {"lo": "", "sg": ""},
                 },
             )
-            for id, due, code, reason, plugin_failures in items
+            for id, due, begun, code, reason, plugin_failures in items
         ]
         if operations:
             await self._db[DELIVERIES].bulk_write(operations, ordered=False)
 
     async def expire(self, destination_key: str, *, begun_before: int, reason: str, now: int) -> int:
-        """Fail what nobody holds and what has waited too long; returns how many."""
+        """Fail what was tried, is held by nobody and has used up its time; returns how many."""
         result = await self._db[DELIVERIES].update_many(
-            {"d": destination_key, "st": WAITING, "na": {"$lte": now}, "b": {"$lt": begun_before}},
-            {"$set": {"st": FAILED, "r": reason, "u": now}, "$unset": {"lo": ""}},
+            {"d": destination_key, "st": WAITING, "na": {"$lte": now}, "b": {"$gt": 0, "$lt": begun_before}},
+            {"$set": {"st": FAILED, "r": reason, "u": now}, "$unset": {"lo": "", "sg": ""}},
         )
         return int(result.modified_count)
 
     async def wake(self, query: Document, *, now: int) -> None:
         """Let waiting deliveries be tried at once, their time beginning anew."""
-        await self._db[DELIVERIES].update_many({**query, "st": WAITING}, {"$set": {"na": now, "b": now}})
+        await self._db[DELIVERIES].update_many({**query, "st": WAITING, "lo": None}, {"$set": {"na": now, "b": 0}})
 
     async def drop(self, ids: Sequence[str]) -> None:
         """Forget deliveries of a sync that no longer exists."""
@@ -173,10 +191,10 @@ class DeliveryStore:
         document = await self._db[DELIVERIES].find_one(query, {"na": 1}, sort=[("na", ASCENDING)])
         return int(document["na"]) if document else None
 
-    async def waiting_summary(self) -> dict[str, tuple[int, int]]:
+    async def waiting_summary(self, destination_keys: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Destination key -> (number of waiting deliveries, planning time of the oldest)."""
         pipeline: list[Mapping[str, Any]] = [
-            {"$match": {"st": WAITING}},
+            {"$match": {"d": {"$in": list(destination_keys)}, "st": WAITING}},
             {"$group": {"_id": "$d", "n": {"$sum": 1}, "c": {"$min": "$c"}}},
         ]
         return {d["_id"]: (d["n"], d["c"]) async for d in aggregate(self._db[DELIVERIES], pipeline)}
@@ -187,7 +205,8 @@ class DeliveryStore:
         if message_ids:
             query["_id"] = {"$in": [delivery_id(sync_key, m) for m in message_ids]}
         result = await self._db[DELIVERIES].update_many(
-            query, {"$set": {"st": WAITING, "na": now, "b": now, "u": now, "at": 0, "pf": 0}, "$unset": {"lo": ""}}
+            query,
+            {"$set": {"st": WAITING, "na": now, "b": 0, "u": now, "at": 0, "pf": 0}, "$unset": {"lo": "", "sg": ""}},
         )
         return int(result.modified_count)
 

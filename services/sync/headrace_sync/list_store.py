@@ -4,7 +4,7 @@ A member's document has `due` while something is to be done for it, and `g`, whi
 that; a pass takes `due` away only if `g` is still what it read. Only passes write rows, and one pass runs per sync.
 
 Fields: k sync key, w workspace, p profile id, desired, v version, rows [{k, d, s}], into survivor of a merge, due, g,
-st state, r reason, at tries, hold no removal before, u changed. All times in microseconds.
+st state, r reason, at tries, hold no removal before, a when the version came in, u changed. All times in microseconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headrace.api.audience.v1.audience_pb2 import MembershipChange
 from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace_sync.config import SEPARATOR
 from headrace_sync.listdiff import HeldRow, MemberRecord, RowState
-from headrace_sync.store import DELIVERED, FAILED, FILTERED, LIST_MEMBERS, STATE, SYNC_RUNS, WAITING, WARNING
+from headrace_sync.store import DELIVERED, FAILED, FILTERED, LIST_MEMBERS, SYNC_RUNS, WAITING, WARNING
 
 MEMBER_STATES = (WAITING, DELIVERED, WARNING, FAILED, FILTERED)
 _KEEP_RUNS = timedelta(days=28)
@@ -173,12 +173,25 @@ class ListStore:
         async for d in cursor.sort("_id", ASCENDING):
             yield d["p"], d["desired"], d["v"]
 
-    async def set_absent(self, sync_key: str, found: Sequence[tuple[str, int]], *, now: int) -> None:
-        """Members that the audience no longer has: (profile id, version at which that was seen)."""
+    async def set_absent(self, sync_key: str, found: Sequence[tuple[str, int]], *, known_before: int, now: int) -> None:
+        """Members that the audience no longer has.
+
+        Args:
+            sync_key: The sync.
+            found: (profile id, version at which that was seen).
+            known_before: Only those that came in before this moment: younger ones the audience's list may just lack.
+            now: The clock.
+        """
         operations = [
             UpdateOne(
-                {"_id": member_id(sync_key, profile_id), "v": version, "desired": True},
-                {"$set": {"desired": False, "due": now, "st": WAITING, "at": 0}, "$inc": {"g": 1}},
+                {
+                    "_id": member_id(sync_key, profile_id),
+                    "v": version,
+                    "desired": True,
+                    "$or": [{"a": {"$lt": known_before}}, {"a": None}],
+                },
+                # One version less, so that the audience's list can take it back if it was incomplete.
+                {"$set": {"desired": False, "due": now, "st": WAITING, "at": 0}, "$inc": {"g": 1, "v": -1}},
             )
             for profile_id, version in found
         ]
@@ -233,23 +246,6 @@ class ListStore:
         )
         return int(result.modified_count)
 
-    async def take_lease(self, sync_key: str, owner: str, *, now: int, until: int) -> bool:
-        """Become, or stay, the only one who runs passes of a sync."""
-        result = await self._db[STATE].update_one(
-            {"_id": f"lease{SEPARATOR}{sync_key}", "$or": [{"owner": owner}, {"until": {"$lt": now}}]},
-            {"$set": {"owner": owner, "until": until}},
-        )
-        if result.matched_count:
-            return True
-        found = await self._db[STATE].update_one(
-            {"_id": f"lease{SEPARATOR}{sync_key}"}, {"$setOnInsert": {"owner": owner, "until": until}}, upsert=True
-        )
-        return found.upserted_id is not None
-
-    async def give_lease(self, sync_key: str, owner: str) -> None:
-        """Let somebody else run passes."""
-        await self._db[STATE].delete_one({"_id": f"lease{SEPARATOR}{sync_key}", "owner": owner})
-
     async def insert_run(self, run: Document) -> None:
         """Store a pass; `_id`, `k`, `w`, `start` and what is known of its result."""
         await self._db[SYNC_RUNS].insert_one({**run, "x": datetime.now(UTC) + _KEEP_RUNS})
@@ -257,6 +253,12 @@ class ListStore:
     async def update_run(self, run_id: str, change: Document) -> None:
         """Change fields of a pass."""
         await self._db[SYNC_RUNS].update_one({"_id": run_id}, {"$set": change})
+
+    async def end_interrupted_runs(self, sync_key: str, *, now: int) -> None:
+        """Say of passes whose process is gone that they ended; only for who holds the sync's lease."""
+        await self._db[SYNC_RUNS].update_many(
+            {"k": sync_key, "end": -1}, {"$set": {"end": now, "error": "the process ended"}}
+        )
 
     async def requested_runs(self, sync_key: str) -> list[Document]:
         """Passes that were asked for and not run to their end, oldest first."""
@@ -308,6 +310,7 @@ def _change_operation(workspace_id: str, sync_key: str, change: MembershipChange
         "at": {"$cond": [newer, 0, {"$ifNull": ["$at", 0]}]},
         "due": {"$cond": [newer, now, {"$ifNull": ["$due", "$$REMOVE"]}]},
         "g": {"$cond": [newer, {"$add": [{"$ifNull": ["$g", 0]}, 1]}, "$g"]},
+        "a": {"$cond": [newer, now, {"$ifNull": ["$a", 0]}]},
         "v": {"$max": [change.version, {"$ifNull": ["$v", -1]}]},
     }
     return UpdateOne({"_id": member_id(sync_key, change.profile_id)}, [{"$set": fields}], upsert=True)

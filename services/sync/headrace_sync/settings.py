@@ -13,6 +13,9 @@ class Settings(ServiceSettings):
     allow_private_destinations: bool = Field(
         False, description="Let destinations be on loopback, private and link-local addresses: for development only."
     )
+    plugins: str | None = Field(
+        None, description="Comma-separated names of the plugins to load; all that are installed when not set."
+    )
     delivery_queue: int = Field(
         5_000, ge=10, description="Deliveries per destination held in memory; the others wait in the store."
     )
@@ -42,3 +45,7 @@ class Settings(ServiceSettings):
     plugin_attempts: int = Field(
         3, ge=1, description="After how many failures of the plugin an item is parked as failed."
     )
+
+    def plugin_names(self) -> list[str] | None:
+        """Names of the plugins to load; None loads all."""
+        return None if self.plugins is None else [name.strip() for name in self.plugins.split(",") if name.strip()]

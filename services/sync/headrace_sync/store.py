@@ -10,7 +10,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError
 
 from headrace.storage.mongo.client import Database, Document
-from headrace_sync.config import DestinationConfig, SyncConfig
+from headrace_sync.config import SEPARATOR, DestinationConfig, SyncConfig
 
 DESTINATIONS = "destinations"
 SYNCS = "syncs"
@@ -19,6 +19,9 @@ LEDGER = "ledger"
 LIST_MEMBERS = "list_members"
 SYNC_RUNS = "sync_runs"
 STATE = "sync_state"
+
+STATE_KINDS = ("balanced", "initial", "reconciled", "settled", "tally")
+"""What `sync_state` holds per sync, as kind + separator + sync key."""
 
 WAITING = 1
 DELIVERED = 2
@@ -42,6 +45,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     LIST_MEMBERS: [
         IndexModel([("k", ASCENDING), ("_id", ASCENDING)], name="due", partialFilterExpression={"due": {"$gt": 0}}),
         IndexModel([("k", ASCENDING), ("rows.k", ASCENDING)], name="rows"),
+        IndexModel([("k", ASCENDING), ("u", DESCENDING), ("_id", DESCENDING)], name="time"),
         IndexModel([("k", ASCENDING), ("desired", ASCENDING), ("st", ASCENDING), ("_id", ASCENDING)], name="state"),
     ],
     SYNC_RUNS: [
@@ -137,6 +141,7 @@ class ConfigStore:
         await self.announce()
         for collection in (DELIVERIES, LIST_MEMBERS, LEDGER, SYNC_RUNS):
             await self._db[collection].delete_many({"k": sync.key, "w": sync.workspace_id})
+        await self._db[STATE].delete_many({"_id": {"$in": [f"{kind}{SEPARATOR}{sync.key}" for kind in STATE_KINDS]}})
         return result.deleted_count == 1
 
     async def announce(self) -> None:

@@ -1,0 +1,63 @@
+"""Members and changes of audiences, asked of the audience service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+
+from headrace.api.audience.v1.audience_pb2 import Audience, Member, MembershipChange
+from headrace.api.audience.v1.audience_service_pb2 import (
+    GetAudienceRequest,
+    ListMembershipChangesRequest,
+    ListMembersRequest,
+)
+from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceStub
+
+_PAGE = 1_000
+
+
+class Audiences:
+    """Reads audiences through `AudienceService`.
+
+    Every method raises grpc.aio.AioRpcError when the service does not answer.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """Ask over a channel of the service's own."""
+        self._stub = AudienceServiceStub(channel)
+
+    async def get(self, name: str) -> Audience | None:
+        """The audience of a resource name; None when there is none."""
+        try:
+            return (await self._stub.GetAudience(GetAudienceRequest(name=name))).audience
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
+
+    async def members(self, name: str) -> AsyncIterator[Member]:
+        """All members, by profile id; those who come or go meanwhile may be among them or not."""
+        token = ""
+        while True:
+            request = ListMembersRequest(parent=name, page_size=_PAGE, page_token=token)
+            answer = await self._stub.ListMembers(request)
+            for member in answer.members:
+                yield member
+            token = answer.next_page_token
+            if not token:
+                return
+
+    async def changes_since(self, name: str, since_us: int) -> AsyncIterator[MembershipChange]:
+        """Recorded changes that were found at or after a moment in microseconds, newest first."""
+        token = ""
+        while True:
+            request = ListMembershipChangesRequest(parent=name, page_size=_PAGE, page_token=token)
+            answer = await self._stub.ListMembershipChanges(request)
+            for change in answer.changes:
+                if change.changed_at_us < since_us:
+                    return
+                yield change
+            token = answer.next_page_token
+            if not token:
+                return

@@ -1,0 +1,238 @@
+"""Wires the sync service: stores, plugins, workers, passes, servicers. The only place that does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import grpc
+from pymongo.errors import PyMongoError
+
+from headrace.api.sync.v1.destination_service_pb2_grpc import add_DestinationServiceServicer_to_server
+from headrace.api.sync.v1.sync_service_pb2_grpc import add_SyncServiceServicer_to_server
+from headrace.domain.ids import new_time_ordered_id
+from headrace.plugins import PluginHost
+from headrace.rpc import auth, channel
+from headrace.rpc.idempotency import RequestIds
+from headrace.rpc.page_tokens import Pager
+from headrace.rpc.server import Hosted, serving
+from headrace.service import Loops, Running, background
+from headrace.storage.mongo import client as mongo
+from headrace.storage.sealing import Sealer
+from headrace.storage.streams import client as streams
+from headrace.telemetry import logs
+from headrace_sync.accounts import Accounts
+from headrace_sync.audiences import Audiences
+from headrace_sync.consumer import ChangesConsumer, ChangeTaker, ResolvedConsumer
+from headrace_sync.delivery_store import DeliveryStore
+from headrace_sync.destination_handlers import DestinationHandlers
+from headrace_sync.fleet import Fleet
+from headrace_sync.forwarding import Planner
+from headrace_sync.handover import Handover
+from headrace_sync.http import VendorClient
+from headrace_sync.items import ItemBuilder
+from headrace_sync.leases import Leases
+from headrace_sync.list_store import ListStore
+from headrace_sync.lists import Lists
+from headrace_sync.log_events import LogEvents
+from headrace_sync.profiles import Profiles
+from headrace_sync.rates import RateLimiter
+from headrace_sync.reconcile import Reconciler
+from headrace_sync.recovery import Recovery
+from headrace_sync.registry import Registry
+from headrace_sync.servicer import DestinationServicer, SyncServicer
+from headrace_sync.settings import Settings
+from headrace_sync.store import ConfigStore
+from headrace_sync.sync_handlers import SyncHandlers
+
+log = logs.get_logger(__name__)
+
+_MEASURE_EVERY_S = 10.0
+_PING_EVERY_S = 1.0
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Running]:
+    """Serve inside the block; drain and close at its end.
+
+    Args:
+        settings: The service's settings. Indexes must exist.
+
+    Yields:
+        Where it can be reached.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        client = mongo.connect(settings.mongo_url, driver=settings.mongo_driver)
+        stack.push_async_callback(mongo.close, client)
+        redis = streams.connect(settings.redis_url)
+        stack.push_async_callback(redis.aclose)
+        host = PluginHost(settings.plugin_names())
+        stack.push_async_callback(host.close)
+        await host.start()
+        vendors = VendorClient(allow_private=settings.allow_private_destinations)
+        stack.push_async_callback(vendors.close)
+        identity, audience, workspace = [
+            await stack.enter_async_context(_channel(address, settings))
+            for address in (settings.identity_address, settings.audience_address, settings.workspace_address)
+        ]
+        parts = _Parts(settings, client, redis, host, vendors, identity, audience)
+        loops = await stack.enter_async_context(background())
+        # Draining ends before the loops are cancelled: what is under way may still finish.
+        stack.push_async_callback(parts.fleet.close)
+        token = settings.service_token.get_secret_value()
+        request_ids, pager = RequestIds(parts.db), Pager(token)
+        destinations = DestinationServicer(parts.destination_handlers, request_ids, pager)
+        syncs = SyncServicer(parts.sync_handlers, request_ids, pager)
+        hosted = [
+            Hosted(
+                "headrace.api.sync.v1.DestinationService",
+                lambda server: add_DestinationServiceServicer_to_server(destinations, server),
+            ),
+            Hosted("headrace.api.sync.v1.SyncService", lambda server: add_SyncServiceServicer_to_server(syncs, server)),
+        ]
+        authenticator = auth.authenticator(settings, workspace)
+        address = await stack.enter_async_context(
+            serving(hosted, authenticator=authenticator, settings=settings, is_ready=lambda: parts.ready)
+        )
+        parts.start(loops)
+        yield Running(grpc_address=address)
+
+
+@asynccontextmanager
+async def _channel(address: str, settings: Settings) -> AsyncIterator[grpc.aio.Channel]:
+    opened = channel.connect(address, settings)
+    try:
+        yield opened
+    finally:
+        await opened.close(None)
+
+
+class _Parts:
+    """Everything of the service, wired."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: mongo.Client,
+        redis: streams.Redis,
+        host: PluginHost,
+        vendors: VendorClient,
+        identity: grpc.aio.Channel,
+        audience: grpc.aio.Channel,
+    ) -> None:
+        self.db = db = client[settings.mongo_database]
+        self.ready = False
+        owner = new_time_ordered_id()
+        config_store, deliveries, list_store = ConfigStore(db), DeliveryStore(db), ListStore(db)
+        sealer = Sealer(settings.master_key.get_secret_value())
+        audiences = Audiences(audience)
+        items = ItemBuilder(Profiles(identity))
+        self.registry = registry = Registry(config_store)
+        self.fleet = fleet = Fleet(
+            settings=settings,
+            registry=registry,
+            config_store=config_store,
+            store=deliveries,
+            items=items,
+            events=LogEvents(db),
+            client=vendors,
+            limiter=RateLimiter(redis),
+            connectors=host.connectors(),
+            open_connector=host.open,
+            sealer=sealer,
+            owner=owner,
+        )
+        fleet.register_metrics()
+        leases = Leases(db, owner=owner)
+        self.lists = lists = Lists(
+            registry=registry,
+            fleet=fleet,
+            lists=list_store,
+            items=items,
+            leases=leases,
+            debounce_s=settings.list_debounce_seconds,
+            every_s=settings.list_pass_seconds,
+        )
+        handover = Handover(deliveries, taker_of=fleet.worker, lease_s=settings.delivery_lease_seconds)
+        planner = Planner(deliveries, handover)
+        accounts = Accounts(db, deliveries, list_store, audiences)
+        self.resolved = ResolvedConsumer(
+            redis,
+            partitions=settings.partitions,
+            owner=owner,
+            registry=registry,
+            planner=planner,
+            lists=list_store,
+            wake_list=lists.wake,
+        )
+        taker = ChangeTaker(list_store, handover, lists.wake)
+        self.changes = ChangesConsumer(redis, owner=owner, registry=registry, taker=taker)
+        self.recovery = Recovery(
+            db=db,
+            redis=redis,
+            partitions=settings.partitions,
+            leases=leases,
+            registry=registry,
+            planner=planner,
+            consumer=self.resolved,
+            accounts=accounts,
+            wake_workers=fleet.wake_all,
+            mark_every_s=settings.plan_mark_seconds,
+            check_every_s=settings.reconcile_seconds,
+        )
+        self.reconciler = Reconciler(
+            db=db,
+            leases=leases,
+            registry=registry,
+            audiences=audiences,
+            lists=list_store,
+            deliveries=deliveries,
+            handover=handover,
+            accounts=accounts,
+            wake_list=lists.wake,
+            every_s=settings.reconcile_seconds,
+            look_every_s=settings.config_poll_seconds,
+        )
+        self.destination_handlers = DestinationHandlers(config_store, host, sealer)
+        self.sync_handlers = SyncHandlers(
+            store=config_store,
+            connectors=host.connectors,
+            audiences=audiences,
+            deliveries=deliveries,
+            lists=list_store,
+            accounts=accounts,
+            wake_list=lists.wake,
+            wake_destination=fleet.wake,
+        )
+
+    def start(self, loops: Loops) -> None:
+        """Start everything that runs by itself."""
+        running: dict[str, Callable[[], Awaitable[None]]] = {
+            "configuration": self.fleet.run,
+            "resolved": self.resolved.run,
+            "changes": self.changes.run,
+            "lists": self.lists.run,
+            "recovery": self.recovery.run,
+            "reconcile": self.reconciler.run,
+            "measure": self._measure,
+            "store_watch": self._watch,
+        }
+        for name, loop in running.items():
+            loops.start(name, loop)
+
+    async def _measure(self) -> None:
+        while True:
+            await self.fleet.measure()
+            await asyncio.sleep(_MEASURE_EVERY_S)
+
+    async def _watch(self) -> None:
+        """Know whether the store answers: without it nothing can be done."""
+        while True:
+            try:
+                await self.db.command("ping")
+                self.ready = True
+            except PyMongoError:
+                self.ready = False
+            await asyncio.sleep(_PING_EVERY_S)

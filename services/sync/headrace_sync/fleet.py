@@ -1,0 +1,266 @@
+"""All destinations that deliver: an outlet and a worker each, following the configuration."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+from pymongo.errors import PyMongoError
+
+from headrace.api.sync.v1.destination_service_pb2 import DestinationState
+from headrace.domain.times import SECOND_US, now_us
+from headrace.plugins.errors import PluginError, PluginErrorKind
+from headrace.storage.sealing import Sealer, SealError
+from headrace.telemetry import logs, metrics
+from headrace_sdk import wire
+from headrace_sync.config import DestinationConfig, SyncConfig, sealing_place
+from headrace_sync.delivery_store import DeliveryStore
+from headrace_sync.http import VendorClient
+from headrace_sync.items import ItemBuilder
+from headrace_sync.log_events import LogEvents
+from headrace_sync.outlet import Connector, Outlet
+from headrace_sync.rates import RateLimiter
+from headrace_sync.registry import Registry, Snapshot
+from headrace_sync.settings import Settings
+from headrace_sync.store import ConfigStore
+from headrace_sync.worker import Worker
+
+log = logs.get_logger(__name__)
+
+OpenConnector = Callable[[str, Mapping[str, object]], Awaitable[Connector]]
+
+_RESTART_AFTER_S = 1.0
+
+
+class Fleet:
+    """The outlets and workers of this process."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        registry: Registry,
+        config_store: ConfigStore,
+        store: DeliveryStore,
+        items: ItemBuilder,
+        events: LogEvents,
+        client: VendorClient,
+        limiter: RateLimiter,
+        connectors: Mapping[str, wire.ConnectorInfo],
+        open_connector: OpenConnector,
+        sealer: Sealer,
+        owner: str,
+    ) -> None:
+        """Wire the fleet; `follow` starts it."""
+        self._settings = settings
+        self._registry = registry
+        self._config_store = config_store
+        self._store = store
+        self._items = items
+        self._events = events
+        self._client = client
+        self._limiter = limiter
+        self._connectors = connectors
+        self._open_connector = open_connector
+        self._sealer = sealer
+        self._owner = owner
+        self._outlets: dict[str, tuple[DestinationConfig, Outlet]] = {}
+        self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._summary: dict[str, tuple[int, int]] = {}
+        self._closing = False
+
+    def worker(self, destination_key: str) -> Worker | None:
+        """The worker of a destination; None when it does not deliver here."""
+        found = self._workers.get(destination_key)
+        return found[0] if found else None
+
+    def outlet(self, destination_key: str) -> Outlet | None:
+        """The outlet of a destination; None when it does not deliver."""
+        found = self._outlets.get(destination_key)
+        return found[1] if found else None
+
+    def wake(self, destination_key: str) -> None:
+        """Let a destination's worker look at the store now."""
+        worker = self.worker(destination_key)
+        if worker is not None:
+            worker.wake()
+
+    def wake_all(self) -> None:
+        """Let all workers look at the store now."""
+        for worker, _ in list(self._workers.values()):
+            worker.wake()
+
+    async def run(self) -> None:
+        """Follow the configuration until cancelled."""
+        known = Snapshot()
+        while True:
+            try:
+                current = await self._registry.refresh()
+                if current is not known:
+                    await self.follow(known, current)
+                    known = current
+            except PyMongoError:
+                log.exception("the configuration could not be read")
+            await asyncio.sleep(self._settings.config_poll_seconds)
+
+    async def follow(self, before: Snapshot, after: Snapshot) -> None:
+        """Start, replace and stop workers so that they fit the configuration."""
+        if self._closing:
+            return
+        wanted = {sync.destination_key for sync in after.syncs.values()}
+        active = {key: d for key, d in after.destinations.items() if d.is_active and key in wanted}
+        for key, (config, _) in list(self._outlets.items()):
+            if active.get(key) != config:
+                self._stop(key)
+        for key, destination in active.items():
+            info = self._connectors.get(destination.connector)
+            if key in self._outlets or info is None:
+                continue
+            self._outlets[key] = (destination, self._make_outlet(destination, info))
+            if info.capabilities & {"event_sync", "forwarding"}:
+                worker = self._make_worker(key, self._outlets[key][1])
+                self._workers[key] = (worker, asyncio.create_task(self._keep_running(worker)))
+            earlier = before.destinations.get(key)
+            if earlier is not None:
+                # It was stopped or changed: what waits for a later try is tried at once, its time beginning anew.
+                await self._store.wake({"d": key}, now=now_us())
+        for key, sync in after.syncs.items():
+            earlier_sync = before.syncs.get(key)
+            if earlier_sync is not None and earlier_sync.paused and not sync.paused:
+                await self._store.wake({"d": sync.destination_key, "k": key}, now=now_us())
+                self.wake(sync.destination_key)
+
+    async def close(self) -> None:
+        """Finish what is being sent, give everything else back, stop."""
+        self._closing = True
+        for key in list(self._outlets):
+            self._stop(key)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=self._settings.drain_seconds + 5)
+
+    async def measure(self) -> None:
+        """Read how much waits, for the metrics."""
+        keys = list(self._registry.current.destinations)
+        self._summary = await self._store.waiting_summary(keys) if keys else {}
+
+    def register_metrics(self) -> None:
+        """Let the metrics endpoint show waiting deliveries and breakers."""
+        metrics.gauge_callback("headrace_deliveries_waiting", "Deliveries that wait, by connector.", self._read_waiting)
+        metrics.gauge_callback(
+            "headrace_oldest_waiting_seconds",
+            "Age of the oldest waiting delivery in seconds, by connector.",
+            self._ages,
+        )
+        metrics.gauge_callback(
+            "headrace_breakers", "Destinations by connector and state of their breaker.", self._read_breakers
+        )
+
+    def _read_waiting(self) -> list[tuple[float, Mapping[str, str | int | bool]]]:
+        sums: dict[str, int] = {}
+        for key, (count, _) in self._summary.items():
+            connector = self._connector_of(key)
+            sums[connector] = sums.get(connector, 0) + count
+        return [(count, {"connector": connector}) for connector, count in sums.items()]
+
+    def _ages(self) -> list[tuple[float, Mapping[str, str | int | bool]]]:
+        now, oldest = now_us(), dict[str, int]()
+        for key, (_, planned_us) in self._summary.items():
+            connector = self._connector_of(key)
+            oldest[connector] = min(oldest.get(connector, now), planned_us)
+        return [((now - at) / SECOND_US, {"connector": connector}) for connector, at in oldest.items()]
+
+    def _read_breakers(self) -> list[tuple[float, Mapping[str, str | int | bool]]]:
+        now, counts = now_us(), dict[tuple[str, str], int]()
+        for _, outlet in list(self._outlets.values()):
+            label = (outlet.info.name, outlet.breaker.state(now).name.lower())
+            counts[label] = counts.get(label, 0) + 1
+        return [(n, {"connector": connector, "state": state}) for (connector, state), n in counts.items()]
+
+    def _connector_of(self, destination_key: str) -> str:
+        destination = self._registry.current.destinations.get(destination_key)
+        return destination.connector if destination else "unknown"
+
+    def _make_outlet(self, destination: DestinationConfig, info: wire.ConnectorInfo) -> Outlet:
+        async def open_connector() -> Connector:
+            try:
+                text = self._sealer.open(destination.sealed, sealing_place(destination.key))
+            except SealError as error:
+                raise PluginError(PluginErrorKind.LOAD, info.plugin, f"the settings cannot be read: {error}") from None
+            return await self._open_connector(destination.connector, msgspec.json.decode(text))
+
+        async def halt(reason: str) -> None:
+            log.warning("a destination is stopped", destination=destination.name, reason=reason)
+            self._spawn(self._store_halt(destination, reason))
+
+        return Outlet(
+            key=destination.key,
+            info=info,
+            open_connector=open_connector,
+            client=self._client,
+            limiter=self._limiter,
+            halt=halt,
+        )
+
+    async def _store_halt(self, destination: DestinationConfig, reason: str) -> None:
+        """Write down that a destination is stopped, unless it was changed meanwhile."""
+        while not self._closing:
+            try:
+                await self._config_store.set_destination_state(
+                    destination,
+                    state=DestinationState.DESTINATION_STATE_UNAUTHORIZED,
+                    reason=reason,
+                    now_us=now_us(),
+                )
+            except PyMongoError:
+                log.exception("the state of a destination could not be stored yet", destination=destination.name)
+                await asyncio.sleep(_RESTART_AFTER_S)
+            else:
+                return
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something in the background, until the end of draining."""
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _make_worker(self, key: str, outlet: Outlet) -> Worker:
+        settings = self._settings
+        return Worker(
+            key=key,
+            outlet=outlet,
+            store=self._store,
+            items=self._items,
+            load_events=self._events.load,
+            sync_of=self._sync_of,
+            owner=self._owner,
+            queue_size=settings.delivery_queue,
+            lease_s=settings.delivery_lease_seconds,
+            poll_s=settings.delivery_poll_seconds,
+            plugin_attempts=settings.plugin_attempts,
+        )
+
+    def _sync_of(self, sync_key: str) -> SyncConfig | None:
+        return self._registry.current.syncs.get(sync_key)
+
+    async def _keep_running(self, worker: Worker) -> None:
+        while True:
+            try:
+                await worker.run()
+            except Exception:
+                log.exception("a delivery worker failed and starts again", connector=worker.outlet.info.name)
+                await asyncio.sleep(_RESTART_AFTER_S)
+
+    def _stop(self, key: str) -> None:
+        """End a destination's worker in the background: others are not to wait for it."""
+        _, outlet = self._outlets.pop(key)
+        running = self._workers.pop(key, None)
+
+        async def end() -> None:
+            if running is not None:
+                await running[0].drain(running[1], self._settings.drain_seconds)
+            await outlet.close()
+
+        self._spawn(end())

@@ -1,0 +1,136 @@
+"""What connectors take, made of events, profiles and a sync's mapping."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.api.common.v1.event_pb2 import Event, EventKind
+from headrace.plugins.mapping import CompiledMapping, MappingError, compile_mapping
+from headrace_sdk import EventItem, Member, Profile, wire
+from headrace_sync.config import SyncConfig
+from headrace_sync.outlet import Outlet
+from headrace_sync.planner import MERGED
+from headrace_sync.profiles import Profiles
+from headrace_sync.verdicts import Kind, Verdict
+
+NO_PROFILE = "no_profile"
+"""Reason of a member whose profile does not exist any more."""
+
+_KINDS: Mapping[int, str] = {
+    value.number: value.name.removeprefix("EVENT_KIND_").lower() for value in EventKind.DESCRIPTOR.values
+}
+_KEPT_MAPPINGS = 10_000
+
+
+class ItemBuilder:
+    """Makes items, with profiles read from identity when they are made."""
+
+    def __init__(self, profiles: Profiles) -> None:
+        """Read profiles from here."""
+        self._profiles = profiles
+        self._mappings: dict[tuple[str, str, str], CompiledMapping] = {}
+
+    def mapping(self, sync: SyncConfig, info: wire.ConnectorInfo) -> CompiledMapping:
+        """The mapping of a sync, ready to be used.
+
+        Raises:
+            MappingError: It was checked when it was saved, but does not fit the connector that is installed now.
+        """
+        key = (sync.key, sync.mapping, info.version)
+        found = self._mappings.get(key)
+        if found is None:
+            if len(self._mappings) >= _KEPT_MAPPINGS:
+                self._mappings.clear()
+            found = self._mappings[key] = compile_mapping(sync.mapping, info)
+        return found
+
+    async def event_items(
+        self, outlet: Outlet, pairs: Sequence[tuple[SyncConfig, Event, str, str]]
+    ) -> list[EventItem | Verdict]:
+        """An item for each (sync, event, profile id, trace context), or why there is none.
+
+        Raises:
+            grpc.aio.AioRpcError: Profiles cannot be read now.
+        """
+        wanted: dict[str, set[str]] = {}
+        for _, event, profile_id, _ in pairs:
+            if profile_id:
+                wanted.setdefault(event.workspace_id, set()).add(profile_id)
+        found = await asyncio.gather(*(self._profiles.get(w, ids) for w, ids in wanted.items()))
+        profiles = dict(zip(wanted, found, strict=True))
+        made: list[EventItem | Verdict] = []
+        for sync, event, profile_id, traceparent in pairs:
+            profile = profiles[event.workspace_id].get(profile_id) if profile_id else None
+            made.append(self._event_item(outlet.info, sync, event, profile, traceparent))
+        return made
+
+    async def members(
+        self, outlet: Outlet, sync: SyncConfig, profile_ids: Sequence[str]
+    ) -> dict[str, Member | Verdict]:
+        """A member per profile id, or why there is none.
+
+        Raises:
+            grpc.aio.AioRpcError: Profiles cannot be read now.
+        """
+        profiles = await self._profiles.get(sync.workspace_id, profile_ids)
+        return {id: self._member(outlet.info, sync, id, profiles.get(id)) for id in profile_ids}
+
+    def _event_item(
+        self, info: wire.ConnectorInfo, sync: SyncConfig, event: Event, profile: Profile | None, traceparent: str
+    ) -> EventItem | Verdict:
+        try:
+            item = event_item(event, profile, traceparent)
+            fields = self.mapping(sync, info).event_fields(item)
+        except MappingError as error:
+            return Verdict(Kind.REJECTED, f"mapping: {error}")
+        missing = info.missing(fields)
+        if missing:
+            return Verdict(Kind.SKIPPED, f"{missing}: required, and the mapping gives no value")
+        return msgspec.structs.replace(item, fields=fields) if fields else item
+
+    def _member(
+        self, info: wire.ConnectorInfo, sync: SyncConfig, profile_id: str, profile: Profile | None
+    ) -> Member | Verdict:
+        if profile is None:
+            return Verdict(Kind.SKIPPED, NO_PROFILE)
+        if profile.id != profile_id:
+            return Verdict(Kind.GONE, MERGED)
+        try:
+            fields = self.mapping(sync, info).member_fields(profile)
+        except MappingError as error:
+            return Verdict(Kind.SKIPPED, f"mapping: {error}")
+        missing = info.missing(fields)
+        if missing:
+            return Verdict(Kind.SKIPPED, f"{missing}: required, and the mapping gives no value")
+        return Member(profile_id=profile_id, fields=fields)
+
+
+def event_item(event: Event, profile: Profile | None, traceparent: str) -> EventItem:
+    """An event as connectors know it, its fields not yet filled."""
+    identifiers: dict[str, list[str]] = {}
+    for identifier in event.identifiers:
+        identifiers.setdefault(identifier.namespace, []).append(identifier.value)
+    return EventItem(
+        message_id=event.message_id,
+        kind=_KINDS[event.kind],
+        name=event.name,
+        timestamp_us=event.timestamp_us,
+        received_at_us=event.received_at_us,
+        source_id=event.source_id,
+        identifiers=identifiers,
+        group_id=event.group_id,
+        previous_id=event.previous_id,
+        traits=_object(event.traits),
+        properties=_object(event.properties),
+        context=_object(event.context),
+        profile=profile,
+        traceparent=traceparent,
+    )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    return msgspec.json.decode(data, type=dict[str, Any]) if data else {}

@@ -1,0 +1,165 @@
+"""When passes of list syncs run: soon after a change, now and then in any case, and when somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from pymongo.errors import PyMongoError
+
+from headrace.domain.ids import new_time_ordered_id
+from headrace.domain.times import now_us
+from headrace.telemetry import logs, metrics
+from headrace_sync.config import SEPARATOR, SyncConfig
+from headrace_sync.fleet import Fleet
+from headrace_sync.items import ItemBuilder
+from headrace_sync.leases import Lease, LeaseLost, Leases
+from headrace_sync.list_store import ListStore
+from headrace_sync.passes import ListPass, Tally
+from headrace_sync.registry import Registry
+
+log = logs.get_logger(__name__)
+
+_passes = metrics.counter("headrace_list_passes", "Passes of list syncs, by connector and outcome.")
+_rows = metrics.counter("headrace_list_rows", "Rows of list syncs, by connector and what was done.")
+
+_BUSY_AGAIN_S = 0.5
+
+
+class Lists:
+    """Runs the passes of all list syncs, each in a task of its own: a slow destination delays only itself."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        fleet: Fleet,
+        lists: ListStore,
+        items: ItemBuilder,
+        leases: Leases,
+        debounce_s: float,
+        every_s: float,
+    ) -> None:
+        """Wire it; `run` starts it."""
+        self._registry = registry
+        self._fleet = fleet
+        self._lists = lists
+        self._items = items
+        self._leases = leases
+        self._debounce_s = debounce_s
+        self._every_s = every_s
+        self._wakes: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def wake(self, sync_key: str) -> None:
+        """Something is to be done for members of a list sync."""
+        wake = self._wakes.get(sync_key)
+        if wake is not None:
+            wake.set()
+
+    async def run(self) -> None:
+        """Follow the configuration until cancelled."""
+        try:
+            while True:
+                syncs = {s.key: s for s in self._registry.current.syncs.values() if s.is_list and not s.paused}
+                for key in self._tasks.keys() - syncs.keys():
+                    self._tasks.pop(key).cancel()
+                    self._wakes.pop(key)
+                for key in syncs.keys() - self._tasks.keys():
+                    self._wakes[key] = asyncio.Event()
+                    self._tasks[key] = asyncio.create_task(self._follow(key, self._wakes[key]))
+                await asyncio.sleep(min(self._every_s, 0.5))
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _follow(self, key: str, wake: asyncio.Event) -> None:
+        """Run passes of one sync when there is something to do."""
+        while True:
+            try:
+                async with asyncio.timeout(self._every_s):
+                    await wake.wait()
+            except TimeoutError:
+                pass
+            if wake.is_set():
+                await asyncio.sleep(self._debounce_s)
+            wake.clear()
+            try:
+                if not await self.pass_once(key):
+                    wake.set()  # somebody else runs one, which may have begun before the change
+                    await asyncio.sleep(_BUSY_AGAIN_S)
+            except PyMongoError:
+                log.exception("a pass of a list sync stopped at the store")
+            except Exception:
+                log.exception("a pass of a list sync failed")
+                await asyncio.sleep(_BUSY_AGAIN_S)
+
+    async def pass_once(self, key: str) -> bool:
+        """Run a pass if anything is to be done and it can be done; False when another process runs one."""
+        sync = self._registry.current.syncs.get(key)
+        outlet = self._fleet.outlet(sync.destination_key) if sync is not None else None
+        if sync is None or outlet is None or sync.paused or outlet.paused_s() > 0:
+            return True
+        requested = await self._lists.requested_runs(key)
+        if not requested and not await self._lists.has_due(key, now=now_us()):
+            return True
+        async with self._leases.hold(f"pass{SEPARATOR}{key}") as lease:
+            if lease is None:
+                return False
+            await self._run(sync, lease)
+        return True
+
+    async def _run(self, sync: SyncConfig, lease: Lease) -> None:
+        outlet = self._fleet.outlet(sync.destination_key)
+        if outlet is None:
+            return
+        requested = await self._lists.requested_runs(sync.key)
+        for run in requested:
+            if not run.get("marked"):
+                await self._lists.mark_all(sync.key, now=now_us(), doubt=bool(run.get("full")))
+                await self._lists.update_run(run["_id"], {"marked": True})
+        if requested:
+            ids = [run["_id"] for run in requested]
+        else:
+            await self._lists.end_interrupted_runs(sync.key, now=now_us())
+            ids = [new_time_ordered_id()]
+            await self._lists.insert_run(new_run(sync, ids[0], end=-1))
+        tally = Tally()
+        try:
+            work = ListPass(sync=sync, outlet=outlet, lists=self._lists, items=self._items, lease=lease, tally=tally)
+            await work.run()
+        except LeaseLost:
+            tally.error = "another process has taken over"
+        except grpc.aio.AioRpcError as error:
+            tally.error = f"profiles cannot be read ({error.code().name})"
+        except Exception as error:
+            tally.error = f"stopped by {type(error).__name__}"
+            raise
+        finally:
+            for id in ids:
+                await self._lists.update_run(id, {**tally.document(), "end": now_us()})
+        labels = {"connector": outlet.info.name}
+        _passes.add(1, {**labels, "outcome": "stopped" if tally.error else "done"})
+        for what, count in (("added", tally.added), ("removed", tally.removed), ("failed", tally.failed)):
+            _rows.add(count, {**labels, "outcome": what})
+
+
+def new_run(sync: SyncConfig, run_id: str, *, end: int = 0, full: bool = False) -> dict[str, object]:
+    """A pass as it is stored at its beginning.
+
+    Args:
+        sync: The sync.
+        run_id: Time-ordered id.
+        end: 0 asks that it be run; -1 says that it runs.
+        full: True sends every member again.
+    """
+    return {
+        "_id": run_id,
+        "k": sync.key,
+        "w": sync.workspace_id,
+        "start": now_us(),
+        "end": end,
+        "full": full,
+        **Tally().document(),
+    }

@@ -1,0 +1,373 @@
+"""The way out to one destination: its connector, limits, breaker and requests, shared by deliveries and list passes.
+
+Whatever a connector or a vendor does ends here as one verdict per item; nothing that they do raises out of `send`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from opentelemetry.trace import SpanKind
+
+from headrace.domain.times import SECOND_US, now_us
+from headrace.plugins.errors import PluginError, PluginErrorKind
+from headrace.plugins.masking import mask
+from headrace.telemetry import logs, metrics, spans
+from headrace_sdk import EventBatch, EventItem, Member, MemberBatch, Outcomes, Request, Response, Row, wire
+from headrace_sync.batching import halves
+from headrace_sync.breaker import Breaker
+from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
+from headrace_sync.rates import Limit, RateLimiter
+from headrace_sync.verdicts import LONGEST_REASON, Kind, Verdict, of_outcome, untried_unless_accepted, with_field
+
+log = logs.get_logger(__name__)
+
+SEND_EVENTS = "send_events"
+ADD_MEMBERS = "add_members"
+REMOVE_MEMBERS = "remove_members"
+
+_LONGEST_THROTTLE_S = 3600.0
+_REOPEN_AFTER_S = 15.0
+_HALTED_S = 2.0
+
+_vendor_seconds = metrics.histogram(
+    "headrace_vendor_seconds", "Time of requests to vendors in seconds, by connector and status class."
+)
+_plugin_failures = metrics.counter("headrace_plugin_failures", "Calls in which a plugin failed, by connector and kind.")
+
+Permit = Callable[[Sequence[int]], Awaitable[set[int]]]
+"""Asked right before a request is sent: which of these places in the batch may still go."""
+
+
+class Connector(Protocol):
+    """What the plugin host gives for an opened connector (`headrace.plugins.ConnectorInstance`)."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Secrets in the settings, to be masked in reasons."""
+        ...
+
+    async def rows(self, members: Sequence[Member]) -> Sequence[wire.MemberRows]:
+        """The entries that should be on the list, per member."""
+        ...
+
+    async def add_members(self, batch: MemberBatch) -> wire.BuiltBatch:
+        """Requests that put rows on the list."""
+        ...
+
+    async def remove_members(self, batch: MemberBatch) -> wire.BuiltBatch:
+        """Requests that take rows off the list."""
+        ...
+
+    async def send_events(self, batch: EventBatch) -> wire.BuiltBatch:
+        """Requests that send events."""
+        ...
+
+    async def read(self, request: Request, response: Response) -> Outcomes:
+        """What an answer means."""
+        ...
+
+    async def close(self) -> None:
+        """Forget the connector."""
+        ...
+
+
+class Outlet:
+    """Sends batches to one destination.
+
+    Attributes:
+        info: What the connector is.
+        breaker: Its breaker.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        info: wire.ConnectorInfo,
+        open_connector: Callable[[], Awaitable[Connector]],
+        client: VendorClient,
+        limiter: RateLimiter,
+        halt: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """Make the way out.
+
+        Args:
+            key: Database id of the destination.
+            info: What its connector is.
+            open_connector: Opens the connector with the destination's settings; may raise PluginError.
+            client: Sends requests.
+            limiter: Shared rate limits.
+            halt: Called with a reason when the vendor refuses the credentials or the settings cannot work.
+        """
+        self.info = info
+        self.breaker = Breaker()
+        self._open = open_connector
+        self._client = client
+        self._limiter = limiter
+        self._halt = halt
+        self._opened: Connector | None = None
+        self._opening = asyncio.Lock()
+        self._not_before = 0.0
+        self._halted = False
+        self._under_way = asyncio.Semaphore(info.concurrency)
+        self._limits = [
+            Limit(_bucket(limit, at, info.name, key), limit.count, limit.per_s) for at, limit in enumerate(info.limits)
+        ]
+
+    async def close(self) -> None:
+        """Forget the connector."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
+
+    def paused_s(self) -> float:
+        """Seconds until something may be sent again, by breaker, throttling or a refusal as a whole; 0 when now."""
+        if self._halted:
+            return _HALTED_S
+        return max(self.breaker.wait_us(now_us()) / SECOND_US, self._not_before - time.monotonic(), 0.0)
+
+    async def rows(self, members: Sequence[Member]) -> list[wire.MemberRows | Verdict]:
+        """The entries that should be on the list per member, or what kept the plugin from saying so."""
+        if not members:
+            return []
+        try:
+            opened = await self._connector()
+            return list(await opened.rows(members))
+        except PluginError as error:
+            return await self._after_plugin_error(
+                error, members, self.rows, lambda reason: Verdict(Kind.PLUGIN, reason)
+            )
+
+    async def send(
+        self,
+        operation: str,
+        items: Sequence[EventItem] | Sequence[Row],
+        *,
+        traceparents: Sequence[str] = (),
+        permit: Permit | None = None,
+    ) -> list[Verdict]:
+        """Send a batch once.
+
+        Args:
+            operation: SEND_EVENTS, ADD_MEMBERS or REMOVE_MEMBERS.
+            items: At most the connector's `batch.max_items`.
+            traceparents: Trace contexts of the items.
+            permit: Asked before each request; items that it leaves out end as GONE.
+
+        Returns:
+            One verdict per item.
+        """
+        with spans.batch_span(f"deliver {self.info.name}", traceparents, {"headrace.operation": operation}):
+            places = list(range(len(items)))
+            verdicts: dict[int, Verdict] = {}
+            await self._send_places(operation, items, places, verdicts, permit)
+            found = [verdicts[place] for place in places]
+            attributes = [{"headrace.outcome": v.kind.value, "http.response.status_code": v.code} for v in found]
+            if traceparents:
+                spans.event_spans("deliver", traceparents, attributes)
+        return found
+
+    async def _send_places(
+        self,
+        operation: str,
+        items: Sequence[Any],
+        places: Sequence[int],
+        verdicts: dict[int, Verdict],
+        permit: Permit | None,
+    ) -> None:
+        """Send the items at these places of the batch, in halves where the plugin fails on them."""
+        chosen = tuple(items[place] for place in places)
+        try:
+            opened = await self._connector()
+            batch: Any = (
+                EventBatch(events=chosen, now_us=now_us())
+                if operation == SEND_EVENTS
+                else MemberBatch(rows=chosen, now_us=now_us())
+            )
+            built: wire.BuiltBatch = await getattr(opened, operation)(batch)
+        except PluginError as error:
+
+            async def again(part: Sequence[int]) -> list[None]:
+                await self._send_places(operation, items, part, verdicts, permit)
+                return [None] * len(part)
+
+            outcome = await self._after_plugin_error(error, places, again, lambda r: Verdict(Kind.PLUGIN, r))
+            verdicts.update({p: v for p, v in zip(places, outcome, strict=True) if v is not None})
+            return
+        for skip in built.skipped:
+            reason = self._clean(with_field(skip.reason, skip.field), ())
+            verdicts[places[skip.item]] = Verdict(Kind.SKIPPED, reason)
+        broken: list[list[int]] = []
+        await asyncio.gather(
+            *(
+                self._send_request(opened, request, [places[i] for i in request.items], verdicts, broken, permit)
+                for request in built.requests
+            )
+        )
+        for part in broken:
+            for half in halves(part):
+                await self._send_places(operation, items, half, verdicts, permit)
+
+    async def _send_request(
+        self,
+        opened: Connector,
+        request: Request,
+        places: list[int],
+        verdicts: dict[int, Verdict],
+        broken: list[list[int]],
+        permit: Permit | None,
+    ) -> None:
+        """Send one request; items that must be tried in smaller requests are added to `broken`."""
+        if len(request.body) > self.info.batch.max_bytes:
+            if len(places) > 1:
+                broken.append(places)
+            else:
+                reason = f"larger than the {self.info.batch.max_bytes:,} bytes that the destination takes"
+                verdicts[places[0]] = Verdict(Kind.REJECTED, reason)
+            return
+        async with self._under_way:
+            found = await self._exchange(opened, request, places, permit)
+        if found is None:
+            broken.append(places)
+            return
+        for place, verdict in zip(places, found, strict=True):
+            reason = self._clean(verdict.reason, (*opened.secrets, *request.secrets))
+            verdicts[place] = Verdict(verdict.kind, reason, verdict.code, verdict.after_s)
+
+    async def _exchange(
+        self, opened: Connector, request: Request, places: list[int], permit: Permit | None
+    ) -> list[Verdict] | None:
+        """Send a request and read the answer; None when the plugin failed on the answer for several items."""
+        await self._wait_for_turn()
+        if self._halted:
+            return [Verdict(Kind.UNTRIED, "the destination is stopped", after_s=_HALTED_S)] * len(places)
+        wait_us = self.breaker.admit(now_us())
+        if wait_us:
+            after_s = wait_us / SECOND_US
+            return [Verdict(Kind.UNTRIED, "the destination does not answer", after_s=after_s)] * len(places)
+        if permit is not None and len(allowed := await self._permitted(permit, places)) < len(places):
+            # What another process took meanwhile must not go out twice; the rest goes with the next batch.
+            self.breaker.withdrawn()
+            return [Verdict(Kind.UNTRIED, after_s=0.0) if p in allowed else Verdict(Kind.GONE) for p in places]
+        started = time.perf_counter()
+        status = "none"
+        try:
+            attributes = {"http.request.method": request.method, "headrace.connector": self.info.name}
+            with spans.child_of(
+                spans.current_traceparent(), f"{request.method} vendor", attributes, kind=SpanKind.CLIENT
+            ):
+                response = await self._client.send(request, timeout_s=self.info.timeout_s)
+            status = f"{response.status // 100}xx"
+        except AddressRefused as refused:
+            self.breaker.withdrawn()
+            return [Verdict(Kind.REJECTED, str(refused))] * len(places)
+        except NoAnswer as error:
+            self.breaker.failed(now_us())
+            return [Verdict(Kind.LOST if error.sent else Kind.RETRY, error.reason)] * len(places)
+        except BaseException:
+            self.breaker.withdrawn()
+            raise
+        finally:
+            _vendor_seconds.record(time.perf_counter() - started, {"connector": self.info.name, "status": status})
+        if response.status >= 500:
+            self.breaker.failed(now_us())
+        else:
+            self.breaker.succeeded()
+        return await self._read(opened, request, response, places)
+
+    async def _read(
+        self, opened: Connector, request: Request, response: Response, places: list[int]
+    ) -> list[Verdict] | None:
+        code = response.status
+        try:
+            outcomes = await opened.read(request, response)
+        except PluginError as error:
+            self._count(error)
+            if error.kind is PluginErrorKind.LOAD or self.info.idempotency == "none":
+                # The vendor has the items: sending them again to find the one at fault would count them twice.
+                return [Verdict(Kind.LOST, f"the plugin could not read the answer: {error.reason}", code)] * len(places)
+            if len(places) > 1:
+                await _pause(error)
+                return None
+            return [Verdict(Kind.PLUGIN, f"the plugin could not read the answer: {error.reason}", code)]
+        refused = outcomes.unauthorized or outcomes.misconfigured
+        if refused:
+            reason = self._clean(refused, (*opened.secrets, *request.secrets))
+            await self._stop(reason)
+            return untried_unless_accepted(outcomes.items, code, reason)
+        if outcomes.throttle_s is not None:
+            self._throttle(outcomes.throttle_s)
+        return [of_outcome(outcome, code) for outcome in outcomes.items]
+
+    async def _after_plugin_error(
+        self,
+        error: PluginError,
+        items: Sequence[Any],
+        again: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]],
+        blame: Callable[[str], Verdict],
+    ) -> list[Any]:
+        """What is to be done after a failed call: halt, wait, or look for the item at fault by halves."""
+        self._count(error)
+        if error.kind is PluginErrorKind.CONFIG:
+            reason = self._clean(f"the settings cannot work: {error.reason}", ())
+            await self._stop(reason)
+            return [Verdict(Kind.UNTRIED, reason)] * len(items)
+        if error.kind is PluginErrorKind.LOAD:
+            reason = self._clean(f"the plugin cannot be used: {error.reason}", ())
+            return [Verdict(Kind.UNTRIED, reason, after_s=_REOPEN_AFTER_S)] * len(items)
+        if len(items) == 1:
+            return [blame(self._clean(f"the plugin failed: {error.reason}", ()))]
+        await _pause(error)
+        return [verdict for half in halves(items) for verdict in await again(half)]
+
+    async def _connector(self) -> Connector:
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await self._open()
+            return self._opened
+
+    async def _permitted(self, permit: Permit, places: list[int]) -> set[int]:
+        try:
+            return await permit(places)
+        except BaseException:
+            self.breaker.withdrawn()
+            raise
+
+    async def _wait_for_turn(self) -> None:
+        while (wait_s := self._not_before - time.monotonic()) > 0:  # noqa: ASYNC110 - nothing signals that time passed
+            await asyncio.sleep(wait_s)
+        await self._limiter.acquire(self._limits)
+
+    async def _stop(self, reason: str) -> None:
+        """Send nothing more: a changed destination gets a new outlet."""
+        if not self._halted:
+            self._halted = True
+            await self._halt(reason)
+
+    def _throttle(self, asked_s: float) -> None:
+        wait_s = min(asked_s, _LONGEST_THROTTLE_S) or random.uniform(0.5, 1.5) * self.info.retry.base_s  # noqa: S311
+        self._not_before = max(self._not_before, time.monotonic() + wait_s)
+
+    def _count(self, error: PluginError) -> None:
+        _plugin_failures.add(1, {"connector": self.info.name, "kind": error.kind.value})
+        log.warning("a plugin failed", connector=self.info.name, kind=error.kind.value, reason=error.reason)
+
+    def _clean(self, reason: str, secrets: Sequence[str]) -> str:
+        known = (*(self._opened.secrets if self._opened else ()), *secrets)
+        return mask(reason, known)[:LONGEST_REASON]
+
+
+async def _pause(error: PluginError) -> None:
+    """Give a plugin's process the time that it needs to start again."""
+    if error.retry_after_s:
+        await asyncio.sleep(min(error.retry_after_s, 30.0) + 0.01)
+
+
+def _bucket(limit: wire.Limit, at: int, connector: str, key: str) -> str:
+    whose = connector if limit.scope == "connector" else key
+    return f"headrace:rate:{connector}:{at}:{whose}"

@@ -1,0 +1,44 @@
+"""Which events may have changed what a list holds of a person: their profile's identifiers or traits. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from headrace.api.common.v1.event_pb2 import EventKind
+from headrace.api.identity.v1.profile_pb2 import Merge, ResolvedEvent
+
+_KEPT = 100_000
+
+
+class Touched:
+    """Finds profiles that changed; remembers the identifiers it saw together, which most events only repeat."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[int, None] = OrderedDict()
+
+    def profiles(self, events: Iterable[ResolvedEvent], merges: Iterable[Merge]) -> set[str]:
+        """Ids of profiles whose identifiers or traits may be new."""
+        found = {merge.survivor for merge in merges}
+        for resolved in events:
+            if resolved.profile_id and self._may_change(resolved):
+                found.add(resolved.profile_id)
+            found.update(merge.survivor for merge in resolved.decision.merges)
+        return found
+
+    def _may_change(self, resolved: ResolvedEvent) -> bool:
+        event = resolved.event
+        # A group's traits are not the person's.
+        if event.traits and event.kind != EventKind.EVENT_KIND_GROUP:
+            return True
+        identifiers = resolved.decision.identifiers
+        if len(identifiers) < 2:
+            return False  # it found the profile by its only identifier, or made the profile
+        key = hash((resolved.profile_id, *sorted((i.namespace, i.value) for i in identifiers)))
+        if key in self._seen:
+            self._seen.move_to_end(key)
+            return False
+        self._seen[key] = None
+        if len(self._seen) > _KEPT:
+            self._seen.popitem(last=False)
+        return True
