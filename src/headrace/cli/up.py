@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from headrace.cli.problems import DONE, CommandFailed, UsageProblem, say
 from headrace.cli.serve import refuse_unknown, settings_problem
-from headrace.embedded.errors import EmbeddedError
+from headrace.embedded.errors import EmbeddedError, WrongOptions
 from headrace.embedded.platform import DEFAULT_DATA_DIR, DEFAULT_PORT_BASE, Options, Platform, open_platform
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -71,6 +71,8 @@ def run_platform(options: Options, use: Callable[[Platform, asyncio.Event], Awai
     """
     try:
         return asyncio.run(_run(options, use))
+    except WrongOptions as error:
+        raise UsageProblem(str(error)) from error
     except EmbeddedError as error:
         raise CommandFailed(str(error)) from error
     except ValidationError as error:

@@ -7,6 +7,10 @@ class EmbeddedError(Exception):
     """A part could not be started or stopped; the text is one sentence for the person at the terminal."""
 
 
+class WrongOptions(EmbeddedError):
+    """What was asked for cannot be, on any machine."""
+
+
 class BinaryNotFound(EmbeddedError):
     """No mongod or redis-server on this machine."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headrace.embedded.errors import EmbeddedError
+from headrace.embedded.errors import WrongOptions
 from headrace.embedded.processes import require_free_port
 from headrace.service import SERVICES
 
@@ -24,7 +24,7 @@ class Ports:
 
     def __post_init__(self) -> None:
         if not 1 <= self.base <= _HIGHEST_BASE:
-            raise EmbeddedError(f"--port-base {self.base} is out of range: choose 1 to {_HIGHEST_BASE}")
+            raise WrongOptions(f"--port-base {self.base} is out of range: choose 1 to {_HIGHEST_BASE}")
 
     @property
     def ingest_http(self) -> int:

@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from headrace.embedded.errors import EmbeddedError
+from headrace.embedded.errors import WrongOptions
 from headrace.embedded.folder import DataFolder, Secrets
 from headrace.embedded.ports import Ports
 from headrace.embedded.processes import ChildProcess, end_leftover
@@ -56,12 +56,12 @@ def refuse_fixed(environment: Mapping[str, str], fixed: Mapping[str, str]) -> No
     """Refuse variables that would be overridden.
 
     Raises:
-        EmbeddedError: Names them.
+        WrongOptions: Names them.
     """
     own = {*fixed, "HEADRACE_GRPC_PORT", "HEADRACE_METRICS_PORT", *_HTTP_PORT_SETTINGS.values()}
     clash = sorted(own & environment.keys())
     if clash:
-        raise EmbeddedError(
+        raise WrongOptions(
             f"{', '.join(clash)} cannot be set here, because all parts run on this machine: unset it, choose ports by "
             f"--port-base, or run single services by `headrace serve`"
         )
