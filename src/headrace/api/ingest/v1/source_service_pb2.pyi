@@ -45,9 +45,9 @@ class Source(google.protobuf.message.Message):
     kind: builtins.str
     """Required. "http" (Segment-compatible HTTP and gRPC), "website" or "webhook"."""
     write_key: builtins.str
-    """Output only. The key that senders give."""
+    """Output only. The key that senders give; shown to credentials with sources:write only."""
     webhook_token: builtins.str
-    """Output only. For webhooks: the token in the URL /webhooks/{token}."""
+    """Output only. For webhooks: the token in the URL /webhooks/{token}; shown to credentials with sources:write only."""
     mapping: builtins.str
     """Optional. For webhooks: the mapping as a JSON object, see docs/guides/webhooks.md."""
     disabled: builtins.bool
@@ -418,6 +418,7 @@ class RejectedMessage(google.protobuf.message.Message):
     FIELD_FIELD_NUMBER: builtins.int
     BODY_FIELD_NUMBER: builtins.int
     MESSAGE_ID_FIELD_NUMBER: builtins.int
+    BODY_SIZE_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id of the record."""
     source: builtins.str
@@ -432,6 +433,8 @@ class RejectedMessage(google.protobuf.message.Message):
     """The message as it came."""
     message_id: builtins.str
     """Message id, when one was given."""
+    body_size: builtins.int
+    """Size of the message as it came, in bytes; greater than that of body when only its beginning was kept."""
     @property
     def receive_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it arrived."""
@@ -447,9 +450,10 @@ class RejectedMessage(google.protobuf.message.Message):
         field: builtins.str = ...,
         body: builtins.bytes = ...,
         message_id: builtins.str = ...,
+        body_size: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["receive_time", b"receive_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "code", b"code", "field", b"field", "id", b"id", "message_id", b"message_id", "reason", b"reason", "receive_time", b"receive_time", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "body_size", b"body_size", "code", b"code", "field", b"field", "id", b"id", "message_id", b"message_id", "reason", b"reason", "receive_time", b"receive_time", "source", b"source"]) -> None: ...
 
 Global___RejectedMessage: typing_extensions.TypeAlias = RejectedMessage
 

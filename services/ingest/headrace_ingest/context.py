@@ -1,0 +1,136 @@
+"""Identifiers in the free-form parts of a message: external ids, email and phone, click ids.
+
+Click ids name a click, not a person; they travel as identifiers of their own namespaces, and the
+identity service sets them aside when it resolves the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from headrace.domain.identifiers import CLICK_ID_NAMESPACES, EMAIL, PHONE
+from headrace_ingest.limits import MAX_IDENTIFIER, MAX_NAMESPACE
+from headrace_ingest.refusal import Code, Refused
+
+BROWSER_ID_NAMESPACES = frozenset({"fbp", "ga_client_id", "ttp"})
+"""Ids that a platform's own script gave the browser: they identify it, so they may join people."""
+
+_IN_CONTEXT = CLICK_ID_NAMESPACES | BROWSER_ID_NAMESPACES
+_IN_URL = CLICK_ID_NAMESPACES - {"fbc", "ga_session_id"}
+_MAX_URL = 8_192
+_PEOPLE = "users"
+
+Pair = tuple[str, str]
+
+
+def of_traits(traits: dict[str, Any]) -> Iterator[Pair]:
+    """Email and phone of a person's traits; values that are no text or number, or too long, identify nobody."""
+    for name in (EMAIL, PHONE):
+        value = traits.get(name)
+        if value is not None:
+            text = as_text(value)
+            if text and len(text) <= MAX_IDENTIFIER:
+                yield name, text
+
+
+def of_context(context: dict[str, Any]) -> Iterator[Pair]:
+    """External ids, traits, click ids and browser ids in a context.
+
+    Raises:
+        Refused: INVALID_TYPE, INVALID_NAMESPACE or IDENTIFIER_TOO_LONG, for external ids, which a sender gives on
+            purpose; everything else that is odd identifies nobody.
+    """
+    external = context.get("externalIds")
+    if external is not None:
+        yield from _external(external)
+    traits = context.get("traits")
+    if isinstance(traits, dict):
+        yield from of_traits(traits)
+    click_ids = context.get("clickIds")
+    if isinstance(click_ids, dict):
+        yield from _known(click_ids)
+    if not _IN_CONTEXT.isdisjoint(context):
+        yield from _known(context)
+    page = context.get("page")
+    if isinstance(page, dict):
+        yield from _of_page(page)
+
+
+def as_text(value: Any) -> str:
+    """A text or number as an identifier's trimmed value; "" for anything else."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _external(entries: Any) -> Iterator[Pair]:
+    if not isinstance(entries, list):
+        raise Refused(Code.INVALID_TYPE, "context.externalIds must be an array.", "context.externalIds")
+    for entry in entries:
+        namespace = entry.get("type") if isinstance(entry, dict) else None
+        if not isinstance(namespace, str):
+            raise Refused(
+                Code.INVALID_TYPE,
+                'Each entry of context.externalIds must be an object with "type" and "id".',
+                "context.externalIds",
+            )
+        if entry.get("collection", _PEOPLE) not in {_PEOPLE, None}:
+            continue  # ids of accounts identify companies
+        value = as_text(entry.get("id"))
+        if not value:
+            continue
+        namespace = namespace.strip()
+        check_namespace(namespace, "context.externalIds")
+        if len(value) > MAX_IDENTIFIER:
+            raise Refused(
+                Code.IDENTIFIER_TOO_LONG,
+                f"An identifier has at most {MAX_IDENTIFIER} characters.",
+                "context.externalIds",
+            )
+        yield namespace, value
+
+
+def check_namespace(namespace: str, field: str) -> None:
+    """Refuse what is no namespace: empty, too long, or with control characters."""
+    if not 1 <= len(namespace) <= MAX_NAMESPACE or has_control(namespace):
+        raise Refused(
+            Code.INVALID_NAMESPACE,
+            f"The type of an identifier has 1 to {MAX_NAMESPACE} characters and no control characters.",
+            field,
+        )
+
+
+def has_control(text: str) -> bool:
+    """True when a text holds a control character (below U+0020, or U+007F)."""
+    return not text.isprintable() and any(c < " " or c == "\x7f" for c in text)
+
+
+def _known(values: dict[str, Any]) -> Iterator[Pair]:
+    for name in sorted(_IN_CONTEXT & values.keys()):
+        text = as_text(values[name])
+        if text and len(text) <= MAX_IDENTIFIER:
+            yield name, text
+
+
+def _of_page(page: dict[str, Any]) -> Iterator[Pair]:
+    for name in ("url", "search"):
+        text = page.get(name)
+        if isinstance(text, str) and "?" in text and len(text) <= _MAX_URL:
+            yield from _of_url(text)
+            return
+
+
+def _of_url(url: str) -> Iterator[Pair]:
+    if not any(f"{name}=" in url for name in _IN_URL):
+        return
+    try:
+        pairs = parse_qsl(urlsplit(url).query, max_num_fields=100)
+    except ValueError:
+        return  # an address that is none, or one with hundreds of parameters
+    for name, value in pairs:
+        if name in _IN_URL and 0 < len(value.strip()) <= MAX_IDENTIFIER:
+            yield name, value.strip()

@@ -1,0 +1,155 @@
+"""Events that came over gRPC: the same rules as for messages, on events that are already events. Pure functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from google.protobuf import json_format
+
+from headrace.api.common.v1.event_pb2 import Event, Identifier
+from headrace.domain.identifiers import USER_ID
+from headrace.domain.ids import new_time_ordered_id
+from headrace.telemetry.spans import is_valid, new_traceparent
+from headrace_ingest import lenient
+from headrace_ingest.context import check_namespace, has_control, of_context, of_traits
+from headrace_ingest.limits import (
+    DEFAULT_LIMITS,
+    FUTURE_US,
+    MAX_IDENTIFIER,
+    MAX_IDENTIFIERS,
+    MAX_MESSAGE_ID,
+    MAX_TIME_US,
+    Limits,
+)
+from headrace_ingest.messages import ALIAS, GROUP, KINDS, Arrival, corrected, event_name, require_person
+from headrace_ingest.refusal import Code, Refused
+
+_KINDS = frozenset(KINDS.values())
+_OUTPUT_ONLY = ("workspace_id", "source_id", "received_at_us", "timestamp_us", "future", "corrections")
+
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS) -> Event:
+    """Complete an event that a gRPC client built; what is output only is overwritten.
+
+    Args:
+        given: The event as it came; not changed.
+        arrival: How it came.
+        limits: Sizes that are allowed.
+
+    Raises:
+        Refused: With the reason and the field at fault.
+    """
+    size = given.ByteSize()
+    if size > limits.message_bytes:
+        raise Refused(Code.MESSAGE_TOO_LARGE, f"An event has at most {limits.message_bytes} bytes.")
+    if given.kind not in _KINDS:
+        raise Refused(Code.UNKNOWN_KIND, "kind must be one of the kinds of EventKind.", "kind")
+    event = Event()
+    event.CopyFrom(given)
+    for field in _OUTPUT_ONLY:
+        event.ClearField(field)  # type: ignore[arg-type]  # the stub wants literals
+    repairs: list[str] = []
+    traits, event.traits = _part(given.traits, "traits", limits.depth, repairs)
+    _, event.properties = _part(given.properties, "properties", limits.depth, repairs)
+    context, event.context = _part(given.context, "context", limits.depth, repairs)
+    event.message_id = _text(given.message_id, "message_id") or arrival.message_id or new_time_ordered_id()
+    if len(event.message_id) > MAX_MESSAGE_ID:
+        raise Refused(Code.MESSAGE_ID_TOO_LONG, f"message_id has at most {MAX_MESSAGE_ID} characters.", "message_id")
+    event.name = event_name(event.kind, _text(given.name, "name"), _text(given.name, "name"))
+    found = _identifiers(given, traits, context)
+    del event.identifiers[:]
+    event.identifiers.extend(Identifier(namespace=n, value=v) for n, v in found)
+    event.previous_id = _identifier(given.previous_id, "previous_id")
+    event.group_id = _identifier(given.group_id, "group_id")
+    if event.kind == ALIAS:
+        if not event.previous_id:
+            raise Refused(Code.MISSING_PREVIOUS_ID, "An alias needs previous_id.", "previous_id")
+        if not any(namespace == USER_ID for namespace, _ in found):
+            raise Refused(Code.MISSING_USER_ID, "An alias needs an identifier of namespace user_id.", "identifiers")
+    if event.kind == GROUP and not event.group_id:
+        raise Refused(Code.MISSING_GROUP_ID, "A group event needs group_id.", "group_id")
+    require_person(found)
+    for field in ("original_timestamp_us", "sent_at_us"):
+        if not 0 <= getattr(given, field) <= MAX_TIME_US:
+            raise Refused(Code.TIMESTAMP_OUT_OF_RANGE, f"{field} must lie between the years 1970 and 9999.", field)
+    if given.traceparent and not is_valid(given.traceparent):
+        raise Refused(Code.INVALID_TRACEPARENT, "traceparent must be a W3C trace context.", "traceparent")
+    event.workspace_id = arrival.workspace_id
+    event.source_id = arrival.source_id
+    event.received_at_us = arrival.received_at_us
+    event.timestamp_us = corrected(given.original_timestamp_us, given.sent_at_us, arrival.received_at_us)
+    event.future = event.timestamp_us > arrival.received_at_us + FUTURE_US
+    event.traceparent = given.traceparent or arrival.traceparent or new_traceparent()
+    event.corrections.extend(repairs)
+    return event
+
+
+def as_json(event: Event) -> bytes:
+    """An event as a refused message keeps it: the JSON mapping of protobuf, with the names of the proto."""
+    return json_format.MessageToJson(event, preserving_proto_field_name=True, indent=None).encode()
+
+
+def from_json(body: bytes) -> Event:
+    """The reverse of `as_json`, for repairs.
+
+    Raises:
+        Refused: MALFORMED_JSON, when it is no such event.
+    """
+    try:
+        return json_format.Parse(body, Event())
+    except (json_format.ParseError, UnicodeDecodeError, RecursionError):
+        raise Refused(Code.MALFORMED_JSON, "The body is no event in protobuf's JSON mapping.") from None
+
+
+def _part(raw: bytes, field: str, depth: int, repairs: list[str]) -> tuple[dict[str, Any], bytes]:
+    if not raw:
+        return {}, b""
+    value: Any
+    text = raw
+    try:
+        value = None if lenient.suspicious(raw, depth) else _decode_any(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = None
+    if value is None:
+        value, notes = lenient.read(raw, depth)
+        value = lenient.clean_text(value, notes)
+        repairs += notes
+        text = _encode(value)
+    if not isinstance(value, dict):
+        raise Refused(Code.INVALID_TYPE, f"{field} must be a JSON object.", field)
+    return value, text if value else b""
+
+
+def _identifiers(event: Event, traits: dict[str, Any], context: dict[str, Any]) -> dict[tuple[str, str], None]:
+    found: dict[tuple[str, str], None] = {}
+    for identifier in event.identifiers:
+        namespace = identifier.namespace.strip()
+        check_namespace(namespace, "identifiers")
+        value = _identifier(identifier.value, "identifiers")
+        if value:
+            found[namespace, value] = None
+    if traits and event.kind != GROUP:
+        found.update(dict.fromkeys(of_traits(traits)))
+    if context:
+        found.update(dict.fromkeys(of_context(context)))
+    if len(found) > MAX_IDENTIFIERS:
+        raise Refused(Code.TOO_MANY_IDENTIFIERS, f"An event has at most {MAX_IDENTIFIERS} identifiers.", "identifiers")
+    return found
+
+
+def _identifier(value: str, field: str) -> str:
+    text = _text(value, field)
+    if len(text) > MAX_IDENTIFIER:
+        raise Refused(Code.IDENTIFIER_TOO_LONG, f"{field} has at most {MAX_IDENTIFIER} characters.", field)
+    return text
+
+
+def _text(value: str, field: str) -> str:
+    text = value.strip()
+    if not text.isprintable() and has_control(text):
+        raise Refused(Code.INVALID_CHARACTERS, f"{field} must not hold control characters.", field)
+    return text

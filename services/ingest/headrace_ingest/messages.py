@@ -1,0 +1,354 @@
+"""A Segment message becomes an event, or is refused with a reason. Pure functions; start reading here.
+
+`read_message` is what the HTTP API, repairs and offline commands run. Strict JSON takes the fast path: the
+envelope is decoded into a struct, the free-form parts stay bytes and are decoded once to know that they are
+exact. Anything else goes through `lenient` first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from headrace.api.common.v1 import event_pb2
+from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
+from headrace.domain.event_names import canonical, is_reserved
+from headrace.domain.identifiers import ANONYMOUS_ID, CLICK_ID_NAMESPACES, USER_ID
+from headrace.domain.ids import new_time_ordered_id
+from headrace.domain.times import parse_time_us
+from headrace.telemetry.spans import new_traceparent
+from headrace_ingest import lenient
+from headrace_ingest.context import as_text, has_control, of_context, of_traits
+from headrace_ingest.limits import (
+    DEFAULT_LIMITS,
+    FUTURE_US,
+    MAX_IDENTIFIER,
+    MAX_IDENTIFIERS,
+    MAX_MESSAGE_ID,
+    MAX_NAME,
+    MAX_TIME_US,
+    Limits,
+)
+from headrace_ingest.refusal import Code, Refused
+
+# Looked up once: an enum's attribute costs a microsecond at each use.
+IDENTIFY, TRACK, PAGE = event_pb2.EVENT_KIND_IDENTIFY, event_pb2.EVENT_KIND_TRACK, event_pb2.EVENT_KIND_PAGE
+SCREEN, GROUP, ALIAS = event_pb2.EVENT_KIND_SCREEN, event_pb2.EVENT_KIND_GROUP, event_pb2.EVENT_KIND_ALIAS
+
+KINDS: dict[str, EventKind.ValueType] = {
+    "identify": IDENTIFY,
+    "track": TRACK,
+    "page": PAGE,
+    "screen": SCREEN,
+    "group": GROUP,
+    "alias": ALIAS,
+}
+
+Scalar = str | int | float | None
+Raw = msgspec.Raw
+
+_NONE = Raw(b"null")
+_MILLISECONDS_FROM = 100_000_000_000
+"""A number as a time is in milliseconds from here on (March 1973), below it in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a message came.
+
+    Attributes:
+        workspace_id: The workspace of its source.
+        source_id: The source.
+        received_at_us: When it came, in microseconds.
+        kind: The kind in the path of the request; "" takes the message's own `type`.
+        sent_at: `sentAt` of the whole batch, for messages without their own.
+        context: Context of the whole batch, for what a message's own context does not say.
+        traceparent: Trace context of the request; "" makes a new trace per event.
+        message_id: Id for a message that has none; "" makes one.
+    """
+
+    workspace_id: str
+    source_id: str
+    received_at_us: int
+    kind: str = ""
+    sent_at: Scalar = None
+    context: dict[str, Any] | None = None
+    traceparent: str = ""
+    message_id: str = ""
+
+
+class _Envelope(msgspec.Struct):
+    """What a Segment message may hold; anything else in it is of no interest."""
+
+    type: Scalar = None
+    messageId: Scalar = None  # noqa: N815 - these are the wire's names
+    event: Scalar = None
+    name: Scalar = None
+    category: Scalar = None
+    userId: Scalar = None  # noqa: N815
+    anonymousId: Scalar = None  # noqa: N815
+    previousId: Scalar = None  # noqa: N815
+    groupId: Scalar = None  # noqa: N815
+    timestamp: Scalar = None
+    originalTimestamp: Scalar = None  # noqa: N815
+    sentAt: Scalar = None  # noqa: N815
+    properties: Raw = _NONE
+    traits: Raw = _NONE
+    context: Raw = _NONE
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_FIELD_AT_FAULT = re.compile(r"`\$\.(\w+)`")
+
+
+def read_message(raw: bytes, arrival: Arrival, limits: Limits = DEFAULT_LIMITS) -> Event:
+    """Make an event of a message in the form of the Segment spec.
+
+    Args:
+        raw: The message as UTF-8 JSON.
+        arrival: How it came.
+        limits: Sizes that are allowed.
+
+    Returns:
+        The event, checked and complete: message id, clock-corrected time, identifiers, trace context.
+
+    Raises:
+        Refused: With the reason and the field at fault.
+    """
+    if len(raw) > limits.message_bytes:
+        raise Refused(Code.MESSAGE_TOO_LARGE, f"A message has at most {limits.message_bytes} bytes.")
+    if not lenient.suspicious(raw, limits.depth):
+        try:
+            envelope = _decode_envelope(raw)
+            return _event(envelope, arrival, [])
+        except msgspec.ValidationError as error:
+            raise _wrong_type(raw, error) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # perhaps the lenient reader can take it; it says what is wrong when it cannot
+    strict, repairs = _made_strict(raw, limits.depth)
+    try:
+        return _event(_decode_envelope(strict), arrival, repairs)
+    except msgspec.ValidationError as error:
+        raise _wrong_type(strict, error) from None
+
+
+def _made_strict(raw: bytes, depth: int) -> tuple[bytes, list[str]]:
+    message, repairs = lenient.read(raw, depth)
+    if not isinstance(message, dict):
+        raise Refused(Code.NOT_AN_OBJECT, "A message must be a JSON object.")
+    exact: dict[str, Any] = {}
+    for key, value in message.items():
+        if key not in _Envelope.__struct_fields__:
+            continue
+        if isinstance(value, str) and lenient.has_surrogates(value):
+            raise _invalid_characters(key)
+        exact[key] = lenient.clean_text(value, repairs) if isinstance(value, dict | list) else value
+    return _encode(exact), repairs
+
+
+def _event(envelope: _Envelope, arrival: Arrival, repairs: list[str]) -> Event:
+    kind_name = arrival.kind or _text(envelope.type, "type").lower()
+    kind = KINDS.get(kind_name)
+    if kind is None:
+        raise Refused(Code.UNKNOWN_KIND, "type must be one of identify, track, page, screen, group and alias.", "type")
+    message_id = _text(envelope.messageId, "messageId") or arrival.message_id or new_time_ordered_id()
+    if len(message_id) > MAX_MESSAGE_ID:
+        raise Refused(Code.MESSAGE_ID_TOO_LONG, f"messageId has at most {MAX_MESSAGE_ID} characters.", "messageId")
+    context, context_bytes = _object(envelope.context, "context")
+    if arrival.context:
+        context = {**arrival.context, **context}
+        context_bytes = _encode(context)
+    traits, traits_bytes = _object(envelope.traits, "traits")
+    properties, properties_bytes = _object(envelope.properties, "properties")
+    if envelope.category is not None and "category" not in properties:
+        properties_bytes = _encode({"category": envelope.category, **properties})
+
+    identifiers = _identifiers(envelope, kind, traits, context)
+    previous_id = group_id = ""
+    if kind == ALIAS:
+        previous_id = _identifier(envelope.previousId, "previousId")
+        if not previous_id:
+            raise Refused(Code.MISSING_PREVIOUS_ID, "An alias needs previousId.", "previousId")
+        if not any(namespace == USER_ID for namespace, _ in identifiers):
+            raise Refused(Code.MISSING_USER_ID, "An alias needs userId.", "userId")
+    elif kind == GROUP:
+        group_id = _identifier(envelope.groupId, "groupId")
+        if not group_id:
+            raise Refused(Code.MISSING_GROUP_ID, "A group message needs groupId.", "groupId")
+    require_person(identifiers)
+
+    received = arrival.received_at_us
+    own = envelope.timestamp if envelope.timestamp is not None else envelope.originalTimestamp
+    original = _time(own, "timestamp" if envelope.timestamp is not None else "originalTimestamp")
+    sent = _sent_at(envelope.sentAt if envelope.sentAt is not None else arrival.sent_at, repairs)
+    moment = corrected(original, sent, received)
+    return Event(
+        message_id=message_id,
+        workspace_id=arrival.workspace_id,
+        source_id=arrival.source_id,
+        kind=kind,
+        name=event_name(kind, _text(envelope.event, "event"), _text(envelope.name, "name")),
+        identifiers=[Identifier(namespace=n, value=v) for n, v in identifiers],
+        previous_id=previous_id,
+        group_id=group_id,
+        traits=traits_bytes,
+        properties=properties_bytes,
+        context=context_bytes,
+        original_timestamp_us=original,
+        sent_at_us=sent,
+        received_at_us=received,
+        timestamp_us=moment,
+        traceparent=arrival.traceparent or new_traceparent(),
+        future=moment > received + FUTURE_US,
+        corrections=repairs,
+    )
+
+
+def _identifiers(
+    envelope: _Envelope, kind: EventKind.ValueType, traits: dict[str, Any], context: dict[str, Any]
+) -> dict[tuple[str, str], None]:
+    """The different identifiers of a message, in order of appearance; a dict keeps it."""
+    found: dict[tuple[str, str], None] = {}
+    user_id = _identifier(envelope.userId, "userId")
+    if user_id:
+        found[USER_ID, user_id] = None
+    anonymous_id = _identifier(envelope.anonymousId, "anonymousId")
+    if anonymous_id:
+        found[ANONYMOUS_ID, anonymous_id] = None
+    if traits and kind != GROUP:  # a group's traits are not the person's
+        found.update(dict.fromkeys(of_traits(traits)))
+    if context:
+        found.update(dict.fromkeys(of_context(context)))
+    if len(found) > MAX_IDENTIFIERS:
+        raise Refused(Code.TOO_MANY_IDENTIFIERS, f"An event has at most {MAX_IDENTIFIERS} identifiers.")
+    return found
+
+
+def require_person(identifiers: Iterable[tuple[str, str]]) -> None:
+    """Refuse an event that names nobody.
+
+    Raises:
+        Refused: MISSING_IDENTIFIER, when there is none, or only ids of clicks.
+    """
+    if all(namespace in CLICK_ID_NAMESPACES for namespace, _ in identifiers):
+        raise Refused(
+            Code.MISSING_IDENTIFIER,
+            "The event names nobody: give userId, anonymousId, an email or phone in traits, or context.externalIds.",
+            "userId",
+        )
+
+
+def event_name(kind: EventKind.ValueType, event: str, name: str) -> str:
+    """The stored name of an event: of a track its canonical name, of a page or screen its title, else "".
+
+    Raises:
+        Refused: MISSING_NAME, NAME_TOO_LONG or RESERVED_NAME.
+    """
+    if kind == TRACK:
+        field, chosen = "event", event
+        if not chosen:
+            raise Refused(Code.MISSING_NAME, "A track message needs the event's name in event.", field)
+        if len(chosen) <= MAX_NAME and is_reserved(chosen):
+            raise Refused(Code.RESERVED_NAME, "This event name is reserved for what Headrace sends itself.", field)
+    elif kind in {PAGE, SCREEN}:
+        field, chosen = "name", name
+    else:
+        return ""
+    if len(chosen) > MAX_NAME:
+        raise Refused(Code.NAME_TOO_LONG, f"The name of an event has at most {MAX_NAME} characters.", field)
+    return canonical(chosen) if kind == TRACK else chosen
+
+
+def corrected(original_us: int, sent_us: int, received_us: int) -> int:
+    """Event time: the sender's time, moved by how far the sender's clock was off when it sent.
+
+    Args:
+        original_us: When it happened by the sender's clock; 0 means unknown: then it happened when it came.
+        sent_us: When it was sent by the same clock; 0 means unknown: then the clock is taken as right.
+        received_us: When it came by our clock.
+
+    Raises:
+        Refused: TIMESTAMP_OUT_OF_RANGE, when the corrected time is before 1970 or after 9999.
+    """
+    if not original_us:
+        return received_us
+    moment = original_us + (received_us - sent_us) if sent_us else original_us
+    if not 0 <= moment <= MAX_TIME_US:
+        raise _out_of_range("timestamp")
+    return moment
+
+
+def _object(raw: Raw, field: str) -> tuple[dict[str, Any], bytes]:
+    """A free-form part, decoded and as bytes; `{}` and b"" for none."""
+    text = bytes(raw)
+    if text == b"null":
+        return {}, b""
+    value = _decode_any(text)
+    if not isinstance(value, dict):
+        raise Refused(Code.INVALID_TYPE, f"{field} must be a JSON object.", field)
+    return value, text if value else b""
+
+
+def _text(value: Scalar, field: str) -> str:
+    """A scalar of the envelope as trimmed text, without control characters."""
+    if value is None:
+        return ""
+    text = value.strip() if isinstance(value, str) else as_text(value)
+    if not text.isprintable() and has_control(text):
+        raise _invalid_characters(field)
+    return text
+
+
+def _identifier(value: Scalar, field: str) -> str:
+    text = _text(value, field)
+    if len(text) > MAX_IDENTIFIER:
+        raise Refused(Code.IDENTIFIER_TOO_LONG, f"{field} has at most {MAX_IDENTIFIER} characters.", field)
+    return text
+
+
+def _time(value: Scalar, field: str) -> int:
+    """A time as microseconds; 0 for none."""
+    if value is None or value == "":
+        return 0
+    try:
+        moment = parse_time_us(value) if isinstance(value, str) else _epoch(value)
+    except (ValueError, OverflowError):
+        raise Refused(Code.INVALID_TIMESTAMP, f"{field} must be an ISO 8601 time.", field) from None
+    if not 0 <= moment <= MAX_TIME_US:
+        raise _out_of_range(field)
+    return moment
+
+
+def _epoch(value: float) -> int:
+    return int(value * 1_000) if abs(value) >= _MILLISECONDS_FROM else int(value * 1_000_000)
+
+
+def _sent_at(value: Scalar, repairs: list[str]) -> int:
+    """When it was sent; a time that is none costs only the correction of the clock."""
+    try:
+        return _time(value, "sentAt")
+    except Refused:
+        repairs.append("sentAt: is no time between 1970 and 9999, the clock was not corrected")
+        return 0
+
+
+def _wrong_type(raw: bytes, error: msgspec.ValidationError) -> Refused:
+    match = _FIELD_AT_FAULT.search(str(error))
+    if match is None and not raw.lstrip().startswith(b"{"):
+        return Refused(Code.NOT_AN_OBJECT, "A message must be a JSON object.")
+    field = match[1] if match else ""
+    return Refused(Code.INVALID_TYPE, f"{field or 'A field'} must be text, a number or null.", field)
+
+
+def _invalid_characters(field: str) -> Refused:
+    return Refused(Code.INVALID_CHARACTERS, f"{field} must not hold control characters or half characters.", field)
+
+
+def _out_of_range(field: str) -> Refused:
+    return Refused(Code.TIMESTAMP_OUT_OF_RANGE, f"{field} must lie between the years 1970 and 9999.", field)
