@@ -29,14 +29,18 @@ class PluginError(Exception):
         plugin: Name of the distribution, empty when there is none.
         reason: One sentence.
         retry_after_s: Seconds until the plugin's process may start again; 0 when calls are taken at once.
+        untried: True when the call never reached the plugin, so that nothing in it can be at fault.
     """
 
-    def __init__(self, kind: PluginErrorKind, plugin: str, reason: str, *, retry_after_s: float = 0.0) -> None:
+    def __init__(
+        self, kind: PluginErrorKind, plugin: str, reason: str, *, retry_after_s: float = 0.0, untried: bool = False
+    ) -> None:
         super().__init__(f"{plugin}: {reason}" if plugin else reason)
         self.kind = kind
         self.plugin = plugin
         self.reason = reason
         self.retry_after_s = retry_after_s
+        self.untried = untried
 
 
 class PluginConfigError(PluginError):

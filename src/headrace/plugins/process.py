@@ -130,7 +130,7 @@ class PluginProcess:
             PluginError: The call failed; `kind` says how.
         """
         if self._closed:
-            raise self._error(PluginErrorKind.CRASHED, "the plugin host is closed")
+            raise self._error(PluginErrorKind.CRASHED, "the plugin host is closed", untried=True)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name=f"plugin {self.plugin.name}")
         job = _Job(method, argument, instance, asyncio.get_running_loop().create_future())
@@ -157,7 +157,7 @@ class PluginProcess:
             self._worker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._worker
-        self._fail_waiting(self._error(PluginErrorKind.CRASHED, "the plugin host is closed"))
+        self._fail_waiting(self._error(PluginErrorKind.CRASHED, "the plugin host is closed", untried=True))
         await self._end(gently=True)
 
     async def _work(self) -> None:
@@ -172,7 +172,7 @@ class PluginProcess:
             try:
                 answer = await self._serve(job)
             except asyncio.CancelledError:
-                self._settle(job, self._error(PluginErrorKind.CRASHED, "the plugin host is closed"))
+                self._settle(job, self._error(PluginErrorKind.CRASHED, "the plugin host is closed", untried=True))
                 raise
             except PluginError as error:
                 self._settle(job, error)
@@ -218,7 +218,9 @@ class PluginProcess:
     async def _restart(self) -> None:
         wait_s = self._not_before - time.monotonic()
         if wait_s > 0:
-            raise self._error(PluginErrorKind.CRASHED, "its process failed and starts again later", wait_s)
+            raise self._error(
+                PluginErrorKind.CRASHED, "its process failed and starts again later", wait_s, untried=True
+            )
         try:
             await self._start()
         except PluginError as error:
@@ -349,7 +351,12 @@ class PluginProcess:
         while self._waiting:
             self._settle(
                 self._waiting.popleft(),
-                self._error(PluginErrorKind.CRASHED, "its process failed during an earlier call", error.retry_after_s),
+                self._error(
+                    PluginErrorKind.CRASHED,
+                    "its process failed during an earlier call",
+                    error.retry_after_s,
+                    untried=True,
+                ),
             )
 
     @staticmethod
@@ -357,8 +364,10 @@ class PluginProcess:
         if not job.answer.done():
             job.answer.set_exception(error)
 
-    def _error(self, kind: PluginErrorKind, reason: str, retry_after_s: float = 0.0) -> PluginError:
-        return PluginError(kind, self.plugin.name, reason, retry_after_s=retry_after_s)
+    def _error(
+        self, kind: PluginErrorKind, reason: str, retry_after_s: float = 0.0, *, untried: bool = False
+    ) -> PluginError:
+        return PluginError(kind, self.plugin.name, reason, retry_after_s=retry_after_s, untried=untried)
 
 
 def _signal_name(number: int) -> str:
