@@ -214,6 +214,7 @@ class FlipWriter:
                         "version": version,
                         "token": self._tokens[partition],
                         "changed": now,
+                        "into": flip.merged_into,
                     }
                     history.append(_history(workspace_id, key, version, partition, numbers[partition], flip, now))
             if history:

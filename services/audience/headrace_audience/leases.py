@@ -68,6 +68,11 @@ class Leases:
         return self._owner
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the database was reached lately, whatever is held."""
+        return time.monotonic() < self._valid_until
+
+    @property
     def held(self) -> Mapping[int, int]:
         """Share to token of all leases that are certainly held at this moment."""
         return MappingProxyType(self._tokens if time.monotonic() < self._valid_until else {})

@@ -35,3 +35,11 @@ class Settings(ServiceSettings):
         description="How far back the log is folded again when the stream was lost or does not reach back.",
     )
     audience_fill_events: int = Field(5_000, ge=1, description="Events of history that are folded at a time.")
+    archive_grace_seconds: float = Field(
+        3600.0, gt=0, description="How long files stay after they were merged, longer than any query takes."
+    )
+    archive_query_threads: int = Field(2, ge=1, description="Threads of one query over the archive.")
+    archive_query_memory_mb: int = Field(1024, ge=64, description="Memory of one query over the archive, in MiB.")
+    audience_check_seconds: float = Field(
+        600.0, gt=0, description="How often, on average, an active audience is compared with the batch evaluator."
+    )

@@ -2,12 +2,13 @@
 
 ``audiences`` holds definitions and states. ``memberships`` holds one row per audience and profile that was
 ever a member; ``membership_changes`` every change of it, insert-only, and is also the outbox of the changes
-stream. ``audience_leases`` says who computes which partition. ``audience_snapshots`` holds the computed state.
+stream. ``audience_leases`` says who computes which partition. ``audience_snapshots`` holds a head per partition and the
+chunks of its computed state. ``archive_files`` says which files of the archive are valid.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
@@ -19,6 +20,7 @@ MEMBERSHIPS = "memberships"
 CHANGES = "membership_changes"
 LEASES = "audience_leases"
 SNAPSHOTS = "audience_snapshots"
+ARCHIVE_FILES = "archive_files"
 
 SEPARATOR = "\x1f"
 
@@ -33,6 +35,8 @@ DELETED = "DELETED"
 
 VISIBLE = (DRAFT, FILLING, ACTIVE, PAUSED)
 COMPUTED = (FILLING, ACTIVE)
+
+_NEWEST_FIRST = (("t", DESCENDING), ("_id", DESCENDING))
 
 INDEXES: dict[str, list[IndexModel]] = {
     AUDIENCES: [
@@ -50,9 +54,14 @@ INDEXES: dict[str, list[IndexModel]] = {
     CHANGES: [
         IndexModel([("q", ASCENDING), ("f", ASCENDING)], name="outbox"),
         IndexModel([("w", ASCENDING), ("m", ASCENDING)], name="message", sparse=True),
-        IndexModel([("w", ASCENDING), ("a", ASCENDING), ("t", DESCENDING)], name="audience_time"),
-        IndexModel([("w", ASCENDING), ("p", ASCENDING), ("t", DESCENDING)], name="profile_time"),
-        IndexModel([("w", ASCENDING), ("t", DESCENDING)], name="workspace_time"),
+        IndexModel([("w", ASCENDING), ("a", ASCENDING), *_NEWEST_FIRST], name="audience_time"),
+        IndexModel([("w", ASCENDING), ("p", ASCENDING), *_NEWEST_FIRST], name="profile_time"),
+        IndexModel([("w", ASCENDING), *_NEWEST_FIRST], name="workspace_time"),
+    ],
+    SNAPSHOTS: [IndexModel([("q", ASCENDING), ("g", ASCENDING)], name="chunks", sparse=True)],
+    ARCHIVE_FILES: [
+        IndexModel([("w", ASCENDING), ("live", ASCENDING)], name="workspace_live"),
+        IndexModel([("retired", ASCENDING)], name="retired", sparse=True),
     ],
 }
 """Indexes beside those on _id; made by `headrace admin indexes`."""
@@ -73,9 +82,9 @@ def change_key(membership: str, version: int) -> str:
     return f"{membership}{SEPARATOR}{version:012d}"
 
 
-def state_message(state: str) -> AudienceState:
+def state_message(state: str) -> AudienceState.ValueType:
     """The public form of a stored state."""
-    return cast("AudienceState", AudienceState.Value(f"AUDIENCE_STATE_{state}"))
+    return AudienceState.Value(f"AUDIENCE_STATE_{state}")
 
 
 def change_message(document: Document) -> MembershipChange:
@@ -92,12 +101,6 @@ def change_message(document: Document) -> MembershipChange:
         traceparent=document.get("tp", ""),
         merged_into=document.get("into", ""),
     )
-
-
-async def make_indexes(db: Database) -> None:
-    """Make the indexes of this service's collections; what exists already is left as it is."""
-    for collection, indexes in INDEXES.items():
-        await db[collection].create_indexes(indexes)
 
 
 async def member_count(db: Database, workspace_id: str, audience_id: str) -> int:

@@ -1,0 +1,136 @@
+"""What archive files hold and where they lie.
+
+A file is written once and never changed. Its name tells what is in it, its content is sorted so that a reader skips
+most row groups by their statistics: by event name, then profile, then time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.api.common.v1.event_pb2 import EventKind
+from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace_audience.traits import person_traits
+
+EVENTS = "events"
+MERGES = "merges"
+
+_TEXT = pa.string()
+
+EVENT_SCHEMA = pa.schema(
+    [
+        pa.field("name", _TEXT),
+        pa.field("kind", _TEXT),
+        pa.field("profile", _TEXT),
+        pa.field("timestamp_us", pa.int64()),
+        pa.field("message_id", _TEXT),
+        pa.field("sequence", pa.int64()),
+        pa.field("received_at_us", pa.int64()),
+        pa.field("resolved_at_us", pa.int64()),
+        pa.field("source_id", _TEXT),
+        pa.field("group_id", _TEXT),
+        pa.field("future", pa.bool_()),
+        pa.field("namespaces", pa.list_(_TEXT)),
+        pa.field("identifiers", pa.list_(pa.struct([("namespace", _TEXT), ("value", _TEXT)]))),
+        pa.field("properties", _TEXT),
+        pa.field("traits", _TEXT),
+        pa.field("person_traits", _TEXT),
+        pa.field("context", _TEXT),
+    ]
+)
+"""Columns of event files, described in docs/reference/archive.md."""
+
+MERGE_SCHEMA = pa.schema(
+    [
+        pa.field("loser", _TEXT),
+        pa.field("survivor", _TEXT),
+        pa.field("sequence", pa.int64()),
+        pa.field("message_id", _TEXT),
+    ]
+)
+"""Columns of merge files, described in docs/reference/archive.md."""
+
+SORT_KEYS = {
+    EVENTS: [(key, "ascending") for key in ("name", "profile", "timestamp_us", "message_id", "sequence")],
+    MERGES: [("sequence", "ascending"), ("loser", "ascending")],
+}
+SCHEMAS = {EVENTS: EVENT_SCHEMA, MERGES: MERGE_SCHEMA}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KINDS = {number: name.removeprefix("EVENT_KIND_").lower() for name, number in EventKind.items()}
+
+
+def day_of(timestamp_us: int) -> str:
+    """The UTC day of an event time, as "2026-01-31"; times that no calendar holds go to its first or last day."""
+    try:
+        return (_EPOCH + timedelta(microseconds=timestamp_us)).strftime("%Y-%m-%d")
+    except OverflowError:
+        return "0001-01-01" if timestamp_us < 0 else "9999-12-31"
+
+
+def path_of(kind: str, workspace_id: str, day: str, first: int, last: int, token: int, level: int) -> str:
+    """Path of a file below the archive's root.
+
+    Args:
+        kind: EVENTS or MERGES.
+        workspace_id: The workspace of all rows.
+        day: UTC day of the event times; empty for merges.
+        first: Lowest sequence that the file may hold.
+        last: Sequence below which all rows lie.
+        token: Fencing token of the writer, so that two writers never write the same path.
+        level: How many times its rows were merged with others.
+    """
+    folder = f"{kind}/workspace={workspace_id}" + (f"/day={day}" if day else "")
+    return f"{folder}/{first:016d}-{last:016d}-{token:06d}-{level}.parquet"
+
+
+def event_table(events: Sequence[ResolvedEvent]) -> pa.Table:
+    """Events as rows of an event file, in their order."""
+    columns: dict[str, list[Any]] = {name: [] for name in EVENT_SCHEMA.names}
+    for resolved in events:
+        event, decision = resolved.event, resolved.decision
+        row = {
+            "name": event.name,
+            "kind": _KINDS[event.kind],
+            "profile": resolved.profile_id,
+            "timestamp_us": event.timestamp_us,
+            "message_id": event.message_id,
+            "sequence": decision.sequence,
+            "received_at_us": event.received_at_us,
+            "resolved_at_us": resolved.resolved_at_us,
+            "source_id": event.source_id,
+            "group_id": event.group_id or None,
+            "future": event.future,
+            "namespaces": sorted({i.namespace for i in decision.identifiers}),
+            "identifiers": [{"namespace": i.namespace, "value": i.value} for i in decision.identifiers],
+            "properties": _text(event.properties),
+            "traits": _text(event.traits),
+            "person_traits": _text(person_traits(event)),
+            "context": _text(event.context),
+        }
+        for name, value in row.items():
+            columns[name].append(value)
+    return pa.table(columns, schema=EVENT_SCHEMA)
+
+
+def merge_table(events: Sequence[ResolvedEvent]) -> pa.Table:
+    """The merges that events caused, as rows of a merge file."""
+    rows = [
+        {
+            "loser": merge.loser,
+            "survivor": merge.survivor,
+            "sequence": resolved.decision.sequence,
+            "message_id": resolved.event.message_id,
+        }
+        for resolved in events
+        for merge in resolved.decision.merges
+    ]
+    return pa.Table.from_pylist(rows, schema=MERGE_SCHEMA)
+
+
+def _text(data: bytes) -> str | None:
+    return data.decode(errors="replace") if data else None

@@ -1,0 +1,169 @@
+"""Opens the events of a workspace as one relation: the archive, and from the log what is not in it yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.storage.mongo import log as event_log
+from headrace.storage.mongo.client import Database
+from headrace_audience.archive import layout
+from headrace_audience.archive.files import Files
+from headrace_audience.archive.registry import ArchiveFile, Registry
+from headrace_audience.archive.survivors import Survivors
+
+T = TypeVar("T")
+
+END = 2**63 - 1
+_TAIL_CHUNK = 5_000
+_QUERIES_AT_A_TIME = 2
+
+_COLUMNS = "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces"
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that was known of a workspace at one moment."""
+
+    connection: duckdb.DuckDBPyConnection
+    """Has the relation `events`, as headrace_audience.batch describes it."""
+    survivors: Survivors
+    """All merges."""
+
+    async def run(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Run a blocking query in a thread. When the caller is cancelled, the query is interrupted."""
+        task = asyncio.create_task(asyncio.to_thread(query, self.connection))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self.connection.interrupt()
+            await asyncio.wait([task])
+            raise
+
+
+class ArchiveReader:
+    """Reads the archive together with the tail of the log."""
+
+    def __init__(
+        self,
+        db: Database,
+        registry: Registry,
+        files: Files,
+        *,
+        margin_us: int,
+        threads: int = 2,
+        memory_mb: int = 1_024,
+    ) -> None:
+        """Read.
+
+        Args:
+            db: Database with the log.
+            registry: Which files are valid.
+            files: The files.
+            margin_us: How far behind the watermark events may be missing in the files, in microseconds.
+            threads: Threads of one query.
+            memory_mb: Memory of one query, in MiB; beyond it DuckDB uses temporary files.
+        """
+        self._db = db
+        self._registry = registry
+        self._files = files
+        self._margin_us = margin_us
+        self._threads = threads
+        self._memory_mb = memory_mb
+        self._slots = asyncio.Semaphore(_QUERIES_AT_A_TIME)
+
+    @asynccontextmanager
+    async def open(self, workspace_id: str) -> AsyncIterator[View]:
+        """Open the events of a workspace, for two callers at a time.
+
+        Everything that was committed to the log before the call is in it.
+        """
+        async with self._slots:
+            # The files first: what is copied meanwhile is then in both, and that is harmless.
+            listing = await self._registry.listing(workspace_id)
+            tail, merges = await self._tail(workspace_id, listing.watermark - self._margin_us)
+            survivors = await self._survivors(listing.files, merges)
+            connection = await asyncio.to_thread(self._connect, listing.files, tail, survivors)
+            try:
+                yield View(connection, survivors)
+            finally:
+                await asyncio.to_thread(connection.close)
+
+    async def survivors(self, workspace_id: str) -> Survivors:
+        """All merges of a workspace that were committed before the call."""
+        listing = await self._registry.listing(workspace_id)
+        merges: list[tuple[str, str]] = []
+        floor = listing.watermark - self._margin_us
+        async for resolved in event_log.events_between(self._db, floor, END, workspace_id):
+            merges += [(m.loser, m.survivor) for m in resolved.decision.merges]
+        return await self._survivors(listing.files, merges)
+
+    async def _tail(self, workspace_id: str, floor: int) -> tuple[pa.Table, list[tuple[str, str]]]:
+        tables: list[pa.Table] = []
+        merges: list[tuple[str, str]] = []
+        chunk: list[ResolvedEvent] = []
+        async for resolved in event_log.events_between(self._db, floor, END, workspace_id):
+            chunk.append(resolved)
+            merges += [(m.loser, m.survivor) for m in resolved.decision.merges]
+            if len(chunk) >= _TAIL_CHUNK:
+                tables.append(await asyncio.to_thread(layout.event_table, chunk))
+                chunk = []
+        tables.append(layout.event_table(chunk))
+        return pa.concat_tables(tables), merges
+
+    async def _survivors(self, files: tuple[ArchiveFile, ...], merges: list[tuple[str, str]]) -> Survivors:
+        survivors = Survivors()
+        paths = [f.path for f in files if f.kind == layout.MERGES]
+
+        def load() -> None:
+            for path in paths:
+                table = self._files.read(path, ["loser", "survivor"])
+                survivors.add(zip(table["loser"].to_pylist(), table["survivor"].to_pylist(), strict=True))
+
+        if paths:
+            await asyncio.to_thread(load)
+        survivors.add(merges)
+        return survivors
+
+    def _connect(
+        self, files: tuple[ArchiveFile, ...], tail: pa.Table, survivors: Survivors
+    ) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(
+            config={
+                "threads": self._threads,
+                "memory_limit": f"{self._memory_mb}MiB",
+                "autoload_known_extensions": False,
+            }
+        )
+        connection.register("log_tail", tail)
+        sources = [f"SELECT {_COLUMNS} FROM log_tail"]  # noqa: S608  # constants
+        paths = [self._files.full_path(f.path) for f in files if f.kind == layout.EVENTS]
+        if paths and self._files.is_local:
+            listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
+            sources.append(
+                f"SELECT {_COLUMNS} FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"  # noqa: S608  # quoted
+            )
+        elif paths:
+            dataset = ds.dataset(paths, schema=layout.EVENT_SCHEMA, format="parquet", filesystem=self._files.filesystem)
+            connection.register("archived", dataset)
+            sources.append(f"SELECT {_COLUMNS} FROM archived")  # noqa: S608  # constants
+        everything = " UNION ALL ".join(sources)
+        pairs = list(survivors.pairs())
+        if pairs:
+            losers, targets = zip(*pairs, strict=True)
+            connection.register("merged", pa.table({"loser": list(losers), "survivor": list(targets)}))
+            connection.execute(
+                "CREATE VIEW events AS SELECT e.* REPLACE (coalesce(m.survivor, e.profile) AS profile)"  # noqa: S608
+                f" FROM ({everything}) e LEFT JOIN merged m ON m.loser = e.profile WHERE e.profile <> ''"
+            )
+        else:
+            connection.execute(f"CREATE VIEW events AS SELECT * FROM ({everything}) WHERE profile <> ''")  # noqa: S608
+        return connection

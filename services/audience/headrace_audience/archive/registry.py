@@ -1,0 +1,163 @@
+"""Which files of the archive are valid: rows in MongoDB, changed in transactions under the writer's fencing token.
+
+A file counts from the moment its row is committed, together with the watermark, and stops counting when a transaction
+retires it for the files that replace it. So readers see a compaction before or after, never half, and files that a
+crash left behind are seen by nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from headrace.domain.times import now_us
+from headrace.storage.mongo.client import Client, Database, Document, transaction
+from headrace_audience.store import ARCHIVE_FILES
+
+HEAD = "head"
+ATTEMPTS = 5
+
+
+class ArchiveFencedError(Exception):
+    """Another replica writes the archive now; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """A valid file."""
+
+    path: str
+    kind: str
+    workspace_id: str
+    day: str
+    first: int
+    """Lowest sequence that it may hold."""
+    last: int
+    """Sequence below which all its rows lie."""
+    level: int
+    rows: int
+    size: int
+    """In bytes."""
+
+    def document(self) -> Document:
+        """The stored form."""
+        return {
+            "_id": self.path,
+            "k": self.kind,
+            "w": self.workspace_id,
+            "d": self.day,
+            "f": self.first,
+            "l": self.last,
+            "v": self.level,
+            "n": self.rows,
+            "b": self.size,
+            "live": True,
+        }
+
+    @staticmethod
+    def of(document: Document) -> ArchiveFile:
+        """From the stored form."""
+        d = document
+        return ArchiveFile(d["_id"], d["k"], d["w"], d["d"], d["f"], d["l"], d["v"], d["n"], d["b"])
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What was valid at one instant."""
+
+    watermark: int
+    """All events with a lower sequence are in the files, but for those that were committed late."""
+    files: tuple[ArchiveFile, ...]
+
+
+class Registry:
+    """The rows."""
+
+    def __init__(self, client: Client, db: Database) -> None:
+        """Keep them in a database."""
+        self._client = client
+        self._files = db[ARCHIVE_FILES]
+
+    async def claim(self, token: int) -> int:
+        """Become the writer under the token of the lease; returns the watermark, 0 at first.
+
+        Raises:
+            ArchiveFencedError: A newer writer was here already.
+        """
+        try:
+            head = await self._files.find_one_and_update(
+                {"_id": HEAD, "token": {"$lte": token}},
+                {"$set": {"token": token}, "$setOnInsert": {"watermark": 0}},
+                upsert=True,
+                return_document=True,
+            )
+        except DuplicateKeyError:
+            raise ArchiveFencedError from None
+        assert head is not None  # an upsert that returns the new document always has one
+        return int(head["watermark"])
+
+    async def commit(
+        self,
+        token: int,
+        added: Sequence[ArchiveFile],
+        *,
+        retired: Sequence[ArchiveFile] = (),
+        watermark: int | None = None,
+    ) -> None:
+        """Make files valid and others not, and move the watermark, all or nothing.
+
+        Raises:
+            ArchiveFencedError: Another replica writes the archive now.
+            pymongo.errors.PyMongoError: Maybe done, maybe not; files that are not valid are removed some time later.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self._commit(token, added, retired, watermark)
+            except OperationFailure as error:
+                if not error.has_error_label("TransientTransactionError") or attempt == ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(0.02 * 2**attempt)
+
+    async def _commit(
+        self, token: int, added: Sequence[ArchiveFile], retired: Sequence[ArchiveFile], watermark: int | None
+    ) -> None:
+        async with transaction(self._client) as session:
+            change: Document = {"$set": {"token": token}, "$max": {"watermark": watermark or 0}}
+            head = await self._files.update_one({"_id": HEAD, "token": token}, change, session=session)
+            if head.matched_count != 1:
+                raise ArchiveFencedError
+            if added:
+                await self._files.insert_many([f.document() for f in added], ordered=False, session=session)
+            if retired:
+                answer = await self._files.update_many(
+                    {"_id": {"$in": [f.path for f in retired]}, "live": True},
+                    {"$set": {"live": False, "retired": now_us()}},
+                    session=session,
+                )
+                if answer.matched_count != len(retired):
+                    raise ArchiveFencedError
+
+    async def listing(self, workspace_id: str | None = None) -> Listing:
+        """The watermark and the valid files of one workspace or of all, as of one instant."""
+        query: Document = {"live": True}
+        if workspace_id is not None:
+            query["w"] = workspace_id
+        async with transaction(self._client) as session:
+            head = await self._files.find_one({"_id": HEAD}, session=session)
+            files = [ArchiveFile.of(d) async for d in self._files.find(query, session=session)]
+        return Listing(int(head["watermark"]) if head else 0, tuple(files))
+
+    async def retired_before(self, moment_us: int) -> list[str]:
+        """Paths of files that were retired before a moment, to be removed."""
+        return [d["_id"] async for d in self._files.find({"retired": {"$lt": moment_us}}, {"_id": 1})]
+
+    async def known(self, paths: Sequence[str]) -> set[str]:
+        """Those of the paths that have a row, valid or retired."""
+        return {d["_id"] async for d in self._files.find({"_id": {"$in": list(paths)}}, {"_id": 1})}
+
+    async def forget(self, paths: Sequence[str]) -> None:
+        """Drop rows of files that were removed."""
+        await self._files.delete_many({"_id": {"$in": list(paths)}, "live": False})

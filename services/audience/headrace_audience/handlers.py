@@ -1,0 +1,370 @@
+"""What can be done with audiences: make, change, start, stop and remove them. Documents in, documents out; no gRPC.
+
+Handlers only write what is wanted. The workers follow: they fill, keep exact, and empty what is being removed.
+
+Changes of the definitions of one workspace happen one after the other (a document that each transaction touches), so
+that two changes cannot close a circle of references that neither would see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from headrace.domain.times import now_us
+from headrace.rpc import names
+from headrace.rpc.errors import (
+    already_exists,
+    etag_mismatch,
+    in_use,
+    invalid_argument,
+    not_found,
+    wrong_state,
+)
+from headrace.storage.mongo.client import Client, Database, Document, Session, transaction
+from headrace_audience.definition import Definition, DefinitionError, check_references, parse_definition
+from headrace_audience.store import (
+    ACTIVE,
+    AUDIENCES,
+    CHANGES,
+    COMPUTED,
+    DELETED,
+    DELETING,
+    DRAFT,
+    FILLING,
+    MEMBERSHIPS,
+    PAUSED,
+    SEPARATOR,
+    VISIBLE,
+    audience_key,
+    member_count,
+)
+
+MAX_DISPLAY_NAME = 200
+ATTEMPTS = 8
+
+T = TypeVar("T")
+
+
+class Audiences:
+    """The audiences of all workspaces."""
+
+    def __init__(self, client: Client, db: Database, on_change: Callable[[], None] = lambda: None) -> None:
+        """Keep them in a database; `on_change` tells the worker of this process to look at once."""
+        self._client = client
+        self._db = db
+        self._audiences = db[AUDIENCES]
+        self._on_change = on_change
+
+    async def create(
+        self, workspace_id: str, audience_id: str, display_name: str, definition: str, request_id: str = ""
+    ) -> Document:
+        """Make an audience in state DRAFT.
+
+        Raises:
+            ApiError: INVALID_ARGUMENT with the place of the fault, ALREADY_EXISTS, or WRONG_STATE while one of the
+                same id is being removed.
+        """
+        _check_display_name(display_name)
+        parsed = parse(definition)
+
+        async def act(session: Session) -> Document:
+            key = audience_key(workspace_id, audience_id)
+            old = await self._audiences.find_one({"_id": key}, session=session)
+            if old is not None and old["state"] != DELETED:
+                if old["state"] == DELETING:
+                    raise wrong_state(DELETING, "An audience of this id is being removed: try again in a moment.")
+                if request_id and old.get("rid") == request_id:
+                    return old
+                raise already_exists(names.format(names.AUDIENCE, workspace_id, audience_id))
+            await self._check_references(workspace_id, audience_id, definition, parsed, session)
+            now = now_us()
+            document: Document = {
+                "_id": key,
+                "w": workspace_id,
+                "a": audience_id,
+                "name": display_name,
+                "def": definition,
+                "state": DRAFT,
+                "gen": old["gen"] if old else 0,
+                "base": old.get("base", 0) if old else 0,
+                "rev": old["rev"] + 1 if old else 1,
+                "cause": "fill",
+                "at": 0,
+                "done": [],
+                "created": now,
+                "updated": now,
+                "rid": request_id,
+            }
+            await self._audiences.replace_one({"_id": key}, document, upsert=True, session=session)
+            return document
+
+        return await self._one_after_the_other(workspace_id, act)
+
+    async def get(self, workspace_id: str, audience_id: str) -> Document:
+        """An audience. Raises ApiError NOT_FOUND."""
+        return await self._visible(workspace_id, audience_id)
+
+    async def page(self, workspace_id: str, after: str | None, limit: int) -> list[Document]:
+        """Audiences ordered by id, after one of them."""
+        query: Document = {"w": workspace_id, "a": {"$gt": after or ""}, "state": {"$in": list(VISIBLE)}}
+        return [d async for d in self._audiences.find(query).sort("a", ASCENDING).limit(limit)]
+
+    async def update(
+        self, workspace_id: str, audience_id: str, *, display_name: str | None, definition: str | None, etag: str
+    ) -> Document:
+        """Change what is not None; a new definition of an active audience fills it again.
+
+        Raises:
+            ApiError: INVALID_ARGUMENT, NOT_FOUND, or ABORTED when the etag is not the stored one.
+        """
+        if display_name is not None:
+            _check_display_name(display_name)
+        parsed = parse(definition) if definition is not None else None
+
+        async def act(session: Session) -> Document:
+            old = await self._visible(workspace_id, audience_id, session)
+            if etag and etag != etag_of(old):
+                raise etag_mismatch()
+            change: Document = {"updated": now_us(), "rev": old["rev"] + 1}
+            if display_name is not None:
+                change["name"] = display_name
+            if definition is not None and parsed is not None and definition != old["def"]:
+                await self._check_references(workspace_id, audience_id, definition, parsed, session)
+                change["def"] = definition
+                if old["state"] in COMPUTED:
+                    change |= _start(old, "definition")
+            return await self._set(old, change, session)
+
+        document = await self._one_after_the_other(workspace_id, act)
+        self._on_change()
+        return document
+
+    async def activate(self, workspace_id: str, audience_id: str) -> Document:
+        """Start computing; one that is computed already stays as it is. Raises ApiError NOT_FOUND."""
+
+        async def act(session: Session) -> Document:
+            old = await self._visible(workspace_id, audience_id, session)
+            if old["state"] in COMPUTED:
+                return old
+            change = {"rev": old["rev"] + 1, "activated": now_us(), **_start(old, "fill")}
+            return await self._set(old, change, session)
+
+        document = await self._one_after_the_other(workspace_id, act)
+        self._on_change()
+        return document
+
+    async def pause(self, workspace_id: str, audience_id: str) -> Document:
+        """Stop computing; members stay. Raises ApiError NOT_FOUND, or WRONG_STATE for a draft."""
+
+        async def act(session: Session) -> Document:
+            old = await self._visible(workspace_id, audience_id, session)
+            if old["state"] == DRAFT:
+                raise wrong_state(DRAFT, "A draft is not computed: there is nothing to pause.")
+            if old["state"] == PAUSED:
+                return old
+            change = {"state": PAUSED, "gen": old["gen"] + 1, "rev": old["rev"] + 1, "updated": now_us(), "done": []}
+            return await self._set(old, change, session)
+
+        document = await self._one_after_the_other(workspace_id, act)
+        self._on_change()
+        return document
+
+    async def delete(self, workspace_id: str, audience_id: str) -> None:
+        """Remove an audience; its members leave.
+
+        Raises:
+            ApiError: NOT_FOUND, or IN_USE when another audience names it.
+        """
+
+        async def act(session: Session) -> None:
+            old = await self._visible(workspace_id, audience_id, session)
+            for other, definition in (await self._definitions(workspace_id, session)).items():
+                if other != audience_id and audience_id in definition.references:
+                    raise in_use(
+                        names.format(names.AUDIENCE, workspace_id, audience_id),
+                        names.format(names.AUDIENCE, workspace_id, other),
+                    )
+            if old["gen"] == 0:
+                await self._audiences.delete_one({"_id": old["_id"], "w": workspace_id}, session=session)
+                return
+            change = {"state": DELETING, "gen": old["gen"] + 1, "rev": old["rev"] + 1, "updated": now_us(), "done": []}
+            await self._set(old, change, session)
+
+        await self._one_after_the_other(workspace_id, act)
+        self._on_change()
+
+    async def size(self, document: Mapping[str, Any]) -> int:
+        """Number of members now."""
+        if document["gen"] == 0:
+            return 0
+        return await member_count(self._db, document["w"], document["a"])
+
+    async def members(self, workspace_id: str, audience_id: str, after: str | None, limit: int) -> list[Document]:
+        """Members ordered by profile id, after one of them. Raises ApiError NOT_FOUND."""
+        await self._visible(workspace_id, audience_id)
+        query: Document = {"w": workspace_id, "a": audience_id, "in": True, "p": {"$gt": after or ""}}
+        return [d async for d in self._db[MEMBERSHIPS].find(query).sort("p", ASCENDING).limit(limit)]
+
+    async def changes(
+        self,
+        workspace_id: str,
+        audience_id: str | None,
+        *,
+        message_id: str,
+        profile_id: str,
+        before: tuple[int, str] | None,
+        limit: int,
+    ) -> list[Document]:
+        """Changes, newest first.
+
+        Args:
+            workspace_id: The workspace.
+            audience_id: Only of this audience; None for all.
+            message_id: Only those that this event caused; empty for all.
+            profile_id: Only of this profile; empty for all.
+            before: Only those after this place in the list: (time, id) of the last one of the previous page.
+            limit: At most this many.
+
+        Raises:
+            ApiError: NOT_FOUND, when the audience does not exist.
+        """
+        query: Document = {"w": workspace_id}
+        if audience_id is not None:
+            await self._visible(workspace_id, audience_id)
+            query["a"] = audience_id
+        if message_id:
+            query["m"] = message_id
+        if profile_id:
+            query["p"] = profile_id
+        if before is not None:
+            moment, key = before
+            query["t"] = {"$lte": moment}
+            query["$or"] = [{"t": {"$lt": moment}}, {"_id": {"$lt": key}}]
+        order = [("t", DESCENDING), ("_id", DESCENDING)]
+        return [d async for d in self._db[CHANGES].find(query).sort(order).limit(limit)]
+
+    async def definitions(self, workspace_id: str) -> dict[str, Definition]:
+        """The definitions of all audiences of a workspace, by id."""
+        return await self._definitions(workspace_id, None)
+
+    async def _visible(self, workspace_id: str, audience_id: str, session: Session | None = None) -> Document:
+        query: Document = {"_id": audience_key(workspace_id, audience_id), "w": workspace_id}
+        document = await self._audiences.find_one(query, session=session)
+        if document is None or document["state"] not in VISIBLE:
+            raise not_found(names.format(names.AUDIENCE, workspace_id, audience_id))
+        return document
+
+    async def _set(self, old: Document, change: Document, session: Session) -> Document:
+        await self._audiences.update_one({"_id": old["_id"], "w": old["w"]}, {"$set": change}, session=session)
+        return {**old, **change}
+
+    async def _definitions(self, workspace_id: str, session: Session | None) -> dict[str, Definition]:
+        query: Document = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(VISIBLE)}}
+        found: dict[str, Definition] = {}
+        async for document in self._audiences.find(query, {"a": 1, "def": 1}, session=session):
+            found[document["a"]] = parse_definition(document["def"])
+        return found
+
+    async def _check_references(
+        self, workspace_id: str, audience_id: str, source: str, parsed: Definition, session: Session
+    ) -> None:
+        if not parsed.references:
+            return
+        others = await self._definitions(workspace_id, session)
+        others[audience_id] = parsed
+        check_known(source, others, parsed)
+        try:
+            check_references(others)
+        except DefinitionError as error:
+            raise definition_fault(error) from None
+
+    async def _one_after_the_other(self, workspace_id: str, act: Callable[[Session], Awaitable[T]]) -> T:
+        """Run a change in a transaction that conflicts with every other change of the workspace."""
+        for attempt in range(ATTEMPTS):
+            try:
+                async with transaction(self._client) as session:
+                    await self._audiences.update_one(
+                        {"_id": f"{workspace_id}{SEPARATOR}"}, {"$inc": {"changes": 1}}, upsert=True, session=session
+                    )
+                    return await act(session)
+            except DuplicateKeyError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            except OperationFailure as error:
+                if not error.has_error_label("TransientTransactionError") or attempt == ATTEMPTS - 1:
+                    raise
+            await asyncio.sleep(0.01 * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _start(old: Mapping[str, Any], cause: str) -> Document:
+    """What a document gets when computing starts from history."""
+    now = now_us()
+    return {"state": FILLING, "gen": old["gen"] + 1, "cause": cause, "at": now, "done": [], "updated": now}
+
+
+def parse(definition: str, field: str = "audience.definition") -> Definition:
+    """A definition from JSON. Raises ApiError INVALID_ARGUMENT that names the place."""
+    if not definition:
+        raise invalid_argument(field, "is required: a definition as JSON")
+    try:
+        return parse_definition(definition)
+    except DefinitionError as error:
+        raise definition_fault(error, field) from None
+
+
+def definition_fault(error: DefinitionError, field: str = "audience.definition") -> Exception:
+    """The error that a caller gets for a wrong definition: the field is the place in it."""
+    return invalid_argument(f"{field}.{error.path}" if error.path else field, error.reason)
+
+
+def check_known(
+    source: str, known: Mapping[str, Definition], parsed: Definition, field: str = "audience.definition"
+) -> None:
+    """Refuse a definition that names an audience that does not exist.
+
+    Raises:
+        ApiError: INVALID_ARGUMENT that names the place of each.
+    """
+    unknown = parsed.references - known.keys()
+    if not unknown:
+        return
+    for path, audience_id in _places("", json.loads(source)):
+        if audience_id in unknown:
+            raise invalid_argument(f"{field}.{path}", f"there is no audience {audience_id!r} in this workspace")
+    raise AssertionError("a reference stands somewhere in the definition")
+
+
+def _places(path: str, raw: object) -> Iterator[tuple[str, str]]:
+    """(place, audience id) of each reference in a definition."""
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            place = f"{path}.{key}" if path else str(key)
+            if key == "audience" and isinstance(value, str):
+                yield place, value
+            elif key in ("where", "all", "any", "not"):
+                yield from _places(place, value)
+    elif isinstance(raw, list):
+        for index, item in enumerate(raw):
+            yield from _places(f"{path}[{index}]", item)
+
+
+def etag_of(document: Mapping[str, Any]) -> str:
+    """The etag of a stored audience."""
+    return f"{document['rev']:x}"
+
+
+def is_computed(document: Mapping[str, Any]) -> bool:
+    """Whether the members of an audience are complete and kept exact."""
+    return bool(document["state"] == ACTIVE)
+
+
+def _check_display_name(display_name: str) -> None:
+    if not display_name.strip() or len(display_name) > MAX_DISPLAY_NAME:
+        raise invalid_argument("audience.display_name", f"must be 1 to {MAX_DISPLAY_NAME} characters")

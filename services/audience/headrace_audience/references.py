@@ -1,0 +1,42 @@
+"""What the batch evaluator needs to know of the audiences that a definition names."""
+
+from __future__ import annotations
+
+from headrace.storage.mongo.client import Database, Document
+from headrace_audience.definition import Definition, parse_definition
+from headrace_audience.store import AUDIENCES, COMPUTED, MEMBERSHIPS, PAUSED
+
+Known = Definition | list[str]
+
+
+async def referenced(db: Database, workspace_id: str, definition: Definition) -> dict[str, Known]:
+    """Each audience that a definition names, directly or through others.
+
+    Those that are computed by their definition; those that are not, because they are static or paused, by their stored
+    members; drafts have none.
+    """
+    known: dict[str, Known] = {}
+    waiting = set(definition.references)
+    while waiting:
+        query: Document = {"w": workspace_id, "a": {"$in": sorted(waiting)}, "state": {"$in": [*COMPUTED, PAUSED]}}
+        found = {d["a"]: d async for d in db[AUDIENCES].find(query, {"a": 1, "def": 1, "state": 1})}
+        following: set[str] = set()
+        for audience_id in waiting:
+            document = found.get(audience_id)
+            if document is None:
+                known[audience_id] = []
+                continue
+            named = parse_definition(document["def"])
+            if document["state"] == PAUSED or named.kind == "static":
+                known[audience_id] = await stored_members(db, workspace_id, audience_id)
+            else:
+                known[audience_id] = named
+                following |= named.references
+        waiting = following - known.keys()
+    return known
+
+
+async def stored_members(db: Database, workspace_id: str, audience_id: str) -> list[str]:
+    """Profile ids of the members of an audience, as they are written."""
+    query: Document = {"w": workspace_id, "a": audience_id, "in": True}
+    return [d["p"] async for d in db[MEMBERSHIPS].find(query, {"_id": 0, "p": 1})]
