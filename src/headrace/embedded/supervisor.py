@@ -96,10 +96,10 @@ class Supervisor:
         try:
             for process in processes:
                 await _ended(process, deadline)
+                if process.is_running:
+                    self._say(f"{process.name} did not stop in time and is ended")
         finally:
             for process in processes:
-                if process.is_running:
-                    self._say(f"{process.name} did not stop in time and was ended")
                 process.kill()
 
     async def _keep(self, part: Part) -> None:

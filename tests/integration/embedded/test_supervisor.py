@@ -121,7 +121,7 @@ async def test_stopping_does_not_start_again_and_insists(supervisor: Supervisor,
     while "deaf" not in (tmp_path / "service.log").read_text():
         await asyncio.sleep(0.01)
     await supervisor.stop(["service"], 0.1)
-    assert said == ["service did not stop in time and was ended"]
+    assert said == ["service did not stop in time and is ended"]
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
