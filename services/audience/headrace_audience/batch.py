@@ -16,4 +16,16 @@ namespaces     VARCHAR[]              namespaces of the identifiers with which t
 =============  =====================  ================================================================================
 
 The view holds one workspace only. Other columns are not read.
+
+Public functions (all take an open DuckDB connection that knows `events`; none of them writes)::
+
+    evaluate(connection, definition, now_us, audiences={...}) -> list[str]      # profile ids of the members, sorted
+    preview(connection, definition, now_us, audiences={...}, sample=20)         # -> Preview: size, profiles, sample
+    outlook(connection, definition, now_us, audiences={...}, profiles=None)     # -> list[Outlook]: since, leaves_at
+    condition_history(connection, key, now_us) -> pyarrow.Table                 # for Engine.fold_history(key, table)
+
+`audiences` maps ids of referenced audiences to their Definition, or to the ids of their members (static audiences, or
+whatever the store holds); one that is missing has no members. `now_us` of condition_history() must not be later than
+the clock of the engine that folds it. The key PROFILES gives the ids of all profiles, for a partition that starts
+without a snapshot: people of whom no condition knows anything are in "not" audiences too.
 """

@@ -3,6 +3,17 @@
 State is a function of the *set* of folded events, so folding twice, late, in any order, or from the log beside live
 traffic ends in the same memberships. Nothing here does I/O and nothing reads a clock: the caller says what time it is.
 
+Where to read on: `people` (who there is), `columns` and `trait_columns` (what is kept of their events), `states` (how
+events get there), `waiting` (what does not count yet), `compiled` (conditions over all that), `memberships` (who is in
+what), `snapshot` (partitions as bytes).
+
+What a flip says. advance(now) compares the memberships at `now` with those that were reported before; somebody who
+entered and left between two calls is not mentioned. `effective_at_us` is the moment from which the new membership has
+held without a break, as far as the kept state reaches back: the time of the event that did it, or the exact edge of a
+window when time did it. An event that comes late gives a moment before the last advance(). Without any such moment
+(somebody is in "not" audiences from the start) it is the time of the profile's event, or `now`. The cause is "event"
+when an event folded since the last advance() took effect at that moment, or came late; "time" otherwise.
+
 How a replica uses it::
 
     engine = Engine("acme", partitions_total=64, now_us=now)
@@ -19,31 +30,26 @@ How a replica uses it::
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace_audience.definition import Definition
+from headrace_audience import history, snapshot
+from headrace_audience.audience import Audience, Changes, Explainer, Flip
+from headrace_audience.compiled import Frame, Moment, Slot, Slots, View, compile_condition
+from headrace_audience.conditions import states_of
+from headrace_audience.definition import Definition, Leaf, check_references, walk
+from headrace_audience.memberships import Memberships
+from headrace_audience.people import FOREVER, Bools, Ordinals, People
+from headrace_audience.snapshot import SnapshotError
+from headrace_audience.states import PROFILES, States, Touched
+from headrace_audience.waiting import Future
 
+__all__ = ["PROFILES", "Engine", "Flip", "SnapshotError"]
 
-@dataclass(frozen=True, slots=True)
-class Flip:
-    """One change of one membership."""
-
-    audience_id: str
-    profile_id: str
-    member: bool
-    """True: entered. False: left."""
-    effective_at_us: int
-    """The moment from which it holds: the time of the causing event, or the edge of a window."""
-    cause: str
-    """"event", "time", "merge", "fill" or "definition"."""
-    message_id: str = ""
-    """The causing event, when an event did it."""
-    traceparent: str = ""
-    """Trace context of the causing event."""
-    merged_into: str = ""
-    """The survivor, when the profile left because it was merged."""
+CHUNK = 1 << 16
+"""So many profiles are evaluated at a time, so that intermediate arrays stay small."""
 
 
 class Engine:
@@ -51,11 +57,27 @@ class Engine:
 
     def __init__(self, workspace_id: str, partitions_total: int, now_us: int, *, capacity: int = 1024) -> None:
         """Make an empty engine whose clock stands at `now_us`; `capacity` profiles fit before the first growth."""
+        self._workspace_id = workspace_id
+        self._clock = now_us
+        self._horizon = now_us
+        self._people = People(partitions_total, capacity)
+        self._future = Future()
+        self._states = States(self._people, self._future)
+        self._slots = Slots(self._states)
+        self._memberships = Memberships(self._people.capacity)
+        self._audiences: dict[str, Audience] = {}
+        self._order: list[Audience] = []
+        self._moving: list[Slot] = []
+        self._filling: set[str] = set()
+        self._lacking: dict[int, frozenset[str]] = {}
+        self._started: list[Ordinals] = []
+        self._stored: dict[str, list[Ordinals]] = {}
+        self._dead: set[int] = set()
 
     @property
     def clock_us(self) -> int:
         """The moment up to which everything is settled: that of the last advance()."""
-        raise NotImplementedError
+        return self._clock
 
     # --- audiences
 
@@ -66,15 +88,38 @@ class Engine:
         events may be folded meanwhile. A static audience needs none: its members are set by set_membership().
         Raises DefinitionError when the audiences would refer to each other in a circle.
         """
-        raise NotImplementedError
+        definitions = {a.id: a.definition for a in self._audiences.values()} | {audience_id: definition}
+        check_references(definitions)
+        keys = frozenset() if definition.kind == "static" else frozenset(states_of(definition))
+        for key in sorted(keys - self._states.keys.keys()):
+            self._states.add(key)
+            self._filling.add(key)
+        leaves = frozenset[Leaf]() if definition.kind == "static" else frozenset(walk(definition.where))
+        self._audiences[audience_id] = Audience(
+            audience_id,
+            definition,
+            leaves,
+            _nothing if not leaves else compile_condition(definition.where, self._slots),
+        )
+        self._memberships.add(audience_id)
+        self._relink(audience_id, "definition")
+        return keys & self._filling
 
     def start_audience(self, audience_id: str, *, cause: str = "fill") -> None:
         """The history is folded: the next advance() evaluates it for everybody and reports flips with this cause."""
-        raise NotImplementedError
+        audience = self._audiences[audience_id]
+        audience.started = True
+        if not audience.static:
+            self._filling -= states_of(audience.definition).keys()
+        self._relink(audience_id, cause)
+        audience.cause = "" if audience.static else cause
 
     def remove_audience(self, audience_id: str) -> None:
         """Forget an audience and the state that no other one needs. Reports no flips."""
-        raise NotImplementedError
+        del self._audiences[audience_id]
+        self._memberships.remove(audience_id)
+        self._stored.pop(audience_id, None)
+        self._relink(audience_id, "definition")
 
     # --- events
 
@@ -93,81 +138,286 @@ class Engine:
         (a backfill); profiles are created in any case. `cause` is what flips say that come of it ("merge" for the
         events of a loser that are folded into its survivor, with profile_id set to the survivor).
         """
-        raise NotImplementedError
+        if now_us is not None:
+            self._horizon = max(self._horizon, now_us)
+        self._states.fold(events, self._horizon, cause, conditions)
 
     def fold_history(self, key: str, table: Any, *, partitions: Collection[int] | None = None) -> None:
         """Take in the history of one state key: a pyarrow table of batch.condition_history().
 
         `partitions` drops profiles of all other partitions.
         """
-        raise NotImplementedError
+        history.fold_table(self._states, self._people, self._future, key, table, self._horizon, partitions)
 
     def merge(self, loser_id: str, survivor_id: str) -> None:
         """The loser exits everything and is remembered as merged: later events of it are ignored.
 
         The survivor's state is completed by the caller, who folds the events of the loser's parts.
         """
-        raise NotImplementedError
+        if loser_id == survivor_id:
+            return
+        self._people.merged[loser_id] = survivor_id
+        self._future.drop(loser_id)
+        ordinal = self._people.index.get(loser_id)
+        if ordinal is not None:
+            self._people.alive[ordinal] = False
+            self._dead.add(ordinal)
+            self._states.touched.candidates.pop(ordinal, None)
 
     def advance(self, now_us: int) -> list[Flip]:
         """Move the clock and return all flips since the last call, by events, merges and time alone.
 
         A moment before the clock is taken as the clock.
         """
-        raise NotImplementedError
+        before = self._clock
+        now = self._clock = self._horizon = max(now_us, self._clock, self._horizon)
+        people, states = self._people, self._states
+        states.release(now)
+        self._make_room()
+        touched, states.touched = states.touched, Touched()
+        started, self._started = self._started, []
+        stored, self._stored = self._stored, {}
+        dead = np.array(sorted(self._dead), np.int64)
+        if len(dead):
+            states.clear(dead)
+            people.next_moment[dead] = FOREVER
+        due = np.flatnonzero(people.next_moment[: len(people.ids)] <= now)
+        new = [np.array(touched.new, np.int64), dead, *started]
+        parts = [*touched.ordinals, *new, *(o for lists in stored.values() for o in lists), due]
+        targets = np.unique(np.concatenate(parts))
+        targets = targets[people.reporting[targets]]
+        renewed = any(len(part) for part in new)
+        changes: list[Changes] = []
+        whole = [a for a in self._order if a.live and a.cause]
+        if whole:
+            everybody = people.all_reporting()
+            for start in range(0, len(everybody), CHUNK):
+                changes += self._evaluate(everybody[start : start + CHUNK], whole, now, settle=False)
+            for change in changes:
+                change.cause = change.audience.cause
+            for audience in whole:
+                audience.cause = ""
+        if len(targets):
+            moved = [
+                a
+                for a in self._order
+                if a.live
+                and (
+                    renewed
+                    or (len(due) and a.moving)
+                    or not a.keys.isdisjoint(touched.keys)
+                    or a.id in stored
+                    or not a.statics.isdisjoint(stored)
+                )
+            ]
+            for start in range(0, len(targets), CHUNK):
+                part = targets[start : start + CHUNK]
+                changes += self._evaluate(part, moved, now, settle=bool(renewed or len(due)))
+        flips = Explainer(people, touched.candidates, before, now, self._view, self._truth_at).flips(changes)
+        self._bury(dead)
+        return flips
 
     # --- reading
 
     def members(self, audience_id: str) -> list[str]:
         """Profile ids of the members as of the last advance(), sorted."""
-        raise NotImplementedError
+        return sorted(self._people.ids[o] for o in self._memberships.all_of(audience_id).tolist())
 
     def size(self, audience_id: str) -> int:
         """Number of members as of the last advance()."""
-        raise NotImplementedError
+        return self._memberships.size(audience_id)
 
     def is_member(self, audience_id: str, profile_id: str) -> bool:
         """Whether a profile was a member at the last advance()."""
-        raise NotImplementedError
+        ordinal = self._people.index.get(profile_id)
+        if ordinal is None or audience_id not in self._audiences:
+            return False
+        self._make_room()
+        return bool(self._memberships.of(audience_id, np.array([ordinal]))[0])
 
     def next_flip_us(self, audience_id: str, profile_id: str) -> int | None:
         """The next moment at which the membership flips if no further event comes; None: never."""
-        raise NotImplementedError
+        audience = self._audiences[audience_id]
+        ordinal = self._people.index.get(profile_id)
+        if ordinal is None or audience.static or not self._people.alive[ordinal]:
+            return None
+        self._make_room()
+        view = self._view(ordinal, ahead=True)
+        return audience.next_change(view, self._clock, self._truth_at)
 
     def next_moment_us(self) -> int | None:
         """The next moment at which time alone may change anything; None: never."""
-        raise NotImplementedError
+        known = self._people.next_moment[: len(self._people.ids)]
+        first = min(int(known.min()) if len(known) else FOREVER, self._states.next_release())
+        return None if first >= FOREVER else first
 
     # --- partitions
 
     def set_membership(self, audience_id: str, profile_ids: Iterable[str], member: bool = True) -> None:
         """Say what the store holds, so that advance() reports only the difference to it."""
-        raise NotImplementedError
+        self._memberships.ensure(self._people.capacity)
+        ordinals: list[int] = []
+        for profile_id in profile_ids:
+            ordinal = self._people.index.get(profile_id)
+            if ordinal is None:
+                if not member:
+                    continue
+                ordinal = self._people.add(profile_id)
+                self._states.touched.new.append(ordinal)
+                if profile_id in self._people.merged:
+                    self._dead.add(ordinal)
+            ordinals.append(ordinal)
+        self._make_room()
+        known = np.unique(np.array(ordinals, np.int64))
+        self._memberships.flip(audience_id, known[self._memberships.of(audience_id, known) != member])
+        self._stored.setdefault(audience_id, []).append(known)
 
     def hold_partition(self, partition: int) -> None:
         """Report no flips of this partition until start_partition()."""
-        raise NotImplementedError
+        self._people.held.add(partition)
+        ordinals = self._people.ordinals_of(partition)
+        self._people.reporting[ordinals] = False
+        self._people.next_moment[ordinals] = FOREVER
 
     def start_partition(self, partition: int) -> None:
         """The partition is complete: the next advance() evaluates all its profiles."""
-        raise NotImplementedError
+        self._people.held.discard(partition)
+        self._lacking.pop(partition, None)
+        ordinals = self._people.ordinals_of(partition)
+        self._people.reporting[ordinals] = True
+        self._started.append(ordinals)
 
     def export_partition(self, partition: int) -> bytes:
         """State of a partition (profiles, columns, waiting events, merged ids), without memberships. Versioned."""
-        raise NotImplementedError
+        complete = self._states.keys.keys() - self._filling - self._lacking.get(partition, frozenset())
+        return snapshot.write(
+            self._workspace_id, partition, self._horizon, self._people, self._states, self._future, complete
+        )
 
-    def import_partition(self, partition: int, snapshot: bytes) -> frozenset[str]:
+    def import_partition(self, partition: int, data: bytes) -> frozenset[str]:
         """Load a snapshot; the partition is held until start_partition().
 
         Returns the state keys that the snapshot lacks: their history must be folded for this partition before it
         is started. Raises SnapshotError when the bytes are none of a known version.
         """
-        raise NotImplementedError
+        content = snapshot.read(self._workspace_id, partition, data)
+        self.hold_partition(partition)
+        for loser, survivor in content.merged.items():
+            self.merge(loser, survivor)
+        self._horizon = max(self._horizon, content.horizon_us)
+        has = snapshot.load(content, self._people, self._states, self._future)
+        lacking = frozenset(self._states.keys.keys() - has)
+        self._lacking[partition] = lacking
+        return lacking
 
     def drop_partition(self, partition: int) -> None:
         """Forget a partition (its lease has gone elsewhere). Reports no flips."""
-        raise NotImplementedError
+        people = self._people
+        ordinals = people.ordinals_of(partition)
+        for profile_id in self._future.profiles():
+            if people.partition_of(profile_id) == partition:
+                self._future.drop(profile_id)
+        for loser in [loser for loser in people.merged if people.partition_of(loser) == partition]:
+            del people.merged[loser]
+        self._forget(ordinals)
+        people.held.discard(partition)
+        self._lacking.pop(partition, None)
 
     def profiles_of(self, partition: int) -> Sequence[str]:
         """Profile ids known in a partition."""
-        raise NotImplementedError
+        people = self._people
+        ordinals = people.ordinals_of(partition)
+        return [people.ids[o] for o in ordinals[people.alive[ordinals]].tolist()]
+
+    # --- inside
+
+    def _relink(self, changed: str, cause: str) -> None:
+        """Work out again what follows from all audiences together, after one of them was changed."""
+        audiences = self._audiences
+        order = check_references({a.id: a.definition for a in audiences.values()})
+        for audience_id in order:
+            audience = audiences[audience_id]
+            references = set() if audience.static else audience.definition.references
+            named = [audiences[r] for r in sorted(references) if r in audiences]
+            audience.live = audience.static or (audience.started and all(a.live for a in named))
+            own = [self._slots.of(leaf) for leaf in audience.leaves]
+            slots = {id(s): s for s in [*own, *(s for a in named for s in a.slots)]}
+            audience.slots = tuple(slots.values())
+            audience.keys = frozenset(s.key for s in audience.slots if s.key)
+            audience.moving = any(s.moving for s in audience.slots)
+            audience.statics = frozenset(a.id for a in named if a.static).union(*(a.statics for a in named))
+            audience.depends_on = frozenset(references).union(*(a.depends_on for a in named))
+            if changed in audience.depends_on:
+                audience.cause = cause
+        self._order = [audiences[audience_id] for audience_id in order]
+        self._slots.keep_only({leaf for a in self._order for leaf in a.leaves})
+        used = {key for a in self._order if not a.static for key in states_of(a.definition)}
+        for key in self._states.keys.keys() - used:
+            self._states.remove(key)
+            self._filling.discard(key)
+        self._moving = self._slots.moving()
+
+    def _evaluate(self, ordinals: Ordinals, audiences: Sequence[Audience], now: int, *, settle: bool) -> list[Changes]:
+        """Compare memberships with the reported ones; with `settle` all that time can move is looked at."""
+        people, memberships = self._people, self._memberships
+        frame = Frame(ordinals, now, self._truths)
+        alive = people.alive[ordinals]
+        changes: list[Changes] = []
+        for audience in audiences:
+            truths = frame.audience(audience.id) & alive
+            changed = np.flatnonzero(truths != memberships.of(audience.id, ordinals))
+            if len(changed):
+                memberships.flip(audience.id, ordinals[changed])
+                changes.append(Changes(audience, ordinals[changed], truths[changed]))
+        if settle:
+            for slot in self._moving:
+                frame.leaf(slot)
+            people.next_moment[ordinals] = np.where(alive, frame.edge, FOREVER)
+        else:
+            people.next_moment[ordinals] = np.minimum(people.next_moment[ordinals], frame.edge)
+        return changes
+
+    def _truths(self, audience_id: str, frame: Frame) -> Bools:
+        audience = self._audiences.get(audience_id)
+        if audience is None:
+            return np.zeros(len(frame.ordinals), np.bool_)
+        if audience.static:
+            return self._memberships.of(audience_id, frame.ordinals)
+        return cast("Bools", audience.expression(frame))
+
+    def _truth_at(self, audience_id: str, moment: Moment) -> bool:
+        audience = self._audiences.get(audience_id)
+        if audience is None:
+            return False
+        return moment.view.stored(audience_id) if audience.static else bool(audience.expression(moment))
+
+    def _view(self, ordinal: int, *, ahead: bool = False) -> View:
+        one = np.array([ordinal])
+        return View(
+            ordinal,
+            lambda audience_id: bool(self._memberships.of(audience_id, one)[0]),
+            self._future.of_profile(self._people.ids[ordinal]) if ahead else None,
+        )
+
+    def _make_room(self) -> None:
+        self._states.ensure_room()
+        self._memberships.ensure(self._people.capacity)
+
+    def _bury(self, dead: Ordinals) -> None:
+        """Forget merged profiles of which no membership is left to be ended."""
+        if len(dead):
+            self._forget(dead[~self._memberships.any(dead)])
+
+    def _forget(self, ordinals: Ordinals) -> None:
+        self._make_room()
+        self._states.clear(ordinals)
+        self._memberships.clear(ordinals)
+        for ordinal in ordinals.tolist():
+            self._states.touched.candidates.pop(ordinal, None)
+        self._dead.difference_update(ordinals.tolist())
+        self._people.free(ordinals)
+
+
+def _nothing(frame: object) -> bool:
+    """The expression of a static audience, which is never evaluated."""
+    raise AssertionError(f"a static audience has no condition to evaluate in {frame!r}")

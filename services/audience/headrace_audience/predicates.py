@@ -35,6 +35,14 @@ def decode_object(data: bytes | str | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def decode_value(text: bytes | str) -> Any:
+    """Any JSON value. Raises ValueError when it is none."""
+    try:
+        return _decode(text)
+    except msgspec.ValidationError:
+        return json.loads(text)  # a number beyond the range of floats
+
+
 def value_at(document: Mapping[str, Any], path: Sequence[str]) -> Any:
     """The value at a path of keys; None when it is missing."""
     value: Any = document

@@ -1,0 +1,79 @@
+"""Folds what the batch evaluator found of the past into the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from headrace_audience.columns import hash_of
+from headrace_audience.people import Ordinals, People
+from headrace_audience.predicates import decode_value
+from headrace_audience.states import PROFILES, States
+from headrace_audience.waiting import Future, FutureItem, TraitWrite
+
+
+def fold_table(
+    states: States,
+    people: People,
+    future: Future,
+    key: str,
+    table: Any,
+    horizon: int,
+    partitions: Collection[int] | None,
+) -> None:
+    """Take in a table of batch.condition_history(); see Engine.fold_history()."""
+    if key != PROFILES and key not in states.keys:
+        return
+    profiles = table.column("profile").combine_chunks().dictionary_encode()
+    of_value = np.array(
+        [_ordinal(states, people, profile_id, partitions) for profile_id in profiles.dictionary.to_pylist()], np.int64
+    )
+    states.ensure_room()
+    if key == PROFILES or not len(of_value):
+        return
+    ordinals: Ordinals = of_value[profiles.indices.to_numpy(zero_copy_only=False)]
+    wanted = ordinals >= 0
+    times = table.column("timestamp_us").to_numpy().astype(np.int64)
+    if key in states.events:
+        route = states.events[key]
+        if route.state.keep > 1:
+            ids = np.array([hash_of(m) for m in table.column("message_id").to_pylist()], np.int64)
+        else:
+            ids = np.zeros_like(times)
+        states.insert(route, ordinals[wanted], times[wanted], ids[wanted], horizon)
+        return
+    for namespace in states.identifiers.values():
+        if namespace.key == key:
+            states.touched.add(key, namespace.column.insert(ordinals[wanted], times[wanted]))
+            return
+    name = states.trait_of(key)
+    rows = zip(
+        ordinals.tolist(),
+        times.tolist(),
+        table.column("message_id").to_pylist(),
+        table.column("value").to_pylist(),
+        strict=True,
+    )
+    for ordinal, time, message_id, value in rows:
+        if ordinal < 0:
+            continue
+        write = TraitWrite(name, None if value is None else decode_value(value))
+        if time > horizon:
+            future.add(FutureItem(time, message_id, people.ids[ordinal], write, "event"))
+        else:
+            states.write_trait(write, ordinal, time, message_id)
+
+
+def _ordinal(states: States, people: People, profile_id: str, partitions: Collection[int] | None) -> int:
+    """The ordinal of a profile, new if need be; -1 when its history is not wanted."""
+    if not profile_id or profile_id in people.merged:
+        return -1
+    ordinal = people.index.get(profile_id)
+    if partitions is not None and people.partition_of(profile_id) not in partitions:
+        return -1
+    if ordinal is None:
+        ordinal = people.add(profile_id)
+        states.touched.new.append(ordinal)
+    return ordinal

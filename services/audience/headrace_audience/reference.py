@@ -1,0 +1,153 @@
+"""The reference evaluator: naive, slow, obviously right. The other two must agree with it at every moment.
+
+It keeps all facts, and answers for one person at one moment by looking at all of them. Where time matters it asks at
+all moments at which anything can change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from headrace_audience.definition import (
+    All,
+    Any_,
+    AudienceMember,
+    Condition,
+    Definition,
+    EventCount,
+    IdentifierExists,
+    Not,
+    TraitTest,
+    Window,
+    walk,
+)
+from headrace_audience.facts import Fact
+from headrace_audience.reference_values import at_path, moment, passes
+
+Audiences = Mapping[str, Definition | Collection[str]]
+"""What references to other audiences mean: definitions, or ids of the members."""
+
+
+class Reference:
+    """Evaluates over a list of facts."""
+
+    def __init__(self, facts: Iterable[Fact], audiences: Audiences | None = None) -> None:
+        self._of_profile: dict[str, dict[str, Fact]] = {}
+        for fact in facts:
+            self._of_profile.setdefault(fact.profile, {}).setdefault(fact.message_id, fact)
+        self._audiences = audiences or {}
+
+    @property
+    def profiles(self) -> list[str]:
+        """All people, sorted: whoever has any event, of whatever time."""
+        return sorted(self._of_profile)
+
+    def members(self, definition: Definition, at_us: int) -> list[str]:
+        """Who is in at a moment, sorted."""
+        return [profile for profile in self.profiles if self.holds(definition.where, profile, at_us)]
+
+    def holds(self, condition: Condition, profile: str, at_us: int) -> bool:
+        """Whether a condition holds for a person at a moment."""
+        if isinstance(condition, All):
+            return all(self.holds(part, profile, at_us) for part in condition.parts)
+        if isinstance(condition, Any_):
+            return any(self.holds(part, profile, at_us) for part in condition.parts)
+        if isinstance(condition, Not):
+            return not self.holds(condition.part, profile, at_us)
+        if isinstance(condition, AudienceMember):
+            meaning = self._audiences.get(condition.audience_id, ())
+            if isinstance(meaning, Definition):
+                return self.holds(meaning.where, profile, at_us)
+            return profile in meaning
+        if isinstance(condition, EventCount):
+            count = len(self.counted(condition, profile, at_us))
+            return condition.accept[min(count, len(condition.accept) - 1)]
+        past = [fact for fact in self._facts(profile) if fact.timestamp_us <= at_us]
+        if isinstance(condition, IdentifierExists):
+            seen = any(namespace == condition.namespace for fact in past for namespace, _ in fact.identifiers)
+            return seen is condition.exists
+        assert isinstance(condition, TraitTest)
+        return _trait_holds(condition, past, at_us)
+
+    def counted(self, condition: EventCount, profile: str, at_us: int) -> list[Fact]:
+        """The events that a condition counts at a moment, oldest first."""
+        found = [
+            fact
+            for fact in self._facts(profile)
+            if fact.kind == "track"
+            and fact.name in condition.names
+            and fact.timestamp_us <= at_us
+            and _in_window(condition.window, fact.timestamp_us, at_us)
+            and all(passes(predicate.test, at_path(fact.properties, predicate.path)) for predicate in condition.where)
+        ]
+        return sorted(found, key=lambda fact: (fact.timestamp_us, fact.message_id))
+
+    def edges(self, condition: Condition, profile: str) -> list[int]:
+        """All moments at which the truth of a condition may change for a person, ascending."""
+        moments: set[int] = set()
+        for fact in self._facts(profile):
+            moments.add(fact.timestamp_us)
+            for leaf in walk(condition):
+                if isinstance(leaf, EventCount) and leaf.window.within_us is not None:
+                    moments.add(fact.timestamp_us + leaf.window.within_us)
+                    moments.add(fact.timestamp_us + leaf.window.older_than_us)
+                elif isinstance(leaf, TraitTest) and leaf.test.op in ("in_last", "in_next"):
+                    said = moment(at_path(fact.traits, leaf.path))
+                    if said is not None:
+                        span = int(float(leaf.test.values[0]))
+                        moments.update((said - span, said, said + span))
+        for leaf in walk(condition):
+            if isinstance(leaf, AudienceMember):
+                meaning = self._audiences.get(leaf.audience_id)
+                if isinstance(meaning, Definition):
+                    moments.update(self.edges(meaning.where, profile))
+        return sorted(moments)
+
+    def next_change(self, definition: Definition, profile: str, at_us: int) -> int | None:
+        """The first moment after another at which the membership is a different one; None: never."""
+        now = self.holds(definition.where, profile, at_us)
+        for edge in self.edges(definition.where, profile):
+            if edge > at_us and self.holds(definition.where, profile, edge) != now:
+                return edge
+        return None
+
+    def since(self, definition: Definition, profile: str, at_us: int) -> int | None:
+        """From when the membership has been what it is at a moment; None: always."""
+        now = self.holds(definition.where, profile, at_us)
+        for edge in reversed(self.edges(definition.where, profile)):
+            if edge <= at_us and self.holds(definition.where, profile, edge - 1) != now:
+                return edge
+        return None
+
+    def identifiers(self, profile: str) -> list[tuple[str, str]]:
+        """All identifiers of a person, sorted."""
+        return sorted({identifier for fact in self._facts(profile) for identifier in fact.identifiers})
+
+    def _facts(self, profile: str) -> list[Fact]:
+        return list(self._of_profile.get(profile, {}).values())
+
+
+def _in_window(window: Window, time_us: int, at_us: int) -> bool:
+    if window.within_us is not None:
+        return at_us - window.within_us < time_us <= at_us - window.older_than_us
+    if window.from_us is not None and time_us < window.from_us:
+        return False
+    return window.to_us is None or time_us <= window.to_us
+
+
+def _trait_holds(condition: TraitTest, past: Sequence[Fact], at_us: int) -> bool:
+    name, *inside = condition.path
+    writes = [fact for fact in past if name in fact.traits]
+    value = None
+    if writes:
+        newest = max(writes, key=lambda fact: (fact.timestamp_us, fact.message_id))
+        value = at_path(newest.traits[name], inside)
+    if condition.test.op not in ("in_last", "in_next"):
+        return passes(condition.test, value)
+    said = moment(value)
+    if said is None:
+        return False
+    span = int(float(condition.test.values[0]))
+    if condition.test.op == "in_last":
+        return at_us - span < said <= at_us
+    return at_us < said <= at_us + span

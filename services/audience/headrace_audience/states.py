@@ -1,0 +1,384 @@
+"""All columns of an engine by state key, and the routes by which events reach them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from headrace.api.common.v1.event_pb2 import EventKind
+from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace_audience.columns import EventColumn, hash_of, new_column
+from headrace_audience.conditions import EventState, IdentifierState, TraitState, state_of_key
+from headrace_audience.definition import Predicate
+from headrace_audience.people import Bools, Ordinals, People, Times
+from headrace_audience.predicates import compile_predicates, decode_object
+from headrace_audience.trait_columns import IdentifierColumn, TraitColumn
+from headrace_audience.traits import decoded_traits
+from headrace_audience.waiting import Future, FutureItem, TraitWrite, Waiting
+
+TRACK = EventKind.EVENT_KIND_TRACK
+PROFILES = '["profiles"]'
+"""The key of no state: its history is the ids of all profiles."""
+
+CAUSES_OF_ONE = 16
+"""Of so many new events per profile it is remembered what they may have caused."""
+CAUSES_OF_ALL = 200_000
+"""Profiles with remembered events, at most: a long replay into held partitions remembers no more."""
+
+
+@dataclass(slots=True)
+class EventRoute:
+    """One event state: its column, and its events that do not count yet."""
+
+    key: str
+    state: EventState
+    test: Callable[[Mapping[str, Any]], bool] | None
+    column: EventColumn
+    waiting: Waiting
+
+    def in_range(self, time_us: int) -> bool:
+        """Whether an event at this time can ever count."""
+        state = self.state
+        return (state.from_us is None or time_us >= state.from_us) and (state.to_us is None or time_us <= state.to_us)
+
+
+@dataclass(slots=True)
+class Group:
+    """Event states that count the same events: they differ in how many they keep and in their windows only."""
+
+    names: tuple[str, ...]
+    test: Callable[[Mapping[str, Any]], bool] | None
+    routes: dict[str, EventRoute] = field(default_factory=dict)
+    ordinals: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    message_ids: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> Set[str]:
+        """Keys of the states."""
+        return self.routes.keys()
+
+
+@dataclass(slots=True)
+class TraitRoute:
+    """A trait and its column."""
+
+    name: str
+    column: TraitColumn
+
+    @property
+    def keys(self) -> Set[str]:
+        """Keys of the states that read it."""
+        return self.column.readings.keys()
+
+
+@dataclass(slots=True)
+class IdentifierRoute:
+    """A namespace and its column."""
+
+    key: str
+    column: IdentifierColumn
+    ordinals: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+
+    @property
+    def keys(self) -> Set[str]:
+        """Key of the one state."""
+        return frozenset([self.key])
+
+
+Route = Group | TraitRoute | IdentifierRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A new event that may have caused flips of a profile."""
+
+    time_us: int
+    message_id: str
+    traceparent: str
+    cause: str
+    routes: tuple[Route, ...]
+    """What it reached."""
+    first: bool
+    """It made the profile known, which every audience notices."""
+
+
+@dataclass(slots=True)
+class Touched:
+    """What was changed since the last evaluation."""
+
+    ordinals: list[Ordinals] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    new: list[int] = field(default_factory=list)
+    """Profiles that every audience must look at."""
+    candidates: dict[int, list[Candidate]] = field(default_factory=dict)
+
+    def add(self, key: str, changed: Ordinals) -> None:
+        """Note that a state of profiles changed."""
+        if len(changed):
+            self.ordinals.append(changed)
+            self.keys.add(key)
+
+
+class States:
+    """Columns by state key; fold() is the hot path of the engine."""
+
+    def __init__(self, people: People, future: Future) -> None:
+        self._people = people
+        self._future = future
+        self._capacity = people.capacity
+        self.events: dict[str, EventRoute] = {}
+        self.traits: dict[str, TraitRoute] = {}
+        self.identifiers: dict[str, IdentifierRoute] = {}
+        self.keys: dict[str, EventState | TraitState | IdentifierState] = {}
+        self.touched = Touched()
+        self._groups: dict[tuple[tuple[str, ...], tuple[Predicate, ...]], Group] = {}
+        self._by_name: dict[str, list[Group]] = {}
+
+    # --- which states there are
+
+    def add(self, key: str) -> None:
+        """Make the column of a state, empty."""
+        state = state_of_key(key)
+        self.keys[key] = state
+        capacity = self._people.capacity
+        if isinstance(state, EventState):
+            group = self._groups.get((state.names, state.where))
+            if group is None:
+                test = compile_predicates(state.where) if state.where else None
+                group = self._groups[state.names, state.where] = Group(state.names, test)
+                for name in state.names:
+                    self._by_name.setdefault(name, []).append(group)
+            route = EventRoute(key, state, group.test, new_column(state.keep, capacity), Waiting())
+            self.events[key] = group.routes[key] = route
+        elif isinstance(state, TraitState):
+            name = state.path[0]
+            if name not in self.traits:
+                self.traits[name] = TraitRoute(name, TraitColumn(capacity))
+            self.traits[name].column.add_reading(key, state)
+        else:
+            self.identifiers[state.namespace] = IdentifierRoute(key, IdentifierColumn(capacity))
+
+    def remove(self, key: str) -> None:
+        """Forget a state."""
+        state = self.keys.pop(key)
+        if isinstance(state, EventState):
+            del self.events[key]
+            group = self._groups[state.names, state.where]
+            del group.routes[key]
+            if not group.routes:
+                del self._groups[state.names, state.where]
+                for name in state.names:
+                    self._by_name[name].remove(group)
+                    if not self._by_name[name]:
+                        del self._by_name[name]
+        elif isinstance(state, TraitState):
+            column = self.traits[state.path[0]].column
+            del column.readings[key]
+            if not column.readings:
+                del self.traits[state.path[0]]
+        else:
+            del self.identifiers[state.namespace]
+
+    def ensure_room(self) -> None:
+        """Grow the columns after the profiles have grown."""
+        capacity = self._people.capacity
+        if capacity == self._capacity:
+            return
+        self._capacity = capacity
+        for route in self.events.values():
+            route.column.ensure(capacity)
+        for trait in self.traits.values():
+            trait.column.ensure(capacity)
+        for identifier in self.identifiers.values():
+            identifier.column.ensure(capacity)
+
+    def trait_of(self, key: str) -> str:
+        """Name of the trait that a state reads."""
+        state = self.keys[key]
+        assert isinstance(state, TraitState)
+        return state.path[0]
+
+    def clear(self, ordinals: Ordinals) -> None:
+        """Forget all state of profiles."""
+        gone: Bools = np.zeros(self._people.capacity, np.bool_)
+        gone[ordinals] = True
+        for route in self.events.values():
+            route.column.clear(ordinals)
+            route.waiting.drop(gone)
+        for trait in self.traits.values():
+            trait.column.clear(ordinals)
+        for identifier in self.identifiers.values():
+            identifier.column.clear(ordinals)
+
+    # --- events
+
+    def fold(
+        self, events: Iterable[ResolvedEvent], horizon: int, cause: str, only: Collection[str] | None = None
+    ) -> None:
+        """Take events in; those later than the horizon wait as a whole."""
+        people, touched = self._people, self.touched
+        index, merged = people.index, people.merged
+        by_name, traits, namespaces = self._by_name, self.traits, self.identifiers
+        for resolved in events:
+            profile_id = resolved.profile_id
+            if not profile_id or profile_id in merged:
+                continue
+            ordinal = index.get(profile_id)
+            if ordinal is None:
+                ordinal = people.add(profile_id)
+                touched.new.append(ordinal)
+                is_new = True
+            else:
+                is_new = False
+            event = resolved.event
+            time = event.timestamp_us
+            if time > horizon:
+                self._future.add(FutureItem(time, event.message_id, profile_id, resolved, cause))
+                continue
+            reached: list[Route] = []
+            if event.kind == TRACK:
+                groups = by_name.get(event.name)
+                if groups is not None:
+                    message_id = event.message_id
+                    properties: dict[str, Any] | None = None
+                    for group in groups:
+                        test = group.test
+                        if test is not None:
+                            if properties is None:
+                                properties = decode_object(event.properties)
+                            if not test(properties):
+                                continue
+                        group.ordinals.append(ordinal)
+                        group.times.append(time)
+                        group.message_ids.append(message_id)
+                        reached.append(group)
+            if traits and (event.traits or event.context):
+                self._write_traits(ordinal, resolved, only, reached)
+            if namespaces:
+                for identifier in resolved.decision.identifiers:
+                    route = namespaces.get(identifier.namespace)
+                    if route is not None:
+                        route.ordinals.append(ordinal)
+                        route.times.append(time)
+                        reached.append(route)
+            if only is None and (reached or is_new):
+                self._note(ordinal, resolved, cause, tuple(reached), is_new)
+        self.ensure_room()
+        self._flush(horizon, only)
+
+    def _write_traits(
+        self, ordinal: int, resolved: ResolvedEvent, only: Collection[str] | None, reached: list[Route]
+    ) -> None:
+        event = resolved.event
+        found = decoded_traits(event)
+        if not found:
+            return
+        self.ensure_room()
+        for name, value in found.items():
+            route = self.traits.get(name)
+            # One column serves all tests of a trait, so a write limited to some keys is taken in for all.
+            if route is not None and (only is None or not route.keys.isdisjoint(only)):
+                reached.append(route)
+                if route.column.write(ordinal, event.timestamp_us, event.message_id, value):
+                    self.touched.ordinals.append(np.array([ordinal], np.int64))
+                    self.touched.keys.update(route.keys)
+
+    def _note(self, ordinal: int, resolved: ResolvedEvent, cause: str, routes: tuple[Route, ...], first: bool) -> None:
+        candidates = self.touched.candidates
+        known = candidates.get(ordinal)
+        if known is None:
+            if len(candidates) >= CAUSES_OF_ALL:
+                return
+            known = candidates[ordinal] = []
+        elif len(known) == CAUSES_OF_ONE:
+            del known[0]
+        event = resolved.event
+        trace = resolved.traceparent or event.traceparent
+        known.append(Candidate(event.timestamp_us, event.message_id, trace, cause, routes, first))
+
+    def _flush(self, horizon: int, only: Collection[str] | None) -> None:
+        hashes: dict[str, int] = {}
+        for group in self._groups.values():
+            if not group.ordinals:
+                continue
+            ordinals = np.array(group.ordinals, np.int64)
+            times = np.array(group.times, np.int64)
+            ids: Times | None = None
+            for key, route in group.routes.items():
+                if only is not None and key not in only:
+                    continue
+                if ids is None and route.state.keep > 1:
+                    ids = np.array([_hash(m, hashes) for m in group.message_ids], np.int64)
+                self.insert(route, ordinals, times, np.zeros_like(times) if ids is None else ids, horizon)
+            group.ordinals.clear()
+            group.times.clear()
+            group.message_ids.clear()
+        for namespace in self.identifiers.values():
+            if not namespace.ordinals:
+                continue
+            if only is None or namespace.key in only:
+                new = namespace.column.insert(
+                    np.array(namespace.ordinals, np.int64), np.array(namespace.times, np.int64)
+                )
+                self.touched.add(namespace.key, new)
+            namespace.ordinals.clear()
+            namespace.times.clear()
+
+    def insert(self, route: EventRoute, ordinals: Ordinals, times: Times, ids: Times, horizon: int) -> None:
+        """Put matching events into one event state; those that do not count yet wait."""
+        state = route.state
+        if state.from_us is not None or state.to_us is not None:
+            inside = np.ones(len(times), np.bool_)
+            if state.from_us is not None:
+                inside &= times >= state.from_us
+            if state.to_us is not None:
+                inside &= times <= state.to_us
+            ordinals, times, ids = ordinals[inside], times[inside], ids[inside]
+        late = times > horizon - state.delay_us
+        if late.any():
+            route.waiting.add(ordinals[late], times[late], ids[late])
+            counts = ~late
+            ordinals, times, ids = ordinals[counts], times[counts], ids[counts]
+        if len(times):
+            self.touched.add(route.key, route.column.insert(ordinals, times, ids))
+
+    # --- the passing of time
+
+    def next_release(self) -> int:
+        """When the next waiting thing counts; FOREVER when nothing waits."""
+        moments = [route.waiting.first() + route.state.delay_us for route in self.events.values()]
+        return min([self._future.first(), *moments])
+
+    def release(self, horizon: int) -> None:
+        """Let everything count whose time has come."""
+        while self._future.first() <= horizon:
+            for item in self._future.take(horizon):
+                if isinstance(item.content, ResolvedEvent):
+                    self.fold((item.content,), horizon, item.cause)
+                    continue
+                ordinal = self._people.index.get(item.profile_id)
+                if ordinal is not None and item.profile_id not in self._people.merged:
+                    self.write_trait(item.content, ordinal, item.time_us, item.message_id)
+        for route in self.events.values():
+            due = route.waiting.take(horizon - route.state.delay_us)
+            if due is not None:
+                self.touched.add(route.key, route.column.insert(*due))
+
+    def write_trait(self, write: TraitWrite, ordinal: int, time_us: int, message_id: str) -> None:
+        """Take in one trait of a history."""
+        route = self.traits.get(write.name)
+        if route is not None and route.column.write(ordinal, time_us, message_id, write.value):
+            self.touched.ordinals.append(np.array([ordinal], np.int64))
+            self.touched.keys.update(route.keys)
+
+
+def _hash(message_id: str, hashes: dict[str, int]) -> int:
+    number = hashes.get(message_id)
+    if number is None:
+        number = hashes[message_id] = hash_of(message_id)
+    return number

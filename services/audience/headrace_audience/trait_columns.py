@@ -1,0 +1,179 @@
+"""Columns of traits and identifiers.
+
+A trait has one column: who wrote last (event time, message id) per profile, and per test what it makes of that value.
+The value itself is not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from headrace_audience.columns import Rows, grown
+from headrace_audience.conditions import TraitState
+from headrace_audience.definition_values import MOVING_OPS
+from headrace_audience.people import FOREVER, NEVER, Ordinals, Times
+from headrace_audience.predicates import ValueTest, compile_test, moment_of, value_at
+
+
+class TraitReading:
+    """What one test makes of the newest value: 1 or 0, or the moment that it says for tests that need the clock.
+
+    Attributes:
+        moving: Whether `codes` holds moments (NEVER when the value is none).
+        codes: By row of the column.
+    """
+
+    def __init__(self, state: TraitState) -> None:
+        self._inside = state.path[1:]
+        self.moving = state.test.op in MOVING_OPS
+        self._test: ValueTest | None = None if self.moving else compile_test(state.test)
+        self.empty = self.code(None)
+        self.codes: Times = np.full(64, self.empty, np.int64 if self.moving else np.int8)
+
+    def code(self, value: Any) -> int:
+        """What is stored for a value of the trait."""
+        if self._inside:
+            value = value_at(value, self._inside)
+        if self._test is not None:
+            return int(self._test(value))
+        moment = moment_of(value)
+        return NEVER if moment is None else moment
+
+
+class TraitColumn:
+    """Last writer of a trait per profile, and the readings of its value."""
+
+    def __init__(self, capacity: int) -> None:
+        self.rows = Rows(capacity)
+        self._times: Times = np.full(64, NEVER, np.int64)
+        self._writers: list[str] = [""]
+        self.readings: dict[str, TraitReading] = {}
+
+    def ensure(self, capacity: int) -> None:
+        """Have room for ordinals below a capacity."""
+        self.rows.ensure(capacity)
+
+    def add_reading(self, key: str, state: TraitState) -> None:
+        """Read the value for one more state; what is known already must be folded again for it."""
+        reading = TraitReading(state)
+        self.readings[key] = reading
+        self._fit(reading)
+
+    def write(self, ordinal: int, time_us: int, message_id: str, value: Any) -> bool:
+        """Take a write in; returns whether any reading changed."""
+        row = int(self.rows.of[ordinal])
+        if row:
+            known = int(self._times[row])
+            if time_us < known or (time_us == known and message_id < self._writers[row]):
+                return False
+        else:
+            row = self._new_row(ordinal)
+        self._times[row] = time_us
+        self._writers[row] = message_id
+        changed = False
+        for reading in self.readings.values():
+            code = reading.code(value)
+            if reading.codes[row] != code:
+                reading.codes[row] = code
+                changed = True
+        return changed
+
+    def _new_row(self, ordinal: int) -> int:
+        self.rows.give(np.array([ordinal], np.int64))
+        self._make_room()
+        return int(self.rows.of[ordinal])
+
+    def _make_room(self) -> None:
+        room = self.rows.room()
+        self._writers.extend([""] * (self.rows.used - len(self._writers)))
+        if room > len(self._times):
+            self._times = grown(self._times, room, NEVER)
+            for reading in self.readings.values():
+                self._fit(reading)
+
+    def _fit(self, reading: TraitReading) -> None:
+        if len(self._times) > len(reading.codes):
+            reading.codes = grown(reading.codes, len(self._times), reading.empty)
+
+    def written(self, ordinal: int) -> tuple[int, str] | None:
+        """Time and message id of the last writer of a profile's trait."""
+        row = int(self.rows.of[ordinal])
+        return (int(self._times[row]), self._writers[row]) if row else None
+
+    def clear(self, ordinals: Ordinals) -> None:
+        """Forget profiles."""
+        rows = self.rows.take_back(ordinals)
+        self._times[rows] = NEVER
+        for reading in self.readings.values():
+            reading.codes[rows] = reading.empty
+        for row in rows.tolist():
+            self._writers[row] = ""
+
+    def entries(self, ordinals: Ordinals) -> tuple[Ordinals, Times, list[str], dict[str, Times]]:
+        """Of these profiles: position in `ordinals`, time, message id, and the codes by state key."""
+        rows = self.rows.of[ordinals]
+        have = np.flatnonzero(rows)
+        rows = rows[have]
+        writers = [self._writers[row] for row in rows.tolist()]
+        return have, self._times[rows], writers, {key: r.codes[rows] for key, r in self.readings.items()}
+
+    def load(self, ordinals: Ordinals, times: Times, writers: Iterable[str], codes: dict[str, Times]) -> None:
+        """Take entries() in (profile by profile, different ones); readings without codes stay as they are."""
+        self.rows.give(ordinals[self.rows.of[ordinals] == 0])
+        self._make_room()
+        rows = self.rows.of[ordinals]
+        newer: list[int] = []
+        for i, (row, time, writer) in enumerate(zip(rows.tolist(), times.tolist(), writers, strict=True)):
+            if (time, writer) >= (self._times[row], self._writers[row]):
+                self._times[row] = time
+                self._writers[row] = writer
+                newer.append(i)
+        for key, values in codes.items():
+            if key in self.readings:
+                self.readings[key].codes[rows[newer]] = values[newer]
+
+
+class IdentifierColumn:
+    """When an identifier of a namespace was first seen, per profile."""
+
+    def __init__(self, capacity: int) -> None:
+        self.rows = Rows(capacity)
+        self._times: Times = np.full(64, FOREVER, np.int64)
+
+    def ensure(self, capacity: int) -> None:
+        """Have room for ordinals below a capacity."""
+        self.rows.ensure(capacity)
+
+    def insert(self, ordinals: Ordinals, times: Times) -> Ordinals:
+        """Add sightings; returns the ordinals whose first sighting is another one now."""
+        without = self.rows.of[ordinals] == 0
+        if without.any():
+            self.rows.give(np.unique(ordinals[without]))
+            room = self.rows.room()
+            if room > len(self._times):
+                self._times = grown(self._times, room, FOREVER)
+        rows = self.rows.of[ordinals]
+        earlier = times < self._times[rows]
+        np.minimum.at(self._times, rows[earlier], times[earlier])
+        return ordinals[earlier]
+
+    def gather(self, ordinals: Ordinals) -> Times:
+        """When the first was seen, per ordinal; FOREVER when none was."""
+        return self._times[self.rows.of[ordinals]]
+
+    def first(self, ordinal: int) -> int:
+        """When the first was seen; FOREVER when none was."""
+        return int(self._times[self.rows.of[ordinal]])
+
+    def clear(self, ordinals: Ordinals) -> None:
+        """Forget profiles."""
+        self._times[self.rows.take_back(ordinals)] = FOREVER
+
+    def entries(self, ordinals: Ordinals) -> tuple[Ordinals, Times]:
+        """Of these profiles: position in `ordinals`, time."""
+        rows = self.rows.of[ordinals]
+        have = np.flatnonzero(rows)
+        return have, self._times[rows[have]]

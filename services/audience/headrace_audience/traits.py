@@ -1,0 +1,33 @@
+"""The traits of a person that an event carries: the same rule as in identity.
+
+Those under `traits` in the event's context, overridden by the event's own; the own traits of a "group" event belong
+to the group.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headrace.api.common.v1.event_pb2 import Event, EventKind
+from headrace_audience.predicates import decode_object
+
+_MARK = b'"traits"'
+
+
+def decoded_traits(event: Event) -> dict[str, Any]:
+    """The traits as Python values; empty when there are none."""
+    own = decode_object(event.traits) if event.kind != EventKind.EVENT_KIND_GROUP else {}
+    context = event.context
+    if context and _MARK in context:
+        in_context = decode_object(context).get("traits")
+        if isinstance(in_context, dict) and in_context:
+            return {**in_context, **own}
+    return own
+
+
+def person_traits(event: Event) -> bytes:
+    """The traits as a JSON object in which each name is once; empty when there are none."""
+    traits = decoded_traits(event)
+    return msgspec.json.encode(traits) if traits else b""
