@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -60,6 +61,8 @@ def _raise(error: Mapping[str, Any], response: Response) -> NoReturn:
         raise AuthError(f"{said}: the access token is not valid (any more)")
     if code in _THROTTLED or status == 429:
         raise RateLimited(said, _wait_s(response))
+    if code == 100 and "appsecret_proof" in str(error.get("message")):
+        raise ConfigError(f"{said}: the app secret is missing or is not that of the token's app", "app_secret")
     if code in _OLD_VERSION:
         raise ConfigError(f"{said}: set a newer API version", "api_version")
     if code in _TERMS or subcode in _TERMS:
@@ -110,7 +113,8 @@ def _accepted(request: Request, answer: Mapping[str, Any]) -> Outcomes:
             outcome = Warned(reason=f"Meta called {invalid} rows of the request invalid")
         return Outcomes.every(request, outcome)
     samples = set(_texts(answer.get("invalid_entry_samples")))
-    guilty = {place for place, row in enumerate(rows) if _is_sampled(row, samples)}
+    shared = Counter(cell for row in rows for cell in set(row))
+    guilty = {place for place, row in enumerate(rows) if _is_sampled(row, samples, shared)}
     unsure = Warned(reason=f"Meta called {invalid} rows of the request invalid without saying which")
     if len(guilty) > invalid:
         return Outcomes(items=tuple(unsure if place in guilty else Delivered() for place in range(len(rows))))
@@ -128,9 +132,10 @@ def _rows_of(request: Request) -> list[list[str]]:
         return []
 
 
-def _is_sampled(row: list[str], samples: set[str]) -> bool:
-    """True when Meta shows the row, or a cell of it, among the invalid ones."""
-    return any(cell in samples for cell in row) or ",".join(row) in samples
+def _is_sampled(row: list[str], samples: set[str], shared: Counter[str]) -> bool:
+    """True when Meta shows the row, or a cell that only this row has, among the invalid ones."""
+    own = [cell for cell in row if shared[cell] == 1]
+    return any(cell in samples for cell in own) if own else all(cell in samples for cell in row)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -142,7 +147,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield str(name)
+            yield from _texts(str(name))
             yield from _texts(inner)
     elif isinstance(value, list):
         for inner in value:
