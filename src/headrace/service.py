@@ -28,6 +28,7 @@ SERVICES = ("ingest", "identity", "audience", "sync", "console")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _STEADY_S = 30.0
+_CANCEL_AGAIN_S = 2.0
 
 _restarts = metrics.counter("headrace_loop_restarts", "Background loops that failed and were started again, by loop.")
 
@@ -69,11 +70,14 @@ class Loops:
 
     async def close(self) -> None:
         """Cancel all loops and wait until they have ended."""
-        tasks = list(self._tasks.values())
+        waiting = set(self._tasks.values())
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while waiting:
+            # A cancellation can be lost: asyncio.wait_for (Python 3.11), and PyMongo with it, swallows one that comes at
+            # the moment in which the awaited thing is done. So whoever has not ended after a while is cancelled again.
+            for task in waiting:
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_S)
 
     async def _keep_running(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         pause_s = _FIRST_PAUSE_S

@@ -199,9 +199,7 @@ async def test_a_revoked_token_is_unknown_and_stays_listed(
     assert list(listed) == [revoked]
 
 
-async def test_tokens_are_revoked_in_their_own_workspace_only(
-    console: Console, service: WorkspaceServiceAsyncStub
-) -> None:
+async def test_tokens_are_revoked_in_their_workspace(console: Console, service: WorkspaceServiceAsyncStub) -> None:
     await console.make_workspace("one")
     await console.make_workspace("two")
     secret = await console.make_token("one")
@@ -212,9 +210,7 @@ async def test_tokens_are_revoked_in_their_own_workspace_only(
     assert (await service.AuthenticateToken(pb.AuthenticateTokenRequest(secret=secret))).workspace_id == "one"
 
 
-async def test_tokens_are_listed_in_pages_of_one_workspace(
-    console: Console, service: WorkspaceServiceAsyncStub
-) -> None:
+async def test_tokens_of_one_workspace_are_paged(console: Console, service: WorkspaceServiceAsyncStub) -> None:
     # "shop" and "shop-2" are neighbours: a page of one must not run into the other.
     for workspace_id in ["shop", "shop-2"]:
         await console.make_workspace(workspace_id)

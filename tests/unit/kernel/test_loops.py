@@ -53,3 +53,22 @@ async def test_closing_waits_until_a_loop_has_cleaned_up() -> None:
     await started.wait()
     await loops.close()
     assert cleaned
+
+
+async def test_a_loop_that_loses_a_cancellation_ends_all_the_same() -> None:
+    lost = 0
+
+    async def loop() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost += 1
+
+    async with background() as loops:
+        loops.start("test", loop)
+        await asyncio.sleep(0)
+    assert lost == 1
