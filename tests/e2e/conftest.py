@@ -1,0 +1,31 @@
+"""One whole platform for the end-to-end tests, with a collector of its spans and a vendor to deliver to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.otlp import Collector, collecting
+from tests.support.up import Up, platform_up
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    """Receives the spans of the whole platform over OTLP."""
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def up(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Up]:
+    """The platform, as `headrace up` starts it."""
+    environment = {
+        "HEADRACE_ALLOW_PRIVATE_DESTINATIONS": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+        "OTEL_EXPORTER_OTLP_INSECURE": "true",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+    with platform_up(Path(tmp_path_factory.mktemp("up")), environment) as running:
+        yield running
