@@ -162,12 +162,12 @@ class DestinationHandlers:
             settings = self._merged(info, settings_object("destination.settings", wanted.settings), old)
             await self._check(info.name, settings)
             # Whatever stopped it may be gone with the old settings; a pause by a user stays.
-            state = _PAUSED if before.state == _PAUSED else _ACTIVE
+            new_state = _PAUSED if before.state == _PAUSED else _ACTIVE
             after = dataclasses.replace(
                 after,
                 sealed=self._sealed(before.key, settings),
                 masked=_masked(info, settings),
-                state=state,
+                state=new_state,
                 state_reason="",
             )
         if "state" in fields and (state := self._state(wanted.state)):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from opentelemetry.trace import SpanKind
@@ -33,6 +35,9 @@ REMOVE_MEMBERS = "remove_members"
 _LONGEST_THROTTLE_S = 3600.0
 _REOPEN_AFTER_S = 15.0
 _HALTED_S = 2.0
+_READ_AGAIN = 5
+_TRACED = frozenset({"webhook"})
+"""Connectors whose receivers are the customer's own and take the trace context; vendors are not told."""
 
 _vendor_seconds = metrics.histogram(
     "headrace_vendor_seconds", "Time of requests to vendors in seconds, by connector and status class."
@@ -74,6 +79,26 @@ class Connector(Protocol):
     async def close(self) -> None:
         """Forget the connector."""
         ...
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch under way."""
+
+    operation: str
+    items: Sequence[Any]
+    traceparents: Sequence[str]
+    permit: Permit | None
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    traced: set[int] = field(default_factory=set)
+
+    async def build(self, connector: Connector, places: Sequence[int]) -> wire.BuiltBatch:
+        """Let the connector make requests of the items at these places."""
+        chosen, now = tuple(self.items[place] for place in places), now_us()
+        if self.operation == SEND_EVENTS:
+            return await connector.send_events(EventBatch(events=chosen, now_us=now))
+        rows = MemberBatch(rows=chosen, now_us=now)
+        return await (connector.add_members if self.operation == ADD_MEMBERS else connector.remove_members)(rows)
 
 
 class Outlet:
@@ -164,36 +189,24 @@ class Outlet:
         """
         with spans.batch_span(f"deliver {self.info.name}", traceparents, {"headrace.operation": operation}):
             places = list(range(len(items)))
-            verdicts: dict[int, Verdict] = {}
-            await self._send_places(operation, items, places, verdicts, permit)
-            found = [verdicts[place] for place in places]
-            attributes = [{"headrace.outcome": v.kind.value, "http.response.status_code": v.code} for v in found]
-            if traceparents:
-                spans.event_spans("deliver", traceparents, attributes)
+            batch = _Batch(operation, items, traceparents, permit)
+            await self._send_places(batch, places)
+            found = [batch.verdicts[place] for place in places]
+            rest = [place for place in places if traceparents and place not in batch.traced]
+            attributes = [_outcome_attributes(found[place]) for place in rest]
+            spans.event_spans("deliver", [traceparents[place] for place in rest], attributes)
         return found
 
-    async def _send_places(
-        self,
-        operation: str,
-        items: Sequence[Any],
-        places: Sequence[int],
-        verdicts: dict[int, Verdict],
-        permit: Permit | None,
-    ) -> None:
+    async def _send_places(self, batch: _Batch, places: Sequence[int]) -> None:
         """Send the items at these places of the batch, in halves where the plugin fails on them."""
-        chosen = tuple(items[place] for place in places)
+        verdicts = batch.verdicts
         try:
             opened = await self._connector()
-            batch: Any = (
-                EventBatch(events=chosen, now_us=now_us())
-                if operation == SEND_EVENTS
-                else MemberBatch(rows=chosen, now_us=now_us())
-            )
-            built: wire.BuiltBatch = await getattr(opened, operation)(batch)
+            built = await batch.build(opened, places)
         except PluginError as error:
 
             async def again(part: Sequence[int]) -> list[None]:
-                await self._send_places(operation, items, part, verdicts, permit)
+                await self._send_places(batch, part)
                 return [None] * len(part)
 
             outcome = await self._after_plugin_error(error, places, again, lambda r: Verdict(Kind.PLUGIN, r))
@@ -205,22 +218,21 @@ class Outlet:
         broken: list[list[int]] = []
         await asyncio.gather(
             *(
-                self._send_request(opened, request, [places[i] for i in request.items], verdicts, broken, permit)
+                self._send_request(opened, request, [places[i] for i in request.items], batch, broken)
                 for request in built.requests
             )
         )
         for part in broken:
             for half in halves(part):
-                await self._send_places(operation, items, half, verdicts, permit)
+                await self._send_places(batch, half)
 
     async def _send_request(
         self,
         opened: Connector,
         request: Request,
         places: list[int],
-        verdicts: dict[int, Verdict],
+        batch: _Batch,
         broken: list[list[int]],
-        permit: Permit | None,
     ) -> None:
         """Send one request; items that must be tried in smaller requests are added to `broken`."""
         if len(request.body) > self.info.batch.max_bytes:
@@ -228,19 +240,19 @@ class Outlet:
                 broken.append(places)
             else:
                 reason = f"larger than the {self.info.batch.max_bytes:,} bytes that the destination takes"
-                verdicts[places[0]] = Verdict(Kind.REJECTED, reason)
+                batch.verdicts[places[0]] = Verdict(Kind.REJECTED, reason)
             return
         async with self._under_way:
-            found = await self._exchange(opened, request, places, permit)
+            found = await self._exchange(opened, request, places, batch)
         if found is None:
             broken.append(places)
             return
         for place, verdict in zip(places, found, strict=True):
             reason = self._clean(verdict.reason, (*opened.secrets, *request.secrets))
-            verdicts[place] = Verdict(verdict.kind, reason, verdict.code, verdict.after_s)
+            batch.verdicts[place] = Verdict(verdict.kind, reason, verdict.code, verdict.after_s)
 
     async def _exchange(
-        self, opened: Connector, request: Request, places: list[int], permit: Permit | None
+        self, opened: Connector, request: Request, places: list[int], batch: _Batch
     ) -> list[Verdict] | None:
         """Send a request and read the answer; None when the plugin failed on the answer for several items."""
         await self._wait_for_turn()
@@ -250,18 +262,15 @@ class Outlet:
         if wait_us:
             after_s = wait_us / SECOND_US
             return [Verdict(Kind.UNTRIED, "the destination does not answer", after_s=after_s)] * len(places)
-        if permit is not None and len(allowed := await self._permitted(permit, places)) < len(places):
+        if batch.permit is not None and len(allowed := await self._permitted(batch.permit, places)) < len(places):
             # What another process took meanwhile must not go out twice; the rest goes with the next batch.
             self.breaker.withdrawn()
             return [Verdict(Kind.UNTRIED, after_s=0.0) if p in allowed else Verdict(Kind.GONE) for p in places]
         started = time.perf_counter()
         status = "none"
         try:
-            attributes = {"http.request.method": request.method, "headrace.connector": self.info.name}
-            with spans.child_of(
-                spans.current_traceparent(), f"{request.method} vendor", attributes, kind=SpanKind.CLIENT
-            ):
-                response = await self._client.send(request, timeout_s=self.info.timeout_s)
+            with self._traced(request, places, batch) as headers:
+                response = await self._client.send(request, timeout_s=self.info.timeout_s, headers=headers)
             status = f"{response.status // 100}xx"
         except AddressRefused as refused:
             self.breaker.withdrawn()
@@ -280,12 +289,31 @@ class Outlet:
             self.breaker.succeeded()
         return await self._read(opened, request, response, places)
 
+    @contextmanager
+    def _traced(self, request: Request, places: Sequence[int], batch: _Batch) -> Iterator[Mapping[str, str]]:
+        """Spans around a vendor call: in the event's own trace when it carries one event, else linked to the events.
+
+        Yields:
+            Headers to add.
+        """
+        attributes = {"http.request.method": request.method, "headrace.connector": self.info.name}
+        name = f"{request.method} {self.info.name}"
+        with ExitStack() as stack:
+            parent = spans.current_traceparent()
+            if len(places) == 1 and batch.traceparents:
+                parent = batch.traceparents[places[0]]
+                if spans.is_sampled(parent):
+                    batch.traced.add(places[0])
+                    parent = stack.enter_context(spans.child_of(parent, "deliver"))
+            context = stack.enter_context(spans.child_of(parent, name, attributes, kind=SpanKind.CLIENT))
+            yield {"traceparent": context} if context and self.info.name in _TRACED else {}
+
     async def _read(
         self, opened: Connector, request: Request, response: Response, places: list[int]
     ) -> list[Verdict] | None:
         code = response.status
         try:
-            outcomes = await opened.read(request, response)
+            outcomes = await self._read_patiently(opened, request, response)
         except PluginError as error:
             self._count(error)
             if error.kind is PluginErrorKind.LOAD or self.info.idempotency == "none":
@@ -304,6 +332,17 @@ class Outlet:
             self._throttle(outcomes.throttle_s)
         return [of_outcome(outcome, code) for outcome in outcomes.items]
 
+    async def _read_patiently(self, opened: Connector, request: Request, response: Response) -> Outcomes:
+        """Read an answer, also when another batch has just ended the plugin's process."""
+        for _ in range(_READ_AGAIN):
+            try:
+                return await opened.read(request, response)
+            except PluginError as error:
+                if not error.untried:
+                    raise
+                await asyncio.sleep(min(error.retry_after_s, 30.0) + 0.01)
+        return await opened.read(request, response)
+
     async def _after_plugin_error(
         self,
         error: PluginError,
@@ -320,6 +359,9 @@ class Outlet:
         if error.kind is PluginErrorKind.LOAD:
             reason = self._clean(f"the plugin cannot be used: {error.reason}", ())
             return [Verdict(Kind.UNTRIED, reason, after_s=_REOPEN_AFTER_S)] * len(items)
+        if error.untried:
+            reason = self._clean(f"the plugin is not there at the moment: {error.reason}", ())
+            return [Verdict(Kind.UNTRIED, reason, after_s=max(error.retry_after_s, 0.1))] * len(items)
         if len(items) == 1:
             return [blame(self._clean(f"the plugin failed: {error.reason}", ()))]
         await _pause(error)
@@ -360,6 +402,10 @@ class Outlet:
     def _clean(self, reason: str, secrets: Sequence[str]) -> str:
         known = (*(self._opened.secrets if self._opened else ()), *secrets)
         return mask(reason, known)[:LONGEST_REASON]
+
+
+def _outcome_attributes(verdict: Verdict) -> dict[str, str | int]:
+    return {"headrace.outcome": verdict.kind.value, "http.response.status_code": verdict.code}
 
 
 async def _pause(error: PluginError) -> None:

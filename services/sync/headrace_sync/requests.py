@@ -29,7 +29,7 @@ def changed_fields(
         ApiError: INVALID_ARGUMENT, on a path that is no changeable field.
     """
     if not mask.paths:
-        return changeable & set(set_fields)
+        return set(set_fields) & changeable
     for path in mask.paths:
         if path in fixed:
             raise invalid_argument("update_mask", f"{path} cannot be changed")

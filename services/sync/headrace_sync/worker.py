@@ -372,6 +372,8 @@ class Worker:
             await self._store.release(ids, owner=self._owner, at=now + after_us)
         await self._store.postpone(postponed, owner=self._owner, now=now)
         retries.add(len(postponed), {"connector": self.outlet.info.name})
+        if postponed or released:
+            self._wake.set()  # they may be due before the store was to be looked at next
 
     def _try_again(
         self,

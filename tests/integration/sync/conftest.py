@@ -1,0 +1,47 @@
+"""The sync service on real stores, with real plugins, against receivers on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+from headrace_sync.bootstrap import open_service
+
+from headrace.storage.mongo.client import Database
+from headrace.storage.streams.client import Redis
+from tests.support import sync as support
+
+Serve = Callable[..., AbstractAsyncContextManager[support.Api]]
+
+
+@pytest.fixture
+async def others(redis: Redis) -> AsyncIterator[support.Others]:
+    async with support.others(redis) as found:
+        yield found
+
+
+@pytest.fixture
+async def hooks() -> AsyncIterator[support.Hooks]:
+    async with support.hooks() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def line(db: Database, redis: Redis) -> support.Line:
+    return support.Line(db, redis, support.PARTITIONS)
+
+
+@pytest.fixture
+def serve(others: support.Others, make_settings: Callable[..., Any], db: Database) -> Serve:
+    """serve(**settings): the service, in this process, as a client sees it."""
+
+    @asynccontextmanager
+    async def serving(**more: Any) -> AsyncIterator[support.Api]:
+        settings = support.quick_settings(make_settings, others, **more)
+        token = settings.service_token.get_secret_value()
+        async with open_service(settings) as running, support.api(running.grpc_address, token) as client:
+            yield client
+
+    return serving
