@@ -11,20 +11,20 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
 from headrace.api.common.v1.event_pb2 import EventBatch
-from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Entry, GroupReader, Redis, send
 from headrace.telemetry import logs, metrics, spans
 from headrace_identity import emitter, parked, store
+from headrace_identity.emitter import Resolved
 from headrace_identity.replay import ACTION_NAMES
-from headrace_identity.worker import Incoming, Worker
+from headrace_identity.worker import AtStep, Incoming, Worker, no_step
 
 _log = logs.get_logger(__name__)
 
@@ -57,10 +57,6 @@ class Sending:
     stream_entries: int
 
 
-def _no_step(_: str) -> None:
-    pass
-
-
 class Lane:
     """Works through some of the events streams, one micro-batch at a time."""
 
@@ -75,7 +71,7 @@ class Lane:
         streams: int,
         batch_events: int,
         claim_every_s: float,
-        at_step: Callable[[str], None] = _no_step,
+        at_step: AtStep = no_step,
     ) -> None:
         """Describe a lane.
 
@@ -101,12 +97,27 @@ class Lane:
         self._at_step = at_step
         self._events_per_entry = 1.0
         self._claim_at = 0.0
+        self._stopping = False
+        self._stopped = asyncio.Event()
+        self._stopped.set()
 
     async def run(self) -> None:
-        """Work until cancelled. A store that fails delays, and changes nothing else."""
+        """Work until told to stop or cancelled. A store that fails delays, and changes nothing else."""
+        self._stopped.clear()
+        try:
+            await self._run()
+        finally:
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """Finish what was read and end; cancelled instead, what was read waits until another replica claims it."""
+        self._stopping = True
+        await self._stopped.wait()
+
+    async def _run(self) -> None:
         waiting: deque[Entry] = deque()
         pause_s = _FIRST_PAUSE_S
-        while True:
+        while waiting or not self._stopping:
             try:
                 if not waiting:
                     waiting.extend(await self._read())
@@ -170,13 +181,13 @@ class Lane:
             # One entry alone may hold more than a micro-batch.
             for start in range(0, len(events), self._batch_events):
                 messages += await self._resolve(workspace_id, events[start : start + self._batch_events])
-        self._at_step("resolved")
+        await self._at_step("resolved")
         await send(self._redis, messages, max_length=self._sending.stream_entries)
-        self._at_step("sent")
+        await self._at_step("sent")
         await self._reader.acknowledge(entries, delete=True)
-        self._at_step("acknowledged")
+        await self._at_step("acknowledged")
         await log.mark_done(self._db, dict.fromkeys(b.segment_id for b in batches if b.segment_id))
-        self._at_step("done")
+        await self._at_step("done")
 
     async def _resolve(self, workspace_id: str, events: Sequence[Incoming]) -> list[tuple[str, bytes]]:
         with spans.batch_span("identity micro-batch", [e.event.traceparent for e in events]):
@@ -184,7 +195,7 @@ class Lane:
             resolved = outcome.resolved
             # Read after the commit: a merge that committed before has been or will be announced to the loser's
             # partition, where nobody would look for these events any more.
-            survivors = await store.survivors(self._db, workspace_id, emitter.parts_of(resolved))
+            survivors = await store.survivors(self._db, workspace_id, {r.profile_id for r in resolved if r.profile_id})
             contexts = [r.event.traceparent for r in resolved]
             if spans.tracing():
                 contexts = spans.event_spans("identity resolve", contexts, [_attributes(r) for r in resolved])
@@ -194,7 +205,7 @@ class Lane:
         return emitter.messages(workspace_id, resolved, survivors, contexts, self._sending.partitions)
 
 
-def _attributes(resolved: ResolvedEvent) -> dict[str, str | bool | int | float]:
+def _attributes(resolved: Resolved) -> dict[str, str | bool | int | float]:
     return {
         "headrace.workspace": resolved.event.workspace_id,
         "headrace.message_id": resolved.event.message_id,

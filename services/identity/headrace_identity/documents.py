@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from bson.binary import Binary
-
 from headrace.storage.mongo.client import Document
 from headrace_identity.graph import Profile, TraitValue
 from headrace_identity.rules import Identifier
@@ -47,7 +45,7 @@ def profile_from(document: Document) -> Profile:
         merges=document.get("m", 0),
         identifiers={(namespace, value): time_us for namespace, value, time_us in document["ids"]},
         traits={
-            name: TraitValue(bytes(value), time_us, message_id, source_id)
+            name: TraitValue(value, time_us, message_id, source_id)
             for name, value, time_us, message_id, source_id in document.get("tr", ())
         },
         merged_into=document.get("into"),
@@ -80,8 +78,7 @@ def identifiers_field(profile: Profile) -> list[Any]:
 def traits_field(profile: Profile) -> list[Any]:
     """The field `tr`; a list, because names of traits may be what BSON allows in no name of a field."""
     return [
-        [name, Binary(trait.value), trait.time_us, trait.message_id, trait.source_id]
-        for name, trait in profile.traits.items()
+        [name, trait.value, trait.time_us, trait.message_id, trait.source_id] for name, trait in profile.traits.items()
     ]
 
 

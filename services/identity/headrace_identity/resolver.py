@@ -23,6 +23,14 @@ from headrace.domain.ids import profile_id
 from headrace_identity.graph import Changes, Graph, Profile, TraitValue, most_in_a_period
 from headrace_identity.rules import PERIODS_US, Identifier, Rules
 
+# Looking these up in the enums costs a microsecond each time.
+_ALIAS = EventKind.EVENT_KIND_ALIAS
+_GROUP = EventKind.EVENT_KIND_GROUP
+_CREATED = DecisionAction.DECISION_ACTION_CREATED
+_ATTACHED = DecisionAction.DECISION_ACTION_ATTACHED
+_MERGED = DecisionAction.DECISION_ACTION_MERGED
+_UNIDENTIFIED = DecisionAction.DECISION_ACTION_UNIDENTIFIED
+
 
 class _Context(msgspec.Struct):
     """The one part of an event's context that identity looks at."""
@@ -68,26 +76,33 @@ def prepare(event: Event, rules: Rules) -> Prepared:
     Raises:
         ValueError: Traits or context are no JSON object; ingest lets none of these pass.
     """
-    found: set[Identifier] = set()
+    # By rank, then by value, so that the order of the keys in a message is nothing.
+    found: set[tuple[tuple[int, int, str], str, str]] = set()
     set_aside: list[SetAside] = []
     for raw in event.identifiers:
-        _check(rules, raw.namespace, raw.value, found, set_aside)
+        namespace = raw.namespace
+        value, rule, rank = rules.check(namespace, raw.value)
+        if rule:
+            set_aside.append(SetAside(identifier=_message((namespace, value)), action="blocked", rule=rule))
+        else:
+            found.add((rank, value, namespace))
     previous: list[Identifier] = []
-    if event.kind == EventKind.EVENT_KIND_ALIAS and event.previous_id:
+    if event.kind == _ALIAS and event.previous_id:
         for namespace in (USER_ID, ANONYMOUS_ID):
-            meant: set[Identifier] = set()
-            _check(rules, namespace, event.previous_id, meant, [] if previous else set_aside)
-            previous += meant
+            value, rule, _ = rules.check(namespace, event.previous_id)
+            if not rule:
+                previous.append((namespace, value))
+            elif not previous:
+                set_aside.append(SetAside(identifier=_message((namespace, value)), action="blocked", rule=rule))
     traits: dict[str, bytes] = {}
     if event.context and b'"traits"' in event.context:
         in_context = bytes(_decode_context(event.context).traits)
         if in_context.startswith(b"{"):  # the context is free-form: anything else under that name is no traits
             traits = _traits(in_context)
-    if event.traits and event.kind != EventKind.EVENT_KIND_GROUP:
+    if event.traits and event.kind != _GROUP:
         traits.update(_traits(event.traits))
-    return Prepared(
-        event, tuple(sorted(found, key=lambda i: _priority(rules, i))), tuple(previous), tuple(set_aside), traits
-    )
+    identifiers = tuple((namespace, value) for _, value, namespace in sorted(found))
+    return Prepared(event, identifiers, tuple(previous), tuple(set_aside), traits)
 
 
 def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, changes: Changes) -> Resolution:
@@ -102,7 +117,7 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
     """
     event = prepared.event
     identifiers = list(prepared.identifiers)
-    alias_of = _previous(graph, prepared, changes)
+    alias_of = _previous(graph, prepared, changes) if prepared.previous else None
     if alias_of is not None and alias_of not in identifiers:
         identifiers.append(alias_of)
         identifiers.sort(key=lambda i: (*_priority(rules, i)[:-1], i == alias_of, i[1]))
@@ -124,22 +139,23 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
         decision.set_aside.append(SetAside(identifier=_message(demoted), action="demoted", rule=broken))
 
     if not identifiers:
-        decision.action = DecisionAction.DECISION_ACTION_UNIDENTIFIED
+        decision.action = _UNIDENTIFIED
         decision.rule = "none"
         return Resolution("", decision)
 
-    decision.identifiers.extend(map(_message, identifiers))
+    for namespace, value in identifiers:
+        decision.identifiers.add(namespace=namespace, value=value)
     roots = list(outcome.roots.values())
     if not roots:
-        decision.action, decision.rule = DecisionAction.DECISION_ACTION_CREATED, "create"
+        decision.action, decision.rule = _CREATED, "create"
         profile = _create(graph, event, sequence, changes)
     elif len(roots) == 1:
-        decision.action, decision.rule = DecisionAction.DECISION_ACTION_ATTACHED, "attach"
+        decision.action, decision.rule = _ATTACHED, "attach"
         profile = roots[0]
     else:
-        decision.action, decision.rule = DecisionAction.DECISION_ACTION_MERGED, "merge"
+        decision.action, decision.rule = _MERGED, "merge"
         profile = _merge(roots, sequence, decision, changes)
-    if alias_of in identifiers:
+    if alias_of is not None and alias_of in identifiers:
         decision.rule = "alias"
     for identifier in outcome.new:
         graph.holders[identifier] = profile.id
@@ -156,15 +172,6 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
 
 def _traits(text: bytes) -> dict[str, bytes]:
     return {name: bytes(value) for name, value in _decode_traits(text).items()}
-
-
-def _check(rules: Rules, namespace: str, value: str, identifying: set[Identifier], set_aside: list[SetAside]) -> None:
-    checked = rules.check(namespace, value)
-    if checked.rule:
-        message = IdentifierMessage(namespace=namespace, value=checked.value)
-        set_aside.append(SetAside(identifier=message, action="blocked", rule=checked.rule))
-    else:
-        identifying.add((namespace, checked.value))
 
 
 def _priority(rules: Rules, identifier: Identifier) -> tuple[tuple[int, int, str], str]:

@@ -82,6 +82,7 @@ class Checked(NamedTuple):
 
     value: str
     rule: str
+    rank: tuple[int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,35 +154,35 @@ class Rules:
         """Normalise an identifier and say whether it identifies.
 
         Returns:
-            The value, normalised as far as it could be, and the rule that blocked it: "" for none, else
+            The value, normalised as far as it could be, the rule that blocked it ("" for none, else
             "blocked:value", "blocked:pattern", "blocked:short", "blocked:invalid", "blocked:click_id" or
-            "blocked:workspace".
+            "blocked:workspace"), and the rank of its namespace.
         """
         key = (namespace, value)
         known = self._checks.get(key)
         if known is None:
             if len(self._checks) >= _CACHED_CHECKS:
                 self._checks.clear()
-            known = self._checks[key] = self._check(namespace, value)
+            known = self._checks[key] = Checked(*self._check(namespace, value), self.rank(namespace))
         return known
 
-    def _check(self, namespace: str, value: str) -> Checked:
+    def _check(self, namespace: str, value: str) -> tuple[str, str]:
         trimmed = value.strip()
         if not trimmed or trimmed.lower() in BLOCKED_VALUES:
-            return Checked(trimmed, "blocked:value")
+            return trimmed, "blocked:value"
         if not trimmed.strip("0-"):
-            return Checked(trimmed, "blocked:pattern")  # ^[0-]*$
+            return trimmed, "blocked:pattern"  # ^[0-]*$
         normal = normalise(namespace, trimmed, self.default_country)
         if normal is None:
-            return Checked(trimmed, "blocked:invalid")
+            return trimmed, "blocked:invalid"
         if namespace in CLICK_ID_NAMESPACES:
-            return Checked(normal, "blocked:click_id")
+            return normal, "blocked:click_id"
         if not self.namespace(namespace).allow_short and len(set(normal)) < _MIN_DIFFERENT_CHARACTERS:
-            return Checked(normal, "blocked:short")
+            return normal, "blocked:short"
         for only, blocks in self._own_blocks:
             if only in (None, namespace) and blocks(trimmed, normal):
-                return Checked(normal, "blocked:workspace")
-        return Checked(normal, "")
+                return normal, "blocked:workspace"
+        return normal, ""
 
     def _predicate(self, blocked: Blocked) -> Callable[[str, str], bool]:
         if blocked.equals is not None:

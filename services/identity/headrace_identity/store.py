@@ -5,7 +5,7 @@ Everything here that takes a session runs inside the snapshot transaction of a m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pymongo import ASCENDING, IndexModel, InsertOne, UpdateOne
@@ -22,7 +22,8 @@ from headrace_identity.documents import (
     profile_of_key,
     traits_field,
 )
-from headrace_identity.graph import Changes, Graph
+from headrace_identity.graph import Changes, Graph, Profile
+from headrace_identity.resolver import Prepared
 from headrace_identity.rules import Identifier
 
 PROFILES = "profiles"
@@ -64,35 +65,53 @@ class Loaded:
     relied_on: set[Identifier] = field(default_factory=set)
 
 
-async def load(db: Database, session: Session, workspace_id: str, identifiers: Collection[Identifier]) -> Loaded:
-    """Load the holders of these identifiers, and the profiles that they were merged into.
+async def load(db: Database, session: Session, workspace_id: str, events: Sequence[Prepared]) -> Loaded:
+    """Load what these events touch: who holds their identifiers, and the profiles that they may change.
+
+    Most events find one profile by identifiers that it has already, and set no trait. For those the id of the
+    profile is all that resolving asks for, so the profile is not read unless another event needs it.
 
     Raises:
         MissingProfile: A pointer leads nowhere.
     """
     loaded = Loaded()
-    by_key = {identifier_key(workspace_id, i): i for i in identifiers}
+    graph = loaded.graph
+    by_key = {identifier_key(workspace_id, i): i for e in events for i in (*e.identifiers, *e.previous)}
     if not by_key:
         return loaded
-    async for document in db[IDENTIFIERS].find({"_id": {"$in": list(by_key)}}, {"p": 1}, session=session):
+    found = await db[IDENTIFIERS].find({"_id": {"$in": list(by_key)}}, {"p": 1}, session=session).to_list(None)
+    for document in found:
         identifier = by_key[document["_id"]]
         if document["p"]:
-            loaded.graph.holders[identifier] = document["p"]
+            graph.holders[identifier] = document["p"]
         else:
             loaded.relied_on.add(identifier)
-    wanted = set(loaded.graph.holders.values())
-    profiles = loaded.graph.profiles
-    while wanted:
-        keys = [profile_key(workspace_id, p) for p in wanted]
-        async for document in db[PROFILES].find({"_id": {"$in": keys}}, session=session):
-            profile = profile_from(document)
-            profiles[profile.id] = profile
-        if not wanted <= profiles.keys():
+    parts = set(graph.holders.values())
+    moved = await survivors(db, workspace_id, parts, session) if parts else {}
+    for part in parts | set(moved.values()):
+        graph.profiles[part] = Profile(part, created=0, parts=[part], merged_into=moved.get(part))
+    needed = _to_be_read(events, graph)
+    if needed:
+        keys = [profile_key(workspace_id, p) for p in needed]
+        documents = await db[PROFILES].find({"_id": {"$in": keys}}, session=session).to_list(None)
+        if len(documents) != len(needed):
             raise MissingProfile
-        wanted = {
-            profiles[p].merged_into or "" for p in wanted if profiles[p].merged_into is not None
-        } - profiles.keys()
+        for document in documents:
+            profile = profile_from(document)
+            graph.profiles[profile.id] = profile
     return loaded
+
+
+def _to_be_read(events: Sequence[Prepared], graph: Graph) -> set[str]:
+    """Ids of the profiles that resolving these events may look into or change."""
+    needed: set[str] = set()
+    for event in events:
+        roots = {root.id if (root := graph.find(i)) is not None else "" for i in event.identifiers}
+        if len(roots) > 1 or event.traits or event.previous:
+            needed |= roots
+            needed.update(root.id for i in event.previous if (root := graph.find(i)) is not None)
+    needed.discard("")
+    return needed
 
 
 async def write(db: Database, session: Session, workspace_id: str, loaded: Loaded, changes: Changes) -> None:
@@ -152,7 +171,9 @@ def _identifier_writes(workspace_id: str, loaded: Loaded, changes: Changes) -> l
     return writes
 
 
-async def survivors(db: Database, workspace_id: str, profile_ids: Iterable[str]) -> dict[str, str]:
+async def survivors(
+    db: Database, workspace_id: str, profile_ids: Iterable[str], session: Session | None = None
+) -> dict[str, str]:
     """Which of these profiles have been merged, and what each is now; those that have not are left out."""
     pointers: dict[str, str] = {}
     wanted = set(profile_ids)

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from headrace.api.common.v1.event_pb2 import Event
-from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.times import now_us
 from headrace.storage.mongo import log
-from headrace.storage.mongo.client import Database, transaction
+from headrace.storage.mongo.client import Database, Document, transaction
 from headrace.telemetry import logs, metrics
 from headrace_identity import parked, store
+from headrace_identity.emitter import Resolved
 from headrace_identity.failures import is_conflict, is_events_fault
 from headrace_identity.graph import Changes
 from headrace_identity.replay import ACTION_NAMES
@@ -52,7 +53,7 @@ class Incoming(NamedTuple):
 class Outcome:
     """What came of a micro-batch: resolved events, in order, and which of them had been stored before."""
 
-    resolved: list[ResolvedEvent] = field(default_factory=list)
+    resolved: list[Resolved] = field(default_factory=list)
     repeated: int = 0
     parked: int = 0
 
@@ -71,19 +72,23 @@ class EventFault(Exception):
         self.causes = causes
 
 
-def _no_step(_: str) -> None:
-    pass
+AtStep = Callable[[str], Awaitable[None]]
+"""Called between any two steps with the name of the one before."""
+
+
+async def no_step(_: str) -> None:
+    """Nothing happens between the steps."""
 
 
 class Worker:
     """Resolves micro-batches of one workspace each; any number may run at a time, here and in other processes."""
 
-    def __init__(self, db: Database, *, at_step: Callable[[str], None] = _no_step) -> None:
+    def __init__(self, db: Database, *, at_step: AtStep = no_step) -> None:
         """Work on a database.
 
         Args:
             db: Database.
-            at_step: Called between any two steps with the name of the one before; tests end a worker there.
+            at_step: Called between any two steps; tests end a worker there, or let another one be quicker.
         """
         self._db = db
         self._rules = RulesStore(db)
@@ -157,49 +162,54 @@ class Worker:
             by_id.setdefault(event.message_id, incoming)
         if strangers:
             raise EventFault(strangers)
-        self._at_step("read")
+        await self._at_step("begun")
         stored = await log.events_by_id(self._db, workspace_id, by_id)
+        await self._at_step("looked for repeated")
         new = [incoming for message_id, incoming in by_id.items() if message_id not in stored]
         resolved = await self._resolve(workspace_id, new) if new else {}
-        self._at_step("committed")
-        for event in resolved.values():
-            _events.add(1, {"action": ACTION_NAMES[event.decision.action]})
+        await self._at_step("committed")
+        for action, count in Counter(r.decision.action for r in resolved.values()).items():
+            _events.add(count, {"action": ACTION_NAMES[action]})
         if stored:
             _events.add(len(stored), {"action": "repeated"})
-        return Outcome([resolved.get(m) or stored[m] for m in by_id], repeated=len(stored))
+        return Outcome([resolved.get(m) or Resolved.of(stored[m]) for m in by_id], repeated=len(stored))
 
-    async def _resolve(self, workspace_id: str, new: Sequence[Incoming]) -> dict[str, ResolvedEvent]:
+    async def _resolve(self, workspace_id: str, new: Sequence[Incoming]) -> dict[str, Resolved]:
         async with transaction(self._db.client) as session:
             version, rules = await self._rules.read(workspace_id, session)
+            await self._at_step("read rules")
             prepared = _prepare(new, rules)
-            wanted = {i for p in prepared for i in (*p.identifiers, *p.previous)}
-            loaded = await store.load(self._db, session, workspace_id, wanted)
-            self._at_step("loaded")
+            loaded = await store.load(self._db, session, workspace_id, prepared)
+            await self._at_step("loaded")
             # Reserved after the first read: see the module `headrace.storage.mongo.log` and ADR 6.
             sequence = await log.next_sequence(self._db, len(new), now_us())
+            await self._at_step("reserved")
             changes = Changes()
             at_us = now_us()
-            resolved: dict[str, ResolvedEvent] = {}
+            resolved: dict[str, Resolved] = {}
             for number, (incoming, one) in enumerate(zip(new, prepared, strict=True), start=sequence):
                 try:
                     resolution = resolve(loaded.graph, rules, one, number, changes)
                 except Exception as error:
                     raise EventFault({incoming.event.message_id: error}) from error
-                resolution.decision.rules_version = version
-                resolved[incoming.event.message_id] = ResolvedEvent(
-                    event=incoming.event,
-                    profile_id=resolution.profile_id,
-                    decision=resolution.decision,
-                    resolved_at_us=at_us,
-                    segment_id=incoming.segment_id,
-                    segment_index=incoming.place,
+                decision = resolution.decision
+                decision.rules_version = version
+                resolved[incoming.event.message_id] = Resolved(
+                    incoming.event,
+                    incoming.event.SerializeToString(),
+                    resolution.profile_id,
+                    decision,
+                    decision.SerializeToString(),
+                    at_us,
+                    incoming.segment_id,
+                    incoming.place,
                 )
-            self._at_step("resolved")
+            await self._at_step("resolved")
             await store.write(self._db, session, workspace_id, loaded, changes)
-            self._at_step("written")
-            documents = [log.event_document(r) for r in resolved.values()]
+            await self._at_step("written")
+            documents = [_document(r) for r in resolved.values()]
             await self._db[log.EVENTS].insert_many(documents, ordered=False, session=session)
-            self._at_step("inserted")
+            await self._at_step("inserted")
         return resolved
 
 
@@ -214,3 +224,16 @@ def _prepare(new: Sequence[Incoming], rules: Rules) -> list[Prepared]:
     if faults:
         raise EventFault(faults)
     return prepared
+
+
+def _document(resolved: Resolved) -> Document:
+    return log.event_document_of(
+        resolved.event,
+        resolved.event_bytes,
+        profile_id=resolved.profile_id,
+        sequence=resolved.decision.sequence,
+        decision=resolved.decision_bytes,
+        resolved_at_us=resolved.resolved_at_us,
+        segment_id=resolved.segment_id,
+        segment_index=resolved.place,
+    )

@@ -116,19 +116,42 @@ async def next_sequence(db: Database, count: int, now_us: int) -> int:
 
 def event_document(resolved: ResolvedEvent) -> Document:
     """The stored form of a resolved event."""
-    event = resolved.event
+    return event_document_of(
+        resolved.event,
+        resolved.event.SerializeToString(),
+        profile_id=resolved.profile_id,
+        sequence=resolved.decision.sequence,
+        decision=resolved.decision.SerializeToString(),
+        resolved_at_us=resolved.resolved_at_us,
+        segment_id=resolved.segment_id,
+        segment_index=resolved.segment_index,
+    )
+
+
+def event_document_of(
+    event: Event,
+    serialised: bytes,
+    *,
+    profile_id: str,
+    sequence: int,
+    decision: bytes,
+    resolved_at_us: int,
+    segment_id: str,
+    segment_index: int,
+) -> Document:
+    """The stored form of a resolved event, for who has the event and the decision serialised already."""
     return {
         "_id": event_key(event.workspace_id, event.message_id),
         "w": event.workspace_id,
-        "p": resolved.profile_id,
+        "p": profile_id,
         "t": event.timestamp_us,
         "n": event.name,
-        "s": resolved.decision.sequence,
-        "r": resolved.resolved_at_us,
-        "g": resolved.segment_id,
-        "i": resolved.segment_index,
-        "e": Binary(event.SerializeToString()),
-        "d": Binary(resolved.decision.SerializeToString()),
+        "s": sequence,
+        "r": resolved_at_us,
+        "g": segment_id,
+        "i": segment_index,
+        "e": serialised,  # bytes are stored as binary; wrapping them in Binary costs more than serialising
+        "d": decision,
     }
 
 
@@ -149,8 +172,8 @@ async def events_by_id(
 ) -> dict[str, ResolvedEvent]:
     """The stored events among these message ids, by message id."""
     keys = [event_key(workspace_id, m) for m in message_ids]
-    cursor = db[EVENTS].find({"_id": {"$in": keys}}, session=session)
-    found = [resolved_event(d) async for d in cursor]
+    documents = await db[EVENTS].find({"_id": {"$in": keys}}, session=session).to_list(None)
+    found = map(resolved_event, documents)
     return {r.event.message_id: r for r in found}
 
 

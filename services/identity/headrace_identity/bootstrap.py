@@ -1,0 +1,116 @@
+"""Wires the identity service: lanes over the streams, ProfileService. The only place that does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from headrace.api.identity.v1.profile_service_pb2_grpc import add_ProfileServiceServicer_to_server
+from headrace.rpc.auth import authenticator
+from headrace.rpc.channel import connect
+from headrace.rpc.page_tokens import Pager
+from headrace.rpc.server import Hosted, serving
+from headrace.service import Running, background
+from headrace.storage.mongo import client as mongo
+from headrace.storage.streams import client as streams
+from headrace.storage.streams import names
+from headrace_identity.consumer import Lane, Sending
+from headrace_identity.journey import Journeys
+from headrace_identity.profiles import Profiles
+from headrace_identity.rules_store import RulesStore
+from headrace_identity.servicer import ProfileServicer
+from headrace_identity.settings import Settings
+from headrace_identity.watch import Watch
+from headrace_identity.worker import Worker
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Running]:
+    """Serve inside the block; drain and close at its end.
+
+    Args:
+        settings: The service's settings. Indexes must exist.
+
+    Yields:
+        Where it can be reached.
+    """
+    async with AsyncExitStack() as stack:
+        client = mongo.connect(settings.mongo_url, driver=settings.mongo_driver)
+        stack.push_async_callback(mongo.close, client)
+        db = client[settings.mongo_database]
+        redis = streams.connect(settings.redis_url)
+        stack.push_async_callback(redis.aclose)
+        workspace, ingest, audience, sync = [
+            await stack.enter_async_context(connect(address, settings))
+            for address in (
+                settings.workspace_address,
+                settings.ingest_address,
+                settings.audience_address,
+                settings.sync_address,
+            )
+        ]
+        profiles = Profiles(db)
+        servicer = ProfileServicer(
+            profiles,
+            RulesStore(db),
+            Journeys(db, profiles, ingest=ingest, audience=audience, sync=sync),
+            Pager(settings.service_token.get_secret_value()),
+        )
+        watch = Watch(db, redis, settings.event_partitions)
+        loops = await stack.enter_async_context(background())
+        loops.start("watch", watch.run)
+        own = lanes(settings, db, redis)
+        for number, lane in enumerate(own):
+            loops.start(f"lane-{number}", lane.run)
+        stack.push_async_callback(_drain, own, settings.drain_seconds)
+        hosted = Hosted(
+            "headrace.api.identity.v1.ProfileService", lambda s: add_ProfileServiceServicer_to_server(servicer, s)
+        )
+        address = await stack.enter_async_context(
+            serving(
+                [hosted],
+                authenticator=authenticator(settings, workspace),
+                settings=settings,
+                is_ready=lambda: watch.ready,
+            )
+        )
+        yield Running(grpc_address=address)
+
+
+async def _drain(lanes: Sequence[Lane], seconds: float) -> None:
+    with suppress(TimeoutError):  # what is left is claimed by another replica, or by this one after its restart
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(*(lane.stop() for lane in lanes))
+
+
+def lanes(settings: Settings, db: mongo.Database, redis: streams.Redis) -> list[Lane]:
+    """The lanes of a replica: each reads its share of the events streams, under a consumer name of its own."""
+    count = min(settings.identity_lanes, settings.event_partitions)
+    replica = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+    sending = Sending(settings.partitions, settings.resolved_stream_entries)
+    made = []
+    for number in range(count):
+        own = [names.events(q) for q in range(number, settings.event_partitions, count)]
+        reader = streams.GroupReader(
+            redis,
+            own,
+            group=names.IDENTITY_GROUP,
+            consumer=f"{replica}-{number}",
+            claim_idle_ms=int(settings.identity_claim_idle_seconds * 1_000),
+        )
+        made.append(
+            Lane(
+                db,
+                redis,
+                reader,
+                Worker(db),
+                sending,
+                streams=len(own),
+                batch_events=settings.identity_batch_events,
+                claim_every_s=settings.identity_claim_idle_seconds / 2,
+            )
+        )
+    return made
