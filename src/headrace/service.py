@@ -73,8 +73,8 @@ class Loops:
         waiting = set(self._tasks.values())
         self._tasks.clear()
         while waiting:
-            # A cancellation can be lost: asyncio.wait_for of Python 3.11, and so PyMongo, swallows one that comes at the
-            # moment in which the awaited thing is done. Whoever has not ended after a while is cancelled again.
+            # A cancellation can be lost: asyncio.wait_for of Python 3.11, and so PyMongo, swallows one that comes when
+            # the awaited thing has just been done. Whoever has not ended after a while is cancelled again.
             for task in waiting:
                 task.cancel()
             _, waiting = await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_S)
