@@ -82,7 +82,7 @@ def _letters(text: str) -> str:
     letters = "".join(mark for mark in text.lower() if unicodedata.category(mark)[0] in "LM")
     if not letters:
         raise Unusable("holds no letters")
-    return letters
+    return unicodedata.normalize("NFC", letters)
 
 
 def _zip(text: str) -> str:

@@ -1,0 +1,84 @@
+"""Manifests: what is refused when one is made, and how one looks as data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from headrace_sdk import BatchPolicy, Capability, Field, LimitScope, Manifest, RateLimit, wire
+
+
+class Settings(BaseModel):
+    token: SecretStr
+    region: str = "eu"
+
+
+def manifest(**more: Any) -> Manifest:
+    values: dict[str, Any] = {
+        "name": "acme",
+        "title": "Acme",
+        "factory": "acme.destination:Acme",
+        "settings": Settings,
+        "capabilities": frozenset({Capability.FORWARDING}),
+    }
+    return Manifest(**{**values, **more})
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ({"name": "Acme"}, "name must be"),
+        ({"name": ""}, "name must be"),
+        ({"name": "a" * 64}, "name must be"),
+        ({"kind": "source"}, "kind 'source' is not known"),
+        ({"api": "2.0"}, "written for plugin API 2.0"),
+        ({"factory": "acme.destination"}, "factory must be"),
+        ({"factory": "acme destination:Acme"}, "factory must be"),
+        ({"settings": dict}, "settings must be a pydantic model"),
+        ({"capabilities": frozenset()}, "capabilities must name at least one"),
+        ({"fields": (Field(name="email", title="E"), Field(name="email", title="E"))}, "a field is declared twice"),
+        ({"fields": (Field(name="E-mail", title="E"),)}, "field name 'E-mail'"),
+        ({"batch": BatchPolicy(max_items=0)}, "must be positive"),
+        ({"concurrency": 0}, "must be positive"),
+        ({"timeout_s": 0}, "must be positive"),
+        ({"limits": (RateLimit(count=0, per_s=1.0),)}, "limits must be positive"),
+    ],
+)
+def test_a_bad_manifest_is_refused_with_the_reason(more: dict[str, Any], part: str) -> None:
+    with pytest.raises(ValueError, match=part):
+        manifest(**more)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(ValueError, match=r"name must be.*; capabilities must"):
+        manifest(name="", capabilities=frozenset())
+
+
+def test_a_later_minor_version_is_taken() -> None:
+    assert manifest(api="1.7").api == "1.7"
+
+
+def test_as_data_it_survives_the_wire_and_marks_secrets() -> None:
+    described = wire.describe(
+        manifest(
+            fields=(
+                Field(name="email", title="E-mail", required=True, many=True, default="profile.identifiers.email"),
+            ),
+            limits=(RateLimit(count=5, per_s=1.0, scope=LimitScope.CONNECTOR),),
+        )
+    )
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(described), type=wire.ConnectorInfo)
+    assert again == described
+    assert again.settings_schema["properties"]["token"]["writeOnly"] is True
+    assert again.limits[0].scope == "connector"
+    assert again.capabilities == {"forwarding"}
+
+
+@pytest.mark.parametrize(("fields", "missing"), [({}, "email"), ({"email": ""}, "email"), ({"email": []}, "email")])
+def test_missing_required_fields_are_named(fields: dict[str, Any], missing: str) -> None:
+    info = wire.describe(manifest(fields=(Field(name="email", title="E", required=True), Field(name="zip", title="Z"))))
+    assert info.missing(fields) == missing
+    assert info.missing({"email": "a"}) == ""
