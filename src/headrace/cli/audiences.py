@@ -1,0 +1,207 @@
+"""`headrace audiences ...`: audiences, their members and how those changed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
+from headrace.cli.files import json_argument, new_request_id
+from headrace.cli.output import Output, plain_of, time_of
+from headrace.cli.platform import Platform, listed
+from headrace.cli.problems import FAILED, UsageProblem
+
+app = group("Audiences and their members.")
+
+Id = Annotated[str, Argument(help="Audience id or resource name.")]
+Definition = Annotated[str, Option("--definition", help="The definition as JSON, or @FILE.")]
+
+
+@command(app, "list")
+async def list_(platform: Platform, out: Output, limit: Limit = DEFAULT_LIMIT, everything: All = False) -> None:
+    """List the audiences with state and size."""
+    from headrace.api.audience.v1.audience_service_pb2 import ListAudiencesRequest
+
+    stub, parent = platform.audiences, platform.parent
+    out.rows(
+        await listed(
+            lambda size, token: stub.ListAudiences(
+                ListAudiencesRequest(parent=parent, page_size=size, page_token=token)
+            ),
+            "audiences",
+            limit=limit,
+            everything=everything,
+        ),
+        ("name", "display_name", "state", "size", "update_time"),
+    )
+
+
+@command(app, "get")
+async def get(platform: Platform, out: Output, id: Id) -> None:
+    """Show an audience."""
+    from headrace.api.audience.v1.audience_service_pb2 import GetAudienceRequest
+
+    request = GetAudienceRequest(name=platform.name("audiences", id))
+    out.item((await platform.audiences.GetAudience(request)).audience)
+
+
+@command(app, "create")
+async def create(
+    platform: Platform,
+    out: Output,
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    definition: Definition,
+    display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
+) -> None:
+    """Make an audience as a draft; `activate` starts it."""
+    from headrace.api.audience.v1.audience_pb2 import Audience
+    from headrace.api.audience.v1.audience_service_pb2 import CreateAudienceRequest
+
+    text = json_argument("--definition", definition)
+    audience = Audience(display_name=display_name or id, definition=text)
+    request = CreateAudienceRequest(
+        parent=platform.parent, audience_id=id, audience=audience, request_id=new_request_id()
+    )
+    out.item((await platform.audiences.CreateAudience(request)).audience)
+
+
+@command(app, "update")
+async def update(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    display_name: Annotated[str | None, Option("--display-name", help="Name for people.")] = None,
+    definition: Annotated[
+        str | None, Option("--definition", help="The definition as JSON, or @FILE; an active audience fills again.")
+    ] = None,
+) -> None:
+    """Change an audience; what is not given stays."""
+    from google.protobuf.field_mask_pb2 import FieldMask
+
+    from headrace.api.audience.v1.audience_pb2 import Audience
+    from headrace.api.audience.v1.audience_service_pb2 import UpdateAudienceRequest
+
+    audience = Audience(name=platform.name("audiences", id))
+    paths = []
+    if display_name is not None:
+        audience.display_name = display_name
+        paths.append("display_name")
+    if definition is not None:
+        audience.definition = json_argument("--definition", definition)
+        paths.append("definition")
+    if not paths:
+        raise UsageProblem("nothing to change was given")
+    request = UpdateAudienceRequest(audience=audience, update_mask=FieldMask(paths=paths), request_id=new_request_id())
+    out.item((await platform.audiences.UpdateAudience(request)).audience)
+
+
+@command(app, "delete")
+async def delete(platform: Platform, out: Output, id: Id) -> None:
+    """Delete an audience that no other audience names."""
+    from headrace.api.audience.v1.audience_service_pb2 import DeleteAudienceRequest
+
+    name = platform.name("audiences", id)
+    answer = await platform.audiences.DeleteAudience(DeleteAudienceRequest(name=name, request_id=new_request_id()))
+    out.done(f"deleted {name}", answer)
+
+
+@command(app, "activate")
+async def activate(platform: Platform, out: Output, id: Id) -> None:
+    """Start computing: fill from history, then keep it exact."""
+    from headrace.api.audience.v1.audience_service_pb2 import ActivateAudienceRequest
+
+    request = ActivateAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())
+    audience = (await platform.audiences.ActivateAudience(request)).audience
+    out.done(f"{audience.name} is {plain_of(audience)['state']}", audience)
+
+
+@command(app, "pause")
+async def pause(platform: Platform, out: Output, id: Id) -> None:
+    """Stop computing; members stay as they are."""
+    from headrace.api.audience.v1.audience_service_pb2 import PauseAudienceRequest
+
+    request = PauseAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())
+    audience = (await platform.audiences.PauseAudience(request)).audience
+    out.done(f"{audience.name} is {plain_of(audience)['state']}", audience)
+
+
+@command(app, "preview")
+async def preview(
+    platform: Platform,
+    out: Output,
+    definition: Definition,
+    sample: Annotated[int, Option("--sample", min=1, max=100, help="Number of people to show.")] = 10,
+) -> None:
+    """Compute size and sample of a definition without saving it."""
+    from headrace.api.audience.v1.audience_service_pb2 import PreviewAudienceRequest
+
+    text = json_argument("--definition", definition)
+    request = PreviewAudienceRequest(parent=platform.parent, definition=text, sample_size=sample)
+    out.item(await platform.audiences.PreviewAudience(request, timeout=300))
+
+
+@command(app, "members")
+async def members(
+    platform: Platform, out: Output, id: Id, limit: Limit = DEFAULT_LIMIT, everything: All = False
+) -> None:
+    """List the members, by profile id."""
+    from headrace.api.audience.v1.audience_service_pb2 import ListMembersRequest
+
+    stub, parent = platform.audiences, platform.name("audiences", id)
+    found = await listed(
+        lambda size, token: stub.ListMembers(ListMembersRequest(parent=parent, page_size=size, page_token=token)),
+        "members",
+        limit=limit,
+        everything=everything,
+    )
+    rows = [{**plain_of(member), "since": time_of(member.since_us)} for member in found]
+    out.rows(rows, ("profile=profile_id", "since", "version"))
+
+
+@command(app, "changes")
+async def changes(
+    platform: Platform,
+    out: Output,
+    id: Annotated[str, Argument(help="Audience id or resource name; all audiences when left out.")] = "",
+    profile: Annotated[str, Option("--profile", help="Only changes of this profile.")] = "",
+    message: Annotated[str, Option("--message", help="Only changes caused by this message id.")] = "",
+    limit: Limit = DEFAULT_LIMIT,
+    everything: All = False,
+) -> None:
+    """List who entered and left, newest first."""
+    from headrace.api.audience.v1.audience_service_pb2 import ListMembershipChangesRequest
+
+    stub = platform.audiences
+    parent = platform.name("audiences", id) if id else platform.parent
+    found = await listed(
+        lambda size, token: stub.ListMembershipChanges(
+            ListMembershipChangesRequest(
+                parent=parent, page_size=size, page_token=token, message_id=message, profile_id=profile
+            )
+        ),
+        "changes",
+        limit=limit,
+        everything=everything,
+    )
+    rows = [
+        {
+            **plain_of(change),
+            "change": "entered" if change.member else "left",
+            "effective_at": time_of(change.effective_at_us),
+            "changed_at": time_of(change.changed_at_us),
+        }
+        for change in found
+    ]
+    out.rows(rows, ("changed_at", "audience=audience_id", "profile=profile_id", "change", "effective_at", "cause"))
+
+
+@command(app, "verify")
+async def verify(platform: Platform, out: Output, id: Id) -> int:
+    """Compare the live members with the batch evaluator; exit status 1 when they differ."""
+    from headrace.api.audience.v1.audience_service_pb2 import VerifyAudienceRequest
+
+    request = VerifyAudienceRequest(name=platform.name("audiences", id))
+    answer = await platform.audiences.VerifyAudience(request, timeout=300)
+    out.item(answer)
+    return FAILED if answer.mismatched_profile_ids or answer.live_size != answer.batch_size else 0

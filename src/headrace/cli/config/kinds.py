@@ -1,0 +1,139 @@
+"""The kinds of resources in configuration files: their keys, what each holds, and what a change of it means."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+ID = re.compile(r"[a-z0-9-]{1,63}")
+ID_RULE = "1 to 63 lower-case letters, digits and dashes"
+
+
+class Holds(Enum):
+    """What a key holds."""
+
+    TEXT = auto()
+    TEXTS = auto()
+    FLAG = auto()
+    OBJECT = auto()
+    CHOICE = auto()
+    REFERENCE = auto()
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a kind.
+
+    Args:
+        holds: What it holds.
+        help: One sentence for the reference.
+        field: Field of the proto that it becomes; the key's own name when empty.
+        required: True when it must be there.
+        fixed: True when it cannot be changed once the resource exists.
+        switch: True for what people switch in daily work: left as it is when the key is absent.
+        default: Value when it is absent; of a display name, the id.
+        choices: Allowed values, in lower case.
+        of: For references, the kind.
+    """
+
+    holds: Holds
+    help: str
+    field: str = ""
+    required: bool = False
+    fixed: bool = False
+    switch: bool = False
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of resource.
+
+    Args:
+        name: As in `kind: Source`.
+        collection: Part of its resource names.
+        keys: Its keys beside `kind` and `id`.
+        after: Kinds that have to exist before it.
+    """
+
+    name: str
+    collection: str
+    keys: dict[str, Key]
+    after: tuple[str, ...] = field(default=())
+
+
+_DISPLAY_NAME = Key(Holds.TEXT, "Name for people; the id when left out.")
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "Source",
+            "sources",
+            {
+                "display_name": _DISPLAY_NAME,
+                "type": Key(
+                    Holds.CHOICE,
+                    "What sends to it.",
+                    field="kind",
+                    required=True,
+                    fixed=True,
+                    choices=("http", "website", "webhook"),
+                ),
+                "allowed_origins": Key(Holds.TEXTS, "Origins of browsers that may send; none means any.", default=[]),
+                "mapping": Key(Holds.OBJECT, "For webhooks: how a message becomes an event."),
+                "disabled": Key(Holds.FLAG, "True refuses everything that it sends.", switch=True),
+            },
+        ),
+        Kind(
+            "Audience",
+            "audiences",
+            {
+                "display_name": _DISPLAY_NAME,
+                "definition": Key(Holds.OBJECT, "Who is in it.", required=True),
+                "active": Key(Holds.FLAG, "True computes it; false pauses it.", switch=True),
+            },
+        ),
+        Kind(
+            "Destination",
+            "destinations",
+            {
+                "display_name": _DISPLAY_NAME,
+                "connector": Key(Holds.TEXT, "Name of the connector.", required=True, fixed=True),
+                "settings": Key(
+                    Holds.OBJECT, "Settings by the connector's model; a masked secret stays as it is.", default={}
+                ),
+                "paused": Key(Holds.FLAG, "True lets deliveries wait.", field="state", switch=True),
+            },
+        ),
+        Kind(
+            "Sync",
+            "syncs",
+            {
+                "display_name": _DISPLAY_NAME,
+                "type": Key(
+                    Holds.CHOICE,
+                    "What it sends.",
+                    field="kind",
+                    required=True,
+                    fixed=True,
+                    choices=("list", "event", "forwarding"),
+                ),
+                "destination": Key(
+                    Holds.REFERENCE, "Id of the destination.", required=True, fixed=True, of="Destination"
+                ),
+                "audience": Key(Holds.REFERENCE, "Id of the audience, for list and event.", fixed=True, of="Audience"),
+                "event_names": Key(Holds.TEXTS, "For forwarding: only events of these names.", default=[]),
+                "mapping": Key(Holds.OBJECT, "Field of the connector: expression."),
+                "send_removals": Key(Holds.FLAG, "For event: also removed_from_segment.", default=False),
+                "paused": Key(Holds.FLAG, "True stops it.", switch=True),
+            },
+            after=("Destination", "Audience"),
+        ),
+    )
+}
+"""Every kind, in the order in which they are made."""

@@ -1,0 +1,122 @@
+"""`headrace destinations ...`: configured connectors, and which connectors there are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
+from headrace.cli.files import json_argument, new_request_id
+from headrace.cli.output import Output
+from headrace.cli.platform import Platform, listed
+from headrace.cli.problems import UsageProblem
+
+app = group("Destinations and connectors.")
+
+Id = Annotated[str, Argument(help="Destination id or resource name.")]
+_SETTINGS_HELP = "Settings as JSON, or @FILE; a secret given as its mask stays as it is."
+
+
+@command(app, "connectors")
+async def connectors(platform: Platform, out: Output) -> None:
+    """List the connectors that plugins offer, and plugins that failed to load."""
+    from headrace.api.sync.v1.destination_service_pb2 import ListConnectorsRequest
+
+    answer = await platform.destinations.ListConnectors(ListConnectorsRequest(parent=platform.parent))
+    out.rows(list(answer.connectors), ("name", "title", "plugin", "version", "capabilities", "error"))
+
+
+@command(app, "list")
+async def list_(platform: Platform, out: Output, limit: Limit = DEFAULT_LIMIT, everything: All = False) -> None:
+    """List the destinations."""
+    from headrace.api.sync.v1.destination_service_pb2 import ListDestinationsRequest
+
+    stub, parent = platform.destinations, platform.parent
+    out.rows(
+        await listed(
+            lambda size, token: stub.ListDestinations(
+                ListDestinationsRequest(parent=parent, page_size=size, page_token=token)
+            ),
+            "destinations",
+            limit=limit,
+            everything=everything,
+        ),
+        ("name", "display_name", "connector", "state", "state_reason", "update_time"),
+    )
+
+
+@command(app, "get")
+async def get(platform: Platform, out: Output, id: Id) -> None:
+    """Show a destination, secrets masked."""
+    from headrace.api.sync.v1.destination_service_pb2 import GetDestinationRequest
+
+    request = GetDestinationRequest(name=platform.name("destinations", id))
+    out.item((await platform.destinations.GetDestination(request)).destination)
+
+
+@command(app, "create")
+async def create(
+    platform: Platform,
+    out: Output,
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    connector: Annotated[str, Option("--connector", help="Name of the connector.")],
+    settings: Annotated[str, Option("--settings", help="Settings as JSON, or @FILE.")] = "{}",
+    display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
+) -> None:
+    """Make a destination."""
+    from headrace.api.sync.v1.destination_service_pb2 import CreateDestinationRequest, Destination
+
+    destination = Destination(
+        display_name=display_name or id, connector=connector, settings=json_argument("--settings", settings)
+    )
+    request = CreateDestinationRequest(
+        parent=platform.parent, destination_id=id, destination=destination, request_id=new_request_id()
+    )
+    out.item((await platform.destinations.CreateDestination(request)).destination)
+
+
+@command(app, "update")
+async def update(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    display_name: Annotated[str | None, Option("--display-name", help="Name for people.")] = None,
+    settings: Annotated[str | None, Option("--settings", help=_SETTINGS_HELP)] = None,
+    paused: Annotated[
+        bool | None, Option("--pause/--resume", help="Let deliveries wait, or deliver.", show_default=False)
+    ] = None,
+) -> None:
+    """Change a destination; what is not given stays."""
+    from google.protobuf.field_mask_pb2 import FieldMask
+
+    from headrace.api.sync.v1.destination_service_pb2 import Destination, DestinationState, UpdateDestinationRequest
+
+    destination = Destination(name=platform.name("destinations", id))
+    paths = []
+    if display_name is not None:
+        destination.display_name = display_name
+        paths.append("display_name")
+    if settings is not None:
+        destination.settings = json_argument("--settings", settings)
+        paths.append("settings")
+    if paused is not None:
+        states = DestinationState.DESTINATION_STATE_ACTIVE, DestinationState.DESTINATION_STATE_PAUSED
+        destination.state = states[paused]
+        paths.append("state")
+    if not paths:
+        raise UsageProblem("nothing to change was given")
+    request = UpdateDestinationRequest(
+        destination=destination, update_mask=FieldMask(paths=paths), request_id=new_request_id()
+    )
+    out.item((await platform.destinations.UpdateDestination(request)).destination)
+
+
+@command(app, "delete")
+async def delete(platform: Platform, out: Output, id: Id) -> None:
+    """Delete a destination that no sync uses."""
+    from headrace.api.sync.v1.destination_service_pb2 import DeleteDestinationRequest
+
+    name = platform.name("destinations", id)
+    request = DeleteDestinationRequest(name=name, request_id=new_request_id())
+    out.done(f"deleted {name}", await platform.destinations.DeleteDestination(request))

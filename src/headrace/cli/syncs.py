@@ -1,0 +1,237 @@
+"""`headrace syncs ...`: what is sent where, and what came of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from typer import Argument, Option
+
+from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
+from headrace.cli.files import json_argument, new_request_id
+from headrace.cli.output import Output
+from headrace.cli.platform import Platform, listed
+from headrace.cli.problems import UsageProblem
+
+app = group("Syncs, their runs, deliveries and ledger.")
+
+Id = Annotated[str, Argument(help="Sync id or resource name.")]
+
+
+class Kind(StrEnum):
+    """Kind of a sync."""
+
+    LIST = "list"
+    EVENT = "event"
+    FORWARDING = "forwarding"
+
+
+class State(StrEnum):
+    """State of a delivery."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    WARNING = "warning"
+    FAILED = "failed"
+    FILTERED = "filtered"
+
+
+@command(app, "list")
+async def list_(platform: Platform, out: Output, limit: Limit = DEFAULT_LIMIT, everything: All = False) -> None:
+    """List the syncs."""
+    from headrace.api.sync.v1.sync_service_pb2 import ListSyncsRequest
+
+    stub, parent = platform.syncs, platform.parent
+    out.rows(
+        await listed(
+            lambda size, token: stub.ListSyncs(ListSyncsRequest(parent=parent, page_size=size, page_token=token)),
+            "syncs",
+            limit=limit,
+            everything=everything,
+        ),
+        ("name", "display_name", "kind", "destination", "audience", "paused"),
+    )
+
+
+@command(app, "get")
+async def get(platform: Platform, out: Output, id: Id) -> None:
+    """Show a sync."""
+    from headrace.api.sync.v1.sync_service_pb2 import GetSyncRequest
+
+    out.item((await platform.syncs.GetSync(GetSyncRequest(name=platform.name("syncs", id)))).sync)
+
+
+@command(app, "create")
+async def create(
+    platform: Platform,
+    out: Output,
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    kind: Annotated[Kind, Option("--kind", help="What it sends.")],
+    destination: Annotated[str, Option("--destination", help="Destination id or resource name.")],
+    audience: Annotated[str, Option("--audience", help="Audience id or resource name, for list and event.")] = "",
+    event: Annotated[
+        list[str] | None, Option("--event", help="For forwarding: only events of this name; may be repeated.")
+    ] = None,
+    mapping: Annotated[str, Option("--mapping", help="The mapping as JSON, or @FILE.")] = "",
+    send_removals: Annotated[bool, Option("--send-removals", help="For event: also removed_from_segment.")] = False,
+    paused: Annotated[bool, Option("--paused", help="Make it without starting it.")] = False,
+    display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
+) -> None:
+    """Make a sync."""
+    from headrace.api.sync.v1.sync_service_pb2 import CreateSyncRequest, Sync, SyncKind
+
+    sync = Sync(
+        display_name=display_name or id,
+        kind=SyncKind.Value(f"SYNC_KIND_{kind.name}"),
+        destination=platform.name("destinations", destination),
+        audience=platform.name("audiences", audience) if audience else "",
+        event_names=event or (),
+        mapping=json_argument("--mapping", mapping) if mapping else "",
+        send_removals=send_removals,
+        paused=paused,
+    )
+    request = CreateSyncRequest(parent=platform.parent, sync_id=id, sync=sync, request_id=new_request_id())
+    out.item((await platform.syncs.CreateSync(request)).sync)
+
+
+@command(app, "update")
+async def update(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    display_name: Annotated[str | None, Option("--display-name", help="Name for people.")] = None,
+    event: Annotated[
+        list[str] | None, Option("--event", help="For forwarding: only events of this name; may be repeated.")
+    ] = None,
+    all_events: Annotated[bool, Option("--all-events", help="For forwarding: events of any name.")] = False,
+    mapping: Annotated[str | None, Option("--mapping", help="The mapping as JSON, or @FILE.")] = None,
+    send_removals: Annotated[
+        bool | None, Option("--send-removals/--no-removals", help="For event.", show_default=False)
+    ] = None,
+    paused: Annotated[bool | None, Option("--pause/--resume", help="Stop it, or go on.", show_default=False)] = None,
+) -> None:
+    """Change a sync; what is not given stays."""
+    from google.protobuf.field_mask_pb2 import FieldMask
+
+    from headrace.api.sync.v1.sync_service_pb2 import Sync, UpdateSyncRequest
+
+    if event and all_events:
+        raise UsageProblem("give --event or --all-events, not both")
+    sync = Sync(name=platform.name("syncs", id))
+    paths = []
+    if display_name is not None:
+        sync.display_name = display_name
+        paths.append("display_name")
+    if event or all_events:
+        sync.event_names.extend(event or ())
+        paths.append("event_names")
+    if mapping is not None:
+        sync.mapping = json_argument("--mapping", mapping) if mapping else ""
+        paths.append("mapping")
+    if send_removals is not None:
+        sync.send_removals = send_removals
+        paths.append("send_removals")
+    if paused is not None:
+        sync.paused = paused
+        paths.append("paused")
+    if not paths:
+        raise UsageProblem("nothing to change was given")
+    request = UpdateSyncRequest(sync=sync, update_mask=FieldMask(paths=paths), request_id=new_request_id())
+    out.item((await platform.syncs.UpdateSync(request)).sync)
+
+
+@command(app, "delete")
+async def delete(platform: Platform, out: Output, id: Id) -> None:
+    """Delete a sync and what it remembers; the vendor's list stays."""
+    from headrace.api.sync.v1.sync_service_pb2 import DeleteSyncRequest
+
+    name = platform.name("syncs", id)
+    answer = await platform.syncs.DeleteSync(DeleteSyncRequest(name=name, request_id=new_request_id()))
+    out.done(f"deleted {name}", answer)
+
+
+@command(app, "run")
+async def run(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    full: Annotated[bool, Option("--full", help="Send every member again, remove everyone else.")] = False,
+) -> None:
+    """Start a pass of a list sync now."""
+    from headrace.api.sync.v1.sync_service_pb2 import RunSyncRequest
+
+    request = RunSyncRequest(name=platform.name("syncs", id), full=full, request_id=new_request_id())
+    out.item((await platform.syncs.RunSync(request)).run)
+
+
+@command(app, "runs")
+async def runs(platform: Platform, out: Output, id: Id, limit: Limit = DEFAULT_LIMIT, everything: All = False) -> None:
+    """List the passes of a list sync, newest first."""
+    from headrace.api.sync.v1.sync_service_pb2 import ListSyncRunsRequest
+
+    stub, parent = platform.syncs, platform.name("syncs", id)
+    out.rows(
+        await listed(
+            lambda size, token: stub.ListSyncRuns(ListSyncRunsRequest(parent=parent, page_size=size, page_token=token)),
+            "runs",
+            limit=limit,
+            everything=everything,
+        ),
+        ("start_time", "end_time", "id", "added", "removed", "failed", "skipped", "error"),
+    )
+
+
+@command(app, "deliveries")
+async def deliveries(
+    platform: Platform,
+    out: Output,
+    id: Annotated[str, Argument(help="Sync id or resource name; all syncs when left out.")] = "",
+    state: Annotated[State | None, Option("--state", help="Only deliveries of this state.")] = None,
+    message: Annotated[str, Option("--message", help="Only deliveries of this message id.")] = "",
+    limit: Limit = DEFAULT_LIMIT,
+    everything: All = False,
+) -> None:
+    """List deliveries, newest first."""
+    from headrace.api.sync.v1.sync_service_pb2 import DeliveryState, ListDeliveriesRequest
+
+    stub = platform.syncs
+    parent = platform.name("syncs", id) if id else platform.parent
+    wanted = DeliveryState.Value(f"DELIVERY_STATE_{state.name if state else 'UNSPECIFIED'}")
+    out.rows(
+        await listed(
+            lambda size, token: stub.ListDeliveries(
+                ListDeliveriesRequest(parent=parent, page_size=size, page_token=token, state=wanted, message_id=message)
+            ),
+            "deliveries",
+            limit=limit,
+            everything=everything,
+        ),
+        ("update_time", "id", "sync", "operation", "state", "attempts", "status=status_code", "reason"),
+    )
+
+
+@command(app, "replay")
+async def replay(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    delivery: Annotated[
+        list[str] | None, Option("--delivery", help="Only this delivery; may be repeated. Else all that failed.")
+    ] = None,
+) -> None:
+    """Put failed deliveries back in the queue."""
+    from headrace.api.sync.v1.sync_service_pb2 import ReplayDeliveriesRequest
+
+    request = ReplayDeliveriesRequest(
+        parent=platform.name("syncs", id), delivery_ids=delivery or (), request_id=new_request_id()
+    )
+    answer = await platform.syncs.ReplayDeliveries(request)
+    out.done(f"{answer.replayed} deliveries are in the queue again", answer)
+
+
+@command(app, "ledger")
+async def ledger(platform: Platform, out: Output, id: Id) -> None:
+    """Show the account of every event or member at a sync."""
+    from headrace.api.sync.v1.sync_service_pb2 import GetLedgerRequest
+
+    out.item(await platform.syncs.GetLedger(GetLedgerRequest(name=platform.name("syncs", id))))
