@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import grpc
 import typer
-from pydantic import ValidationError
 
-from headrace.cli.problems import DONE, CommandFailed, UsageProblem, say
-from headrace.cli.serve import refuse_unknown, settings_problem
-from headrace.embedded.errors import EmbeddedError, WrongOptions
-from headrace.embedded.platform import DEFAULT_DATA_DIR, DEFAULT_PORT_BASE, Options, Platform, open_platform
+from headrace.cli.problems import DONE, UsageProblem, say
+from headrace.embedded.nursery import Nursery
+from headrace.embedded.options import DEFAULT_DATA_DIR, DEFAULT_PORT_BASE, Options
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+if TYPE_CHECKING:
+    from headrace.embedded.platform import Platform
 
 
 def up(
@@ -42,7 +38,9 @@ def up(
     """Start all services and stores on this machine; Ctrl-C stops them and keeps the data."""
     if ephemeral and data_dir is not None:
         raise UsageProblem("--ephemeral takes a temporary folder: leave out --data-dir")
-    refuse_unknown(os.environ)
+    nursery = Nursery()  # it loads the services' code while this process loads its own
+    from headrace.cli.running import run_platform
+
     options = Options(
         data_dir=data_dir or DEFAULT_DATA_DIR,
         port_base=port_base,
@@ -51,63 +49,7 @@ def up(
         environment=dict(os.environ),
     )
     say("starting; Ctrl-C stops")
-    return run_platform(options, lambda platform, stop: _show(platform, stop, as_json=as_json))
-
-
-def run_platform(options: Options, use: Callable[[Platform, asyncio.Event], Awaitable[int]]) -> int:
-    """Run a platform from this process's main thread.
-
-    The first Ctrl-C (or SIGTERM, SIGHUP) stops in order, a second one ends the services at once.
-
-    Args:
-        options: How to run it.
-        use: What to do while it serves; gets an event that is set by the first signal, and returns the exit status.
-
-    Returns:
-        The exit status of `use`; 0 when a signal came before.
-
-    Raises:
-        CommandFailed: It cannot run here.
-    """
-    try:
-        return asyncio.run(_run(options, use))
-    except WrongOptions as error:
-        raise UsageProblem(str(error)) from error
-    except EmbeddedError as error:
-        raise CommandFailed(str(error)) from error
-    except ValidationError as error:
-        raise settings_problem(error) from None
-    except grpc.aio.AioRpcError as error:
-        raise CommandFailed(f"the first workspace cannot be made: {error.details()}") from error
-
-
-async def _run(options: Options, use: Callable[[Platform, asyncio.Event], Awaitable[int]]) -> int:
-    stop = asyncio.Event()
-    serving = False
-
-    async def live() -> int:
-        nonlocal serving
-        async with open_platform(options, say) as platform:
-            serving = True
-            return await use(platform, stop)
-
-    living = asyncio.create_task(live())
-
-    def on_signal() -> None:
-        if serving and not stop.is_set():
-            say("stopping; Ctrl-C again stops at once")
-            stop.set()
-        else:
-            stop.set()
-            living.cancel()
-
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        return await living
-    except asyncio.CancelledError:
-        return DONE
+    return run_platform(options, nursery, lambda platform, stop: _show(platform, stop, as_json=as_json))
 
 
 async def _show(platform: Platform, stop: asyncio.Event, *, as_json: bool) -> int:

@@ -105,7 +105,8 @@ class Runner:
         async def sender() -> None:
             nonlocal done
             for job in waiting:
-                done += await job()
+                sent = await job()
+                done += sent
                 self._progress.at(done)
 
         async with asyncio.TaskGroup() as group:

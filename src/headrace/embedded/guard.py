@@ -16,13 +16,18 @@ _PR_SET_PDEATHSIG = 1
 _PARENT_GONE = 120
 
 
+def die_with(parent: int) -> bool:
+    """Ask the kernel to kill this process when its parent dies; False when the parent is dead already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent
+
+
 def main(arguments: list[str]) -> None:
     """Become the command `arguments[1:]`, bound to the life of the process `arguments[0]`."""
     parent, command = int(arguments[0]), arguments[1:]
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the kernel knew of the wish
-            raise SystemExit(_PARENT_GONE)
+    if not die_with(parent):
+        raise SystemExit(_PARENT_GONE)
     os.execv(command[0], command)  # noqa: S606 - a fixed argument list, no shell
 
 

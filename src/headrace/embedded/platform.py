@@ -7,21 +7,21 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headrace.embedded.folder import DataFolder, write_private_json
+from headrace.embedded.nursery import Nursery
+from headrace.embedded.options import Options
 from headrace.embedded.ports import Ports
 from headrace.embedded.services import (
     HOST,
     SETTINGS_PREFIX,
-    ServiceCommand,
     end_leftovers,
     environment_of,
     fixed_settings,
     refuse_fixed,
-    serve_command,
     service_part,
 )
 from headrace.embedded.stores import EmbeddedStores
@@ -31,29 +31,11 @@ from headrace.service import SERVICES, settings_class
 from headrace.settings import ServiceSettings
 from headrace.storage.mongo import client as mongo
 
-DEFAULT_DATA_DIR = Path(".headrace")
-DEFAULT_PORT_BASE = 8080
 READY_FILE = "ready.json"
 
 _STORES = ("mongod", "redis-server")
 _STORES_STOP_S = 20.0
 _KILL_MARGIN_S = 5.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run a platform."""
-
-    data_dir: Path = DEFAULT_DATA_DIR
-    port_base: int = DEFAULT_PORT_BASE
-    ephemeral: bool = False
-    """Data in a temporary folder that is removed at the end, instead of data_dir."""
-    ready_file: Path | None = None
-    """Where to write addresses and keys while the platform serves, besides ready.json in the data folder."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Environment for the services; HEADRACE_* variables in it are settings."""
-    command: ServiceCommand = serve_command
-    """The command line that runs a service."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +73,14 @@ class Platform:
 
 
 @asynccontextmanager
-async def open_platform(options: Options, say: Say) -> AsyncIterator[Platform]:
+async def open_platform(options: Options, nursery: Nursery, say: Say) -> AsyncIterator[Platform]:
     """Run everything inside the block; at its end drain the services, then stop the stores. Data is kept.
 
     Cancelling the end of the block stops the services at once.
 
     Args:
         options: How to run it.
+        nursery: Forks the services; the caller closes it.
         say: Takes sentences for the person at the terminal.
 
     Raises:
@@ -121,7 +104,7 @@ async def open_platform(options: Options, say: Say) -> AsyncIterator[Platform]:
         stores = EmbeddedStores(folder.path, mongo_port=ports.mongo, redis_port=ports.redis)
         fixed = fixed_settings(ports, stores)
         refuse_fixed(options.environment, fixed)
-        platform = await stack.enter_async_context(_serving(options, folder, ports, stores, fixed, say))
+        platform = await stack.enter_async_context(_serving(options, nursery, folder, ports, stores, fixed, say))
         for path in ready_paths:
             write_private_json(path, platform.as_json())
             stack.callback(path.unlink, missing_ok=True)
@@ -131,6 +114,7 @@ async def open_platform(options: Options, say: Say) -> AsyncIterator[Platform]:
 @asynccontextmanager
 async def _serving(
     options: Options,
+    nursery: Nursery,
     folder: DataFolder,
     ports: Ports,
     stores: EmbeddedStores,
@@ -145,7 +129,7 @@ async def _serving(
     }
     settings = {service: _settings(settings_class(service), environments[service]) for service in SERVICES}["console"]
     service_parts = [
-        service_part(service, ports=ports, folder=folder, environment=environments[service], command=options.command)
+        service_part(service, ports=ports, folder=folder, environment=environments[service], nursery=nursery)
         for service in SERVICES
     ]
     stores_first = store_parts(stores)

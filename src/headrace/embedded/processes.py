@@ -11,8 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, Protocol
 
 from headrace.embedded.errors import PortInUse
+from headrace.embedded.process_identity import identity_of
 
 _GUARD = Path(__file__).with_name("guard.py")
 _POLL_S = 0.01
@@ -20,6 +22,73 @@ _POLL_S = 0.01
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="headrace-spawner")
 """The kernel counts the *thread* that started a child as its parent: a worker thread that ends would take
 the children it started with it. This thread lives as long as the process."""
+
+
+class Process(Protocol):
+    """A process that a supervisor can look after."""
+
+    @property
+    def log_path(self) -> Path:
+        """File that it writes to."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for messages."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs; else its exit status, negative for the signal that ended it."""
+
+    def terminate(self) -> None:
+        """Ask it to end; nothing happens when it has ended."""
+
+    def kill(self) -> None:
+        """End it at once, as a crash would, and wait until it is gone."""
+
+
+def last_output(log_path: Path, limit: int = 600) -> str:
+    """The end of a process's log on one line, for an error message."""
+    try:
+        text = log_path.read_bytes()[-limit:].decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return " ".join(text.split())
+
+
+def spawn_guarded(
+    command: Sequence[str],
+    *,
+    stdin: int = subprocess.DEVNULL,
+    output: IO[bytes] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a command that the kernel kills if this process dies first (Linux).
+
+    Args:
+        command: Absolute path of the program, and its arguments.
+        stdin: File descriptor that becomes its standard input.
+        output: File for its output and errors; None drops its output and shows its errors.
+        environment: Its whole environment; None passes this process's on.
+
+    Raises:
+        OSError: The program cannot be started.
+    """
+
+    def spawn() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
+            [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *command],
+            stdin=stdin,
+            stdout=subprocess.DEVNULL if output is None else output,
+            stderr=None if output is None else subprocess.STDOUT,
+            env=None if environment is None else dict(environment),
+            start_new_session=True,  # Ctrl-C at the terminal is for this process, which stops its children in order
+        )
+
+    return _spawner.submit(spawn).result()
 
 
 class ChildProcess:
@@ -49,19 +118,10 @@ class ChildProcess:
         self.name = name
         self.log_path = log_path
         self._pid_path = pid_path
-        guarded = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *command]
         with log_path.open("ab") as log:
-            self._process = _spawner.submit(
-                subprocess.Popen,
-                guarded,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=None if environment is None else dict(environment),
-                start_new_session=True,  # Ctrl-C at the terminal is for the parent, which stops them in order
-            ).result()
+            self._process = spawn_guarded(command, output=log, environment=environment)
         if pid_path is not None:
-            pid_path.write_text(_identity(self._process.pid))
+            pid_path.write_text(identity_of(self._process.pid))
 
     @property
     def pid(self) -> int:
@@ -109,14 +169,6 @@ class ChildProcess:
         self.kill()
         return False
 
-    def last_output(self, limit: int = 600) -> str:
-        """The end of its log, for an error message."""
-        try:
-            text = self.log_path.read_bytes()[-limit:].decode("utf-8", "replace")
-        except OSError:
-            return ""
-        return " ".join(text.split())
-
     def _forget(self) -> None:
         if self._pid_path is not None:
             self._pid_path.unlink(missing_ok=True)
@@ -136,13 +188,13 @@ def end_leftover(pid_path: Path) -> bool:
         pid = int(noted.split()[0])
     except (OSError, ValueError, IndexError):
         return False
-    found = noted.strip() != "" and _identity(pid) == noted and len(noted.split()) > 1
+    found = noted.strip() != "" and identity_of(pid) == noted and len(noted.split()) > 1
     if found:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        while _identity(pid) == noted:
+        while identity_of(pid) == noted:
             time.sleep(_POLL_S)
     pid_path.unlink(missing_ok=True)
     return found
@@ -174,16 +226,3 @@ def require_free_port(port: int, purpose: str, *, advice: str, host: str = "127.
             probe.bind((host, port))
         except OSError as error:
             raise PortInUse(f"port {port} ({purpose}) cannot be used ({error.strerror}): {advice}") from error
-
-
-def _identity(pid: int) -> str:
-    """The process id and the moment at which that process began; only the id where the system does not tell."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return str(pid)
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] == "Z":
-        return str(pid)
-    return f"{pid} {boot} {fields[19]}"

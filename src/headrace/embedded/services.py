@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -13,8 +12,9 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from headrace.embedded.errors import WrongOptions
 from headrace.embedded.folder import DataFolder, Secrets
+from headrace.embedded.nursery import Nursery
 from headrace.embedded.ports import Ports
-from headrace.embedded.processes import ChildProcess, end_leftover
+from headrace.embedded.processes import Process, end_leftover
 from headrace.embedded.stores import EmbeddedStores
 from headrace.embedded.supervisor import Part
 from headrace.service import SERVICES
@@ -33,13 +33,6 @@ ADDRESS_SETTINGS = {
 _HTTP_PORT_SETTINGS = {"ingest": "HEADRACE_HTTP_PORT", "console": "HEADRACE_CONSOLE_HTTP_PORT"}
 _PROBE_S = 1.0
 _MAX_LOG_BYTES = 32 * 1024 * 1024
-
-ServiceCommand = Callable[[str], Sequence[str]]
-
-
-def serve_command(service: str) -> Sequence[str]:
-    """The command line that runs a service."""
-    return [sys.executable, "-m", "headrace.cli.main", "serve", service]
 
 
 def fixed_settings(ports: Ports, stores: EmbeddedStores) -> dict[str, str]:
@@ -98,17 +91,17 @@ def service_part(
     ports: Ports,
     folder: DataFolder,
     environment: Mapping[str, str],
-    command: ServiceCommand = serve_command,
+    nursery: Nursery,
 ) -> Part:
     """A service as a part for the supervisor."""
     pid_path = folder.pids / f"{service}.pid"
     log_path = folder.logs / f"{service}.log"
 
-    def spawn() -> ChildProcess:
+    def spawn() -> Process:
         end_leftover(pid_path)
         if log_path.exists() and log_path.stat().st_size > _MAX_LOG_BYTES:
             log_path.replace(log_path.with_suffix(".log.1"))
-        return ChildProcess(service, command(service), log_path=log_path, environment=environment, pid_path=pid_path)
+        return nursery.spawn(service, environment=environment, log_path=log_path, pid_path=pid_path)
 
     async def is_ready() -> bool:
         if not await grpc_ready(f"{HOST}:{ports.grpc[service]}"):

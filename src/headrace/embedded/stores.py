@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from headrace.embedded.binaries import Binaries, find_binaries
 from headrace.embedded.errors import StartFailed
-from headrace.embedded.processes import ChildProcess, end_leftover, free_port
+from headrace.embedded.processes import ChildProcess, end_leftover, free_port, last_output
 
 REPLICA_SET = "headrace"
 
@@ -141,6 +141,8 @@ class EmbeddedStores:
             *("--oplogSize", "512"),
             # Nobody reads at past moments, and keeping five minutes of history halves the rate of updates.
             *("--setParameter", "minSnapshotHistoryWindowInSeconds=0"),
+            # What a killed process left open blocks the people that it touched until it is aborted: by default a minute.
+            *("--setParameter", "transactionLifetimeLimitSeconds=5"),
             # Diagnostics for the vendor's support: files and half a second of every start.
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             # A lone primary has nobody to hand over to.
@@ -216,7 +218,7 @@ class EmbeddedStores:
             if status is not None:
                 raise StartFailed(
                     f"{process.name} ended with status {status} while starting; see {self.data_dir / 'logs'}: "
-                    f"{process.last_output()}"
+                    f"{last_output(process.log_path)}"
                 )
             if time.monotonic() > deadline:
                 raise StartFailed(f"{process.name} does not serve; see {self.data_dir / 'logs'}")

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from headrace.embedded.errors import EmbeddedError, StartFailed
-from headrace.embedded.processes import ChildProcess
+from headrace.embedded.processes import Process, last_output
 
 _POLL_S = 0.05
 _FIRST_PAUSE_S = 0.1
@@ -25,7 +25,7 @@ class Part:
     """A process that must run."""
 
     name: str
-    spawn: Callable[[], ChildProcess]
+    spawn: Callable[[], Process]
     """Starts it; called again when it died."""
     is_ready: Callable[[], Awaitable[bool]]
     """Whether it serves; must not raise because it does not serve yet."""
@@ -47,7 +47,7 @@ class Supervisor:
         """
         self._say = say
         self._first_pause_s = first_pause_s
-        self._running: dict[str, ChildProcess] = {}
+        self._running: dict[str, Process] = {}
         self._deaths: dict[str, int] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
 
@@ -70,12 +70,12 @@ class Supervisor:
             if self._deaths[part.name] >= _TRIES_AT_START:
                 raise StartFailed(
                     f"{part.name} ended {_TRIES_AT_START} times while starting; see {process.log_path}: "
-                    f"{process.last_output()}"
+                    f"{last_output(process.log_path)}"
                 )
             if time.monotonic() > deadline:
                 raise StartFailed(
                     f"{part.name} does not serve after {timeout_s:.0f} seconds; see {process.log_path}: "
-                    f"{process.last_output()}"
+                    f"{last_output(process.log_path)}"
                 )
             await asyncio.sleep(_POLL_S)
 
@@ -96,7 +96,7 @@ class Supervisor:
         try:
             for process in processes:
                 await _ended(process, deadline)
-                if process.is_running:
+                if process.exit_status is None:
                     self._say(f"{process.name} did not stop in time and is ended")
         finally:
             for process in processes:
@@ -116,7 +116,7 @@ class Supervisor:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             self._running[part.name] = await self._spawn_again(part)
 
-    async def _spawn_again(self, part: Part) -> ChildProcess:
+    async def _spawn_again(self, part: Part) -> Process:
         """Start a part for as long as the system refuses to: no memory, no disk."""
         while True:
             try:
@@ -126,7 +126,7 @@ class Supervisor:
                 await asyncio.sleep(_LONGEST_PAUSE_S)
 
 
-async def _ended(process: ChildProcess, deadline: float = math.inf) -> None:
+async def _ended(process: Process, deadline: float = math.inf) -> None:
     """Return when a process has ended, or at the deadline."""
-    while process.is_running and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel sets no Event
+    while process.exit_status is None and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel sets no Event
         await asyncio.sleep(_POLL_S)

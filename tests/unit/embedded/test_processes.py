@@ -8,17 +8,17 @@ import threading
 import time
 from pathlib import Path
 
-from headrace.embedded.processes import ChildProcess, end_leftover
+from headrace.embedded.processes import ChildProcess, end_leftover, last_output
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print('started', flush=True); time.sleep(600)"]
 
 _PARENT = """
 import os, signal, sys
 from pathlib import Path
-from headrace.embedded.processes import ChildProcess
+from headrace.embedded.processes import ChildProcess, last_output
 folder = Path(sys.argv[1])
 child = ChildProcess("child", sys.argv[2:], log_path=folder / "child.log", pid_path=folder / "child.pid")
-while "started" not in child.last_output():
+while "started" not in last_output(child.log_path):
     pass
 print(child.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -57,7 +57,7 @@ def test_a_child_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     thread.join()
     (child,) = started
     try:
-        while "started" not in child.last_output():
+        while "started" not in last_output(child.log_path):
             assert child.is_running
         assert not child.wait(0.2)
     finally:
@@ -92,7 +92,7 @@ def test_stopping_asks_first_and_insists_later(tmp_path: Path) -> None:
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
     )
     deaf = ChildProcess("deaf", [sys.executable, "-S", "-c", code], log_path=tmp_path / "b")
-    while "deaf" not in deaf.last_output():
+    while "deaf" not in last_output(deaf.log_path):
         assert deaf.is_running
     assert not deaf.stop(0.1)
     assert deaf.exit_status == -signal.SIGKILL
@@ -105,7 +105,7 @@ def test_a_child_gets_only_its_own_environment_and_session(tmp_path: Path) -> No
     )
     assert child.wait(10)
     assert child.exit_status == 0
-    assert child.last_output().endswith("True")
-    assert "ONLY" in child.last_output()
-    assert "PATH" not in child.last_output()
+    assert last_output(child.log_path).endswith("True")
+    assert "ONLY" in last_output(child.log_path)
+    assert "PATH" not in last_output(child.log_path)
     assert os.getsid(0) != child.pid
