@@ -145,7 +145,7 @@ class _Parts:
             owner=owner,
         )
         fleet.register_metrics()
-        leases = Leases(db, owner=owner)
+        leases = Leases(db, owner=owner, ttl_s=settings.lease_seconds)
         self.lists = lists = Lists(
             registry=registry,
             fleet=fleet,

@@ -41,7 +41,7 @@ class Lease:
 class Leases:
     """Takes leases for this process."""
 
-    def __init__(self, db: Database, *, owner: str, ttl_s: float = 20.0) -> None:
+    def __init__(self, db: Database, *, owner: str, ttl_s: float = 10.0) -> None:
         """Take leases in a database.
 
         Args:

@@ -47,6 +47,9 @@ _plugin_failures = metrics.counter("headrace_plugin_failures", "Calls in which a
 Permit = Callable[[Sequence[int]], Awaitable[set[int]]]
 """Asked right before a request is sent: which of these places in the batch may still go."""
 
+Done = Callable[[int, Verdict], None]
+"""Told of the verdict on the item at a place of the batch."""
+
 
 class Connector(Protocol):
     """What the plugin host gives for an opened connector (`headrace.plugins.ConnectorInstance`)."""
@@ -89,8 +92,15 @@ class _Batch:
     items: Sequence[Any]
     traceparents: Sequence[str]
     permit: Permit | None
+    done: Done | None = None
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     traced: set[int] = field(default_factory=set)
+
+    def decide(self, place: int, verdict: Verdict) -> None:
+        """Note the verdict on an item."""
+        self.verdicts[place] = verdict
+        if self.done is not None:
+            self.done(place, verdict)
 
     async def build(self, connector: Connector, places: Sequence[int]) -> wire.BuiltBatch:
         """Let the connector make requests of the items at these places."""
@@ -139,10 +149,15 @@ class Outlet:
         self._opening = asyncio.Lock()
         self._not_before = 0.0
         self._halted = False
+        self._draining = False
         self._under_way = asyncio.Semaphore(info.concurrency)
         self._limits = [
             Limit(_bucket(limit, at, info.name, key), limit.count, limit.per_s) for at, limit in enumerate(info.limits)
         ]
+
+    def drain(self) -> None:
+        """Start no further request; what is not sent yet ends as UNTRIED."""
+        self._draining = True
 
     async def close(self) -> None:
         """Forget the connector."""
@@ -175,6 +190,7 @@ class Outlet:
         *,
         traceparents: Sequence[str] = (),
         permit: Permit | None = None,
+        done: Done | None = None,
     ) -> list[Verdict]:
         """Send a batch once.
 
@@ -183,13 +199,14 @@ class Outlet:
             items: At most the connector's `batch.max_items`.
             traceparents: Trace contexts of the items.
             permit: Asked before each request; items that it leaves out end as GONE.
+            done: Told of each verdict as soon as it is known.
 
         Returns:
             One verdict per item.
         """
         with spans.batch_span(f"deliver {self.info.name}", traceparents, {"headrace.operation": operation}):
             places = list(range(len(items)))
-            batch = _Batch(operation, items, traceparents, permit)
+            batch = _Batch(operation, items, traceparents, permit, done)
             await self._send_places(batch, places)
             found = [batch.verdicts[place] for place in places]
             rest = [place for place in places if traceparents and place not in batch.traced]
@@ -199,7 +216,6 @@ class Outlet:
 
     async def _send_places(self, batch: _Batch, places: Sequence[int]) -> None:
         """Send the items at these places of the batch, in halves where the plugin fails on them."""
-        verdicts = batch.verdicts
         try:
             opened = await self._connector()
             built = await batch.build(opened, places)
@@ -210,11 +226,13 @@ class Outlet:
                 return [None] * len(part)
 
             outcome = await self._after_plugin_error(error, places, again, lambda r: Verdict(Kind.PLUGIN, r))
-            verdicts.update({p: v for p, v in zip(places, outcome, strict=True) if v is not None})
+            for place, verdict in zip(places, outcome, strict=True):
+                if verdict is not None:
+                    batch.decide(place, verdict)
             return
         for skip in built.skipped:
             reason = self._clean(with_field(skip.reason, skip.field), ())
-            verdicts[places[skip.item]] = Verdict(Kind.SKIPPED, reason)
+            batch.decide(places[skip.item], Verdict(Kind.SKIPPED, reason))
         broken: list[list[int]] = []
         await asyncio.gather(
             *(
@@ -240,7 +258,7 @@ class Outlet:
                 broken.append(places)
             else:
                 reason = f"larger than the {self.info.batch.max_bytes:,} bytes that the destination takes"
-                batch.verdicts[places[0]] = Verdict(Kind.REJECTED, reason)
+                batch.decide(places[0], Verdict(Kind.REJECTED, reason))
             return
         async with self._under_way:
             found = await self._exchange(opened, request, places, batch)
@@ -249,13 +267,15 @@ class Outlet:
             return
         for place, verdict in zip(places, found, strict=True):
             reason = self._clean(verdict.reason, (*opened.secrets, *request.secrets))
-            batch.verdicts[place] = Verdict(verdict.kind, reason, verdict.code, verdict.after_s)
+            batch.decide(place, Verdict(verdict.kind, reason, verdict.code, verdict.after_s))
 
     async def _exchange(
         self, opened: Connector, request: Request, places: list[int], batch: _Batch
     ) -> list[Verdict] | None:
         """Send a request and read the answer; None when the plugin failed on the answer for several items."""
         await self._wait_for_turn()
+        if self._draining:
+            return [Verdict(Kind.UNTRIED, after_s=0.0)] * len(places)
         if self._halted:
             return [Verdict(Kind.UNTRIED, "the destination is stopped", after_s=_HALTED_S)] * len(places)
         wait_us = self.breaker.admit(now_us())
@@ -381,9 +401,11 @@ class Outlet:
             raise
 
     async def _wait_for_turn(self) -> None:
-        while (wait_s := self._not_before - time.monotonic()) > 0:  # noqa: ASYNC110 - nothing signals that time passed
-            await asyncio.sleep(wait_s)
-        await self._limiter.acquire(self._limits)
+        # Nothing signals that time has passed.
+        while (wait_s := self._not_before - time.monotonic()) > 0 and not self._draining:  # noqa: ASYNC110
+            await asyncio.sleep(min(wait_s, 1.0))
+        if not self._draining:
+            await self._limiter.acquire(self._limits)
 
     async def _stop(self, reason: str) -> None:
         """Send nothing more: a changed destination gets a new outlet."""

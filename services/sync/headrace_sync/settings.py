@@ -33,6 +33,9 @@ class Settings(ServiceSettings):
     list_pass_seconds: float = Field(
         5.0, gt=0, description="How often each list sync looks for members that differ, in seconds."
     )
+    lease_seconds: float = Field(
+        10.0, gt=0, description="After how long list passes and comparisons of a process that died are taken over."
+    )
     reconcile_seconds: float = Field(
         600.0, gt=0, description="How often list and event syncs are compared with the whole audience, in seconds."
     )

@@ -23,7 +23,7 @@ from headrace_sdk import EventItem
 from headrace_sync.backoff import delay_us, is_out_of_time
 from headrace_sync.config import SyncConfig
 from headrace_sync.delivery_store import DeliveryStore
-from headrace_sync.outlet import SEND_EVENTS, Outlet
+from headrace_sync.outlet import SEND_EVENTS, Done, Outlet
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, WARNING
 from headrace_sync.verdicts import Kind, Verdict
 from headrace_sync.work import Work
@@ -42,6 +42,7 @@ _TAKEN_AT_ONCE = 2_000
 _SETTLED_US = 120 * SECOND_US
 _LONGEST_SLEEP_S = 15.0
 _RETRY_STORE_S = 0.5
+_GATHER_S = 0.01
 _NOT_REPEATED = "it may have arrived, and the destination counts repetitions: replay it by hand if it did not"
 _INTERRUPTED = "the process ended while it was being sent; " + _NOT_REPEATED
 
@@ -114,6 +115,9 @@ class Worker:
         self._picking = asyncio.Lock()
         self._rate = 0.0
         self._in_hand = 0
+        self._results: list[tuple[Work, Verdict]] = []
+        self._decided = asyncio.Event()
+        self._writing = 0
         self._stopping = False
 
     @property
@@ -147,6 +151,7 @@ class Worker:
         """Deliver until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fill())
+            tasks.create_task(self._record())
             for _ in range(self.outlet.info.concurrency):
                 tasks.create_task(self._deliver())
 
@@ -155,12 +160,17 @@ class Worker:
         self._stopping = True
         given_back, self._queue = list(self._queue), deque()
         deadline = time.monotonic() + within_s
-        while self._in_hand and time.monotonic() < deadline and not task.done():  # noqa: ASYNC110 - ends with a deadline
+        self.outlet.drain()
+        while self._is_busy() and time.monotonic() < deadline and not task.done():  # noqa: ASYNC110 - ends in time
             await asyncio.sleep(0.02)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self._queue.extend(given_back)
         await self._give_back_queue(now_us())
+
+    def _is_busy(self) -> bool:
+        """True while something is being sent or written down."""
+        return bool(self._in_hand or self._results or self._writing)
 
     async def _fill(self) -> None:
         """Keep the queue filled from the store."""
@@ -270,33 +280,37 @@ class Worker:
                 log.warning("deliveries could not be given back and come back by their lease", count=len(given_back))
 
     async def _handle(self, batch: list[Work]) -> None:
-        """Send a batch and write down what became of it; nothing that goes wrong with it ends the worker."""
+        """Send a batch; nothing that goes wrong with it ends the worker."""
         started = time.monotonic()
+        open_places = set(range(len(batch)))
+
+        def decide(place: int, verdict: Verdict) -> None:
+            open_places.discard(place)
+            self._results.append((batch[place], verdict))
+            self._decided.set()
+
         try:
-            verdicts = await self._send(batch)
-        except asyncio.CancelledError:
-            raise
+            await self._send(batch, decide)
         except Exception:
-            # The store or identity is away, or a defect of ours: nothing was sent, or the lease brings it back.
+            # The store or identity is away, or a defect of ours: the rest was not sent, or the lease brings it back.
             log.exception("a batch could not be handled", connector=self.outlet.info.name, items=len(batch))
-            verdicts = [Verdict(Kind.UNTRIED, after_s=random.uniform(0.5, 2.0))] * len(batch)  # noqa: S311
+            for place in list(open_places):
+                decide(place, Verdict(Kind.UNTRIED, after_s=random.uniform(0.5, 2.0)))  # noqa: S311 - jitter
             await asyncio.sleep(_RETRY_STORE_S)
         _batch_items.record(len(batch), {"connector": self.outlet.info.name})
-        await self._write_down(batch, verdicts)
         rate = len(batch) * self.outlet.info.concurrency / max(time.monotonic() - started, 0.001)
         self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
 
-    async def _send(self, batch: list[Work]) -> list[Verdict]:
-        """One verdict per delivery."""
-        verdicts: list[Verdict | None] = [None] * len(batch)
+    async def _send(self, batch: list[Work], decide: Done) -> None:
+        """Decide on each delivery of a batch."""
         asked: list[tuple[SyncConfig, Event, str, str]] = []
         places: list[int] = []
         for place, work in enumerate(batch):
             sync = self._sync_of(work.document["k"])
             if sync is None:
-                verdicts[place] = Verdict(Kind.UNTRIED, "the sync is gone", after_s=30.0)
+                decide(place, Verdict(Kind.UNTRIED, "the sync is gone", after_s=30.0))
             elif sync.paused:
-                verdicts[place] = Verdict(Kind.UNTRIED, "the sync is paused", after_s=FAR_US / SECOND_US)
+                decide(place, Verdict(Kind.UNTRIED, "the sync is paused", after_s=FAR_US / SECOND_US))
             else:
                 asked.append((sync, work.event, work.document["p"], work.traceparent))
                 places.append(place)
@@ -304,7 +318,7 @@ class Worker:
         at: list[int] = []
         for place, made in zip(places, await self._items.event_items(self.outlet, asked), strict=True):
             if isinstance(made, Verdict):
-                verdicts[place] = made
+                decide(place, made)
             else:
                 sendable.append(made)
                 at.append(place)
@@ -322,14 +336,37 @@ class Worker:
 
         if sendable:
             traceparents = [item.traceparent for item in sendable]
-            found = await self.outlet.send(SEND_EVENTS, sendable, traceparents=traceparents, permit=permit)
-            for place, verdict in zip(at, found, strict=True):
-                verdicts[place] = verdict
-        return [verdict if verdict is not None else Verdict(Kind.UNTRIED) for verdict in verdicts]
+            await self.outlet.send(
+                SEND_EVENTS,
+                sendable,
+                traceparents=traceparents,
+                permit=permit,
+                done=lambda i, verdict: decide(at[i], verdict),
+            )
+
+    async def _record(self) -> None:
+        """Write down what is decided, soon after it is: what a crash forgets is sent again."""
+        while True:
+            await self._decided.wait()
+            await asyncio.sleep(_GATHER_S)
+            self._decided.clear()
+            await self._write_results()
+
+    async def _write_results(self) -> None:
+        results, self._results = self._results, []
+        if not results:
+            return
+        self._writing += 1
+        try:
+            await self._write_down([work for work, _ in results], [verdict for _, verdict in results])
+        finally:
+            self._writing -= 1
 
     async def _write_down(self, batch: Sequence[Work], verdicts: Sequence[Verdict]) -> None:
-        """Store the verdicts; tried again until it works, because what was sent must not be forgotten."""
-        for attempt in range(1, 1_000):
+        """Store verdicts; tried again until it works, because what was sent must not be forgotten."""
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 await self._store_verdicts(batch, verdicts)
             except PyMongoError:

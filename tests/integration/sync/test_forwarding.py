@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.storage.streams.client import Redis
 from tests.support import sync as support
@@ -127,8 +128,6 @@ async def test_refused_credentials_pause_the_destination_and_lose_nothing(serve:
         good = request.headers.get("Authorization") == "Bearer right-token"
         return None if good else web.json_response({}, status=401)
 
-    from headrace.api.sync.v1 import destination_service_pb2 as dest
-
     hooks.answer = answer
     async with serve() as api:
         name = await api.destination("hook", hooks.url, secret_headers={"Authorization": "Bearer wrong-token"})
@@ -136,7 +135,9 @@ async def test_refused_credentials_pause_the_destination_and_lose_nothing(serve:
         ids = await line.send_new(30)
 
         async def state() -> dest.Destination:
-            return (await api.destinations.GetDestination(dest.GetDestinationRequest(name=name))).destination
+            answer: dest.GetDestinationResponse
+            answer = await api.destinations.GetDestination(dest.GetDestinationRequest(name=name))
+            return answer.destination
 
         async def stopped() -> bool:
             return (await state()).state == dest.DestinationState.DESTINATION_STATE_UNAUTHORIZED

@@ -1,0 +1,178 @@
+"""List syncs with the real Meta plugin against a vendor that enforces Meta's rules: the list becomes the audience."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from headrace.api.sync.v1 import sync_service_pb2 as pb
+from headrace.api.sync.v1.sync_service_pb2 import SyncKind
+from headrace.storage.mongo.client import Database
+from tests.support import resolved
+from tests.support import sync as support
+from tests.support.fake_meta import Failure, FakeMeta
+from tests.support.sync import Line, Others
+
+LIST = "1234567890"
+
+
+@pytest.fixture
+async def meta() -> AsyncIterator[FakeMeta]:
+    vendor = FakeMeta()
+    await vendor.start()
+    yield vendor
+    await vendor.stop()
+
+
+def hashes(*emails: str) -> set[str]:
+    return {hashlib.sha256(email.encode()).hexdigest() for email in emails}
+
+
+def held(meta: FakeMeta) -> set[str]:
+    """The e-mail hashes on the list."""
+    return {value for row in meta.rows.get(LIST, set()) for name, value in row if name == "EMAIL"}
+
+
+async def list_sync(api: support.Api, meta: FakeMeta) -> str:
+    destination = await api.destination(
+        "meta", "", connector="meta-audience", audience_id=LIST, access_token=meta.token, base_url=meta.url
+    )
+    return await api.sync("buyers", destination, SyncKind.SYNC_KIND_LIST, audience=support.AUDIENCE)
+
+
+def put(others: Others, *profile_ids: str) -> None:
+    for profile_id in profile_ids:
+        others.people.put(profile_id, email=f"{profile_id}@example.com")
+
+
+async def test_the_list_follows_the_audience(serve: Any, meta: FakeMeta, others: Others) -> None:
+    put(others, "p1", "p2", "p3", "p4")
+    others.people.put("p5", plan="no way to reach this one")
+    others.buyers.change("p1", True)  # a member before the sync was made, and never told
+    async with serve() as api:
+        sync = await list_sync(api, meta)
+        await others.buyers.enter("p2", "p3", "p5")
+        await support.until(lambda: held(meta) == hashes("p1@example.com", "p2@example.com", "p3@example.com"), "added")
+        await others.buyers.leave("p2")
+        await others.buyers.enter("p4")
+        await support.until(
+            lambda: held(meta) == hashes("p1@example.com", "p3@example.com", "p4@example.com"), "changed"
+        )
+        ledger = await support.settled(api, sync)
+        assert (ledger.expected, ledger.delivered, sum(ledger.filtered.values())) == (4, 3, 1)
+        (skipped,) = await api.deliveries(sync, state=pb.DeliveryState.DELIVERY_STATE_FILTERED)
+        assert skipped.profile_id == "p5"
+        assert skipped.reason
+        runs = (await api.syncs.ListSyncRuns(pb.ListSyncRunsRequest(parent=sync))).runs
+        assert sum(run.added for run in runs) == 4
+        assert sum(run.removed for run in runs) == 1
+        assert any(run.skipped for run in runs)
+    assert not meta.violations
+
+
+async def test_failures_heal_at_the_next_pass(serve: Any, meta: FakeMeta, others: Others) -> None:
+    ids = [f"p{n}" for n in range(30)]
+    put(others, *ids)
+    meta.failures.extend(
+        [
+            Failure(500, 2, message="Service temporarily unavailable.", transient=True),
+            Failure(400, 80003, message="There have been too many calls.", headers={"Retry-After": "0"}),
+            Failure(502, html=True),
+        ]
+    )
+    async with serve() as api:
+        sync = await list_sync(api, meta)
+        await others.buyers.enter(*ids)
+        await support.until(lambda: held(meta) == hashes(*(f"{p}@example.com" for p in ids)), "healed")
+        ledger = await support.settled(api, sync)
+        assert ledger.delivered == 30
+
+
+async def test_lost_changes_heal_by_comparing_with_the_audience(serve: Any, meta: FakeMeta, others: Others) -> None:
+    put(others, "p1", "p2", "p3")
+    async with serve(reconcile_seconds=0.5) as api:
+        sync = await list_sync(api, meta)
+        await others.buyers.enter("p1", "p2")
+        await support.until(lambda: held(meta) == hashes("p1@example.com", "p2@example.com"), "added")
+        others.buyers.change("p3", True)  # told to nobody
+        await support.until(lambda: len(held(meta)) == 3, "the lost entry healed")
+        assert (await support.settled(api, sync)).delivered == 3
+
+
+async def test_a_lost_exit_heals_too(serve: Any, meta: FakeMeta, others: Others, db: Database) -> None:
+    put(others, "p1", "p2")
+    async with serve(reconcile_seconds=0.5) as api:
+        await list_sync(api, meta)
+        await others.buyers.enter("p1", "p2")
+        await support.until(lambda: len(held(meta)) == 2, "added")
+        others.buyers.change("p2", False)  # told to nobody
+        # Only members that came in a while ago count as absent; make them so.
+        await db["list_members"].update_many({}, {"$set": {"a": 1}})
+        await support.until(lambda: held(meta) == hashes("p1@example.com"), "the lost exit healed")
+
+
+async def test_a_changed_address_replaces_the_row(serve: Any, meta: FakeMeta, others: Others, line: Line) -> None:
+    put(others, "p1")
+    async with serve() as api:
+        await list_sync(api, meta)
+        await others.buyers.enter("p1")
+        await support.until(lambda: held(meta) == hashes("p1@example.com"), "added")
+        others.people.put("p1", email="new@example.com")
+        await line.resolve(resolved.event("p1", traits={"email": "new@example.com"}))
+        await support.until(lambda: held(meta) == hashes("new@example.com"), "replaced")
+
+
+async def test_a_merge_hands_rows_to_the_survivor(serve: Any, meta: FakeMeta, others: Others) -> None:
+    put(others, "p1", "p2")
+    async with serve() as api:
+        sync = await list_sync(api, meta)
+        await others.buyers.enter("p1", "p2")
+        await support.until(lambda: len(held(meta)) == 2, "added")
+        sent = len(meta.requests)
+        # p2 is merged into p1, whose profile now has one address only: that of p2.
+        others.people.put("p1", email="p2@example.com")
+        others.people.merge("p2", "p1")
+        await others.buyers.tell(
+            others.buyers.change("p2", False, cause="merge", merged_into="p1"),
+            others.buyers.change("p1", False),
+            others.buyers.change("p1", True),
+        )
+        await support.until(lambda: held(meta) == hashes("p2@example.com"), "handed over")
+        ledger = await support.settled(api, sync)
+        assert (ledger.expected, ledger.delivered) == (1, 1)
+        removed = [body for method, _, body in meta.requests[sent:] if method == "DELETE"]
+        assert len(removed) == 1  # only the address that nobody has any more
+
+
+async def test_a_full_pass_sends_everything_again(serve: Any, meta: FakeMeta, others: Others) -> None:
+    put(others, "p1", "p2", "p3")
+    async with serve() as api:
+        sync = await list_sync(api, meta)
+        await others.buyers.enter("p1", "p2", "p3")
+        await support.until(lambda: len(held(meta)) == 3, "added")
+        await support.settled(api, sync)
+        meta.rows[LIST].clear()  # somebody emptied it at the vendor
+        answer = await api.syncs.RunSync(pb.RunSyncRequest(name=sync, full=True))
+        assert answer.run.id
+        await support.until(lambda: len(held(meta)) == 3, "sent again")
+
+        async def ended() -> bool:
+            runs = (await api.syncs.ListSyncRuns(pb.ListSyncRunsRequest(parent=sync))).runs
+            return any(run.id == answer.run.id and run.HasField("end_time") and run.added == 3 for run in runs)
+
+        await support.until(ended, "the pass is recorded")
+
+
+async def test_rows_the_vendor_refuses_stay_with_their_reason(serve: Any, meta: FakeMeta, others: Others) -> None:
+    put(others, "p1", "p2")
+    meta.bad_cells = hashes("p2@example.com")
+    async with serve() as api:
+        sync = await list_sync(api, meta)
+        await others.buyers.enter("p1", "p2")
+        ledger = await support.settled(api, sync)
+        assert (ledger.expected, ledger.delivered) == (2, 1)
+        assert ledger.failed + ledger.warned == 1
+        assert held(meta) == hashes("p1@example.com")
