@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from importlib.resources import as_file, files
 
@@ -25,6 +26,7 @@ from headrace.demo.sandbox import SandboxVendor
 from headrace.demo.simulator import simulate
 from headrace.domain.times import now_us
 from headrace.embedded.platform import Platform
+from headrace.embedded.services import SETTINGS_PREFIX
 from headrace.rpc.channel import with_token
 
 _CRM = "crm"
@@ -83,13 +85,18 @@ async def _set_up(platform: Platform, sandbox: SandboxVendor) -> None:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "headrace.cli.main", "apply", "-f", str(path)),
             *("--ready-file", str(platform.ready_path)),
-            env={**os.environ, "SANDBOX_URL": sandbox.url},
+            env={**_without_settings(os.environ), "SANDBOX_URL": sandbox.url},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
         output, _ = await process.communicate()
     if process.returncode != DONE:
         raise CommandFailed(f"the demo cannot be set up: {output.decode().strip()}")
+
+
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without HEADRACE_*: they may name another platform."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith(SETTINGS_PREFIX)}
 
 
 class _Shown:

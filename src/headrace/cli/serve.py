@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import typer
 from pydantic import ValidationError
 
+from headrace.cli import connection
 from headrace.cli.problems import UsageProblem
 from headrace.service import SERVICES, open_service_of, run, settings_class
 from headrace.settings import ServiceSettings
@@ -20,6 +21,8 @@ PROCESS_VARIABLES = frozenset(
         "HEADRACE_MONGOD",  # program that `headrace up` starts
         "HEADRACE_REDIS_SERVER",  # likewise
         "HEADRACE_TRACEBACK",  # the command line shows where a defect happened
+        *(connection.READY_FILE_VARIABLE, connection.TOKEN_VARIABLE, connection.WORKSPACE_VARIABLE),
+        *(connection.INGEST_URL_VARIABLE, connection.WRITE_KEY_VARIABLE),  # which platform commands talk to
     }
 )
 """Variables that are read by the command line itself, not by a service's settings."""

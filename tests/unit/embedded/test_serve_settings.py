@@ -4,6 +4,7 @@ import base64
 
 import pytest
 
+from headrace.cli import connection
 from headrace.cli.problems import UsageProblem
 from headrace.cli.serve import known_variables, load_settings, refuse_unknown
 
@@ -50,6 +51,8 @@ def test_a_misspelt_setting_is_refused_with_what_was_meant(environment: dict[str
 
 def test_settings_of_other_services_and_of_the_command_line_are_known() -> None:
     assert {"HEADRACE_HTTP_PORT", "HEADRACE_ARCHIVE_DIR", "HEADRACE_MONGOD", "HEADRACE_HOST"} <= known_variables()
+    variables = {value for name, value in vars(connection).items() if name.endswith("_VARIABLE")}
+    assert {"HEADRACE_READY_FILE", "HEADRACE_API_TOKEN"} <= variables <= known_variables()
     refuse_unknown({"HEADRACE_MONGOD": "/bin/mongod", "HEADRACE_ARCHIVE_DIR": "x", "HOME": "/"})
 
 
