@@ -132,6 +132,8 @@ class DestinationHandlers:
             before = await self.get(workspace_id, destination_id)
             check_etag(wanted.etag, before.revision)
             after = await self._changed(before, wanted, fields)
+            if dataclasses.replace(after, updated_us=before.updated_us, revision=before.revision) == before:
+                return before  # nothing differs, so applying a configuration again changes no etag
             if await self._store.replace_destination(after, before.revision):
                 return after
         raise etag_mismatch()
@@ -160,16 +162,17 @@ class DestinationHandlers:
                 raise wrong_state("PLUGIN_MISSING", f"The plugin of connector {before.connector!r} is not loaded.")
             old = msgspec.json.decode(self._sealer.open(before.sealed, sealing_place(before.key)))
             settings = self._merged(info, settings_object("destination.settings", wanted.settings), old)
-            await self._check(info.name, settings)
-            # Whatever stopped it may be gone with the old settings; a pause by a user stays.
-            new_state = _PAUSED if before.state == _PAUSED else _ACTIVE
-            after = dataclasses.replace(
-                after,
-                sealed=self._sealed(before.key, settings),
-                masked=_masked(info, settings),
-                state=new_state,
-                state_reason="",
-            )
+            if settings != old:
+                await self._check(info.name, settings)
+                # Whatever stopped it may be gone with the old settings; a pause by a user stays.
+                new_state = _PAUSED if before.state == _PAUSED else _ACTIVE
+                after = dataclasses.replace(
+                    after,
+                    sealed=self._sealed(before.key, settings),
+                    masked=_masked(info, settings),
+                    state=new_state,
+                    state_reason="",
+                )
         if "state" in fields and (state := self._state(wanted.state)):
             after = dataclasses.replace(after, state=state, state_reason="")
         return after

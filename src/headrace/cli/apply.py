@@ -13,7 +13,7 @@ from headrace.cli.command import calling
 from headrace.cli.files import read_text
 from headrace.cli.output import Output, write, write_json
 from headrace.cli.platform import Platform
-from headrace.cli.problems import FAILED, UsageProblem
+from headrace.cli.problems import FAILED, CommandFailed, UsageProblem
 
 Files = Annotated[
     list[Path], Option("--file", "-f", help="YAML file with one or more documents; - is standard input; repeatable.")
@@ -33,12 +33,11 @@ async def _apply(
     Everything is checked before anything is changed, and applying again changes nothing.
     """
     from headrace.cli.config.plan import described
-    from headrace.cli.config.remote import carry_out
 
     steps = await _plan(platform, file)
     results = []
     for step in steps:
-        result = step.action if dry_run else _DONE[await carry_out(platform, step)]
+        result = step.action if dry_run else _DONE[await _carried_out(platform, step)]
         results.append({"kind": step.resource.kind, "id": step.resource.id, "result": result})
         if out.as_json:
             continue
@@ -111,6 +110,27 @@ async def _export(
         return
     texts = [yaml.safe_dump(escaped(d), sort_keys=False, allow_unicode=True, width=110).rstrip("\n") for d in documents]
     write("\n---\n".join(texts))
+
+
+async def _carried_out(platform: Platform, step: Any) -> str:
+    """Carry out a step; a failure names the resource.
+
+    Raises:
+        CommandFailed: The platform refuses it.
+    """
+    import grpc
+
+    from headrace.cli.calls import explained
+    from headrace.cli.config.remote import carry_out
+
+    try:
+        return await carry_out(platform, step)
+    except grpc.aio.AioRpcError as error:
+        why = explained(error, platform)
+        raise CommandFailed(
+            f"{step.resource.place}: {step.resource.title}: {why}. "
+            "What came before it is done: correct this and apply again"
+        ) from error
 
 
 async def _plan(platform: Platform, files: Sequence[Path]) -> Sequence[Any]:

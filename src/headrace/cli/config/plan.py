@@ -122,7 +122,12 @@ def _step(resource: Resource, platform: Platform) -> Step:
     shown = _shown_values(resource, platform)
     stored = platform.resources.get((resource.kind, resource.id))
     if stored is None:
-        changes = [Change(name, None, value) for name, value in shown.items() if _empty(value) is not None]
+        keys = KINDS[resource.kind].keys
+        changes = [
+            Change(name, None, shown[name])
+            for name in keys
+            if name in shown and _empty(shown[name]) not in (None, keys[name].default)
+        ]
         return Step(resource, CREATE, tuple(changes))
     changes = []
     for name, value in shown.items():
