@@ -58,6 +58,7 @@ def test_each_manifest_is_valid(manifest: dict[str, Any], version: str) -> None:
 def test_pods_meet_the_restricted_security_standard(workload: dict[str, Any]) -> None:
     pod = workload["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False, "links are HEADRACE_* variables, which `serve` refuses as unknown"
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in _containers(workload):
