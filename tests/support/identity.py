@@ -13,11 +13,13 @@ from headrace_identity.rules import Rules
 from headrace_identity.store import IDENTIFIERS, PROFILES
 
 from headrace.api.common.v1.event_pb2 import Event, EventBatch, EventKind, Identifier
-from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
-from headrace.domain.ids import new_time_ordered_id
+from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedBatch, ResolvedEvent
+from headrace.domain.ids import new_time_ordered_id, partition_of
 from headrace.domain.times import DAY_US
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database
+from headrace.storage.streams import names
+from headrace.storage.streams.client import Redis, read_from, send
 
 WORKSPACE = "shop"
 START_US = 1_767_225_600_000_000
@@ -153,3 +155,52 @@ def partition(graph: Graph) -> set[frozenset[tuple[str, str]]]:
 def all_messages(stored: Iterable[ResolvedEvent]) -> list[str]:
     """Message ids, sorted, repeated ones repeated."""
     return sorted(r.event.message_id for r in stored)
+
+
+async def put_in_log(db: Database, redis: Redis, batches: Sequence[EventBatch], event_partitions: int) -> None:
+    """What ingest does: append to the log, then dispatch."""
+    partitions = [partition_of(batch.segment_id, event_partitions) for batch in batches]
+    await log.append_segments(db, batches, partitions)
+    await dispatch(db, redis, [batch.segment_id for batch in batches])
+
+
+async def dispatch(db: Database, redis: Redis, segment_ids: Sequence[str]) -> None:
+    """Send segments to their streams."""
+    segments_read = await log.read_segments(db, segment_ids)
+    await send(redis, [(names.events(q), batch.SerializeToString()) for q, batch in segments_read])
+
+
+async def unfinished(db: Database) -> list[str]:
+    """Segments that are not marked done."""
+    return await log.unfinished_segments(db, "", "g", 100_000)
+
+
+async def sent_on(redis: Redis, partitions: int) -> list[ResolvedBatch]:
+    """Everything on the resolved streams."""
+    positions = {names.resolved(p): "0" for p in range(partitions)}
+    entries = await read_from(redis, positions, count=100_000, block_ms=1)
+    return [ResolvedBatch.FromString(entry.payload) for entry in entries]
+
+
+def assert_sent_on(stored: Stored, batches: Sequence[ResolvedBatch], partitions: int) -> None:
+    """Every event and every merge was sent where whoever needs it looks for it, with what is stored of it."""
+    decisions = {r.event.message_id: r for r in stored.events}
+    merges: dict[tuple[str, str], set[int]] = {}
+    places: dict[str, set[int]] = {}
+    for batch in batches:
+        for sent in batch.events:
+            original = decisions[sent.event.message_id]
+            assert (sent.event, sent.decision) == (original.event, original.decision)
+            assert batch.partition == partition_of(sent.profile_id or sent.event.message_id, partitions)
+            if sent.profile_id:
+                assert stored.graph.root(sent.profile_id) == stored.graph.root(original.profile_id)
+            places.setdefault(sent.event.message_id, set()).add(batch.partition)
+        for merge in batch.merges:
+            merges.setdefault((merge.loser, merge.survivor), set()).add(batch.partition)
+    assert places.keys() == decisions.keys()
+    expected = {
+        (m.loser, m.survivor): {partition_of(m.loser, partitions), partition_of(m.survivor, partitions)}
+        for r in stored.events
+        for m in r.decision.merges
+    }
+    assert merges == expected

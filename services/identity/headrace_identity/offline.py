@@ -77,7 +77,7 @@ def read_events(lines: Iterable[str | bytes]) -> list[Event]:
             continue
         try:
             event = event_of(msgspec.json.decode(line), default_id=f"line-{number}", default_time_us=time_us)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise LineError(number, "is no JSON") from None
         except _Wrong as error:
             raise LineError(number, str(error)) from None
@@ -99,7 +99,8 @@ def event_of(message: object, *, default_id: str = "", default_time_us: int = 0)
     """
     if not isinstance(message, Mapping):
         raise _Wrong("must be a JSON object")
-    kind = _KINDS.get(message.get("type", ""))
+    type_name = message.get("type")
+    kind = _KINDS.get(type_name) if isinstance(type_name, str) else None
     if kind is None:
         raise _Wrong(f"type must be one of {', '.join(_KINDS)}")
     event = Event(
@@ -116,7 +117,7 @@ def event_of(message: object, *, default_id: str = "", default_time_us: int = 0)
             setattr(event, field, msgspec.json.encode(part))
     event.identifiers.extend(
         Identifier(namespace=namespace, value=value)
-        for namespace, value in _identifiers(message, is_group=message["type"] == "group")
+        for namespace, value in _identifiers(message, is_group=type_name == "group")
         if value
     )
     return event
@@ -128,12 +129,14 @@ def _identifiers(message: Mapping[str, Any], *, is_group: bool) -> dict[tuple[st
         (USER_ID, _id_text(message, "userId")),
         (ANONYMOUS_ID, _id_text(message, "anonymousId")),
     ]
-    sets = [_object(context, "traits") or {}]
+    in_context = context.get("traits")
+    sets = [in_context] if isinstance(in_context, Mapping) else []  # the context is free-form
     if not is_group:  # the traits of a group call are the group's
         sets.append(_object(message, "traits") or {})
     for traits in sets:
         found += [(name, _id_text(traits, name)) for name in _IDENTIFYING_TRAITS if _is_scalar(traits.get(name))]
-    for external in context.get("externalIds") or ():
+    externals = context.get("externalIds") or []
+    for external in externals if isinstance(externals, list) else [None]:
         if not isinstance(external, Mapping):
             raise _Wrong("context.externalIds must be a list of objects")
         if external.get("collection", "users") == "users":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bson.binary import Binary
+import zstandard
 
 from headrace.api.common.v1.event_pb2 import Event, EventBatch
 from headrace.domain.ids import event_key, new_time_ordered_id, partition_of
@@ -52,7 +52,7 @@ async def park(
         {
             "w": workspace_id,
             "m": event.message_id,
-            "e": Binary(event.SerializeToString()),
+            "e": _compressed(event.SerializeToString()),
             "g": segment_id,
             "why": described["types"],
             "at": described["at"],
@@ -70,7 +70,7 @@ async def park_entry(db: Database, entry: Entry, error: BaseException) -> None:
         {
             "w": "",
             "m": "",
-            "e": Binary(entry.payload),
+            "e": _compressed(entry.payload),
             "g": "",
             "why": described["types"],
             "at": described["at"],
@@ -117,9 +117,7 @@ async def replay_parked(
         if not documents:
             return replayed
         segment_id = new_time_ordered_id()
-        batch = EventBatch(
-            segment_id=segment_id, workspace_id=workspace_id, events=[Event.FromString(d["e"]) for d in documents]
-        )
+        batch = EventBatch(segment_id=segment_id, workspace_id=workspace_id, events=[_event(d) for d in documents])
         await log.append_segments(db, [batch], [partition_of(segment_id, event_partitions)])
         await db[PARKED_EVENTS].delete_many(
             {"w": workspace_id, "$or": [{"_id": d["_id"], "t": d["t"]} for d in documents]}
@@ -127,11 +125,20 @@ async def replay_parked(
         replayed += len(documents)
 
 
+def _compressed(payload: bytes) -> bytes:
+    """As in the log: so whatever the log can hold can be parked."""
+    return zstandard.ZstdCompressor(level=1).compress(payload)
+
+
+def _event(document: Document) -> Event:
+    return Event.FromString(zstandard.ZstdDecompressor().decompress(document["e"]))
+
+
 def _parked(document: Document) -> ParkedEvent:
     return ParkedEvent(
         workspace_id=document["w"],
         message_id=document["m"],
-        event=Event.FromString(document["e"]),
+        event=_event(document),
         segment_id=document["g"],
         reason=tuple(document["why"]),
         at=tuple(document["at"]),

@@ -1,0 +1,141 @@
+"""Another worker is quicker, between any two steps of one: the outcome is still that of the recorded order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from headrace_identity.rules import parse
+from headrace_identity.rules_store import RulesStore
+from headrace_identity.worker import Incoming, Worker
+
+from headrace.api.common.v1.event_pb2 import Event
+from headrace.storage.mongo.client import Database
+from tests.support.identity import assert_equals_replay, event, read_stored
+
+STEPS = [
+    "begun",
+    "looked for repeated",
+    "read rules",
+    "loaded",
+    "reserved",
+    "resolved",
+    "written",
+    "inserted",
+    "committed",
+]
+RULES = parse(
+    {
+        "namespaces": [
+            {"name": "user_id", "limit": 2},
+            {"name": "email", "limit": 1, "per": "week"},
+            {"name": "anonymous_id", "limit": 2},
+        ]
+    }
+)
+E1, E2 = ("email", "one@shop.example"), ("email", "two@shop.example")
+U1, U2, U3 = ("user_id", "u1"), ("user_id", "u2"), ("user_id", "u3")
+A1, A2, A3 = ("anonymous_id", "dev1"), ("anonymous_id", "dev2"), ("anonymous_id", "dev3")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is there before, what the slow worker does, and what the quick one does meanwhile."""
+
+    name: str
+    before: Sequence[Event]
+    slow: Sequence[Event]
+    quick: Sequence[Event]
+
+
+SCENARIOS = [
+    Scenario("the same new identifier", [], [event("s", U1)], [event("q", U1)]),
+    Scenario("the same event", [], [event("s", U1, A1)], [event("s", U1, A1)]),
+    Scenario(
+        "attach while it is merged", [event("b1", U1), event("b2", A1)], [event("s", A1, A2)], [event("q", U1, A1)]
+    ),
+    Scenario(
+        "nothing new while it is merged", [event("b1", U1), event("b2", A1)], [event("s", A1)], [event("q", U1, A1)]
+    ),
+    Scenario(
+        "a trait while it is merged",
+        [event("b1", U1), event("b2", A1)],
+        [event("s", A1, traits={"plan": "pro"})],
+        [event("q", U1, A1, traits={"plan": "free"}, day=1)],
+    ),
+    Scenario(
+        "two merges of one loser",
+        [event("b1", U1), event("b2", A1), event("b3", U2)],
+        [event("s", U1, A1)],
+        [event("q", U2, A1)],
+    ),
+    Scenario(
+        "an alias to an id that appears",
+        [event("b1", U1)],
+        [event("s", U1, previous_id="u2")],
+        [event("q", U2)],
+    ),
+    Scenario(
+        "a demotion that an alias makes needless",
+        [event("b1", U1, A1), event("b2", U2, A2)],
+        [event("s", A1, A2)],
+        [event("q", U1, previous_id="u2")],
+    ),
+    Scenario(
+        "a demoted email that appears with another time",
+        [event("b1", U1, E1)],
+        [event("s", U1, E2, day=1)],
+        [event("q", A3, E2, day=30)],
+    ),
+    Scenario(
+        "a limit that is reached meanwhile",
+        [event("b1", U1, A1)],
+        [event("s", U1, A2)],
+        [event("q", U1, A3)],
+    ),
+    Scenario(
+        "merges that would break a limit together",
+        [event("b1", U1), event("b2", A1, U2), event("b3", A2, U3)],
+        [event("s", U1, previous_id="u2")],
+        [event("q", U1, previous_id="u3")],
+    ),
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+async def test_another_worker_is_quicker(db: Database, scenario: Scenario) -> None:
+    for step in STEPS:
+        workspace_id = "at-" + step.replace(" ", "-")
+        await RulesStore(db).write(workspace_id, RULES.as_json())
+        await Worker(db).process(workspace_id, _incoming(workspace_id, scenario.before, "before"))
+        quick: list[asyncio.Task[object]] = []
+
+        async def let_the_other_go_first(
+            at: str, step: str = step, workspace_id: str = workspace_id, quick: list[asyncio.Task[object]] = quick
+        ) -> None:
+            if at == step and not quick:
+                other = Worker(db).process(workspace_id, _incoming(workspace_id, scenario.quick, "quick"))
+                quick.append(asyncio.create_task(other))
+                # It cannot end when it needs what the slow one has written already; then the slow one goes on.
+                await asyncio.wait(quick, timeout=0.05 if step in {"written", "inserted"} else None)
+
+        slow = Worker(db, at_step=let_the_other_go_first)
+        await slow.process(workspace_id, _incoming(workspace_id, scenario.slow, "slow"))
+        assert quick, "the step was never reached"
+        await quick[0]
+        stored = await read_stored(db, workspace_id)
+        expected = {e.message_id for e in (*scenario.before, *scenario.slow, *scenario.quick)}
+        assert {r.event.message_id for r in stored.events} == expected
+        assert_equals_replay(stored, RULES)
+
+
+def _incoming(workspace_id: str, events: Sequence[Event], segment: str) -> list[Incoming]:
+    copies = []
+    for place, one in enumerate(events):
+        copy = Event()
+        copy.CopyFrom(one)
+        copy.workspace_id = workspace_id
+        copies.append(Incoming(copy, segment, place))
+    return copies
