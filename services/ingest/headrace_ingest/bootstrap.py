@@ -12,6 +12,7 @@ from pymongo.errors import PyMongoError
 
 from headrace.api.ingest.v1.ingest_service_pb2_grpc import add_IngestServiceServicer_to_server
 from headrace.api.ingest.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server
+from headrace.domain.ids import new_time_ordered_id
 from headrace.rpc.auth import ChainAuthenticator, authenticator
 from headrace.rpc.channel import connect as connect_channel
 from headrace.rpc.idempotency import RequestIds
@@ -108,7 +109,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             redis,
             events,
             dispatcher,
-            name=f"{socket.gethostname()}:{os.getpid()}",
+            name=f"{socket.gethostname()}:{os.getpid()}:{new_time_ordered_id()}",
             every_s=settings.sweep_seconds,
             grace_s=settings.sweep_grace_seconds,
             keep_days=settings.segment_days,

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bson.errors import BSONError
-from pymongo.errors import ConnectionFailure, DocumentTooLarge, PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from headrace.api.common.v1.event_pb2 import Event, EventBatch
 from headrace.domain.identifiers import ANONYMOUS_ID, USER_ID
 from headrace.domain.ids import new_time_ordered_id, partition_of
+from headrace.rpc.errors import is_unavailable
 from headrace.storage.mongo.client import Database, Document
-from headrace.storage.mongo.log import append_segments
+from headrace.storage.mongo.log import DUPLICATE_KEY, append_segments
 from headrace.telemetry import spans
 from headrace.telemetry.logs import get_logger
 from headrace_ingest import metrics
@@ -31,6 +32,7 @@ log = get_logger(__name__)
 MAX_SEGMENT_BYTES = 4 * 1024 * 1024
 """Bytes of the events in one segment, about: far below what one document may hold, whatever compression makes of it."""
 _ENVELOPE_BYTES = 512
+_MAX_FAILURES = 3
 
 Segment = tuple[int, EventBatch]
 """A partition of the events stream, and a segment for it."""
@@ -186,12 +188,16 @@ class Committer:
 
     async def _write_and_tell(self, group: list[Work]) -> None:
         error = await self._write(group)
-        if isinstance(error, DocumentTooLarge | BSONError | ValueError) and len(group) > 1:
-            # The database driver refused one of the documents before anything was known: not the others' fault.
-            for work in group:
-                _tell([work], await self._write([work]))
+        if error is None or len(group) == 1 or isinstance(error, TimeoutError) or is_unavailable(error):
+            _tell(group, error)
             return
-        _tell(group, error)
+        # The store is there and refused something, perhaps one document: that is not the others' fault. When it
+        # refuses everything, as with a full disk, trying them all would help nobody.
+        failures = 0
+        for work in group:
+            alone = await self._write([work]) if failures < _MAX_FAILURES else error
+            failures = failures + 1 if alone is not None else 0
+            _tell([work], alone)
 
     async def _write(self, group: list[Work]) -> Exception | None:
         """Write a group; returns what went wrong."""
@@ -210,9 +216,12 @@ class Committer:
             except (PyMongoError, BSONError, ValueError, TimeoutError) as error:
                 failure = error
         seconds = time.perf_counter() - started
+        if failure is None and seconds > 2 * self._timeout_s:
+            # The process was stopped meanwhile: the sweeper may have passed these segments' ids already.
+            failure = TimeoutError()
         metrics.commit_seconds.record(seconds, {"outcome": "failed" if failure else "written"})
         if failure is not None:
-            level = log.warning if isinstance(failure, ConnectionFailure | TimeoutError) else log.error
+            level = log.warning if isinstance(failure, TimeoutError) or is_unavailable(failure) else log.error
             level("a group commit failed: nothing of it is acknowledged", events=len(events), failure=failure)
             return failure
         metrics.commit_events.record(len(events))
@@ -277,7 +286,12 @@ def _runs(events: list[Event], most: int) -> Iterable[list[Event]]:
 
 
 async def _insert(db: Database, collection: str, documents: list[Document]) -> None:
-    await db[collection].insert_many(documents, ordered=False)
+    try:
+        await db[collection].insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        # Ids are new and random: one that exists was written by an earlier try of the same group.
+        if any(e["code"] != DUPLICATE_KEY for e in error.details["writeErrors"]):
+            raise
 
 
 def _tell(group: Iterable[Work], error: Exception | None) -> None:

@@ -99,18 +99,11 @@ def depth_exceeds(value: Any, depth: int) -> bool:
     """True when objects and arrays are nested deeper than `depth`; without recursion."""
     level = [value]
     for _ in range(depth + 1):
-        deeper: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                deeper.extend(item.values())
-            elif isinstance(item, list):
-                deeper.extend(item)
-            else:
-                continue
-        if not any(isinstance(item, dict | list) for item in level):
+        nested = [item for item in level if isinstance(item, dict | list)]
+        if not nested:
             return False
-        level = deeper
-    return any(isinstance(item, dict | list) for item in level)
+        level = [inner for item in nested for inner in (item.values() if isinstance(item, dict) else item)]
+    return True
 
 
 class _Reader:

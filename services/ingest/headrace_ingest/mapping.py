@@ -122,8 +122,10 @@ def apply_mapping(mapping: Mapping, record: Any) -> dict[str, Any] | None:
         Refused: MAPPING_FAILED, when an expression does not fit the record.
     """
     when = mapping.scalars.get("when")
-    if when is not None and _search(when, record, "when") in (None, False, "", [], {}):
-        return None
+    if when is not None:
+        found = _search(when, record, "when")
+        if found is None or found is False or found in ("", [], {}):  # as JMESPath counts: 0 is something
+            return None
     message: dict[str, Any] = {"type": mapping.kind}
     for name, key in _SCALARS.items():
         expression = mapping.scalars.get(name)

@@ -137,14 +137,12 @@ async def waiting_segments(
     query: Document = {"_id": {"$gt": after_id, "$lt": before_id}}
     if skip_partitions:
         query["q"] = {"$nin": list(skip_partitions)}
-    page = [
-        (d["_id"], d["q"])
-        async for d in db[SEGMENTS].find(query, {"_id": 1, "q": 1}).sort("_id", ASCENDING).limit(limit)
-    ]
-    if not page:
+    found = await db[SEGMENTS].find(query, {"_id": 1, "q": 1}).sort("_id", ASCENDING).limit(limit).to_list(None)
+    if not found:
         return [], ""
+    page = [(d["_id"], d["q"]) for d in found]
     last = page[-1][0]
-    done = {d["_id"] async for d in db[SEGMENTS_DONE].find({"_id": {"$gt": after_id, "$lte": last}}, {"_id": 1})}
+    done = await _ids(db, SEGMENTS_DONE, {"$gt": after_id, "$lte": last})
     return [entry for entry in page if entry[0] not in done], last if len(page) == limit else ""
 
 
@@ -160,13 +158,12 @@ async def expire_segments(db: Database, before_id: str, page: int = 5_000) -> in
     after = ""
     while True:
         bounds = {"$gt": after, "$lt": before_id}
-        ids = [
-            d["_id"] async for d in db[SEGMENTS].find({"_id": bounds}, {"_id": 1}).sort("_id", ASCENDING).limit(page)
-        ]
+        found = await db[SEGMENTS].find({"_id": bounds}, {"_id": 1}).sort("_id", ASCENDING).limit(page).to_list(None)
+        ids = [d["_id"] for d in found]
         upper = ids[-1] if len(ids) == page else before_id
         span = {"$gt": after, "$lte": upper}
-        done = [d["_id"] async for d in db[SEGMENTS_DONE].find({"_id": span}, {"_id": 1})]
-        finished = set(done).intersection(ids)
+        done = await _ids(db, SEGMENTS_DONE, span)
+        finished = done.intersection(ids)
         if len(finished) == len(ids):
             result = await db[SEGMENTS].delete_many({"_id": {"$gt": after, "$lte": ids[-1]}}) if ids else None
         else:
@@ -177,6 +174,10 @@ async def expire_segments(db: Database, before_id: str, page: int = 5_000) -> in
         if len(ids) < page:
             return removed
         after = upper
+
+
+async def _ids(db: Database, collection: str, bounds: Document) -> set[str]:
+    return {d["_id"] for d in await db[collection].find({"_id": bounds}, {"_id": 1}).to_list(None)}
 
 
 async def read_mark(db: Database, name: str) -> str:

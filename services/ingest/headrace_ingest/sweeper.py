@@ -30,6 +30,7 @@ SETTLE_US = 10 * SECOND_US
 
 _MARK = "sweeper"
 _LOCK = "headrace:ingest:sweeper"
+_LOCK_MS = 10_000
 _PAGE = 5_000
 _MAX_PAGES = 10
 _SEND = 200
@@ -95,7 +96,7 @@ class Sweeper:
     async def sweep(self) -> bool:
         """Look once; returns True when there is more to send right away."""
         try:
-            if not await self._redis.set(_LOCK, self._name, nx=True, px=10_000):
+            if not await self._lock():
                 return False
         except (RedisError, OSError):
             await self._look_without_redis()
@@ -177,6 +178,12 @@ class Sweeper:
         floor = max(self._floor, await read_mark(self._db, _MARK))
         page, _ = await waiting_segments(self._db, floor, time_ordered_floor(now_us()), 1_000)
         self._oldest_us = _time_of(page[0][0]) if page else 0
+
+    async def _lock(self) -> bool:
+        """Take the lock, or keep one that could not be released when Redis went away."""
+        if await self._redis.set(_LOCK, self._name, nx=True, px=_LOCK_MS):
+            return True
+        return bool(await self._redis.get(_LOCK) == self._name.encode())
 
     async def _release(self) -> None:
         try:

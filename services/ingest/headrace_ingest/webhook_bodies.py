@@ -55,7 +55,7 @@ def _form(text: bytes) -> dict[str, Any]:
         raise Refused(Code.INVALID_UTF8, "The form is not valid UTF-8.") from None
     except ValueError:
         raise Refused(Code.INVALID_FORM, f"The body is no form of at most {_MAX_FIELDS} fields.") from None
-    if not pairs:
+    if not pairs or b"=" not in text:
         raise Refused(Code.INVALID_FORM, "The body is neither JSON nor a form.")
     fields: dict[str, Any] = {}
     for name, value in pairs:
