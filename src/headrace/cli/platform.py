@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,11 @@ class Platform:
         if service not in self._channels:
             self._channels[service] = with_token(self.connection.address(service), self.connection.token)
         return self._channels[service]
+
+    def use_token(self, token: str) -> None:
+        """Show another token from now on."""
+        assert not self._channels, "channels are open already"
+        self.connection = dataclasses.replace(self.connection, token=token)
 
     async def close(self) -> None:
         """Close the channels."""

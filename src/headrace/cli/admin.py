@@ -1,0 +1,242 @@
+"""`headrace admin ...`: for operators, who hold the stores or the service token."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from typer import Argument, Option
+
+from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
+from headrace.cli.files import new_request_id, read_json
+from headrace.cli.output import Output, write, write_json
+from headrace.cli.platform import Platform, listed
+from headrace.cli.problems import FAILED, CommandFailed, UsageProblem, say
+
+if TYPE_CHECKING:
+    from headrace.storage.mongo.client import Database
+
+app = group("For operators: indexes, workspaces, identity rules, checks.")
+workspace = group("Workspaces; with the service token.")
+rules = group("Identity rules of a workspace; with access to MongoDB.")
+app.add_typer(workspace, name="workspace")
+app.add_typer(rules, name="identity-rules")
+
+SERVICE_TOKEN_VARIABLE = "HEADRACE_SERVICE_TOKEN"  # noqa: S105 - names a variable
+T = TypeVar("T")
+
+
+class _MongoSettings:
+    """Where MongoDB is: those of the services' settings that these commands need."""
+
+    def __init__(self, url: str | None, database: str | None) -> None:
+        from headrace.settings import ServiceSettings
+
+        fields = ServiceSettings.model_fields
+        self.url: str = url or os.environ.get("HEADRACE_MONGO_URL") or fields["mongo_url"].default
+        self.database: str = database or os.environ.get("HEADRACE_MONGO_DATABASE") or fields["mongo_database"].default
+        self.driver: Any = os.environ.get("HEADRACE_MONGO_DRIVER") or fields["mongo_driver"].default
+
+
+MongoUrl = Annotated[str | None, Option("--mongo-url", help="MongoDB; default: HEADRACE_MONGO_URL.")]
+MongoDatabase = Annotated[
+    str | None, Option("--mongo-database", help="Database; default: HEADRACE_MONGO_DATABASE, else headrace.")
+]
+
+
+@app.command("indexes")
+def indexes(
+    mongo_url: MongoUrl = None,
+    mongo_database: MongoDatabase = None,
+    wait: Annotated[float, Option("--wait", min=0, help="Seconds to wait for the store.")] = 60.0,
+) -> None:
+    """Make the indexes of all collections; again is harmless. Services never make them."""
+
+    async def make(db: Database) -> None:
+        from headrace.storage.mongo.indexes import make_indexes
+
+        await make_indexes(db)
+
+    _with_database(_MongoSettings(mongo_url, mongo_database), make, wait_s=wait)
+    write("indexes are there")
+
+
+def _with_database(settings: _MongoSettings, use: Callable[[Database], Awaitable[T]], *, wait_s: float = 5.0) -> T:
+    """Run a function on the database; while the store cannot be reached it is tried again until the time is over.
+
+    Raises:
+        CommandFailed: The store cannot be reached or refuses.
+    """
+    from pymongo.errors import InvalidURI, PyMongoError
+
+    from headrace.rpc.errors import is_unavailable
+    from headrace.storage.mongo import client as mongo
+
+    async def run() -> T:
+        try:
+            client = mongo.connect(settings.url, driver=settings.driver, timeout_ms=2_000)
+        except InvalidURI as error:
+            raise UsageProblem(f"HEADRACE_MONGO_URL: {error}") from None
+        deadline = time.monotonic() + wait_s
+        try:
+            while True:
+                try:
+                    return await use(client[settings.database])
+                except PyMongoError as error:
+                    if not is_unavailable(error):
+                        raise CommandFailed(f"MongoDB refuses: {error}") from error
+                    if time.monotonic() > deadline:
+                        raise CommandFailed(
+                            "MongoDB cannot be reached: is it running, and does HEADRACE_MONGO_URL name it?"
+                        ) from error
+                    say("waiting for MongoDB")
+                await asyncio.sleep(1)
+        finally:
+            await mongo.close(client)
+
+    return asyncio.run(run())
+
+
+@command(workspace, "create")
+async def create_workspace(
+    platform: Platform,
+    out: Output,
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
+    service_token: Annotated[
+        str, Option("--service-token", help="Default: HEADRACE_SERVICE_TOKEN.", show_default=False)
+    ] = "",
+) -> None:
+    """Make a workspace and an API token for everything in it; shows the token's secret, this once."""
+    from headrace.api.workspace.v1 import workspace_service_pb2 as pb
+
+    stub = _as_service(platform, service_token).workspaces
+    made = await stub.CreateWorkspace(
+        pb.CreateWorkspaceRequest(
+            workspace_id=id, workspace=pb.Workspace(display_name=display_name or id), request_id=new_request_id()
+        )
+    )
+    name = made.workspace.name
+    token = pb.ApiToken(display_name="first token", scopes=["*"])
+    answer = await stub.CreateApiToken(pb.CreateApiTokenRequest(parent=name, api_token=token))
+    result = {"name": name, "display_name": made.workspace.display_name, "api_token": answer.secret}
+    out.done(f"made {name}\nAPI token, shown only now: {answer.secret}", result)
+
+
+@command(workspace, "list")
+async def list_workspaces(
+    platform: Platform,
+    out: Output,
+    service_token: Annotated[
+        str, Option("--service-token", help="Default: HEADRACE_SERVICE_TOKEN.", show_default=False)
+    ] = "",
+    limit: Limit = DEFAULT_LIMIT,
+    everything: All = False,
+) -> None:
+    """List all workspaces."""
+    from headrace.api.workspace.v1.workspace_service_pb2 import ListWorkspacesRequest
+
+    stub = _as_service(platform, service_token).workspaces
+    out.rows(
+        await listed(
+            lambda size, token: stub.ListWorkspaces(ListWorkspacesRequest(page_size=size, page_token=token)),
+            "workspaces",
+            limit=limit,
+            everything=everything,
+        ),
+        ("name", "display_name", "create_time"),
+    )
+
+
+def _as_service(platform: Platform, service_token: str) -> Platform:
+    """The platform, called with the service token.
+
+    Raises:
+        UsageProblem: It is not known.
+    """
+    token = service_token or os.environ.get(SERVICE_TOKEN_VARIABLE, "")
+    if not token:
+        raise UsageProblem(f"this needs the service token: pass --service-token or set {SERVICE_TOKEN_VARIABLE}")
+    platform.use_token(token)
+    return platform
+
+
+@command(app, "verify")
+async def verify(platform: Platform, out: Output) -> int:
+    """Compare the live members of every active audience with the batch evaluator; exit status 1 when any differ."""
+    from headrace.api.audience.v1.audience_pb2 import AudienceState
+    from headrace.api.audience.v1.audience_service_pb2 import ListAudiencesRequest, VerifyAudienceRequest
+
+    stub, parent = platform.audiences, platform.parent
+    audiences = await listed(
+        lambda size, token: stub.ListAudiences(ListAudiencesRequest(parent=parent, page_size=size, page_token=token)),
+        "audiences",
+        limit=0,
+        everything=True,
+    )
+    rows = []
+    for audience in audiences:
+        if audience.state == AudienceState.AUDIENCE_STATE_ACTIVE:
+            answer = await stub.VerifyAudience(VerifyAudienceRequest(name=audience.name), timeout=300)
+            mismatched = list(answer.mismatched_profile_ids)
+            same = not mismatched and answer.live_size == answer.batch_size
+            rows.append(
+                {
+                    "audience": audience.name,
+                    "live": answer.live_size,
+                    "batch": answer.batch_size,
+                    "same": same,
+                    "mismatched": mismatched,
+                }
+            )
+    out.rows(rows, ("audience", "live", "batch", "same", "mismatched"))
+    return 0 if all(row["same"] for row in rows) else FAILED
+
+
+@rules.command("show")
+def show_rules(
+    workspace_id: Annotated[str, Argument(metavar="WORKSPACE", help="Workspace id.")],
+    mongo_url: MongoUrl = None,
+    mongo_database: MongoDatabase = None,
+) -> None:
+    """Show the identity rules of a workspace as JSON."""
+
+    async def read(db: Database) -> dict[str, Any]:
+        from headrace_identity.rules_store import RulesStore
+
+        version, found = await RulesStore(db).read(workspace_id)
+        return {"version": version, "rules": found.as_json()}
+
+    write_json(_with_database(_MongoSettings(mongo_url, mongo_database), read))
+
+
+@rules.command("set")
+def set_rules(
+    workspace_id: Annotated[str, Argument(metavar="WORKSPACE", help="Workspace id.")],
+    file: Annotated[Path, Argument(help="The rules as JSON; - is standard input.")],
+    mongo_url: MongoUrl = None,
+    mongo_database: MongoDatabase = None,
+) -> None:
+    """Set the identity rules of a workspace; they apply to what is resolved from now on."""
+    given = read_json(file)
+
+    async def store(db: Database) -> int:
+        from headrace_console.store import ConsoleStore
+        from headrace_identity.rules import RulesError
+        from headrace_identity.rules_store import RulesChanged, RulesStore
+
+        if await ConsoleStore(db).workspace(workspace_id) is None:
+            raise CommandFailed(f"there is no workspace {workspace_id!r}")
+        try:
+            return await RulesStore(db).write(workspace_id, given)
+        except RulesError as error:
+            raise UsageProblem(f"{file}: {error}") from None
+        except RulesChanged:
+            raise CommandFailed("somebody else changed the rules at the same time: run the command again") from None
+
+    version = _with_database(_MongoSettings(mongo_url, mongo_database), store)
+    write(f"rules of {workspace_id} are at version {version}")
