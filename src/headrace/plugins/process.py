@@ -20,10 +20,13 @@ from headrace.plugins.discovery import InstalledPlugin
 from headrace.plugins.errors import PluginConfigError, PluginError, PluginErrorKind
 from headrace.plugins.masking import Masker
 from headrace.plugins.output import Output
+from headrace.telemetry import metrics
 from headrace.telemetry.logs import get_logger
 from headrace_sdk import wire
 
 _log = get_logger(__name__)
+_seconds = metrics.histogram("headrace_plugin_seconds", "Time of calls to plugins in seconds, by plugin and method.")
+_starts = metrics.counter("headrace_plugin_starts", "Starts of plugin processes, by plugin.")
 
 _INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONHOME")
 """All of the environment that a plugin sees: the host's settings hold secrets that are none of its business."""
@@ -224,14 +227,16 @@ class PluginProcess:
         try:
             await self._start()
         except PluginError as error:
-            if self._child is None:
-                raise  # the process is ended, and the wait until the next one is set
-            raise await self._broken(error.kind, error.reason) from None
+            # When the child is gone already, it was ended and the wait until the next one is set.
+            failed = error if self._child is None else await self._broken(error.kind, error.reason)
+            failed.untried = True
+            raise failed from None
         _log.info("plugin started again", plugin=self.plugin.name, starts=self.starts)
 
     async def _start(self) -> list[wire.ConnectorInfo]:
         """Start the process and load the plugin in it."""
         self.starts += 1
+        _starts.add(1, {"plugin": self.plugin.name})
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join([*self._path, *filter(None, [os.environ.get("PYTHONPATH")])])
         environment |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8:replace"}
@@ -268,13 +273,15 @@ class PluginProcess:
         body = msgspec.msgpack.encode(wire.Call(method, msgspec.Raw(msgspec.msgpack.encode(argument))))
         if len(body) > wire.MAX_FRAME_BYTES:
             raise self._error(PluginErrorKind.DEFECT, f"the batch for {method} is larger than a frame may be")
+        started = time.monotonic()
         try:
             async with asyncio.timeout(limit_s):
                 raw = await self._write_and_read(body)
+            _seconds.record(time.monotonic() - started, {"plugin": self.plugin.name, "method": method})
             reply = msgspec.msgpack.decode(raw, type=wire.Reply)
         except TimeoutError:
             raise await self._broken(PluginErrorKind.TIMEOUT, f"no answer to {method} within {limit_s:g} s") from None
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, RuntimeError):  # uvloop: "the handler is closed"
             raise await self._broken(PluginErrorKind.CRASHED, f"{await self._how_it_ended()} during {method}") from None
         except (msgspec.MsgspecError, ValueError, TypeError):
             raise await self._broken(PluginErrorKind.DEFECT, f"its answer to {method} is no reply") from None
