@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from headrace.embedded.errors import EmbeddedError, FolderInUse
+from headrace.embedded.errors import EmbeddedError, FolderInUse, WrongOptions
 
 _OWNER_ONLY = 0o600
 _KEY_BYTES = 32
@@ -82,6 +82,24 @@ class DataFolder:
             return Secrets(str(kept["service_token"]), str(kept["master_key"]))
         except KeyError as error:
             raise EmbeddedError(f"{path} lacks {error}: restore it, or start with an empty --data-dir") from None
+
+    def require_layout(self, **layout: int) -> None:
+        """Check that the data was made with these settings, which may never change; the first call keeps them.
+
+        Raises:
+            WrongOptions: Names the setting that was another.
+        """
+        path = self.path / "layout.json"
+        kept = read_json(path)
+        if kept is None:
+            write_private_json(path, layout)
+            return
+        for name, value in layout.items():
+            if kept.get(name, value) != value:
+                raise WrongOptions(
+                    f"HEADRACE_{name.upper()} is {value}, but {self.path} was made with {kept[name]}, and it can never "
+                    "change: set it so, or choose another --data-dir"
+                )
 
     def release(self) -> None:
         """Let others use the folder."""

@@ -128,6 +128,7 @@ async def _serving(
         for service in SERVICES
     }
     settings = {service: _settings(settings_class(service), environments[service]) for service in SERVICES}["console"]
+    folder.require_layout(partitions=settings.partitions, event_partitions=settings.event_partitions)
     service_parts = [
         service_part(service, ports=ports, folder=folder, environment=environments[service], nursery=nursery)
         for service in SERVICES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.embedded.errors import EmbeddedError, FolderInUse
+from headrace.embedded.errors import EmbeddedError, FolderInUse, WrongOptions
 from headrace.embedded.folder import DataFolder, read_json, write_private_json
 
 _HOLD = """
@@ -101,3 +101,12 @@ def test_a_private_file_appears_whole(tmp_path: Path) -> None:
 
 def test_no_file_is_no_content(tmp_path: Path) -> None:
     assert read_json(tmp_path / "missing.json") is None
+
+
+def test_what_the_data_was_made_with_cannot_change(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    folder.require_layout(partitions=64, event_partitions=8)
+    folder.require_layout(partitions=64, event_partitions=8)
+    with pytest.raises(WrongOptions, match=r"^HEADRACE_PARTITIONS is 32, but .* was made with 64, .*: set it so"):
+        folder.require_layout(partitions=32, event_partitions=8)
+    folder.release()
