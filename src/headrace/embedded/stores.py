@@ -141,7 +141,7 @@ class EmbeddedStores:
             *("--oplogSize", "512"),
             # Nobody reads at past moments, and keeping five minutes of history halves the rate of updates.
             *("--setParameter", "minSnapshotHistoryWindowInSeconds=0"),
-            # What a killed process left open blocks the people that it touched until it is aborted: by default a minute.
+            # A transaction that a killed process left open blocks the people in it until it is aborted.
             *("--setParameter", "transactionLifetimeLimitSeconds=5"),
             # Diagnostics for the vendor's support: files and half a second of every start.
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
