@@ -24,6 +24,7 @@ from headrace.storage.sealing import Sealer
 from headrace.storage.streams import client as streams
 from headrace.telemetry import logs
 from headrace_sync.accounts import Accounts
+from headrace_sync.alive import Alive
 from headrace_sync.audiences import Audiences
 from headrace_sync.consumer import ChangesConsumer, ChangeTaker, ResolvedConsumer
 from headrace_sync.delivery_store import DeliveryStore
@@ -80,7 +81,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         parts = _Parts(settings, client, redis, host, vendors, identity, audience)
         loops = await stack.enter_async_context(background())
         # Draining ends before the loops are cancelled: what is under way may still finish.
-        stack.push_async_callback(parts.fleet.close)
+        stack.push_async_callback(parts.close)
         token = settings.service_token.get_secret_value()
         request_ids, pager = RequestIds(parts.db), Pager(token)
         destinations = DestinationServicer(parts.destination_handlers, request_ids, pager)
@@ -195,6 +196,14 @@ class _Parts:
             every_s=settings.reconcile_seconds,
             look_every_s=settings.config_poll_seconds,
         )
+        self.alive = Alive(
+            db=db,
+            owner=owner,
+            deliveries=deliveries,
+            registry=registry,
+            wake_workers=fleet.wake_all,
+            ttl_s=1.5 * settings.lease_seconds,
+        )
         self.destination_handlers = DestinationHandlers(config_store, host, sealer)
         self.sync_handlers = SyncHandlers(
             store=config_store,
@@ -207,6 +216,14 @@ class _Parts:
             wake_destination=fleet.wake,
         )
 
+    async def close(self) -> None:
+        """Drain."""
+        await self.fleet.close()
+        try:
+            await self.alive.leave()
+        except PyMongoError:
+            log.warning("the store did not take the farewell: others find out by themselves")
+
     def start(self, loops: Loops) -> None:
         """Start everything that runs by itself."""
         running: dict[str, Callable[[], Awaitable[None]]] = {
@@ -215,6 +232,7 @@ class _Parts:
             "changes": self.changes.run,
             "lists": self.lists.run,
             "recovery": self.recovery.run,
+            "alive": self.alive.run,
             "reconcile": self.reconciler.run,
             "measure": self._measure,
             "store_watch": self._watch,

@@ -26,7 +26,8 @@ _consumed = metrics.counter("headrace_sync_consumed", "Events and membership cha
 
 _ENTRIES_PER_STREAM = 16
 _BLOCK_MS = 1_000
-_CLAIM_EVERY_S = 5.0
+_CLAIM_EVERY_S = 2.0
+_CLAIM_IDLE_MS = 5_000
 _EVENTS_AT_ONCE = 2_000
 
 
@@ -46,7 +47,7 @@ class ResolvedConsumer:
     ) -> None:
         """Read all partitions as a consumer of the group of this service."""
         streams = [names.resolved(p) for p in range(partitions)]
-        self._reader = GroupReader(redis, streams, group=names.SYNC_GROUP, consumer=owner)
+        self._reader = GroupReader(redis, streams, group=names.SYNC_GROUP, consumer=owner, claim_idle_ms=_CLAIM_IDLE_MS)
         self._registry = registry
         self._planner = planner
         self._lists = lists
@@ -60,7 +61,10 @@ class ResolvedConsumer:
             entries = await self._reader.read(count=_ENTRIES_PER_STREAM, block_ms=_BLOCK_MS)
             if time.monotonic() - self._claimed_at > _CLAIM_EVERY_S:
                 self._claimed_at = time.monotonic()
-                entries += await self._reader.claim(count=_ENTRIES_PER_STREAM)
+                claimed = await self._reader.claim(count=_ENTRIES_PER_STREAM)
+                if claimed:
+                    self._claimed_at = 0.0  # there may be more
+                entries += claimed
             if entries:
                 await self._handle(entries)
 
@@ -94,7 +98,9 @@ class ChangesConsumer:
 
     def __init__(self, redis: Redis, *, owner: str, registry: Registry, taker: ChangeTaker) -> None:
         """Read as a consumer of the group of this service."""
-        self._reader = GroupReader(redis, [names.CHANGES], group=names.SYNC_GROUP, consumer=owner)
+        self._reader = GroupReader(
+            redis, [names.CHANGES], group=names.SYNC_GROUP, consumer=owner, claim_idle_ms=_CLAIM_IDLE_MS
+        )
         self._registry = registry
         self._taker = taker
         self._claimed_at = 0.0
@@ -105,7 +111,10 @@ class ChangesConsumer:
             entries = await self._reader.read(count=_ENTRIES_PER_STREAM, block_ms=_BLOCK_MS)
             if time.monotonic() - self._claimed_at > _CLAIM_EVERY_S:
                 self._claimed_at = time.monotonic()
-                entries += await self._reader.claim(count=_ENTRIES_PER_STREAM)
+                claimed = await self._reader.claim(count=_ENTRIES_PER_STREAM)
+                if claimed:
+                    self._claimed_at = 0.0  # there may be more
+                entries += claimed
             if not entries:
                 continue
             snapshot = await self._registry.refresh()

@@ -134,6 +134,17 @@ class DeliveryStore:
             {"$set": {"na": at}, "$unset": {"lo": "", "sg": ""}},
         )
 
+    async def free(self, destination_keys: Sequence[str], *, owner: str, now: int) -> int:
+        """Free what an owner held that is gone; whether it was sent stays marked. Returns how many."""
+        freed = 0
+        for key in destination_keys:
+            result = await self._db[DELIVERIES].update_many(
+                {"d": key, "st": WAITING, "na": {"$gt": now}, "lo": {"$regex": f"^{owner}:"}},
+                {"$set": {"na": now}, "$unset": {"lo": ""}},
+            )
+            freed += int(result.modified_count)
+        return freed
+
     async def accept(self, ids: Sequence[str], *, state: int, code: int, reason: str, now: int) -> None:
         """The vendor took them: true whoever holds the lease."""
         change: Document = {"$set": {"st": state, "u": now}, "$inc": {"at": 1}, "$unset": {"lo": "", "sg": ""}}

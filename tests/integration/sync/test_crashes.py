@@ -128,13 +128,13 @@ async def test_sigterm_finishes_what_is_under_way_and_gives_back_the_rest(
     token = settings_env["HEADRACE_SERVICE_TOKEN"]
     async with process(env, port) as child, support.api(f"127.0.0.1:{port}", token) as api:
         sync = await api.forwarding("all", await api.destination("hook", hooks.url))
-        ids = await line.send_new(400)
+        ids = await line.send_new(200)
         await support.until(lambda: len(hooks.accepted) > 20, "it is delivering")
         child.send_signal(signal.SIGTERM)
         async with asyncio.timeout(30):
             assert await child.wait() == 0
-    assert len(hooks.accepted) < 400
+    assert len(hooks.accepted) < 200
     async with process(env, port), support.api(f"127.0.0.1:{port}", token) as api:
         ledger = await support.settled(api, sync)
-    assert ledger.delivered == 400
+    assert ledger.delivered == 200
     assert hooks.accepted == support.once(ids)
