@@ -234,5 +234,5 @@ def _time(moment_us: int) -> Timestamp:
 
 
 def _by_time(steps: list[JourneyStep]) -> list[JourneyStep]:
-    """In order of time; stages keep their order within one moment, and the services' clocks may differ a little."""
-    return sorted(steps, key=lambda s: (s.outcome == UNAVAILABLE, s.time.seconds, s.time.nanos))
+    """In order of time; who did not answer comes last, and stages keep their order within one moment."""
+    return sorted(steps, key=lambda s: (1, 0, 0) if s.outcome == UNAVAILABLE else (0, s.time.seconds, s.time.nanos))

@@ -16,6 +16,7 @@ from headrace_identity.consumer import Lane, Sending
 from headrace_identity.rules import DEFAULT_RULES
 from headrace_identity.worker import Worker
 
+from headrace.embedded.stores import EmbeddedStores
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import names
 from headrace.storage.streams.client import GroupReader, Redis
@@ -123,6 +124,34 @@ async def test_an_entry_that_is_no_batch_is_parked(db: Database, redis: Redis) -
     assert len((await read_stored(db)).events) == len(EVENTS)
     assert await redis.xlen(names.events(0)) == 0
     assert await db["parked_events"].count_documents({"w": ""}) == 1
+
+
+@pytest.mark.parametrize(("store", "step"), [("redis", "resolved"), ("redis", "sent"), ("mongod", "acknowledged")])
+async def test_a_store_that_is_killed_delays_and_loses_nothing(
+    stores: EmbeddedStores, db: Database, redis: Redis, store: str, step: str
+) -> None:
+    """Redis dies between the commit and sending on, or before acknowledging; MongoDB before marking done."""
+    killed: list[asyncio.Task[None]] = []
+
+    async def at_step(name: str) -> None:
+        if name == step and not killed:
+            await asyncio.to_thread(stores.kill_redis if store == "redis" else stores.kill_mongod)
+            killed.append(asyncio.create_task(asyncio.to_thread(stores.start)))
+
+    await put_in_log(db, redis, segments(EVENTS, 2), 2)
+    first = lane(db, redis, "first")
+    first._at_step = at_step
+    task = asyncio.create_task(first.run())
+    while not killed:
+        await asyncio.sleep(0.01)
+    await killed[0]
+    await asyncio.sleep(0)
+    await finish(db, redis)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    stored = await read_stored(db)
+    assert all_messages(stored.events) == sorted(e.message_id for e in EVENTS)
+    assert_equals_replay(stored, DEFAULT_RULES)
 
 
 @contextmanager
