@@ -76,19 +76,22 @@ class Audience:
                 return edge
         return None
 
-    def holds_since(self, view: View, now: int, truth_at: TruthAt) -> int | None:
-        """From when the membership has been what it is now, as far as is known; None: always."""
+    def holds_since(self, view: View, now: int, truth_at: TruthAt) -> tuple[int | None, bool]:
+        """From when the membership has been what it is now, as far as is known; None: always.
+
+        Beside it whether that is certain: newer events may have displaced those that would tell.
+        """
         if self.static:
-            return None
+            return None, True
         truth = bool(self.expression(Moment(view, now, truth_at)))
         edges = sorted((edge for edge in self.edges(view) if edge <= now), reverse=True)
         for edge in edges[:LOOK_BACK]:
             before = edge - 1
             if not all(slot.known(view.record(slot), before) for slot in self.slots):
-                return edge
+                return edge, False
             if bool(self.expression(Moment(view, before, truth_at))) != truth:
-                return edge
-        return edges[LOOK_BACK - 1] if len(edges) > LOOK_BACK else None
+                return edge, True
+        return (edges[LOOK_BACK - 1], False) if len(edges) > LOOK_BACK else (None, True)
 
 
 @dataclass(slots=True)
@@ -137,23 +140,26 @@ class Explainer:
         if not self._people.alive[ordinal]:
             survivor = self._people.merged[profile_id]
             return Flip(audience.id, profile_id, False, self._now, "merge", merged_into=survivor)
-        since = audience.holds_since(self._view(ordinal), self._now, self._truth_at)
+        since, certain = audience.holds_since(self._view(ordinal), self._now, self._truth_at)
         candidates = self._candidates.get(ordinal, ())
         if since is None:
+            certain = False
             since = min([self._now, *(candidate.time_us for candidate in candidates)])
         if change.cause:
             return Flip(audience.id, profile_id, entered, since, change.cause)
-        candidate = self._cause(audience, candidates, since)
+        candidate = self._cause(audience, candidates, since, certain)
         if candidate is None:
             return Flip(audience.id, profile_id, entered, since, "time")
         if candidate.cause != "event":
             return Flip(audience.id, profile_id, entered, since, candidate.cause)
         return Flip(audience.id, profile_id, entered, since, "event", candidate.message_id, candidate.traceparent)
 
-    def _cause(self, audience: Audience, candidates: Sequence[Candidate], since: int) -> Candidate | None:
+    def _cause(
+        self, audience: Audience, candidates: Sequence[Candidate], since: int, certain: bool
+    ) -> Candidate | None:
         relevant = [c for c in candidates if _counts_from(audience, c)]
         exact = [c for c in relevant if since in _counts_from(audience, c)]
-        if not exact and since > self._before:
+        if not exact and certain and since > self._before:
             return None
         return max(exact or relevant, key=lambda c: (c.time_us, c.message_id), default=None)
 

@@ -239,6 +239,8 @@ class States:
             time = event.timestamp_us
             if time > horizon:
                 self._future.add(FutureItem(time, event.message_id, profile_id, resolved, cause))
+                if is_new and only is None:
+                    self._note(ordinal, resolved, cause, (), is_new)
                 continue
             reached: list[Route] = []
             if event.kind == TRACK:

@@ -1,0 +1,160 @@
+"""Random audience definitions and histories, small enough that everything happens at the edges.
+
+All functions take their choices from a `random.Random`: a seeded one for many quick trials, or one that hypothesis
+drives, which makes failing examples small.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from headrace_audience.definition import Definition, parse_definition
+from headrace_audience.facts import Fact
+
+from headrace.domain.times import SECOND_US
+
+START = 1_767_225_600 * SECOND_US  # 2026-01-01
+SPAN_S = 60
+"""Histories lie in so many seconds, with some events before and after."""
+
+NAMES = ("A", "B", "C")
+TRAITS = ("plan", "city", "due")
+NAMESPACES = ("email", "user_id")
+PROFILES = ("p", "q", "r")
+
+SCALARS = (0, 1, 2, 2.0, "2", "pro", "PRO", "free", True, False)
+VALUES = (*SCALARS, None)
+
+
+def moment(r: Random) -> int:
+    """A moment in or around the span: on a whole second, where the edges are, or a microsecond beside it."""
+    return START + r.randint(-5, SPAN_S + 40) * SECOND_US + r.choice((0, 0, 0, -1, 1))
+
+
+def time_text(r: Random) -> str:
+    """A time in or around the span as text, with a zone."""
+    hour, second = divmod(r.randint(-20, SPAN_S + 20) + 3600, 3600)
+    return f"2026-01-01T{hour:02d}:{second // 60:02d}:{second % 60:02d}+01:00"
+
+
+def some(r: Random, choices: tuple[Any, ...], least: int, most: int) -> list[Any]:
+    """A few of the choices, perhaps some twice."""
+    return [r.choice(choices) for _ in range(r.randint(least, most))]
+
+
+def count(r: Random) -> dict[str, Any]:
+    """A comparison of a number of events."""
+    most = 12 if r.randint(0, 5) == 5 else 4
+    op = r.choice(("gte", "eq", "neq", "gt", "lt", "lte", "between", "in", "not_in"))
+    if op == "between":
+        return {op: sorted([r.randint(0, most), r.randint(0, most)])}
+    if op in ("in", "not_in"):
+        return {op: [r.randint(0, most) for _ in range(r.randint(1, 3))]}
+    return {op: r.randint(0, most)}
+
+
+def window(r: Random) -> dict[str, Any]:
+    """A window, or none."""
+    kind = r.choice(("ever", "within", "within", "delayed", "since", "between"))
+    if kind == "within":
+        return {"within": f"{r.randint(1, 30)}s"}
+    if kind == "delayed":
+        older = r.randint(1, 15)
+        return {"within": f"{older + r.randint(1, 15)}s", "older_than": f"{older}s"}
+    if kind == "since":
+        return {"since": time_text(r)}
+    if kind == "between":
+        return {"between": sorted([time_text(r), time_text(r)])}
+    return {}
+
+
+def comparison(r: Random) -> dict[str, Any]:
+    """A test of a value, without its subject."""
+    op = r.choice(
+        (
+            *("eq", "neq", "in", "not_in", "contains", "not_contains", "starts_with", "ends_with", "matches"),
+            *("gt", "gte", "lt", "lte", "between", "exists", "before", "after"),
+        )
+    )
+    case = {"ignore_case": True} if r.randint(0, 1) else {}
+    if op in ("in", "not_in"):
+        return {op: some(r, SCALARS, 1, 3), **case}
+    if op in ("starts_with", "ends_with", "matches"):
+        return {op: r.choice(("p", "pro", "r", "2", "PR")), **case}
+    if op in ("gt", "gte", "lt", "lte"):
+        return {op: r.choice((0, 1, 1.5, 2))}
+    if op == "between":
+        return {op: sorted(some(r, (0, 1, 1.5, 2), 2, 2))}
+    if op == "exists":
+        return {op: bool(r.randint(0, 1))}
+    if op in ("before", "after"):
+        return {op: time_text(r)}
+    return {op: r.choice(SCALARS), **case}
+
+
+def condition(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> dict[str, Any]:
+    """Any condition of the supported language."""
+    if depth and r.randint(0, 1):
+        kind = r.choice(("all", "any", "not"))
+        if kind == "not":
+            return {"not": condition(r, references, depth - 1)}
+        return {kind: [condition(r, references, depth - 1) for _ in range(r.randint(1, 3))]}
+    kind = r.choice(("event", "event", "event", "trait", "moving", "identifier", *(["audience"] if references else [])))
+    if kind == "trait":
+        return {"trait": r.choice(("plan", "city", "city.name", "due")), **comparison(r)}
+    if kind == "moving":
+        return {"trait": "due", r.choice(("in_last", "in_next")): f"{r.randint(1, 20)}s"}
+    if kind == "identifier":
+        return {"identifier": r.choice(NAMESPACES), "exists": bool(r.randint(0, 1))}
+    if kind == "audience":
+        return {"audience": r.choice(references)}
+    found: dict[str, Any] = {"event": r.choice(NAMES) if r.randint(0, 3) else some(r, NAMES, 1, 2), **window(r)}
+    if r.randint(0, 2) == 2:
+        found["where"] = [{"property": r.choice(("x", "deep.y")), **comparison(r)} for _ in range(r.randint(1, 2))]
+    if r.randint(0, 2):
+        found["count"] = count(r)
+    return found
+
+
+def audiences(r: Random) -> dict[str, Definition]:
+    """Three audiences, the later ones of which may refer to the earlier."""
+    return {
+        "one": parse_definition({"where": condition(r)}),
+        "two": parse_definition({"where": condition(r, ("one",))}),
+        "three": parse_definition({"where": condition(r, ("one", "two", "nobody"))}),
+    }
+
+
+def fact(r: Random, number: int) -> Fact:
+    """One event of somebody; its number makes its message id, in an order that is not that of time."""
+    kind = r.choice(("track", "track", "track", "identify", "page"))
+    traits: dict[str, Any] = {}
+    if kind == "identify" or r.randint(0, 5) == 5:
+        for name in dict.fromkeys(some(r, TRAITS, 0, 3)):
+            value: Any = r.choice(VALUES)
+            if name == "due" and r.randint(0, 2):
+                value = time_text(r)
+            elif name == "city" and r.randint(0, 1):
+                value = {"name": value}
+            traits[name] = value
+    properties: dict[str, Any] = {}
+    if r.randint(0, 1):
+        properties["x"] = r.choice(VALUES) if r.randint(0, 3) else some(r, VALUES, 0, 2)
+    if r.randint(0, 3) == 3:
+        properties["deep"] = {"y": r.choice(VALUES)} if r.randint(0, 2) else r.choice(VALUES)
+    return Fact(
+        profile=r.choice(PROFILES),
+        timestamp_us=START + r.randint(-10, SPAN_S) * SECOND_US,
+        message_id=f"{r.randint(0, 9)}-{number}",
+        kind=kind,
+        name=r.choice(NAMES),
+        properties=properties,
+        traits=traits,
+        identifiers=tuple((n, "v") for n in dict.fromkeys(some(r, NAMESPACES, 0, 2))),
+    )
+
+
+def history(r: Random, most: int = 24) -> list[Fact]:
+    """A list of different events."""
+    return [fact(r, number) for number in range(r.randint(0, most))]
