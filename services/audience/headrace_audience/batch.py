@@ -29,3 +29,216 @@ whatever the store holds); one that is missing has no members. `now_us` of condi
 the clock of the engine that folds it. The key PROFILES gives the ids of all profiles, for a partition that starts
 without a snapshot: people of whom no condition knows anything are in "not" audiences too.
 """
+
+# ruff: noqa: S608  # values are bound parameters; only names and whole numbers made here are put into statements
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from headrace_audience.batch_sql import Audiences, Statement, identifiers_sql, matching_sql, trait_writes_sql
+from headrace_audience.batch_values import Parameters
+from headrace_audience.conditions import EventState, IdentifierState, state_of_key
+from headrace_audience.definition import Definition
+from headrace_audience.states import PROFILES
+
+__all__ = ["PROFILES", "Audiences", "Outlook", "Preview", "condition_history", "evaluate", "outlook", "preview"]
+
+Connection = duckdb.DuckDBPyConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a definition would give."""
+
+    size: int
+    """Number of members."""
+    profiles: int
+    """Number of all people."""
+    sample: list[str]
+    """Profile ids of some members: the first by id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How the membership of a profile stands in time, at the moment of evaluation."""
+
+    profile: str
+    member: bool
+    since_us: int | None
+    """From when it has been what it is; None: always."""
+    changes_at_us: int | None
+    """The next moment at which it changes if no further event comes; None: never."""
+
+
+def evaluate(
+    connection: Connection, definition: Definition, now_us: int, audiences: Audiences | None = None
+) -> list[str]:
+    """Who is in at a moment.
+
+    Args:
+        connection: Knows the relation `events`.
+        definition: The audience; of a static one, too, the condition is evaluated.
+        now_us: The moment, in microseconds.
+        audiences: What references to other audiences mean; one that is missing has no members.
+
+    Returns:
+        Profile ids, sorted.
+
+    Raises:
+        DefinitionError: The audiences refer to each other in a circle.
+        duckdb.Error: The relation cannot be read.
+    """
+    parameters = Parameters()
+    members = _members_sql(definition, now_us, audiences or {}, parameters)
+    rows = _run(connection, f"{members} SELECT profile FROM members ORDER BY profile", parameters).fetchall()
+    return [str(profile) for (profile,) in rows]
+
+
+def preview(
+    connection: Connection,
+    definition: Definition,
+    now_us: int,
+    audiences: Audiences | None = None,
+    *,
+    sample: int = 20,
+) -> Preview:
+    """Size and some members of a definition, as evaluate() would give them."""
+    parameters = Parameters()
+    members = _members_sql(definition, now_us, audiences or {}, parameters)
+    some = f"SELECT profile FROM members ORDER BY profile LIMIT {parameters.bind(sample)}"
+    rows = _run(
+        connection,
+        f"{members} SELECT (SELECT count(*) FROM members), (SELECT count(*) FROM base),"
+        f" (SELECT list(profile ORDER BY profile) FROM ({some}))",
+        parameters,
+    ).fetchall()
+    size, profiles, some_members = rows[0]
+    return Preview(int(size), int(profiles), list(some_members or []))
+
+
+def outlook(
+    connection: Connection,
+    definition: Definition,
+    now_us: int,
+    audiences: Audiences | None = None,
+    *,
+    profiles: Collection[str] | None = None,
+) -> list[Outlook]:
+    """Since when the members have been members, and when each leaves if no further event comes.
+
+    Asks at every moment at which anything can change, so it is for some hundred thousand events, not for millions.
+
+    Args:
+        connection: Knows the relation `events`.
+        definition: The audience.
+        now_us: The moment, in microseconds.
+        audiences: As in evaluate(); an audience that is given by its members does not change.
+        profiles: These people, members or not; None: the members.
+
+    Returns:
+        One per profile, sorted by id.
+    """
+    audiences = audiences or {}
+    wanted = evaluate(connection, definition, now_us, audiences) if profiles is None else sorted(set(profiles))
+    if not wanted:
+        return []
+    parameters = Parameters()
+    statement = Statement(definition, audiences, None, parameters)
+    ids = f"SELECT unnest({parameters.bind(wanted)}) AS profile"
+    now = parameters.bind(now_us)
+    edges = " UNION ".join([*statement.edges(), f"SELECT profile, {now} AS at_us FROM wanted"])
+    tables = statement.tables()
+    counted = [table for table in tables if table.startswith("counts") or not _is_source(table)]
+    sources = [table for table in tables if table not in counted]
+    base = "SELECT DISTINCT profile, at_us FROM moments"
+    rows = _run(
+        connection,
+        f"WITH wanted AS ({ids}), {''.join(f'{table}, ' for table in sources)}"
+        f"edges(profile, at_us) AS ({edges}), inside AS (SELECT DISTINCT e.profile, e.at_us FROM edges e JOIN wanted USING (profile)),"
+        f" moments AS (SELECT * FROM inside UNION SELECT profile, min(at_us) - 1 FROM inside GROUP BY profile),"
+        f" {''.join(f'{table}, ' for table in counted)} base AS ({base})"
+        f" SELECT base.profile, base.at_us, {statement.condition} AS truth FROM {statement.joins()} ORDER BY ALL",
+        parameters,
+    ).fetchall()
+    return [_outlook(profile, list(group), now_us) for profile, group in groupby(rows, key=lambda row: str(row[0]))]
+
+
+def _is_source(table: str) -> bool:
+    name = table.split(" ", 1)[0]
+    return name.startswith(("matching", "namespace", "members")) or name.endswith("_writes")
+
+
+def _outlook(profile: str, rows: list[tuple[str, int, bool]], now_us: int) -> Outlook:
+    truth = next(truth for _, at, truth in rows if at == now_us)
+    since = None
+    before: bool | None = None
+    for _, at, is_member in rows:
+        if at <= now_us and before is not None and before != is_member:
+            since = at
+        before = is_member
+    changes = next((at for _, at, is_member in rows if at > now_us and is_member != truth), None)
+    return Outlook(profile, bool(truth), since, changes)
+
+
+def condition_history(connection: Connection, key: str, now_us: int) -> pa.Table:
+    """What the past says of one state, for Engine.fold_history().
+
+    Args:
+        connection: Knows the relation `events`.
+        key: A key that Engine.set_audience() or Engine.import_partition() returned, or PROFILES.
+        now_us: No later than the clock of the engine, in microseconds: what lies after it is all given.
+
+    Returns:
+        A table with the columns profile, timestamp_us and message_id, for a trait also value (JSON text): of an event
+        state the newest different events that it keeps, of a trait the newest write, of an identifier the first time.
+
+    Raises:
+        ValueError: The key is none.
+        duckdb.Error: The relation cannot be read.
+    """
+    parameters = Parameters()
+    statement = _history_sql(key, now_us, parameters)
+    return _run(connection, statement, parameters).fetch_arrow_table()
+
+
+def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:
+    if key == PROFILES:
+        return "SELECT DISTINCT profile, CAST(0 AS BIGINT) AS timestamp_us, '' AS message_id FROM events"
+    state = state_of_key(key)
+    if isinstance(state, IdentifierState):
+        first = identifiers_sql(state.namespace, parameters)
+        return f"SELECT profile, timestamp_us, '' AS message_id FROM ({first})"
+    if isinstance(state, EventState):
+        inside = ["true"]
+        if state.from_us is not None:
+            inside.append(f"timestamp_us >= {state.from_us}")
+        if state.to_us is not None:
+            inside.append(f"timestamp_us <= {state.to_us}")
+        found = f"SELECT * FROM ({matching_sql(state.names, state.where, parameters)}) WHERE {' AND '.join(inside)}"
+        keep, cut, value = state.keep, now_us - state.delay_us, ""
+    else:
+        found = trait_writes_sql(state.path[0], parameters)
+        keep, cut, value = 1, now_us, ", CAST(value AS VARCHAR) AS value"
+    return (
+        f"SELECT profile, timestamp_us, message_id{value} FROM (SELECT *, row_number() OVER"
+        f" (PARTITION BY profile, timestamp_us <= {cut} ORDER BY timestamp_us DESC, message_id DESC) AS place"
+        f" FROM ({found})) WHERE timestamp_us > {cut} OR place <= {keep}"
+    )
+
+
+def _members_sql(definition: Definition, now_us: int, audiences: Audiences, parameters: Parameters) -> str:
+    statement = Statement(definition, audiences, parameters.bind(now_us), parameters)
+    tables = ", ".join(["base AS MATERIALIZED (SELECT DISTINCT profile FROM events)", *statement.tables()])
+    members = f"SELECT base.profile FROM {statement.joins()} WHERE {statement.condition}"
+    return f"WITH {tables}, members AS MATERIALIZED ({members})"
+
+
+def _run(connection: Connection, statement: str, parameters: Parameters) -> Any:
+    return connection.execute(statement, parameters.of(statement))
