@@ -263,7 +263,8 @@ class Line(resolved.FakeIdentity):
 class Api:
     """Calls of a client of the sync service."""
 
-    def __init__(self, opened: grpc.aio.Channel) -> None:
+    def __init__(self, opened: grpc.aio.Channel, address: str) -> None:
+        self.address = address
         self.destinations = DestinationServiceStub(opened)
         self.syncs = SyncServiceStub(opened)
 
@@ -308,7 +309,7 @@ async def api(address: str, token: str) -> AsyncIterator[Api]:
     """A client with this token."""
     opened = channel.with_token(address, token)
     try:
-        yield Api(opened)
+        yield Api(opened, address)
     finally:
         await opened.close(None)
 

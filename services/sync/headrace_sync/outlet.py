@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from opentelemetry.trace import SpanKind
 
@@ -35,7 +35,9 @@ REMOVE_MEMBERS = "remove_members"
 _LONGEST_THROTTLE_S = 3600.0
 _REOPEN_AFTER_S = 15.0
 _HALTED_S = 2.0
-_READ_AGAIN = 5
+_CALL_AGAIN = 3
+_LONGEST_PATIENCE_S = 5.0
+T = TypeVar("T")
 _TRACED = frozenset({"webhook"})
 """Connectors whose receivers are the customer's own and take the trace context; vendors are not told."""
 
@@ -177,7 +179,7 @@ class Outlet:
             return []
         try:
             opened = await self._connector()
-            return list(await opened.rows(members))
+            return list(await _patiently(lambda: opened.rows(members)))
         except PluginError as error:
             return await self._after_plugin_error(
                 error, members, self.rows, lambda reason: Verdict(Kind.PLUGIN, reason)
@@ -218,7 +220,7 @@ class Outlet:
         """Send the items at these places of the batch, in halves where the plugin fails on them."""
         try:
             opened = await self._connector()
-            built = await batch.build(opened, places)
+            built = await _patiently(lambda: batch.build(opened, places))
         except PluginError as error:
 
             async def again(part: Sequence[int]) -> list[None]:
@@ -333,7 +335,7 @@ class Outlet:
     ) -> list[Verdict] | None:
         code = response.status
         try:
-            outcomes = await self._read_patiently(opened, request, response)
+            outcomes = await _patiently(lambda: opened.read(request, response))
         except PluginError as error:
             self._count(error)
             if error.kind is PluginErrorKind.LOAD or self.info.idempotency == "none":
@@ -351,17 +353,6 @@ class Outlet:
         if outcomes.throttle_s is not None:
             self._throttle(outcomes.throttle_s)
         return [of_outcome(outcome, code) for outcome in outcomes.items]
-
-    async def _read_patiently(self, opened: Connector, request: Request, response: Response) -> Outcomes:
-        """Read an answer, also when another batch has just ended the plugin's process."""
-        for _ in range(_READ_AGAIN):
-            try:
-                return await opened.read(request, response)
-            except PluginError as error:
-                if not error.untried:
-                    raise
-                await asyncio.sleep(min(error.retry_after_s, 30.0) + 0.01)
-        return await opened.read(request, response)
 
     async def _after_plugin_error(
         self,
@@ -428,6 +419,18 @@ class Outlet:
 
 def _outcome_attributes(verdict: Verdict) -> dict[str, str | int]:
     return {"headrace.outcome": verdict.kind.value, "http.response.status_code": verdict.code}
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call to a plugin, also when another batch has just ended its process."""
+    for _ in range(_CALL_AGAIN):
+        try:
+            return await call()
+        except PluginError as error:
+            if not error.untried or error.retry_after_s > _LONGEST_PATIENCE_S:
+                raise
+            await _pause(error)
+    return await call()
 
 
 async def _pause(error: PluginError) -> None:

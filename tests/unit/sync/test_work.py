@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import msgspec
 from headrace_sync.config import SyncConfig
@@ -33,8 +34,8 @@ SYNC = SyncConfig(
 )
 
 
-def change(**more: object) -> MembershipChange:
-    values = {"audience_id": "buyers", "profile_id": "p", "member": True, "version": 1, "effective_at_us": 1_000_000}
+def change(**more: Any) -> MembershipChange:
+    values: dict[str, Any] = {"audience_id": "buyers", "profile_id": "p", "member": True, "version": 1, "effective_at_us": 1_000_000}
     return MembershipChange(**{**values, **more})
 
 

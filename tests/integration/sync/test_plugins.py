@@ -1,0 +1,155 @@
+"""Plugins that raise, hang, end, lose items or answers: only what is at fault is parked, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from headrace_sync.http import VendorClient
+from headrace_sync.outlet import SEND_EVENTS, Outlet
+from headrace_sync.rates import RateLimiter
+from headrace_sync.verdicts import Kind
+
+from headrace.plugins import Limits, PluginHost
+from headrace.storage.streams.client import Redis
+from headrace_sdk import EventItem, wire
+from tests.support import plugin_zoo
+
+FAULTS = ("good", "raises", "hangs-once", "exits", "loses-item", "few-outcomes", "no-outcomes", "leaky-reasons")
+
+
+class Bench:
+    """Outlets over the zoo's connectors, and a vendor that answers with what a test says."""
+
+    def __init__(self, host: PluginHost, client: VendorClient, limiter: RateLimiter, url: str) -> None:
+        self.host = host
+        self.client = client
+        self.limiter = limiter
+        self.url = url
+        self.status = 200
+        self.requests = 0
+        self.halted: list[str] = []
+
+    def outlet(self, connector: str, **more: Any) -> Outlet:
+        info = self.host.connectors()[connector]
+        for name, value in more.items():
+            info = wire.ConnectorInfo(**{**{f: getattr(info, f) for f in info.__struct_fields__}, name: value})
+
+        async def halt(reason: str) -> None:
+            self.halted.append(reason)
+
+        settings = {"token": plugin_zoo.SECRET, "url": self.url}
+        return Outlet(
+            key=connector,
+            info=info,
+            open_connector=lambda: self.host.open(connector, settings),
+            client=self.client,
+            limiter=self.limiter,
+            halt=halt,
+        )
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, redis: Redis) -> AsyncIterator[Bench]:
+    plugin_zoo.install_callers(tmp_path, *FAULTS)
+    host = PluginHost(["zoo"], path=[str(tmp_path)], limits=Limits(call_s=1.0))
+    await host.start()
+    client = VendorClient(allow_private=True)
+    made = Bench(host, client, RateLimiter(redis), "")
+
+    async def answer(request: web.Request) -> web.Response:
+        made.requests += 1
+        return web.json_response({}, status=made.status)
+
+    app = web.Application()
+    app.router.add_post("/in", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"
+    yield made
+    await client.close()
+    await host.close()
+    await runner.cleanup()
+
+
+def items(*message_ids: str) -> list[EventItem]:
+    return [EventItem(message_id=id, kind="track", name="Purchased") for id in message_ids]
+
+
+async def kinds(outlet: Outlet, *message_ids: str) -> list[Kind]:
+    verdicts = await outlet.send(SEND_EVENTS, items(*message_ids))
+    assert all(plugin_zoo.SECRET not in verdict.reason for verdict in verdicts)
+    return [verdict.kind for verdict in verdicts]
+
+
+async def test_a_good_plugin_delivers(bench: Bench) -> None:
+    assert await kinds(bench.outlet("good"), "a", "b", "c") == [Kind.DELIVERED] * 3
+
+
+@pytest.mark.parametrize("fault", ["raises", "loses-item"])
+async def test_a_plugin_that_fails_on_everything_parks_each_item(bench: Bench, fault: str) -> None:
+    assert await kinds(bench.outlet(fault), "a", "b", "c") == [Kind.PLUGIN] * 3
+    assert bench.requests == 0
+
+
+async def test_the_item_at_fault_is_found_by_halves(bench: Bench) -> None:
+    found = await kinds(bench.outlet("hangs-once"), "poison", "b", "c", "d")
+    assert found == [Kind.PLUGIN, Kind.DELIVERED, Kind.DELIVERED, Kind.DELIVERED]
+
+
+async def test_a_plugin_that_ends_its_process_harms_only_its_own(bench: Bench) -> None:
+    found = await kinds(bench.outlet("exits"), "a", "b")
+    assert set(found) <= {Kind.PLUGIN, Kind.UNTRIED}
+    assert Kind.PLUGIN in found
+
+
+@pytest.mark.parametrize("fault", ["few-outcomes", "no-outcomes"])
+async def test_unreadable_answers_are_looked_at_item_by_item(bench: Bench, fault: str) -> None:
+    found = await kinds(bench.outlet(fault), "a", "b")
+    # Alone, each has as many outcomes as items with the first of the two plugins, and none with the other.
+    assert found == [Kind.DELIVERED if fault == "few-outcomes" else Kind.PLUGIN] * 2
+
+
+async def test_a_vendor_that_counts_repetitions_is_not_asked_twice(bench: Bench) -> None:
+    found = await kinds(bench.outlet("few-outcomes", idempotency="none"), "a", "b")
+    assert found == [Kind.LOST] * 2
+    assert bench.requests == 1
+
+
+async def test_reasons_are_masked_and_cut(bench: Bench) -> None:
+    outlet = bench.outlet("leaky-reasons")
+    (verdict,) = await outlet.send(SEND_EVENTS, items("a"))
+    assert verdict.kind is Kind.REJECTED
+    assert "********" in verdict.reason
+    assert len(verdict.reason) <= 500
+
+
+async def test_refused_credentials_stop_the_outlet(bench: Bench) -> None:
+    outlet = bench.outlet("good")
+    bench.status = 401
+    assert await kinds(outlet, "a", "b") == [Kind.UNTRIED] * 2
+    assert len(bench.halted) == 1
+    assert plugin_zoo.SECRET not in bench.halted[0]
+    assert outlet.paused_s() > 0
+    assert await kinds(outlet, "c") == [Kind.UNTRIED]
+    assert bench.requests == 1
+
+
+async def test_a_request_that_is_too_large_is_halved(bench: Bench) -> None:
+    policy = wire.Batching(max_items=100, max_bytes=1, max_wait_s=0.0)
+    found = await kinds(bench.outlet("good", batch=policy), "a", "b")
+    assert found == [Kind.REJECTED] * 2  # even one is too large, and says so
+    assert bench.requests == 0
+
+
+async def test_private_addresses_are_refused(bench: Bench, redis: Redis) -> None:
+    guarded = VendorClient(allow_private=False)
+    bench.client = guarded
+    verdicts = await bench.outlet("good").send(SEND_EVENTS, items("a"))
+    assert verdicts[0].kind is Kind.REJECTED
+    assert "private" in verdicts[0].reason
+    await guarded.close()
