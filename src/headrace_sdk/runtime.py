@@ -29,7 +29,7 @@ from headrace_sdk import hooks, wire
 from headrace_sdk.destination import Destination
 from headrace_sdk.errors import AuthError, ConfigError, ConnectorError, RateLimited, RecordRejected, TransientError
 from headrace_sdk.manifest import Manifest
-from headrace_sdk.requests import Note, Outcomes, Rejected, Request, Retry, Skip
+from headrace_sdk.requests import Note, Outcomes, Rejected, Request, Response, Retry, Skip
 
 _SDK = str(Path(__file__).parent)
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
@@ -164,15 +164,23 @@ class Runtime:
                 raise CallError("defect", f"{operation} yielded a {type(item).__name__}")
         return wire.BuiltBatch(requests=tuple(requests), skipped=tuple(skipped), notes=tuple(notes))
 
-    def _read(self, call: wire.ReadCall) -> Outcomes:
-        connector, request = self._instances[call.instance], call.request
+    def _read(self, call: wire.ReadCall) -> list[wire.ReadResult]:
+        connector = self._instances[call.instance]
+        return [self._read_one(connector, request, response) for request, response in call.reads]
+
+    def _read_one(self, connector: Destination[Any], request: Request, response: Response) -> wire.ReadResult:
+        """What one answer means; a failure stays with it."""
         try:
-            outcomes = connector.read(request, call.response)
+            outcomes = connector.read(request, response)
         except ConnectorError as error:
-            return _outcomes_of(request, error)
+            outcomes = _outcomes_of(request, error)
+        except (Exception, SystemExit) as error:
+            where = _what_and_where(error, self._package)
+            return wire.ReadResult(failure=wire.Failure(kind="defect", reason=where))
         if not isinstance(outcomes, Outcomes):
-            raise CallError("defect", f"read returned a {type(outcomes).__name__}, not Outcomes")
-        return outcomes
+            reason = f"read returned a {type(outcomes).__name__}, not Outcomes"
+            return wire.ReadResult(failure=wire.Failure(kind="defect", reason=reason))
+        return wire.ReadResult(outcomes=outcomes)
 
     def _normalise(self, call: wire.NormaliseCall) -> list[wire.NormalisedValue]:
         connector = self._instances[call.instance] if call.instance else self._without_settings(call.connector)

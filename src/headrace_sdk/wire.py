@@ -12,7 +12,7 @@ import msgspec
 
 from headrace_sdk.items import DeleteBatch, EventBatch, Member, MemberBatch, Row
 from headrace_sdk.manifest import Manifest
-from headrace_sdk.requests import Note, Rejected, Request, Response, Skip
+from headrace_sdk.requests import Note, Outcomes, Rejected, Request, Response, Skip
 
 MAX_FRAME_BYTES = 128 * 1024 * 1024
 """Largest frame. Neither side sends a longer one, and both end the line before reading one."""
@@ -97,11 +97,17 @@ class DeleteCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "read"."""
+    """Argument of "read": requests of one instance with the vendor's answers to them."""
 
     instance: str
-    request: Request
-    response: Response
+    reads: list[tuple[Request, Response]]
+
+
+class ReadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one answer means, or why the plugin could not say."""
+
+    outcomes: Outcomes | None = None
+    failure: Failure | None = None
 
 
 class NormaliseCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -156,6 +156,12 @@ CALL_FAULTS: Mapping[str, str] = {
             import os, json
             return [Skip(item=0, reason=json.dumps(sorted(os.environ)))]
     """,
+    "hangs-reading": """
+        def read(self, request, response):
+            while response.body == b"poison": pass
+            if response.body == b"bad": raise RuntimeError("x")
+            return super().read(request, response)
+    """,
     "few-outcomes": "def read(self, request, response): return Outcomes(items=(Delivered(),))",
     "many-outcomes": "def read(self, request, response): return Outcomes(items=(Delivered(),) * 3)",
     "no-outcomes": "def read(self, request, response): return 'fine'",

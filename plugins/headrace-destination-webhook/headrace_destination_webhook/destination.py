@@ -41,6 +41,7 @@ MANIFEST = Manifest(
     settings=WebhookSettings,
     capabilities=frozenset({Capability.FORWARDING, Capability.EVENT_SYNC}),
     batch=BatchPolicy(max_items=100, max_bytes=1_000_000, max_wait_s=0.2),
+    concurrency=16,
     idempotency=Idempotency.KEY,
 )
 _TRY_AGAIN = frozenset({408, 423, 425})

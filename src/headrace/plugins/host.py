@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.plugins.contract import ContractBroken, check_built, check_count, check_outcomes, check_rows
+from headrace.plugins.contract import ContractBroken, check_built, check_count, check_rows
 from headrace.plugins.discovery import discover
 from headrace.plugins.errors import PluginError, PluginErrorKind, PluginFailure
 from headrace.plugins.masking import Masker, secrets_of
 from headrace.plugins.process import Instance, Limits, PluginProcess
+from headrace.plugins.reading import Reader
 from headrace.telemetry.logs import get_logger
 from headrace_sdk import (
     API_VERSION,
@@ -194,6 +195,7 @@ class ConnectorInstance:
         self._process = process
         self._instance = instance
         self._masker = Masker(instance.secrets)
+        self._reader = Reader(process.plugin.name, self._read_together)
 
     async def check(self) -> None:
         """Make the instance in the plugin's process now, which checks the settings.
@@ -240,9 +242,7 @@ class ConnectorInstance:
 
     async def read(self, request: Request, response: Response) -> Outcomes:
         """What a vendor's answer means: one outcome per item of the request, in its order."""
-        argument = wire.ReadCall(instance=self._instance.id, request=request, response=response)
-        outcomes = await self._call("read", argument, Outcomes)
-        _check(self._process, lambda: check_outcomes(request, outcomes))
+        outcomes = await self._reader.read(request, response)
         return msgspec.structs.replace(
             outcomes,
             items=tuple(map(self._outcome, outcomes.items)),
@@ -271,6 +271,10 @@ class ConnectorInstance:
     def mask(self, text: str) -> str:
         """A text with the secrets of the settings masked."""
         return self._masker.mask(text)
+
+    async def _read_together(self, reads: list[tuple[Request, Response]]) -> list[wire.ReadResult]:
+        argument = wire.ReadCall(instance=self._instance.id, reads=reads)
+        return await self._call("read", argument, list[wire.ReadResult])
 
     async def _call(self, method: str, argument: msgspec.Struct, result: type[T]) -> T:
         return await self._process.call(method, argument, result, instance=self._instance)

@@ -300,6 +300,23 @@ async def test_a_plugin_that_always_hangs_fails_waiting_calls_and_waits_before_i
         assert await bad.rows([]) == []
 
 
+async def test_one_bad_answer_fails_no_other_that_is_read_with_it(tmp_path: Path) -> None:
+    request = Request(method="POST", url="https://vendor.example", items=(0, 1))
+    async with zoo(tmp_path, "hangs-reading", limits=Limits(call_s=2.0)) as host:
+        bad = await host.open("hangs-reading", SETTINGS)
+        bodies = [b"%d" % n for n in range(40)]
+        bodies[7], bodies[20] = b"bad", b"poison"
+        results = await asyncio.gather(
+            *(bad.read(request, Response(status=200, body=body)) for body in bodies), return_exceptions=True
+        )
+        wrong = {place: result for place, result in enumerate(results) if isinstance(result, PluginError)}
+        assert {place: error.kind for place, error in wrong.items() if not error.untried} == {
+            7: PluginErrorKind.DEFECT,
+            20: PluginErrorKind.TIMEOUT,
+        }
+        assert all(place > 20 for place, error in wrong.items() if error.untried)
+
+
 async def test_a_killed_process_is_replaced_with_its_instances(tmp_path: Path) -> None:
     async with zoo(tmp_path, "good") as host:
         first, second = (
