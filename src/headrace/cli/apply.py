@@ -89,11 +89,9 @@ async def _export(
     ] = None,
 ) -> None:
     """Write the configuration as YAML that `apply` takes; secrets are masked, and a mask leaves the stored secret."""
-    import yaml
-
     from headrace.cli.config.kinds import KINDS
     from headrace.cli.config.remote import read_platform
-    from headrace.cli.config.yamldoc import escaped
+    from headrace.cli.config.yamldoc import write_document
 
     unknown = [k for k in kind or () if k not in KINDS]
     if unknown:
@@ -108,8 +106,7 @@ async def _export(
     if out.as_json:
         write_json(documents)
         return
-    texts = [yaml.safe_dump(escaped(d), sort_keys=False, allow_unicode=True, width=110).rstrip("\n") for d in documents]
-    write("\n---\n".join(texts))
+    write("\n---\n".join(map(write_document, documents)))
 
 
 async def _carried_out(platform: Platform, step: Any) -> str:

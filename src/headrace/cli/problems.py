@@ -61,7 +61,9 @@ def _report_usage(error: typer.TyperException) -> int:
         say(message)
         return USAGE
     path = context.command_path if context is not None else "headrace"
-    say(f"error: {message.rstrip('.')}. See `{path} --help`.")
+    message = message.rstrip(".")
+    end = "" if message.endswith("?") else "."
+    say(f"error: {message}{end} See `{path} --help`.")
     return int(error.exit_code)
 
 

@@ -18,6 +18,8 @@ MAX_NODES = 200_000
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_STANDARD = "tag:yaml.org,2002:"
+_SCALARS = {"str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
 _TRUTH = {"true": True, "True": True, "false": False, "False": False}
 _NOTHING = {"", "~", "null", "Null", "NULL"}
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
@@ -89,15 +91,36 @@ def read_documents(text: str, file: str, environment: Mapping[str, str]) -> list
     return documents
 
 
-def escaped(value: Any) -> Any:
-    """A value whose texts are written so that reading them gives the same texts, without filling in variables."""
+def write_document(value: Any) -> str:
+    """A value as YAML that `read_documents` reads as the same value, without filling in variables."""
+    return yaml.dump(_escaped(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110).rstrip("\n")
+
+
+def _escaped(value: Any) -> Any:
     if isinstance(value, str):
-        return re.sub(r"\$(?=[${])", "$$$$", value) if "$" in value else value
+        return re.sub(r"\$(?=[${])", "$$$$", value)
     if isinstance(value, list):
-        return [escaped(v) for v in value]
+        return [_escaped(v) for v in value]
     if isinstance(value, dict):
-        return {k: escaped(v) for k, v in value.items()}
+        return {k: _escaped(v) for k, v in value.items()}
     return value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes each value where it is, without anchors, and quotes what other styles would change."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    if all(c.isprintable() or c == "\n" for c in text):
+        return dumper.represent_str(text)
+    # PyYAML's other styles fold separators such as U+0085 to spaces.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 class _Reader:
@@ -126,8 +149,9 @@ class _Reader:
             raise ProblemsFound([Problem(self.place(node), "nested too deeply or too large")])
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
-        if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in {"map", "seq"}:
-            self._note(node, f"the tag {node.tag.removeprefix('tag:yaml.org,2002:')!r} is not allowed")
+        kind = node.tag.removeprefix(_STANDARD)
+        if kind not in {"map", "seq"}:
+            self._note(node, f"the tag {kind!r} is not allowed")
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, depth + 1) for item in node.value]
         return self._mapping(node, depth)
@@ -145,11 +169,11 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         text: str = node.value
+        kind = node.tag.removeprefix(_STANDARD)
+        if kind not in _SCALARS:
+            self._note(node, f"the tag {kind!r} is not allowed")
         if node.style is not None:  # quoted or a block: text, whatever it looks like
             return self._filled(node, text)
-        kind = node.tag.rpartition(":")[2]
-        if not node.tag.startswith("tag:yaml.org,2002:") or kind in {"binary", "map", "seq", "set", "omap", "pairs"}:
-            self._note(node, f"the tag {kind!r} is not allowed")
         if kind == "null" and text in _NOTHING:
             return None
         if kind == "bool" and text in _TRUTH:

@@ -1,0 +1,190 @@
+"""`headrace audience ...`: offline, who is in an audience at a moment, by any of the three evaluators."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from headrace.cli.command import group
+from headrace.cli.files import read_json, read_text
+from headrace.cli.output import sheet, table, write, write_json
+from headrace.cli.problems import FAILED, UsageProblem
+
+if TYPE_CHECKING:
+    from headrace_audience.definition import Definition
+    from headrace_audience.facts import Fact
+
+app = group("Offline: who is in an audience, and why.")
+
+
+class Engine(StrEnum):
+    """An evaluator."""
+
+    INCREMENTAL = "incremental"
+    BATCH = "batch"
+    REFERENCE = "reference"
+
+
+@app.callback()
+def _audience() -> None:
+    """Offline: who is in an audience, and why."""
+
+
+@app.command("eval")
+def eval_(
+    definition: Annotated[Path, Option("--definition", help="The definition as JSON.")],
+    events: Annotated[
+        Path | None,
+        Option(
+            "--events",
+            help="NDJSON: messages of the Segment HTTP API; people are found by the identity rules, "
+            'unless each line names its "profile". - is standard input.',
+        ),
+    ] = None,
+    people: Annotated[
+        Path | None, Option("--people", help='JSON: {"name": [events]}, or {"name": {"traits": {}, "events": []}}.')
+    ] = None,
+    at: Annotated[str, Option("--at", help="The moment, in ISO 8601; default: now.")] = "",
+    engine: Annotated[list[Engine] | None, Option("--engine", help="Evaluator; repeat it to compare several.")] = None,
+    explain: Annotated[str | None, Option("--explain", help="Say why this profile is in or out.")] = None,
+    audience: Annotated[
+        list[str] | None,
+        Option("--audience", help="ID=FILE: what a reference to another audience means, a definition or ids."),
+    ] = None,
+    rules: Annotated[Path | None, Option("--rules", help="Identity rules as JSON, for --events.")] = None,
+    as_json: Annotated[bool, Option("--json", help="JSON for machines in place of tables.")] = False,
+) -> int:
+    """Show who is in, since when and until when; exit status 1 when evaluators differ."""
+    from headrace_audience.definition import DefinitionError
+    from headrace_audience.evaluate import evaluate
+    from headrace_audience.facts import FactError, facts_of_people
+
+    from headrace.domain.times import now_us, parse_time_us
+
+    if (events is None) == (people is None):
+        raise UsageProblem("give either --events or --people")
+    try:
+        at_us = parse_time_us(at) if at else now_us()
+    except (ValueError, OverflowError):
+        raise UsageProblem(f"--at {at}: write a time such as 2026-01-31T12:00:00Z") from None
+    parsed = _definition(definition)
+    try:
+        facts: Sequence[Fact]
+        facts = _facts(events, rules) if events else list(facts_of_people(_people(people or Path()), at_us))
+        answer = evaluate(
+            parsed,
+            facts,
+            at_us,
+            engines=[e.value for e in engine or [Engine.INCREMENTAL]],
+            audiences=_audiences(audience or ()),
+            explain_profile=explain,
+        )
+    except FactError as error:
+        raise UsageProblem(f"{people or events}: {error}") from None
+    except DefinitionError as error:
+        raise UsageProblem(f"{definition}: {error}") from None
+    except ValueError as error:
+        raise UsageProblem(str(error)) from None
+    if as_json:
+        write_json(answer)
+    else:
+        _show(answer)
+    return FAILED if answer["mismatches"] else 0
+
+
+def _definition(path: Path) -> Definition:
+    from headrace_audience.definition import DefinitionError, parse_definition
+
+    try:
+        return parse_definition(read_text(path))
+    except DefinitionError as error:
+        raise UsageProblem(f"{path}: {error}") from None
+
+
+def _people(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UsageProblem(f"{path}: people are a JSON object, a name: events")
+    inner = found.get("people")
+    return inner if isinstance(inner, dict) else found
+
+
+def _audiences(given: Sequence[str]) -> dict[str, Any]:
+    meanings: dict[str, Any] = {}
+    for text in given:
+        id, equals, file = text.partition("=")
+        if not equals or not id or not file:
+            raise UsageProblem(f"--audience {text}: write ID=FILE")
+        meaning = read_json(Path(file))
+        if isinstance(meaning, list) and all(isinstance(member, str) for member in meaning):
+            meanings[id] = meaning
+        else:
+            meanings[id] = _definition(Path(file))
+    return meanings
+
+
+def _facts(path: Path, rules: Path | None) -> list[Fact]:
+    """Facts of a file: of the profiles that its lines name, else of those that the identity rules find."""
+    from headrace_audience.facts import facts_of_lines, facts_of_resolved
+
+    lines = read_text(path).splitlines()
+    if any(_names_profile(line) for line in lines):
+        if rules is not None:
+            raise UsageProblem("--rules is for events whose people are to be found; these name their profile")
+        return list(facts_of_lines(lines))
+    return list(facts_of_resolved(_resolved(path, lines, rules)))
+
+
+def _names_profile(line: str) -> bool:
+    try:
+        value = json.loads(line or "null")
+    except ValueError:
+        return False
+    return isinstance(value, dict) and isinstance(value.get("profile"), str)
+
+
+def _resolved(path: Path, lines: Sequence[str], rules: Path | None) -> list[Any]:
+    """The events with the profiles that they belong to after all."""
+    from headrace_identity.offline import LineError, read_events
+    from headrace_identity.replay import replay
+    from headrace_identity.rules import DEFAULT_RULES, RulesError, parse_text
+
+    from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+
+    try:
+        parsed = DEFAULT_RULES if rules is None else parse_text(read_text(rules))
+        events = read_events(lines)
+    except RulesError as error:
+        raise UsageProblem(f"{rules}: {error}") from None
+    except LineError as error:
+        raise UsageProblem(f"{path}: {error}") from None
+    result = replay(events, parsed)
+    first = {event.message_id: event for event in reversed(events)}
+    return [
+        ResolvedEvent(event=first[message_id], profile_id=result.root_of(message_id), decision=resolution.decision)
+        for message_id, resolution in result.resolutions.items()
+    ]
+
+
+def _show(answer: dict[str, Any]) -> None:
+    rows = [
+        [
+            m["profile"],
+            ", ".join(f"{namespace}:{value}" for namespace, value in m["identifiers"]),
+            m["since"] or "always",
+            m["leaves_at"] or "never",
+        ]
+        for m in answer["members"]
+    ]
+    write(table(["PROFILE", "IDENTIFIERS", "SINCE", "LEAVES"], rows))
+    write(f"\n{len(rows)} members at {answer['at']}, by the {answer['engine']} evaluator")
+    if answer["mismatches"]:
+        wrong = [[m["profile"], m["engine"], "in" if m["member"] else "out"] for m in answer["mismatches"]]
+        write("\n" + table(["DIFFERS", "EVALUATOR", "SAYS"], wrong))
+    if "explanation" in answer:
+        write("\n" + sheet(answer["explanation"]))
