@@ -50,7 +50,12 @@ def discover(
         if not name or name in seen:
             continue  # the first one on the path is the one that would be imported
         seen.add(name)
-        ours = [point for point in distribution.entry_points if _major_of(point)]
+        try:
+            ours = [point for point in distribution.entry_points if _major_of(point)]
+        except Exception:  # whatever a parser says to a file that anybody may have written
+            if ENTRY_POINT_GROUP in (distribution.read_text("entry_points.txt") or ""):
+                failures.append(PluginFailure(name, "", "its entry_points.txt cannot be read"))
+            continue
         names = {name} | {_normalised(point.name) for point in ours}
         if not ours or (chosen is not None and not names & chosen):
             continue
