@@ -161,7 +161,8 @@ def outlook(
     rows = _run(
         connection,
         f"WITH wanted AS ({ids}), {''.join(f'{table}, ' for table in sources)}"
-        f"edges(profile, at_us) AS ({edges}), inside AS (SELECT DISTINCT e.profile, e.at_us FROM edges e JOIN wanted USING (profile)),"
+        f"edges(profile, at_us) AS ({edges}),"
+        f" inside AS (SELECT DISTINCT e.profile, e.at_us FROM edges e JOIN wanted USING (profile)),"
         f" moments AS (SELECT * FROM inside UNION SELECT profile, min(at_us) - 1 FROM inside GROUP BY profile),"
         f" {''.join(f'{table}, ' for table in counted)} base AS ({base})"
         f" SELECT base.profile, base.at_us, {statement.condition} AS truth FROM {statement.joins()} ORDER BY ALL",
@@ -205,7 +206,7 @@ def condition_history(connection: Connection, key: str, now_us: int) -> pa.Table
     """
     parameters = Parameters()
     statement = _history_sql(key, now_us, parameters)
-    return _run(connection, statement, parameters).fetch_arrow_table()
+    return connection.sql(statement, params=parameters.of(statement)).to_arrow_table()
 
 
 def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace_audience.batch_values import Parameters, json_path, moment_sql, test_sql
+from headrace_audience.batch_values import Parameters, json_path, moment_sql, passes_sql
 from headrace_audience.definition import (
     All,
     AudienceMember,
@@ -175,7 +175,7 @@ class Statement:
             value = f"json_extract({value}, {path})"
         test = condition.test
         if test.op not in ("in_last", "in_next"):
-            return test_sql(test, value, self._parameters)
+            return passes_sql(test, value, self._parameters)
         span = int(float(test.values[0]))
         said = moment_sql(value, self._parameters)
         first, last = (0, span) if test.op == "in_last" else (-span, 0)
@@ -201,7 +201,7 @@ def matching_sql(names: Sequence[str], where: Sequence[Predicate], parameters: P
         f" AS value{i}"
         for i, p in enumerate(where)
     ]
-    tests = [test_sql(p.test, f"value{i}", parameters) for i, p in enumerate(where)]
+    tests = [passes_sql(p.test, f"value{i}", parameters) for i, p in enumerate(where)]
     return (
         f"SELECT DISTINCT {columns} FROM (SELECT {columns}, {', '.join(values)} FROM events WHERE {named})"
         f" WHERE {' AND '.join(tests)}"

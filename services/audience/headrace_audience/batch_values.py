@@ -78,7 +78,7 @@ def moment_sql(value: str, parameters: Parameters) -> str:
     return f"(CASE WHEN {right} THEN {moment} END)"
 
 
-def test_sql(test: Test, value: str, parameters: Parameters) -> str:
+def passes_sql(test: Test, value: str, parameters: Parameters) -> str:
     """A boolean expression, never NULL, that says whether a JSON value (or NULL) passes a test without a clock."""
     match test.op:
         case "eq" | "in":

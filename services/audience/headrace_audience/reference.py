@@ -6,7 +6,7 @@ all moments at which anything can change.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 from headrace_audience.definition import (
     All,
@@ -62,12 +62,12 @@ class Reference:
         if isinstance(condition, EventCount):
             count = len(self.counted(condition, profile, at_us))
             return condition.accept[min(count, len(condition.accept) - 1)]
-        past = [fact for fact in self._facts(profile) if fact.timestamp_us <= at_us]
         if isinstance(condition, IdentifierExists):
+            past = [fact for fact in self._facts(profile) if fact.timestamp_us <= at_us]
             seen = any(namespace == condition.namespace for fact in past for namespace, _ in fact.identifiers)
             return seen is condition.exists
         assert isinstance(condition, TraitTest)
-        return _trait_holds(condition, past, at_us)
+        return _trait_holds(condition, self.writer(condition.path[0], profile, at_us), at_us)
 
     def counted(self, condition: EventCount, profile: str, at_us: int) -> list[Fact]:
         """The events that a condition counts at a moment, oldest first."""
@@ -81,6 +81,11 @@ class Reference:
             and all(passes(predicate.test, at_path(fact.properties, predicate.path)) for predicate in condition.where)
         ]
         return sorted(found, key=lambda fact: (fact.timestamp_us, fact.message_id))
+
+    def writer(self, trait: str, profile: str, at_us: int) -> Fact | None:
+        """The event that set the value that a trait has at a moment."""
+        writes = [fact for fact in self._facts(profile) if fact.timestamp_us <= at_us and trait in fact.traits]
+        return max(writes, key=lambda fact: (fact.timestamp_us, fact.message_id), default=None)
 
     def edges(self, condition: Condition, profile: str) -> list[int]:
         """All moments at which the truth of a condition may change for a person, ascending."""
@@ -135,13 +140,8 @@ def _in_window(window: Window, time_us: int, at_us: int) -> bool:
     return window.to_us is None or time_us <= window.to_us
 
 
-def _trait_holds(condition: TraitTest, past: Sequence[Fact], at_us: int) -> bool:
-    name, *inside = condition.path
-    writes = [fact for fact in past if name in fact.traits]
-    value = None
-    if writes:
-        newest = max(writes, key=lambda fact: (fact.timestamp_us, fact.message_id))
-        value = at_path(newest.traits[name], inside)
+def _trait_holds(condition: TraitTest, writer: Fact | None, at_us: int) -> bool:
+    value = at_path(writer.traits, condition.path) if writer else None
     if condition.test.op not in ("in_last", "in_next"):
         return passes(condition.test, value)
     said = moment(value)

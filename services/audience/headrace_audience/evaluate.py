@@ -1,0 +1,173 @@
+"""Offline evaluation: who is in an audience at a moment, by any of the three evaluators, compared.
+
+The pure function behind `headrace audience eval`. It takes facts (see `facts`): the command line makes them of a
+`--people` file with facts_of_people(), of `--events` lines that name their profile with facts_of_lines(), or, for
+events that must be resolved to people first, of what the identity service's offline resolver gives with
+facts_of_resolved().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import duckdb
+
+from headrace.domain.times import format_time_us
+from headrace_audience import batch
+from headrace_audience.definition import All, Definition, check_references
+from headrace_audience.engine import Engine
+from headrace_audience.explain import explain
+from headrace_audience.facts import Fact, resolved_of, table_of
+from headrace_audience.reference import Audiences, Reference
+
+ENGINES = ("incremental", "batch", "reference")
+
+SELF = ""
+"""What the incremental engine calls the audience itself here; no real audience has an empty id."""
+
+STEPS = 500
+"""The incremental engine gets the history in at most so many pieces, as if it had lived through it."""
+
+Membership = dict[str, tuple[int | None, int | None]]
+"""Members, with when the membership began (None: always) and when it ends (None: never)."""
+
+
+def evaluate(
+    definition: Definition,
+    facts: Sequence[Fact],
+    at_us: int,
+    *,
+    engines: Sequence[str] = ("incremental",),
+    audiences: Audiences | None = None,
+    explain_profile: str | None = None,
+) -> dict[str, Any]:
+    """Evaluate a definition over facts.
+
+    Args:
+        definition: The audience; of a static one, too, the condition is evaluated.
+        facts: All events of all people.
+        at_us: The moment, in microseconds.
+        engines: Which of ENGINES; the members are those of the first, the others are compared with it.
+        audiences: What references to other audiences mean: definitions, or ids of members.
+        explain_profile: A profile of which to say why it is in or out.
+
+    Returns:
+        `{"at", "engine", "members": [{"profile", "identifiers", "since", "leaves_at"}], "mismatches": [...]}` with
+        times as ISO 8601 text or null. `since` is null for who has always been in; by the incremental engine it is the
+        moment since which the person has been in at least. A mismatch is `{"profile", "engine", "member",
+        "leaves_at"}`: what another engine says of a person, beside what the first said. With `explain_profile`
+        also "explanation", see headrace_audience.explain.
+
+    Raises:
+        ValueError: An engine or profile that does not exist.
+        DefinitionError: The audiences refer to each other in a circle.
+    """
+    unknown = [engine for engine in engines if engine not in ENGINES]
+    if unknown or not engines:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {', '.join(unknown) or 'none'}")
+    audiences = audiences or {}
+    named = {name: meaning for name, meaning in audiences.items() if isinstance(meaning, Definition)}
+    check_references({**named, SELF: definition})
+    reference = Reference(facts, audiences)
+    results = [_EVALUATORS[engine](definition, facts, at_us, audiences) for engine in engines]
+    first = results[0]
+    answer: dict[str, Any] = {
+        "at": format_time_us(at_us),
+        "engine": engines[0],
+        "members": [
+            {
+                "profile": profile,
+                "identifiers": [list(identifier) for identifier in reference.identifiers(profile)],
+                "since": _text(since),
+                "leaves_at": _text(leaves),
+            }
+            for profile, (since, leaves) in sorted(first.items())
+        ],
+        "mismatches": [
+            mismatch
+            for engine, other in zip(engines[1:], results[1:], strict=True)
+            for mismatch in _mismatches(first, engine, other)
+        ],
+    }
+    if explain_profile is not None:
+        if explain_profile not in reference.profiles:
+            raise ValueError(f"there is no profile {explain_profile!r} in the events")
+        answer["explanation"] = explain(reference, definition, explain_profile, at_us)
+    return answer
+
+
+def _text(moment_us: int | None) -> str | None:
+    return None if moment_us is None else format_time_us(moment_us)
+
+
+def _mismatches(first: Membership, engine: str, other: Membership) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for profile in sorted(first.keys() | other.keys()):
+        one, two = first.get(profile), other.get(profile)
+        if (one is None) != (two is None) or (one and two and one[1] != two[1]):
+            found.append(
+                {"profile": profile, "engine": engine, "member": two is not None, "leaves_at": _text(two and two[1])}
+            )
+    return found
+
+
+def _by_reference(definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences) -> Membership:
+    reference = Reference(facts, audiences)
+    return {
+        profile: (reference.since(definition, profile, at_us), reference.next_change(definition, profile, at_us))
+        for profile in reference.members(definition, at_us)
+    }
+
+
+def _by_batch(definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences) -> Membership:
+    with duckdb.connect() as connection:
+        connection.register("events", table_of(facts))
+        return {
+            found.profile: (found.since_us, found.changes_at_us)
+            for found in batch.outlook(connection, definition, at_us, audiences)
+        }
+
+
+def _by_increments(definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences) -> Membership:
+    ordered = sorted(facts, key=lambda fact: (fact.timestamp_us, fact.message_id))
+    past = [fact for fact in ordered if fact.timestamp_us <= at_us]
+    future = ordered[len(past) :]
+    engine = Engine("", 1, min([at_us, *(fact.timestamp_us - 1 for fact in past)]))
+    _set_audiences(engine, {**audiences, SELF: definition}, {fact.profile for fact in facts})
+    size = max(1, -(-len(past) // STEPS))
+    since: dict[str, int | None] = {}
+
+    def advance(now_us: int) -> None:
+        for flip in engine.advance(now_us):
+            if flip.audience_id == SELF:
+                since[flip.profile_id] = flip.effective_at_us
+
+    # Everybody is known from the start, as to the other evaluators: so "always" means the same.
+    engine.fold(resolved_of(Fact(profile, at_us, "", "page")) for profile in {fact.profile for fact in facts})
+    engine.advance(engine.clock_us)
+    for start in range(0, len(past), size):
+        piece = past[start : start + size]
+        engine.fold(map(resolved_of, piece))
+        advance(piece[-1].timestamp_us)
+    engine.fold(map(resolved_of, future))
+    advance(at_us)
+    return {profile: (since.get(profile), engine.next_flip_us(SELF, profile)) for profile in engine.members(SELF)}
+
+
+def _set_audiences(engine: Engine, audiences: Audiences, profiles: set[str]) -> None:
+    for audience_id, meaning in audiences.items():
+        if isinstance(meaning, Definition):
+            engine.set_audience(audience_id, Definition("dynamic", meaning.where))
+        else:
+            engine.set_audience(audience_id, Definition("static", All(())))
+            engine.set_membership(audience_id, profiles & set(meaning))
+    for audience_id in audiences:
+        engine.start_audience(audience_id)
+
+
+_EVALUATORS: dict[str, Callable[[Definition, Sequence[Fact], int, Audiences], Membership]] = {
+    "incremental": _by_increments,
+    "batch": _by_batch,
+    "reference": _by_reference,
+}

@@ -1,0 +1,90 @@
+"""Why somebody is in or out of an audience: each condition, whether it holds, what counts, and when it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.domain.times import format_time_us
+from headrace_audience.definition import (
+    All,
+    Any_,
+    AudienceMember,
+    Condition,
+    Definition,
+    EventCount,
+    IdentifierExists,
+    Not,
+    TraitTest,
+)
+from headrace_audience.facts import Fact
+from headrace_audience.reference import Reference
+
+MAX_EVENTS = 100
+"""So many of the newest events that count are listed per condition."""
+
+
+def explain(reference: Reference, definition: Definition, profile: str, at_us: int) -> dict[str, Any]:
+    """Explain a membership.
+
+    Returns:
+        `{"profile", "member", "changes_at", "condition"}`. A condition is `{"kind", "holds", "changes_at"}` with
+        "parts" for all, any and not; "counted" and "events" (the newest that count) for events; "trait", "set_by" and
+        "value" for traits; "namespace" or "audience" for the others. Times are ISO 8601 text or null (never).
+    """
+    return {
+        "profile": profile,
+        "member": reference.holds(definition.where, profile, at_us),
+        "changes_at": _changes_at(reference, definition.where, profile, at_us),
+        "condition": _explain(reference, definition.where, profile, at_us),
+    }
+
+
+def _explain(reference: Reference, condition: Condition, profile: str, at_us: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "kind": _KINDS[type(condition)],
+        "holds": reference.holds(condition, profile, at_us),
+        "changes_at": _changes_at(reference, condition, profile, at_us),
+    }
+    if isinstance(condition, All | Any_):
+        found["parts"] = [_explain(reference, part, profile, at_us) for part in condition.parts]
+    elif isinstance(condition, Not):
+        found["parts"] = [_explain(reference, condition.part, profile, at_us)]
+    elif isinstance(condition, EventCount):
+        counted = reference.counted(condition, profile, at_us)
+        found["names"] = list(condition.names)
+        found["counted"] = len(counted)
+        found["events"] = _events(counted)
+    elif isinstance(condition, TraitTest):
+        found["trait"] = ".".join(condition.path)
+        writer = reference.writer(condition.path[0], profile, at_us)
+        found["set_by"] = _events([writer])[0] if writer else None
+        found["value"] = writer.traits[condition.path[0]] if writer else None
+    elif isinstance(condition, IdentifierExists):
+        found["namespace"] = condition.namespace
+    else:
+        found["audience"] = condition.audience_id
+    return found
+
+
+def _events(facts: Sequence[Fact]) -> list[dict[str, str]]:
+    return [
+        {"message_id": fact.message_id, "timestamp": format_time_us(fact.timestamp_us)}
+        for fact in reversed(facts[-MAX_EVENTS:])
+    ]
+
+
+def _changes_at(reference: Reference, condition: Condition, profile: str, at_us: int) -> str | None:
+    moment = reference.next_change(Definition("dynamic", condition), profile, at_us)
+    return None if moment is None else format_time_us(moment)
+
+
+_KINDS: dict[type[Condition], str] = {
+    All: "all",
+    Any_: "any",
+    Not: "not",
+    EventCount: "event",
+    TraitTest: "trait",
+    IdentifierExists: "identifier",
+    AudienceMember: "audience",
+}

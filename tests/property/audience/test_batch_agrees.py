@@ -1,0 +1,135 @@
+"""The batch evaluator against the reference and the engine, on random definitions and histories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import duckdb
+import pytest
+from headrace_audience import batch
+from headrace_audience.definition import Definition
+from headrace_audience.engine import PROFILES, Engine
+from headrace_audience.facts import Fact, resolved_of, table_of
+from headrace_audience.reference import Audiences, Reference
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from headrace.domain.times import SECOND_US
+from tests.support import audience_histories as random
+
+PARTITIONS = 4
+QUICK = settings(
+    max_examples=20,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+choices = st.randoms(use_true_random=False)
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1")
+        yield connection
+
+
+@QUICK
+@given(r=choices)
+def test_batch_gives_the_members_the_sizes_and_the_edges_of_the_reference(
+    connection: duckdb.DuckDBPyConnection, r: Random
+) -> None:
+    definitions, history = random.audiences(r), random.history(r)
+    audiences: Audiences = {**definitions, "nobody": ["p", "somebody else"]}
+    facts = history + (random.some(r, tuple(history), 0, 4) if history else [])
+    connection.register("events", table_of(facts))
+    reference = Reference(facts, audiences)
+    at_us = random.moment(r)
+    definition = definitions["three"]
+    members = batch.evaluate(connection, definition, at_us, audiences)
+    assert members == reference.members(definition, at_us)
+    preview = batch.preview(connection, definition, at_us, audiences, sample=1)
+    assert preview == batch.Preview(len(members), len(reference.profiles), members[:1])
+    outlook = batch.outlook(connection, definition, at_us, audiences, profiles=reference.profiles)
+    assert outlook == [
+        batch.Outlook(
+            profile,
+            profile in members,
+            reference.since(definition, profile, at_us),
+            reference.next_change(definition, profile, at_us),
+        )
+        for profile in reference.profiles
+    ]
+
+
+@QUICK
+@given(r=choices)
+def test_history_beside_live_traffic_gives_what_living_through_it_gives(
+    connection: duckdb.DuckDBPyConnection, r: Random
+) -> None:
+    """Audiences come after the events; their history overlaps with what is folded live meanwhile."""
+    audiences, history = random.audiences(r), random.history(r)
+    r.shuffle(history)
+    clock = random.moment(r)
+    engine = Engine("w", PARTITIONS, clock)
+    cut = r.randint(0, len(history))
+    known = r.randint(0, cut)
+    # What came before the replica started is in the log only; then some events came while there was no audience.
+    engine.fold(map(resolved_of, history[known:cut]))
+    flips = engine.advance(clock)
+    assert flips == []
+    needed = {key for a in audiences for key in engine.set_audience(a, audiences[a])}
+    later = history[cut:]
+    engine.fold(map(resolved_of, later[::2]), now_us=clock)
+    connection.register("events", table_of(history[:cut] + later[::3]))
+    keys = [PROFILES, *sorted(needed)]
+    r.shuffle(keys)
+    for key in keys:
+        table = batch.condition_history(connection, key, engine.clock_us)
+        engine.fold_history(key, table)
+        if r.randint(0, 3) == 3:
+            engine.fold_history(key, table, partitions=range(PARTITIONS))
+    engine.fold(map(resolved_of, later))
+    for audience_id in audiences:
+        engine.start_audience(audience_id)
+    for _ in range(3):
+        reference = Reference(history, audiences)
+        flips = engine.advance(clock)
+        for audience_id, definition in audiences.items():
+            assert engine.members(audience_id) == reference.members(definition, clock)
+            for profile in reference.profiles:
+                assert engine.next_flip_us(audience_id, profile) == reference.next_change(definition, profile, clock)
+        clock = max(clock, random.moment(r))
+
+
+@QUICK
+@given(r=choices)
+def test_a_partition_catches_up_with_an_audience_that_its_snapshot_does_not_know(
+    connection: duckdb.DuckDBPyConnection, r: Random
+) -> None:
+    audiences, history = random.audiences(r), random.history(r)
+    clock = random.moment(r)
+    first = Engine("w", PARTITIONS, clock)
+    first.set_audience("one", audiences["one"])
+    first.start_audience("one")
+    first.fold(map(resolved_of, history))
+    first.advance(clock)
+    connection.register("events", table_of(history))
+    second = Engine("w", PARTITIONS, clock - SECOND_US)
+    for audience_id, definition in audiences.items():
+        second.set_audience(audience_id, definition)
+        second.start_audience(audience_id)
+    for partition in range(PARTITIONS):
+        for key in second.import_partition(partition, first.export_partition(partition)):
+            table = batch.condition_history(connection, key, second.clock_us)
+            second.fold_history(key, table, partitions=[partition])
+        second.start_partition(partition)
+    check(second, audiences, history, clock)
+
+
+def check(engine: Engine, audiences: dict[str, Definition], history: list[Fact], clock: int) -> None:
+    engine.advance(clock)
+    reference = Reference(history, audiences)
+    for audience_id, definition in audiences.items():
+        assert engine.members(audience_id) == reference.members(definition, clock)
