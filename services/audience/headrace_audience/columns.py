@@ -98,7 +98,8 @@ class NarrowColumn:
             if len(times) > 1:
                 order = np.argsort(times, kind="stable")
                 ordinals, times = ordinals[order], times[order]
-            self._times[self._rows_for(ordinals), 0] = times  # of equal rows the last, the newest, stays
+            rows = self._rows_for(ordinals)  # before `_times` is looked at: it may be another array afterwards
+            self._times[rows, 0] = times  # of equal rows the last, the newest, stays
             return ordinals
         order = np.lexsort((ids, times, ordinals))[::-1]
         ordinals, times, ids = ordinals[order], times[order], ids[order]
