@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
 from headrace.plugins.masking import Masker
 
@@ -21,18 +22,28 @@ class Output:
 
     def __init__(self) -> None:
         """Start with nothing."""
-        self._masker = Masker(())
+        self._secrets: set[str] = set()
+        self._masker: Masker | None = None
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.line_count = 0
 
-    def hide(self, secrets: list[str]) -> None:
-        """Mask these from now on, in place of those before, and in what is kept."""
-        self._masker = Masker(secrets)
-        self._lines = deque((self._masker.mask(line) for line in self._lines), maxlen=_KEPT_LINES)
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Mask these too from now on: also when their instance is gone, as what it printed may still be on its way."""
+        before = len(self._secrets)
+        self._secrets.update(secrets)
+        if len(self._secrets) != before:
+            self._masker = None
 
     def lines(self) -> list[str]:
         """The last lines, oldest first, masked."""
-        return list(self._lines)
+        masker = self._current()
+        return [masker.mask(line) for line in self._lines]
+
+    def _current(self) -> Masker:
+        """The masker of all secrets, made when it is needed: most plugins print nothing."""
+        if self._masker is None:
+            self._masker = Masker(self._secrets)
+        return self._masker
 
     async def follow(self, stream: asyncio.StreamReader) -> None:
         """Read a stream to its end."""
@@ -50,9 +61,10 @@ class Output:
             self._keep(line, cut=cut)
 
     def _keep(self, line: bytearray, *, cut: bool) -> None:
-        masked = self._masker.mask(bytes(line))
+        masker = self._current()
+        masked = masker.mask(bytes(line))
         if cut:  # the end of what was read may be the beginning of a secret
-            masked = masked[: max(len(masked) - self._masker.longest, 0)]
+            masked = masked[: max(len(masked) - masker.longest, 0)]
         text = masked.decode("utf-8", "replace")
         self._lines.append("".join(mark if mark.isprintable() else "�" for mark in text[:_LONGEST_LINE]))
         self.line_count += 1

@@ -147,11 +147,9 @@ class PluginProcess:
 
     async def forget(self, instance: Instance) -> None:
         """Drop an instance; never raises for what the plugin does."""
-        if self._open.pop(instance.id, None) is not None:
-            self._hide_secrets()
-            if self._child is not None:
-                with contextlib.suppress(PluginError):
-                    await self.call("close", wire.Close(instance=instance.id), type(None))
+        if self._open.pop(instance.id, None) is not None and self._child is not None:
+            with contextlib.suppress(PluginError):
+                await self.call("close", wire.Close(instance=instance.id), type(None))
 
     async def close(self) -> None:
         """End the process; calls that wait fail."""
@@ -208,15 +206,12 @@ class PluginProcess:
     async def _make(self, instance: Instance) -> None:
         argument = wire.Open(instance=instance.id, connector=instance.connector, settings=dict(instance.settings))
         self._open[instance.id] = instance
-        self._hide_secrets()
+        self.output.hide(instance.secrets)
         try:
             await self._exchange("open", argument, self._limits.call_s, instance)
         except PluginError:
             self._open.pop(instance.id, None)
             raise
-
-    def _hide_secrets(self) -> None:
-        self.output.hide(sorted({secret for instance in self._open.values() for secret in instance.secrets}))
 
     async def _restart(self) -> None:
         wait_s = self._not_before - time.monotonic()
