@@ -1,0 +1,136 @@
+"""The loop that writes the archive, on the one replica that holds its lease, and checks audiences by sample."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from pymongo.errors import PyMongoError
+
+from headrace.domain.times import SECOND_US
+from headrace.rpc.errors import ApiError
+from headrace.storage.mongo.client import Database
+from headrace.telemetry import logs, metrics
+from headrace_audience.archive.compactor import Compactor
+from headrace_audience.archive.files import Files
+from headrace_audience.archive.registry import ArchiveFencedError, Registry
+from headrace_audience.archive.writer import ArchiveWriter
+from headrace_audience.leases import Leases
+from headrace_audience.settings import Settings
+from headrace_audience.store import ACTIVE, AUDIENCES
+from headrace_audience.verify import Verifier
+
+log = logs.get_logger(__name__)
+
+LOOK_S = 1.0
+ORPHANS_EVERY_S = 6 * 3600.0
+
+_mismatches = metrics.counter(
+    "headrace_audience_mismatches", "Profiles on which the live members of a sampled audience differ from the batch."
+)
+_checks = metrics.counter("headrace_audience_checks", "Audiences that were compared with the batch evaluator.")
+
+
+class Archiving:
+    """Writes and tidies the archive while this replica holds the lease."""
+
+    def __init__(self, db: Database, registry: Registry, files: Files, leases: Leases, settings: Settings) -> None:
+        """Write to files; the leases are kept alive by somebody else."""
+        self._db = db
+        self._registry = registry
+        self._files = files
+        self._leases = leases
+        self._settings = settings
+
+    @property
+    def token(self) -> int | None:
+        """Fencing token of the lease; None when it is elsewhere."""
+        return self._leases.held.get(0)
+
+    async def run(self) -> None:
+        """Look whether the lease is here; write as long as it is. For ever."""
+        while True:
+            token = self.token
+            if token is None:
+                await asyncio.sleep(LOOK_S)
+                continue
+            try:
+                await self._work(token)
+            except ArchiveFencedError:
+                log.info("another replica writes the archive")
+                await asyncio.sleep(LOOK_S)
+
+    async def _work(self, token: int) -> None:
+        settings = self._settings
+        writer = ArchiveWriter(
+            self._db,
+            self._registry,
+            self._files,
+            token=token,
+            settle_us=int(settings.archive_settle_seconds * SECOND_US),
+            margin_us=int(settings.archive_margin_seconds * SECOND_US),
+        )
+        compactor = Compactor(
+            self._registry,
+            self._files,
+            token=token,
+            at_least=settings.archive_compact_files,
+            grace_s=settings.archive_grace_seconds,
+        )
+        orphans_at = 0.0
+        while self.token == token:
+            count = await writer.run_once()
+            merged = await compactor.merge_small()
+            await compactor.remove_retired()
+            if not orphans_at or time.monotonic() - orphans_at > ORPHANS_EVERY_S:
+                await compactor.remove_orphans()
+                orphans_at = time.monotonic()
+            if count or merged:
+                log.info("archive was written", events=count, merged_files=merged)
+            await asyncio.sleep(settings.archive_interval_seconds)  # a lease that goes meanwhile fences the next run
+
+
+class SampleCheck:
+    """Compares one active audience, drawn by lot, with the batch evaluator now and then."""
+
+    def __init__(self, db: Database, verifier: Verifier, leases: Leases, every_s: float) -> None:
+        """Check on the replica that holds the archive's lease, every so many seconds."""
+        self._db = db
+        self._verifier = verifier
+        self._leases = leases
+        self._every_s = every_s
+        self._lots = random.Random()  # noqa: S311 - draws lots, not secrets
+
+    async def run(self) -> None:
+        """Check for ever."""
+        while True:
+            await asyncio.sleep(self._every_s * self._lots.uniform(0.5, 1.5))
+            if 0 in self._leases.held:
+                try:
+                    await self.check_one()
+                except (ApiError, PyMongoError) as error:
+                    log.info("an audience could not be checked", error=type(error).__name__)
+
+    async def check_one(self) -> int | None:
+        """Check one audience; returns the number of mismatches, None when there is no audience to check."""
+        query = {"a": {"$exists": True}, "state": ACTIVE}
+        active = [
+            (d["w"], d["a"])
+            async for d in self._db[AUDIENCES].find(query, {"w": 1, "a": 1, "def": 1})
+            if '"static"' not in d["def"]
+        ]
+        if not active:
+            return None
+        workspace_id, audience_id = self._lots.choice(active)
+        found = await self._verifier.verify(workspace_id, audience_id)
+        _checks.add(1)
+        _mismatches.add(len(found.mismatched))
+        if found.mismatched:
+            log.error(
+                "an audience differs from the batch",
+                workspace=workspace_id,
+                audience=audience_id,
+                mismatches=len(found.mismatched),
+            )
+        return len(found.mismatched)

@@ -1,0 +1,120 @@
+"""Brings history into an evaluation: from archive and log, by the batch evaluator, while live traffic flows.
+
+What is brought is everything that was committed before the view was opened; everything later comes on the streams,
+which are folded all the time. An event that comes both ways counts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+import duckdb
+
+from headrace.storage.mongo.client import Database
+from headrace.telemetry import logs, metrics
+from headrace_audience import batch
+from headrace_audience.archive.reader import ArchiveReader, View
+from headrace_audience.evaluation import Evaluation, Order
+from headrace_audience.references import referenced
+from headrace_audience.states import PROFILES
+from headrace_audience.threads import in_thread
+
+log = logs.get_logger(__name__)
+
+_seconds = metrics.histogram(
+    "headrace_audience_fill_seconds", "Time in seconds to bring the missing history of one workspace."
+)
+_failures = metrics.counter("headrace_audience_fill_failures", "Parts of a history that could not be evaluated.")
+
+FAILED_PAUSE_S = 5.0
+
+
+class Backfill:
+    """Brings what evaluations miss."""
+
+    def __init__(
+        self, db: Database, reader: ArchiveReader, lock: asyncio.Lock, partition_of: Callable[[str], int]
+    ) -> None:
+        """Bring history.
+
+        Args:
+            db: Database.
+            reader: Archive and log.
+            lock: Held by whoever uses an engine.
+            partition_of: Gives the partition of a profile.
+        """
+        self._db = db
+        self._reader = reader
+        self._lock = lock
+        self._partition_of = partition_of
+
+    async def bring(self, evaluation: Evaluation) -> None:
+        """Bring all that is missing at this moment."""
+        order = evaluation.order()  # first: what is asked for after the view was opened needs another view
+        if order is None:
+            return
+        began = time.monotonic()
+        async with self._reader.open(evaluation.workspace_id) as view:
+            if PROFILES in order.tickets:
+                await self._merges(evaluation, order, view)
+            failed = 0
+            for key in sorted(order.tickets):
+                failed += await self._apart(self._key(evaluation, order, view, key))
+            for audience_id in sorted(order.statics):
+                failed += await self._apart(self._static(evaluation, order, view, audience_id))
+        seconds = time.monotonic() - began
+        _seconds.record(seconds)
+        log.info(
+            "history was folded",
+            workspace=evaluation.workspace_id,
+            states=len(order.tickets),
+            partitions=len({p for tickets in order.tickets.values() for p in tickets}),
+            static=len(order.statics),
+            failed=failed,
+            seconds=round(seconds, 3),
+        )
+        if failed:
+            await asyncio.sleep(FAILED_PAUSE_S)
+
+    async def _apart(self, work: Awaitable[None]) -> bool:
+        """Do a part of the work; returns whether it failed. One that fails is asked for again and holds up no other."""
+        try:
+            await work
+        except (duckdb.Error, ArithmeticError, ValueError) as error:
+            log.exception("a part of the history cannot be evaluated", kind=type(error).__name__)
+            _failures.add(1)
+            return True
+        return False
+
+    async def _merges(self, evaluation: Evaluation, order: Order, view: View) -> None:
+        """Let partitions that start without a snapshot know who was merged, so that stragglers are recognised."""
+        async with self._lock:
+            partitions = set(evaluation.still_wanted(PROFILES, order.tickets[PROFILES]))
+            await in_thread(self._merge_all, evaluation, partitions, view.survivors.pairs())
+
+    def _merge_all(self, evaluation: Evaluation, partitions: set[int], pairs: Iterable[tuple[str, str]]) -> None:
+        for loser, survivor in pairs:
+            if self._partition_of(loser) in partitions:
+                evaluation.engine.merge(loser, survivor)
+
+    async def _key(self, evaluation: Evaluation, order: Order, view: View, key: str) -> None:
+        if not evaluation.still_wanted(key, order.tickets[key]):
+            return
+        table = await view.run(functools.partial(batch.condition_history, key=key, now_us=order.clock_us))
+        async with self._lock:
+            partitions = evaluation.still_wanted(key, order.tickets[key])
+            if partitions:
+                await in_thread(evaluation.engine.fold_history, key, table, partitions=partitions)
+                evaluation.brought(key, partitions)
+
+    async def _static(self, evaluation: Evaluation, order: Order, view: View, audience_id: str) -> None:
+        audience, tickets = order.statics[audience_id]
+        known = await referenced(self._db, evaluation.workspace_id, audience.definition)
+        members = await view.run(
+            functools.partial(batch.evaluate, definition=audience.definition, now_us=audience.at_us, audiences=known)
+        )
+        async with self._lock:
+            evaluation.static_computed(audience_id, audience.generation, tickets, members)

@@ -1,0 +1,101 @@
+"""Wires the audience service: stores, archive, worker, gRPC server, loops. The only place that does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from headrace.api.audience.v1.audience_service_pb2_grpc import add_AudienceServiceServicer_to_server
+from headrace.domain.ids import new_time_ordered_id
+from headrace.domain.times import SECOND_US
+from headrace.rpc import auth
+from headrace.rpc.channel import connect
+from headrace.rpc.idempotency import RequestIds
+from headrace.rpc.page_tokens import Pager
+from headrace.rpc.server import Hosted, serving
+from headrace.service import Running, background
+from headrace.storage.mongo import client as mongo
+from headrace.storage.streams import client as streams
+from headrace_audience.archive.files import Files
+from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.archive.registry import Registry
+from headrace_audience.archiving import Archiving, SampleCheck
+from headrace_audience.handlers import Audiences
+from headrace_audience.leases import Leases
+from headrace_audience.preview import Preview
+from headrace_audience.servicer import AudienceServicer
+from headrace_audience.settings import Settings
+from headrace_audience.verify import Verifier
+from headrace_audience.worker import Worker
+
+SERVICE = "headrace.api.audience.v1.AudienceService"
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Running]:
+    """Serve inside the block; drain, store snapshots and close at its end.
+
+    Args:
+        settings: The service's settings. Indexes must exist.
+
+    Yields:
+        Where it can be reached.
+    """
+    client = mongo.connect(settings.mongo_url, driver=settings.mongo_driver)
+    redis = streams.connect(settings.redis_url)
+    workspaces = connect(settings.workspace_address, settings)
+    try:
+        db = client[settings.mongo_database]
+        replica = new_time_ordered_id()
+        partition_leases = Leases(
+            db,
+            group="partition",
+            count=settings.partitions,
+            owner=replica,
+            ttl_s=settings.audience_lease_seconds,
+        )
+        archive_leases = Leases(db, group="archive", count=1, owner=replica, ttl_s=settings.audience_lease_seconds)
+        registry = Registry(client, db)
+        files = Files(settings.archive_dir)
+        reader = ArchiveReader(
+            db,
+            registry,
+            files,
+            margin_us=int(settings.archive_margin_seconds * SECOND_US),
+            threads=settings.archive_query_threads,
+            memory_mb=settings.archive_query_memory_mb,
+        )
+        worker = Worker(client, db, redis, partition_leases, reader, settings)
+        audiences = Audiences(client, db, on_change=worker.wake)
+        verifier = Verifier(db, audiences, reader)
+        servicer = AudienceServicer(
+            audiences,
+            Preview(db, audiences, reader),
+            verifier,
+            Pager(settings.service_token.get_secret_value()),
+            RequestIds(db),
+        )
+        archiving = Archiving(db, registry, files, archive_leases, settings)
+        check = SampleCheck(db, verifier, archive_leases, settings.audience_check_seconds)
+        hosted = Hosted(SERVICE, lambda server: add_AudienceServiceServicer_to_server(servicer, server))
+        # The worker ends before the leases do, so that its snapshots are stored under them.
+        async with (
+            background() as lease_loops,
+            background() as loops,
+            serving(
+                [hosted],
+                authenticator=auth.authenticator(settings, workspaces),
+                settings=settings,
+                is_ready=lambda: partition_leases.is_alive,
+            ) as address,
+        ):
+            lease_loops.start("partition_leases", partition_leases.run)
+            lease_loops.start("archive_leases", archive_leases.run)
+            loops.start("worker", worker.run)
+            loops.start("archive", archiving.run)
+            loops.start("sample_check", check.run)
+            yield Running(grpc_address=address)
+    finally:
+        await workspaces.close(grace=None)
+        await redis.aclose()
+        await mongo.close(client)

@@ -1,0 +1,284 @@
+"""One workspace on one replica: the engine, which audiences it computes, and what is missing in which partition.
+
+Nothing here does I/O. The worker asks what is missing, brings it, and says so; then partitions and audiences start.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from headrace.domain.ids import partition_of
+from headrace_audience.archive.survivors import Survivors
+from headrace_audience.catalog import Audience
+from headrace_audience.conditions import states_of
+from headrace_audience.definition import Definition
+from headrace_audience.engine import Engine, Flip
+from headrace_audience.pending import Pending
+from headrace_audience.states import PROFILES
+from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
+
+_tickets = itertools.count(1)
+
+
+@dataclass
+class Missing:
+    """What history a partition lacks: state keys, each with a ticket that is new for each time it was asked for.
+
+    Who brings history looks at the tickets before and after: what was asked for meanwhile is not satisfied by a view
+    of the log that was opened before.
+    """
+
+    tickets: dict[str, int] = field(default_factory=dict)
+
+    def ask(self, keys: Iterable[str]) -> None:
+        """Ask for history."""
+        for key in keys:
+            self.tickets[key] = next(_tickets)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to bring: which keys for which partitions, and which static audiences to compute."""
+
+    clock_us: int
+    """No later than the engine's clock."""
+    tickets: Mapping[str, Mapping[int, int]]
+    """Key to partition to ticket."""
+    statics: Mapping[str, tuple[Audience, Mapping[int, int]]]
+    """Audience id to the audience and partition to ticket."""
+
+
+class Evaluation:
+    """The audiences of one workspace in the partitions that this replica holds."""
+
+    def __init__(self, workspace_id: str, partitions_total: int, now_us: int) -> None:
+        """Compute nothing yet."""
+        self.workspace_id = workspace_id
+        self._total = partitions_total
+        self.engine = Engine(workspace_id, partitions_total, now_us)
+        self.audiences: dict[str, Audience] = {}
+        self.missing: dict[int, Missing] = {}
+        self.started: set[int] = set()
+        self.settled: set[int] = set()
+        """Partitions all of whose profiles were evaluated since they started."""
+        self.merged = Survivors()
+        self.pending = Pending(lambda profile_id: partition_of(profile_id, partitions_total))
+        self._starting: dict[str, str] = {}
+        self._evaluated: set[str] = set()
+        self._statics: dict[str, dict[int, int]] = {}
+
+    # --- audiences
+
+    def set_audience(self, audience: Audience) -> bool:
+        """Take over the wanted state of an audience.
+
+        Returns:
+            Whether its stored members must be told with set_members().
+
+        Raises:
+            DefinitionError: Audiences would name each other in a circle.
+        """
+        audience_id = audience.audience_id
+        old = self.audiences.get(audience_id)
+        if old is not None and _form(old) == _form(audience):
+            self.audiences[audience_id] = audience
+            return False
+        if audience.state == DELETING:
+            self._forget(audience_id)
+            self.audiences[audience_id] = audience
+            return True
+        constant = audience.is_static or audience.state == PAUSED
+        definition = replace(audience.definition, kind="static") if constant else audience.definition
+        self.pending.drop_audience(audience_id)
+        keys = self.engine.set_audience(audience_id, definition)
+        self.audiences[audience_id] = audience
+        self._evaluated.discard(audience_id)
+        self._statics.pop(audience_id, None)
+        for missing in self.missing.values():
+            missing.ask(keys)
+        self._starting[audience_id] = audience.cause
+        if audience.is_static and audience.state == FILLING:
+            self._statics[audience_id] = {p: next(_tickets) for p in self.missing if p not in audience.done}
+        return True
+
+    def remove_audience(self, audience_id: str) -> None:
+        """Forget an audience that is gone."""
+        self._forget(audience_id)
+        self.audiences.pop(audience_id, None)
+
+    def _forget(self, audience_id: str) -> None:
+        self.pending.drop_audience(audience_id)
+        if audience_id in self.audiences and self.audiences[audience_id].state != DELETING:
+            self.engine.remove_audience(audience_id)
+        self._starting.pop(audience_id, None)
+        self._evaluated.discard(audience_id)
+        self._statics.pop(audience_id, None)
+        self._drop_unneeded()
+
+    def _drop_unneeded(self) -> None:
+        needed = self.keys() | {PROFILES}
+        for missing in self.missing.values():
+            missing.tickets = {k: t for k, t in missing.tickets.items() if k in needed}
+
+    def keys(self) -> set[str]:
+        """State keys of all audiences that are computed."""
+        return {k for a in self.audiences.values() if _is_computed(a) for k in states_of(a.definition)}
+
+    def set_members(self, audience_id: str, stored: Collection[str], partitions: Collection[int], now_us: int) -> None:
+        """Say who is stored as a member in some partitions.
+
+        Those of an audience that is being removed leave.
+        """
+        audience = self.audiences.get(audience_id)
+        if audience is None:
+            return
+        if audience.state == DELETING:
+            self.pending.add(
+                Flip(audience_id, profile_id, member=False, effective_at_us=now_us, cause="definition")
+                for profile_id in stored
+            )
+            return
+        wanted = set(stored)
+        stale = [
+            p
+            for p in self.engine.members(audience_id)
+            if p not in wanted and partition_of(p, self._total) in partitions
+        ]
+        self.engine.set_membership(audience_id, stale, member=False)
+        self.engine.set_membership(audience_id, wanted)
+
+    @property
+    def constants(self) -> list[str]:
+        """Ids of audiences whose members do not follow from events: static ones and paused ones."""
+        return [a.audience_id for a in self.audiences.values() if a.state != DELETING and not _is_computed(a)]
+
+    # --- partitions
+
+    def add_partition(self, partition: int, missing_keys: Iterable[str] | None) -> None:
+        """Hold a partition whose snapshot was imported; None: there is none, all history is missing."""
+        if missing_keys is None:
+            self.engine.hold_partition(partition)
+            missing_keys = self.keys() | {PROFILES}
+        missing = self.missing[partition] = Missing()
+        missing.ask(missing_keys)
+        self.started.discard(partition)
+        self.settled.discard(partition)
+        for audience in self.audiences.values():
+            if audience.is_static and audience.state == FILLING and partition not in audience.done:
+                self._statics.setdefault(audience.audience_id, {})[partition] = next(_tickets)
+
+    def hold_partition(self, partition: int) -> None:
+        """Report nothing of a partition until it is started again: entries of its stream were lost."""
+        self.engine.hold_partition(partition)
+        self.started.discard(partition)
+        self.settled.discard(partition)
+
+    def drop_partition(self, partition: int) -> None:
+        """Forget a partition."""
+        if partition not in self.missing:
+            return
+        self.engine.drop_partition(partition)
+        del self.missing[partition]
+        self.started.discard(partition)
+        self.settled.discard(partition)
+        self.pending.drop_partitions(frozenset([partition]))
+        for waiting in self._statics.values():
+            waiting.pop(partition, None)
+
+    # --- history
+
+    def order(self) -> Order | None:
+        """What history to bring; None when nothing is missing."""
+        tickets: dict[str, dict[int, int]] = {}
+        for partition, missing in self.missing.items():
+            for key, ticket in missing.tickets.items():
+                tickets.setdefault(key, {})[partition] = ticket
+        statics = {a: (self.audiences[a], dict(waiting)) for a, waiting in self._statics.items() if waiting}
+        if not tickets and not statics:
+            return None
+        return Order(self.engine.clock_us, tickets, statics)
+
+    def still_wanted(self, key: str, tickets: Mapping[int, int]) -> list[int]:
+        """Partitions that still wait for a key with the tickets of an order."""
+        return [p for p, t in tickets.items() if p in self.missing and self.missing[p].tickets.get(key) == t]
+
+    def brought(self, key: str, partitions: Iterable[int]) -> None:
+        """The history of a key is folded in these partitions."""
+        for partition in partitions:
+            self.missing[partition].tickets.pop(key, None)
+
+    def static_computed(
+        self, audience_id: str, generation: int, tickets: Mapping[int, int], members: Iterable[str]
+    ) -> None:
+        """Take the members of a static audience as computed; the differences to the known ones are flips."""
+        audience = self.audiences.get(audience_id)
+        waiting = self._statics.get(audience_id)
+        if audience is None or waiting is None or audience.generation != generation:
+            return
+        partitions = {p for p, t in tickets.items() if waiting.get(p) == t}
+        wanted = {m for m in map(self.merged.of, members) if partition_of(m, self._total) in partitions}
+        present = {m for m in self.engine.members(audience_id) if partition_of(m, self._total) in partitions}
+        for profiles, member in ((sorted(present - wanted), False), (sorted(wanted - present), True)):
+            self.engine.set_membership(audience_id, profiles, member=member)
+            self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in profiles)
+        for partition in partitions:
+            del waiting[partition]
+
+    def static_again(self, partition: int) -> None:
+        """A merge came while static audiences are computed: compute them again for the survivor's partition."""
+        for audience in self.audiences.values():
+            if audience.is_static and audience.state == FILLING and partition in self.missing:
+                self._statics.setdefault(audience.audience_id, {})[partition] = next(_tickets)
+
+    def start_what_is_complete(self, caught_up: Collection[int]) -> bool:
+        """Start partitions and audiences that miss nothing; returns whether any was started."""
+        ready = [p for p in caught_up if p in self.missing and p not in self.started and not self.missing[p].tickets]
+        for partition in ready:
+            self.engine.start_partition(partition)
+            self.started.add(partition)
+        complete: list[str] = []
+        for audience_id in self._starting:
+            audience = self.audiences[audience_id]
+            keys = states_of(audience.definition).keys() if _is_computed(audience) else set()
+            if not any(keys & self.missing[p].tickets.keys() for p in self.started):
+                complete.append(audience_id)
+        for audience_id in complete:
+            self.engine.start_audience(audience_id, cause=self._starting.pop(audience_id))
+        return bool(ready or complete)
+
+    # --- flips
+
+    def advance(self, now_us: int) -> list[Flip]:
+        """Move the clock; returns the flips, which the caller hands to `pending`."""
+        flips = self.engine.advance(now_us)
+        self.settled = set(self.started)
+        self._evaluated = self.audiences.keys() - self._starting.keys()
+        return flips
+
+    def finished(self) -> dict[str, list[int]]:
+        """Audience id to partitions that are filled or emptied, written, and not yet recorded as such."""
+        result: dict[str, list[int]] = {}
+        for audience_id, audience in self.audiences.items():
+            if audience.state not in (FILLING, DELETING) or self.pending.waits_for(audience_id):
+                continue
+            if audience.state == DELETING:
+                done = set(self.missing)
+            elif audience_id in self._evaluated:
+                done = self.settled - self._statics.get(audience_id, {}).keys()
+            else:
+                continue
+            if new := sorted(done - audience.done):
+                result[audience_id] = new
+        return result
+
+
+def _is_computed(audience: Audience) -> bool:
+    return audience.state in (FILLING, ACTIVE) and not audience.is_static
+
+
+def _form(audience: Audience) -> tuple[int, str, Definition]:
+    """What must be the same for an audience to go on as it is."""
+    group = "computed" if audience.state in (FILLING, ACTIVE) else audience.state
+    return audience.generation, group, audience.definition

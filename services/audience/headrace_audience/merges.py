@@ -1,0 +1,98 @@
+"""What a merge means for memberships: the survivor is completed from the log.
+
+The loser leaves everything, which its engine does. The survivor gets the events of all the loser's parts. An event that
+identity was placing on the loser while the merge was committed is either in the log before the merge was announced,
+and so among the events that are loaded here, or identity saw the merge and sent it to the survivor.
+
+Audiences whose members do not follow from events (static and paused ones) go over to the survivor as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from headrace.api.identity.v1.profile_pb2 import Merge, ResolvedEvent
+from headrace.storage.mongo import log as event_log
+from headrace.storage.mongo.client import Database, Document
+from headrace_audience.archive.survivors import Survivors
+from headrace_audience.engine import Flip
+from headrace_audience.evaluation import Evaluation
+from headrace_audience.store import MEMBERSHIPS, membership_key
+
+
+@dataclass
+class Loaded:
+    """What merges bring to the partitions that are held here."""
+
+    merges: list[Merge] = field(default_factory=list)
+    events: list[ResolvedEvent] = field(default_factory=list)
+    """Events of the losers' parts, with the survivor as their profile."""
+    inherited: list[tuple[str, str]] = field(default_factory=list)
+    """(audience, survivor) of memberships that go over as they are."""
+
+
+async def load(
+    db: Database,
+    evaluation: Evaluation,
+    merges: Iterable[Merge],
+    held: Collection[int],
+    partition_of: Callable[[str], int],
+) -> Loaded:
+    """Read what merges bring; changes nothing.
+
+    Args:
+        db: Database.
+        evaluation: The workspace.
+        merges: The merges, in order.
+        held: Partitions that are held here.
+        partition_of: Gives the partition of a profile.
+    """
+    loaded = Loaded(merges=list(merges))
+    # Entries of different streams come in any order: a survivor may have been merged itself by another of these merges.
+    chain = Survivors((m.loser, m.survivor) for m in loaded.merges)
+    survivors: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    for merge in loaded.merges:
+        survivor = chain.of(merge.survivor)
+        if partition_of(survivor) in held:
+            survivors[merge.loser] = survivor
+            parts.update(dict.fromkeys([merge.loser, *merge.loser_parts], survivor))
+    if not parts:
+        return loaded
+    workspace_id = evaluation.workspace_id
+    async for resolved in event_log.events_of_profiles(db, workspace_id, list(parts)):
+        resolved.profile_id = parts[resolved.profile_id]
+        loaded.events.append(resolved)
+    constants = evaluation.constants
+    if constants:
+        keys = [membership_key(workspace_id, a, loser) for a in constants for loser in survivors]
+        query: Document = {"_id": {"$in": keys}, "w": workspace_id}
+        async for row in db[MEMBERSHIPS].find(query, {"a": 1, "p": 1, "in": 1, "into": 1}):
+            survivor = survivors[row["p"]]
+            if row["in"] or chain.of(row.get("into", "")) == survivor:
+                loaded.inherited.append((row["a"], survivor))
+    return loaded
+
+
+def apply(
+    evaluation: Evaluation,
+    loaded: Loaded,
+    held: Collection[int],
+    partition_of: Callable[[str], int],
+    now_us: int,
+) -> None:
+    """Fold what merges bring; doing it again changes nothing."""
+    engine = evaluation.engine
+    for merge in loaded.merges:
+        evaluation.merged.add([(merge.loser, merge.survivor)])
+        if partition_of(merge.loser) in held:
+            engine.merge(merge.loser, merge.survivor)
+        if partition_of(merge.survivor) in held:
+            evaluation.static_again(partition_of(merge.survivor))
+    if loaded.events:
+        engine.fold(loaded.events, now_us=now_us, cause="merge")
+    for audience_id, survivor in loaded.inherited:
+        if audience_id in evaluation.audiences and not engine.is_member(audience_id, survivor):
+            engine.set_membership(audience_id, [survivor])
+            evaluation.pending.add([Flip(audience_id, survivor, True, now_us, "merge")])

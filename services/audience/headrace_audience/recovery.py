@@ -1,0 +1,162 @@
+"""Folds the log for partitions whose stream was lost or does not reach back to where they stood.
+
+The log names the profile to which an event was resolved; that one may have been merged since, so all merges are read
+first and events go to the profiles that they belong to now. New entries are read from the stream meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from headrace.api.identity.v1.profile_pb2 import Merge, ResolvedEvent
+from headrace.domain.ids import time_ordered_floor
+from headrace.domain.times import HOUR_US, MINUTE_US, SECOND_US
+from headrace.storage.mongo import log as event_log
+from headrace.storage.mongo.client import Database
+from headrace.telemetry import logs
+from headrace_audience import merges
+from headrace_audience.archive.reader import END, ArchiveReader
+from headrace_audience.archive.survivors import Survivors
+from headrace_audience.evaluation import Evaluation
+from headrace_audience.settings import Settings
+from headrace_audience.threads import in_thread
+
+log = logs.get_logger(__name__)
+
+FLOOR_EVERY_US = 10 * SECOND_US
+FLOOR_LIMIT_US = HOUR_US
+
+_tickets = itertools.count(1)
+
+
+class LogReplay:
+    """Knows which partitions need the log, and folds it for them."""
+
+    def __init__(
+        self,
+        db: Database,
+        reader: ArchiveReader,
+        lock: asyncio.Lock,
+        partition_of: Callable[[str], int],
+        settings: Settings,
+    ) -> None:
+        """Fold the log.
+
+        Args:
+            db: Database with the log.
+            reader: Knows the merges.
+            lock: Held by whoever uses an engine.
+            partition_of: Gives the partition of a profile.
+            settings: Margin and size of chunks.
+        """
+        self._db = db
+        self._reader = reader
+        self._lock = lock
+        self._partition_of = partition_of
+        self._margin_us = int(settings.audience_margin_seconds * SECOND_US)
+        self._chunk = settings.audience_fill_events
+        self._asked: dict[int, tuple[int, int]] = {}
+        self._floor_us = 0
+        self._floor_at = 0
+
+    def clear(self) -> None:
+        """Forget everything that was asked for."""
+        self._asked = {}
+
+    @property
+    def waiting(self) -> frozenset[int]:
+        """Partitions for which the log is not yet folded."""
+        return frozenset(self._asked)
+
+    def ask(self, partition: int, from_sequence: int) -> None:
+        """Ask for everything that was committed from a sequence on, and for what was committed late before it."""
+        if partition in self._asked:
+            from_sequence = min(from_sequence, self._asked[partition][0])
+        self._asked[partition] = (from_sequence, next(_tickets))
+
+    def forget(self, partition: int) -> None:
+        """The partition is not held any more."""
+        self._asked.pop(partition, None)
+
+    async def run(self, evaluations: Mapping[str, Evaluation]) -> None:
+        """Fold the log for the partitions that wait now."""
+        order = dict(self._asked)
+        if not order:
+            return
+        begin = min(sequence for sequence, _ in order.values()) - self._margin_us
+        survivors: dict[str, Survivors] = {}
+        events: list[ResolvedEvent] = []
+        count = 0
+        async for resolved in event_log.events_between(self._db, begin, END):
+            workspace_id = resolved.event.workspace_id
+            if workspace_id not in evaluations:
+                continue
+            if workspace_id not in survivors:
+                survivors[workspace_id] = await self._reader.survivors(workspace_id)
+            events.append(resolved)
+            count += 1
+            if len(events) >= self._chunk:
+                await self._fold(evaluations, order, events, survivors)
+                events = []
+        await self._fold(evaluations, order, events, survivors)
+        for partition, asked in order.items():
+            if self._asked.get(partition) == asked:
+                del self._asked[partition]
+        log.info("the log was folded", partitions=len(order), events=count)
+
+    async def _fold(
+        self,
+        evaluations: Mapping[str, Evaluation],
+        order: Mapping[int, tuple[int, int]],
+        events: list[ResolvedEvent],
+        survivors: Mapping[str, Survivors],
+    ) -> None:
+        by_workspace: dict[str, tuple[list[ResolvedEvent], list[Merge]]] = defaultdict(lambda: ([], []))
+        for resolved in events:
+            workspace_id = resolved.event.workspace_id
+            own, announced = by_workspace[workspace_id]
+            announced += [
+                m
+                for m in resolved.decision.merges
+                if self._partition_of(m.loser) in order or self._partition_of(m.survivor) in order
+            ]
+            resolved.profile_id = survivors[workspace_id].of(resolved.profile_id)
+            if resolved.profile_id and self._partition_of(resolved.profile_id) in order:
+                own.append(resolved)
+        for workspace_id, (own, announced) in by_workspace.items():
+            evaluation = evaluations.get(workspace_id)
+            if evaluation is None:
+                continue
+            loaded = await merges.load(self._db, evaluation, announced, order, self._partition_of)
+            async with self._lock:
+                if evaluations.get(workspace_id) is not evaluation:
+                    continue
+                held = {p for p in order if p in evaluation.missing}
+                present = [e for e in own if self._partition_of(e.profile_id) in held]
+                clock_us = evaluation.engine.clock_us
+                await in_thread(evaluation.engine.fold, present, now_us=clock_us)
+                merges.apply(evaluation, loaded, held, self._partition_of, clock_us)
+
+    async def unsent_floor_us(self, now: int) -> int:
+        """A moment before which every event that is in the log was sent on its stream.
+
+        Identity stores events, then sends them; when it ends in between, it sends them when it is back. Until then
+        they are in the log with an old sequence and yet to come on the stream, and a mark must not pass them.
+        """
+        if now - self._floor_at >= FLOOR_EVERY_US:
+            # A segment that cannot be finished must not make every look longer than the one before.
+            since = max(self._floor_us or now - self._margin_us, now - FLOOR_LIMIT_US)
+            unfinished = await event_log.unfinished_segments(
+                self._db, time_ordered_floor(since - MINUTE_US), time_ordered_floor(now), 1
+            )
+            self._floor_us = min(now, _made_us(unfinished[0])) if unfinished else now
+            self._floor_at = now
+        return self._floor_us
+
+
+def _made_us(segment_id: str) -> int:
+    """When a segment was made, from its time-ordered id, in microseconds."""
+    return int(segment_id[:12], 16) * 1000

@@ -1,0 +1,223 @@
+"""AudienceService: maps protobuf to calls."""
+
+# ruff: noqa: N802 - the methods are named by the proto
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.api.audience.v1 import audience_service_pb2 as pb
+from headrace.api.audience.v1.audience_pb2 import Audience, Member
+from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceServicer
+from headrace.rpc import auth, names
+from headrace.rpc.errors import invalid_argument
+from headrace.rpc.idempotency import RequestIds
+from headrace.rpc.page_tokens import Pager, page_size
+from headrace.rpc.scopes import AUDIENCES_READ, AUDIENCES_WRITE
+from headrace_audience.handlers import Audiences, etag_of
+from headrace_audience.preview import Preview
+from headrace_audience.store import change_message, state_message
+from headrace_audience.verify import Verifier
+
+DEFAULT_SAMPLE = 10
+MAX_SAMPLE = 100
+
+
+class AudienceServicer(AudienceServiceServicer):
+    """Serves the handlers over gRPC."""
+
+    def __init__(
+        self, audiences: Audiences, preview: Preview, verifier: Verifier, pager: Pager, request_ids: RequestIds
+    ) -> None:
+        """Serve these."""
+        self._audiences = audiences
+        self._preview = preview
+        self._verifier = verifier
+        self._pager = pager
+        self._request_ids = request_ids
+
+    async def CreateAudience(self, request: pb.CreateAudienceRequest, context: Any) -> pb.CreateAudienceResponse:
+        """See the proto."""
+        workspace_id = auth.authorize_name(AUDIENCES_WRITE, request.parent, "parent")
+        names.parse(names.WORKSPACE, request.parent, "parent")
+        audience_id = names.check_id("audience_id", request.audience_id)
+
+        async def act() -> pb.CreateAudienceResponse:
+            document = await self._audiences.create(
+                workspace_id,
+                audience_id,
+                request.audience.display_name,
+                request.audience.definition,
+                request.request_id,
+            )
+            return pb.CreateAudienceResponse(audience=await self._message(document))
+
+        return await self._request_ids.once(
+            workspace_id, "CreateAudience", request.request_id, request, pb.CreateAudienceResponse, act
+        )
+
+    async def GetAudience(self, request: pb.GetAudienceRequest, context: Any) -> pb.GetAudienceResponse:
+        """See the proto."""
+        document = await self._audiences.get(*_named(AUDIENCES_READ, request.name))
+        return pb.GetAudienceResponse(audience=await self._message(document))
+
+    async def ListAudiences(self, request: pb.ListAudiencesRequest, context: Any) -> pb.ListAudiencesResponse:
+        """See the proto."""
+        workspace_id = auth.authorize_name(AUDIENCES_READ, request.parent, "parent")
+        names.parse(names.WORKSPACE, request.parent, "parent")
+        size = page_size(request.page_size)
+        bound = ("ListAudiences", [request.parent])
+        after = self._pager.decode(*bound, request.page_token)
+        found = await self._audiences.page(workspace_id, after, size + 1)
+        page = found[:size]
+        token = self._pager.encode(*bound, page[-1]["a"]) if len(found) > size else ""
+        return pb.ListAudiencesResponse(audiences=[await self._message(d) for d in page], next_page_token=token)
+
+    async def UpdateAudience(self, request: pb.UpdateAudienceRequest, context: Any) -> pb.UpdateAudienceResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.audience.name, "audience.name")
+        audience = request.audience
+        display_name: str | None = audience.display_name or None
+        definition: str | None = audience.definition or None
+        if request.HasField("update_mask"):
+            paths = set(request.update_mask.paths)
+            for path in sorted(paths - {"display_name", "definition", "*"}):
+                raise invalid_argument("update_mask", f"{path!r} cannot be changed; display_name and definition can")
+            display_name = audience.display_name if paths & {"display_name", "*"} else None
+            definition = audience.definition if paths & {"definition", "*"} else None
+
+        async def act() -> pb.UpdateAudienceResponse:
+            document = await self._audiences.update(
+                workspace_id, audience_id, display_name=display_name, definition=definition, etag=audience.etag
+            )
+            return pb.UpdateAudienceResponse(audience=await self._message(document))
+
+        return await self._request_ids.once(
+            workspace_id, "UpdateAudience", request.request_id, request, pb.UpdateAudienceResponse, act
+        )
+
+    async def DeleteAudience(self, request: pb.DeleteAudienceRequest, context: Any) -> pb.DeleteAudienceResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
+
+        async def act() -> pb.DeleteAudienceResponse:
+            await self._audiences.delete(workspace_id, audience_id)
+            return pb.DeleteAudienceResponse()
+
+        return await self._request_ids.once(
+            workspace_id, "DeleteAudience", request.request_id, request, pb.DeleteAudienceResponse, act
+        )
+
+    async def ActivateAudience(self, request: pb.ActivateAudienceRequest, context: Any) -> pb.ActivateAudienceResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
+
+        async def act() -> pb.ActivateAudienceResponse:
+            document = await self._audiences.activate(workspace_id, audience_id)
+            return pb.ActivateAudienceResponse(audience=await self._message(document))
+
+        return await self._request_ids.once(
+            workspace_id, "ActivateAudience", request.request_id, request, pb.ActivateAudienceResponse, act
+        )
+
+    async def PauseAudience(self, request: pb.PauseAudienceRequest, context: Any) -> pb.PauseAudienceResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
+
+        async def act() -> pb.PauseAudienceResponse:
+            document = await self._audiences.pause(workspace_id, audience_id)
+            return pb.PauseAudienceResponse(audience=await self._message(document))
+
+        return await self._request_ids.once(
+            workspace_id, "PauseAudience", request.request_id, request, pb.PauseAudienceResponse, act
+        )
+
+    async def PreviewAudience(self, request: pb.PreviewAudienceRequest, context: Any) -> pb.PreviewAudienceResponse:
+        """See the proto."""
+        workspace_id = auth.authorize_name(AUDIENCES_READ, request.parent, "parent")
+        names.parse(names.WORKSPACE, request.parent, "parent")
+        if not 0 <= request.sample_size <= MAX_SAMPLE:
+            raise invalid_argument("sample_size", f"must be 0 to {MAX_SAMPLE}")
+        found = await self._preview.preview(workspace_id, request.definition, request.sample_size or DEFAULT_SAMPLE)
+        return pb.PreviewAudienceResponse(
+            size=found.size, sample_profile_ids=found.sample, evaluate_time=_time(found.at_us)
+        )
+
+    async def ListMembers(self, request: pb.ListMembersRequest, context: Any) -> pb.ListMembersResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_READ, request.parent, "parent")
+        size = page_size(request.page_size)
+        bound = ("ListMembers", [request.parent])
+        after = self._pager.decode(*bound, request.page_token)
+        found = await self._audiences.members(workspace_id, audience_id, after, size + 1)
+        page = found[:size]
+        token = self._pager.encode(*bound, page[-1]["p"]) if len(found) > size else ""
+        return pb.ListMembersResponse(
+            members=[Member(profile_id=d["p"], since_us=d["since"], version=d["version"]) for d in page],
+            next_page_token=token,
+        )
+
+    async def ListMembershipChanges(
+        self, request: pb.ListMembershipChangesRequest, context: Any
+    ) -> pb.ListMembershipChangesResponse:
+        """See the proto."""
+        workspace_id = auth.authorize_name(AUDIENCES_READ, request.parent, "parent")
+        audience_id: str | None = None
+        if "/audiences/" in request.parent:
+            _, audience_id = names.parse(names.AUDIENCE, request.parent, "parent")
+        else:
+            names.parse(names.WORKSPACE, request.parent, "parent")
+        size = page_size(request.page_size)
+        bound = ("ListMembershipChanges", [request.parent, request.message_id, request.profile_id])
+        position = self._pager.decode(*bound, request.page_token)
+        found = await self._audiences.changes(
+            workspace_id,
+            audience_id,
+            message_id=request.message_id,
+            profile_id=request.profile_id,
+            before=(position[0], position[1]) if position else None,
+            limit=size + 1,
+        )
+        page = found[:size]
+        token = self._pager.encode(*bound, [page[-1]["t"], page[-1]["_id"]]) if len(found) > size else ""
+        return pb.ListMembershipChangesResponse(changes=[change_message(d) for d in page], next_page_token=token)
+
+    async def VerifyAudience(self, request: pb.VerifyAudienceRequest, context: Any) -> pb.VerifyAudienceResponse:
+        """See the proto."""
+        found = await self._verifier.verify(*_named(AUDIENCES_READ, request.name))
+        return pb.VerifyAudienceResponse(
+            live_size=found.live_size,
+            batch_size=found.batch_size,
+            mismatched_profile_ids=found.mismatched[:MAX_SAMPLE],
+            evaluate_time=_time(found.at_us),
+        )
+
+    async def _message(self, document: Mapping[str, Any]) -> Audience:
+        activated = document.get("activated")
+        return Audience(
+            name=names.format(names.AUDIENCE, document["w"], document["a"]),
+            display_name=document["name"],
+            definition=document["def"],
+            state=state_message(document["state"]),
+            size=await self._audiences.size(document),
+            create_time=_time(document["created"]),
+            update_time=_time(document["updated"]),
+            activate_time=_time(activated) if activated else None,
+            etag=etag_of(document),
+        )
+
+
+def _named(scope: str, name: str, field: str = "name") -> tuple[str, str]:
+    """Workspace and audience of a name, once the caller is known to be allowed there."""
+    auth.authorize_name(scope, name, field)
+    workspace_id, audience_id = names.parse(names.AUDIENCE, name, field)
+    return workspace_id, audience_id
+
+
+def _time(moment_us: int) -> Timestamp:
+    time = Timestamp()
+    time.FromMicroseconds(moment_us)
+    return time

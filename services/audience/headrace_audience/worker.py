@@ -1,0 +1,572 @@
+"""The worker of a replica: takes partitions, keeps their audiences exact, gives them back.
+
+One loop does everything that changes an engine, one step after the other: take and leave partitions, follow the
+catalog, read the streams of all partitions in one call, fold, move the clock, write the flips, start what is complete,
+store snapshots. Beside it run only tasks that bring history, which share the engines by a lock.
+
+What a step has read is folded, its flips are written, and only then a snapshot may cover it. When a step fails in the
+middle the loop starts again from snapshots and streams, which end in the same state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
+
+from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.domain.ids import partition_of
+from headrace.domain.times import SECOND_US, now_us
+from headrace.storage.mongo.client import Client, Database
+from headrace.storage.streams.client import Redis
+from headrace.telemetry import logs, metrics
+from headrace_audience import merges, recording, streaming
+from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.backfill import Backfill
+from headrace_audience.catalog import Catalog
+from headrace_audience.definition import DefinitionError, check_references
+from headrace_audience.engine import SnapshotError
+from headrace_audience.evaluation import Evaluation
+from headrace_audience.flips import FencedError, FlipWriter
+from headrace_audience.incarnation import incarnation
+from headrace_audience.leases import Leases
+from headrace_audience.recovery import LogReplay
+from headrace_audience.settings import Settings
+from headrace_audience.snapshots import Snapshot, SnapshotStore
+from headrace_audience.store import ACTIVE, MEMBERSHIPS
+from headrace_audience.tracing import evaluated
+
+log = logs.get_logger(__name__)
+
+FLIPS_PER_STEP = 2_000
+IN_THREAD = 500
+"""Events from which on folding is done in a thread, so that calls are answered meanwhile."""
+BLOCK_MS = 200
+REDIS_CHECK_S = 2.0
+CATALOG_S = 1.0
+PAUSE_S = 0.5
+
+_events = metrics.counter("headrace_audience_events", "Resolved events folded.")
+_latency = metrics.histogram(
+    "headrace_audience_event_seconds", "Time in seconds from the accepting of an event to its memberships."
+)
+
+
+@dataclass
+class _Held:
+    """A partition that is held."""
+
+    token: int
+    position: str
+    """Last entry that is folded."""
+    target: str
+    """Entry that must be reached before the partition is caught up."""
+    mark_us: int
+    """Everything that was committed with a lower sequence is folded, but for the margin of late ones."""
+    dirty: bool = True
+    saved: float = 0.0
+    """When its snapshot was last stored, by the monotonic clock."""
+
+
+class Worker:
+    """Computes the audiences of the partitions whose leases this replica holds."""
+
+    def __init__(
+        self,
+        client: Client,
+        db: Database,
+        redis: Redis,
+        leases: Leases,
+        reader: ArchiveReader,
+        settings: Settings,
+    ) -> None:
+        """Work on partitions.
+
+        Args:
+            client: MongoDB client of the database.
+            db: Database.
+            redis: Streams.
+            leases: Leases on partitions, kept alive by somebody else.
+            reader: Archive and log.
+            settings: Settings of the service.
+        """
+        self._client = client
+        self._db = db
+        self._redis = redis
+        self._leases = leases
+        self._reader = reader
+        self._settings = settings
+        self._catalog = Catalog(db)
+        self._snapshots = SnapshotStore(db)
+        self._lock = asyncio.Lock()
+        self._backfill = Backfill(db, reader, self._lock, self._partition_of)
+        self._replay = LogReplay(db, reader, self._lock, self._partition_of, settings)
+        self._wake = asyncio.Event()
+        self._age_s = 0.0
+        self._clear()
+        metrics.gauge_callback(
+            "headrace_audience_partitions", "Partitions that this replica holds.", lambda: [(len(self._held), {})]
+        )
+        metrics.gauge_callback(
+            "headrace_audience_oldest_unprocessed_seconds",
+            "Age in seconds of the oldest stream entry that is not folded.",
+            lambda: [(self._age_s, {})],
+        )
+        metrics.gauge_callback(
+            "headrace_audience_pending_flips",
+            "Changes of memberships that are found and not yet written.",
+            lambda: [(sum(len(e.pending) for e in self._evaluations.values()), {})],
+        )
+        metrics.gauge_callback(
+            "headrace_audience_missing_histories",
+            "Pairs of partition and state whose history is still to be folded: 0 when nothing is filling.",
+            lambda: [
+                (sum(len(m.tickets) for e in self._evaluations.values() for m in e.missing.values()), {}),
+            ],
+        )
+
+    def _clear(self) -> None:
+        self._evaluations: dict[str, Evaluation] = {}
+        self._held: dict[int, _Held] = {}
+        self._writer = FlipWriter(self._client, self._db, self._redis, self._settings.partitions)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._incarnation = ""
+        self._catalog_at = 0.0
+        self._checked_at = 0.0
+        self._swept_at = 0.0
+        self._halfway = False
+        """True while a failure would leave an evaluation that knows too little: then everything is loaded anew."""
+        self._replay.clear()
+
+    def _partition_of(self, profile_id: str) -> int:
+        return partition_of(profile_id, self._settings.partitions)
+
+    def wake(self) -> None:
+        """Look at the audiences at once: one was changed through this process."""
+        self._wake.set()
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Partitions that are worked on."""
+        return frozenset(self._held)
+
+    @property
+    def complete(self) -> frozenset[int]:
+        """Partitions that are up to date and miss no history in any workspace."""
+        complete = set(self._caught_up())
+        for evaluation in self._evaluations.values():
+            complete &= {p for p in evaluation.started if not evaluation.missing[p].tickets}
+        return frozenset(complete)
+
+    async def run(self) -> None:
+        """Work until cancelled; then store snapshots and give partitions back."""
+        self._clear()
+        try:
+            while True:
+                try:
+                    await self._whole_step()
+                except FencedError as error:
+                    await self._drop(error.partitions)
+                    await asyncio.sleep(PAUSE_S)
+                except (RedisError, PyMongoError) as error:
+                    if self._halfway:
+                        raise
+                    log.warning("a store cannot be reached: the step is tried again", error=type(error).__name__)
+                    await asyncio.sleep(PAUSE_S)
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.shield(self._leave())
+
+    async def _whole_step(self) -> None:
+        """Run a step to its end even when the loop is told to end meanwhile, so that its flips are written."""
+        step = asyncio.ensure_future(self._step())
+        try:
+            await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.wait([step])
+            raise
+
+    async def _step(self) -> None:
+        await self._take_and_leave()
+        await self._follow_catalog()
+        self._start_tasks()
+        if not await self._write():
+            return
+        if not self._held:
+            await asyncio.sleep(BLOCK_MS / 1000)
+            return
+        await self._check_redis()
+        await self._read_and_fold()
+        await self._write()
+        await self._record()
+        await self._save_one()
+        await self._writer.send_unsent()
+
+    # --- partitions
+
+    async def _take_and_leave(self) -> None:
+        wanted = dict(self._leases.held)
+        lost = {p for p, held in self._held.items() if wanted.get(p) != held.token}
+        if lost:
+            await self._drop(lost)
+        surplus = self._leases.surplus
+        for partition in sorted(surplus):
+            if partition not in self._held:
+                await self._leases.release(partition)
+            elif not any(e.pending.holds_partition(partition) for e in self._evaluations.values()):
+                await self._save(partition)
+                await self._drop([partition])
+                await self._leases.release(partition)
+        new = {p: token for p, token in wanted.items() if p not in self._held and p not in surplus}
+        if new:
+            await self._take(new)
+
+    async def _take(self, tokens: Mapping[int, int]) -> None:
+        began = time.monotonic()
+        incarnated = await incarnation(self._redis)
+        if self._incarnation and incarnated != self._incarnation:
+            await self._redis_was_lost(incarnated)
+        self._incarnation = incarnated
+        edges = await streaming.edges(self._redis, tokens)
+        asked_us = now_us()
+        await self._writer.claim(tokens)
+        # After the claim: what was decided before our tokens were there must not be overlooked.
+        await self._catalog.refresh(everything=True)
+        await self._apply_catalog()
+        replayed = 0
+        self._halfway = True
+        for partition, token in tokens.items():
+            snapshot = await self._snapshots.load(partition)
+            here = edges[partition]
+            kept = snapshot is not None and snapshot.incarnation == incarnated and here.reach_back_to(snapshot.position)
+            position = snapshot.position if snapshot is not None and kept else here.last
+            mark_us = snapshot.sequence if snapshot is not None else asked_us
+            async with self._lock:
+                self._held[partition] = _Held(token, position, here.last, mark_us, saved=time.monotonic())
+                for workspace_id, evaluation in self._evaluations.items():
+                    state = snapshot.states.get(workspace_id) if snapshot is not None else None
+                    await self._import(evaluation, partition, state)
+            if snapshot is not None and not kept:
+                self._replay.ask(partition, snapshot.sequence)
+                replayed += 1
+        for evaluation in self._evaluations.values():
+            await self._tell_members(evaluation, list(evaluation.audiences), tokens)
+        self._halfway = False
+        log.info(
+            "partitions were taken",
+            count=len(tokens),
+            from_log=replayed,
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    async def _import(self, evaluation: Evaluation, partition: int, state: bytes | None) -> None:
+        keys: frozenset[str] | None = None
+        if state is not None:
+            try:
+                keys = await asyncio.to_thread(evaluation.engine.import_partition, partition, state)
+            except SnapshotError:
+                log.warning("a snapshot cannot be read: history is folded instead", partition=partition)
+        evaluation.add_partition(partition, keys)
+
+    async def _tell_members(
+        self, evaluation: Evaluation, audience_ids: Collection[str], partitions: Collection[int]
+    ) -> None:
+        """Read the stored members of some audiences in some partitions and tell the evaluation."""
+        if not audience_ids or not partitions:
+            return
+        stored: dict[str, list[str]] = {a: [] for a in audience_ids}
+        query = {
+            "q": {"$in": list(partitions)},
+            "w": evaluation.workspace_id,
+            "in": True,
+            "a": {"$in": list(audience_ids)},
+        }
+        async for row in self._db[MEMBERSHIPS].find(query, {"_id": 0, "a": 1, "p": 1}):
+            stored[row["a"]].append(row["p"])
+        async with self._lock:
+            for audience_id, members in stored.items():
+                evaluation.set_members(audience_id, members, partitions, now_us())
+
+    async def _drop(self, partitions: Collection[int]) -> None:
+        async with self._lock:
+            for partition in partitions:
+                if self._held.pop(partition, None) is None:
+                    continue
+                for evaluation in self._evaluations.values():
+                    evaluation.drop_partition(partition)
+                self._replay.forget(partition)
+                self._writer.forget(partition)
+        log.info("partitions were left", count=len(partitions))
+
+    async def _leave(self) -> None:
+        """Store what was computed and give everything back."""
+        try:
+            while any(len(e.pending) for e in self._evaluations.values()):
+                if not await self._write():
+                    return
+            for partition in sorted(self._held):
+                if self._held[partition].dirty:
+                    await self._save(partition)
+                await self._leases.release(partition)
+        except (PyMongoError, FencedError) as error:
+            log.warning("the next owner reads more than it had to", error=type(error).__name__)
+        self._held = {}
+
+    # --- audiences
+
+    async def _follow_catalog(self) -> None:
+        woken = self._wake.is_set()
+        if not woken and time.monotonic() - self._catalog_at < CATALOG_S:
+            return
+        self._wake.clear()
+        await self._catalog.refresh()
+        self._catalog_at = time.monotonic()
+        await self._apply_catalog()
+
+    async def _apply_catalog(self) -> None:
+        wanted = self._catalog.by_workspace()
+        for workspace_id in [w for w in self._evaluations if w not in wanted]:
+            async with self._lock:
+                del self._evaluations[workspace_id]
+        for workspace_id, audiences in wanted.items():
+            evaluation = self._evaluations.get(workspace_id)
+            if evaluation is None:
+                evaluation = Evaluation(workspace_id, self._settings.partitions, now_us())
+                async with self._lock:
+                    self._evaluations[workspace_id] = evaluation
+                    for partition in self._held:
+                        evaluation.add_partition(partition, None)
+            try:
+                order = check_references({a: audience.definition for a, audience in audiences.items()})
+            except DefinitionError:
+                # Half of a change of several audiences was read: the next reading has all of it.
+                self._wake.set()
+                continue
+            self._halfway = True
+            async with self._lock:
+                for audience_id in [a for a in evaluation.audiences if a not in audiences]:
+                    evaluation.remove_audience(audience_id)
+                changed = [a for a in order if evaluation.set_audience(audiences[a])]
+            await self._tell_members(evaluation, changed, self._held)
+            self._halfway = False
+
+    # --- events
+
+    def _caught_up(self) -> list[int]:
+        return [
+            p
+            for p, held in self._held.items()
+            if p not in self._replay.waiting and streaming.is_at(held.position, held.target)
+        ]
+
+    async def _read_and_fold(self) -> None:
+        positions = {p: held.position for p, held in self._held.items()}
+        busy = any(len(e.pending) for e in self._evaluations.values())
+        reading = await streaming.read(
+            self._redis,
+            positions,
+            count=self._settings.audience_batch_entries,
+            block_ms=1 if busy else BLOCK_MS,
+        )
+        now = now_us()
+        found = streaming.by_workspace(reading.batches)
+        loaded: dict[str, merges.Loaded] = {}
+        for workspace_id, (_, announced) in found.items():
+            evaluation = self._evaluations.get(workspace_id)
+            if evaluation is not None and announced:
+                loaded[workspace_id] = await merges.load(
+                    self._db, evaluation, announced, self._held, self._partition_of
+                )
+        # While more of a started partition waits, time stands where its last entry stood: a window must not pass that
+        # an entry still to be read would have prolonged.
+        behind = [
+            streaming.moment_us(reading.positions[p])
+            for p in reading.lagging
+            if any(p in e.started for e in self._evaluations.values())
+        ]
+        moment = min([now, *behind])
+        traceparents = [e.traceparent or e.event.traceparent for events, _ in found.values() for e in events]
+        with evaluated(traceparents) as tracing:
+            async with self._lock:
+                for workspace_id, (events, _) in found.items():
+                    await self._fold(workspace_id, events, loaded.get(workspace_id), moment)
+                for partition, position in reading.positions.items():
+                    self._held[partition].position = position
+                    self._held[partition].dirty = True
+                for partition, entry in reading.broken.items():
+                    self._hold_and_replay(partition, streaming.moment_us(entry))
+                sweep = time.monotonic() - self._swept_at >= self._settings.audience_sweep_seconds
+                caught_up = self._caught_up()
+                for workspace_id, evaluation in self._evaluations.items():
+                    if evaluation.start_what_is_complete(caught_up) or sweep or workspace_id in found:
+                        flips = await asyncio.to_thread(evaluation.advance, moment)
+                        evaluation.pending.add(tracing.replaced(flips))
+                if sweep:
+                    self._swept_at = time.monotonic()
+            await self._write()
+        for events, _ in found.values():
+            _events.add(len(events))
+            if events:
+                oldest = min(e.event.received_at_us for e in events)
+                _latency.record(max(0, now_us() - oldest) / SECOND_US)
+
+    async def _fold(
+        self, workspace_id: str, events: list[ResolvedEvent], loaded: merges.Loaded | None, moment: int
+    ) -> None:
+        evaluation = self._evaluations.get(workspace_id)
+        if evaluation is None:
+            return
+        if len(events) < IN_THREAD:
+            evaluation.engine.fold(events, now_us=moment)
+        else:
+            await asyncio.to_thread(evaluation.engine.fold, events, now_us=moment)
+        if loaded is not None:
+            merges.apply(evaluation, loaded, self._held, self._partition_of, moment)
+
+    # --- flips
+
+    async def _write(self) -> bool:
+        """Write some of the flips that wait; returns whether the database could be reached."""
+        for workspace_id, evaluation in self._evaluations.items():
+            flips = evaluation.pending.take(FLIPS_PER_STEP)
+            if not flips:
+                continue
+            bases = {a.audience_id: a.base for a in evaluation.audiences.values()}
+            try:
+                await self._writer.write(workspace_id, flips, bases)
+            except FencedError as error:
+                evaluation.pending.put_back(flips)
+                await self._drop(error.partitions)
+            except PyMongoError as error:
+                evaluation.pending.put_back(flips)
+                log.warning("flips cannot be written", waiting=len(evaluation.pending), error=type(error).__name__)
+                await asyncio.sleep(PAUSE_S)
+                return False
+        return True
+
+    async def _record(self) -> None:
+        """Record which partitions of which audiences are filled or emptied, once it is written."""
+        for workspace_id, evaluation in self._evaluations.items():
+            for audience_id, partitions in evaluation.finished().items():
+                audience = evaluation.audiences[audience_id]
+                if await recording.partitions_done(self._db, audience, partitions, self._settings.partitions):
+                    log.info("audience is complete", workspace=workspace_id, audience=audience_id, was=audience.state)
+                self._wake.set()
+            for audience in evaluation.audiences.values():
+                # Somebody may have ended between recording the last partition and what follows.
+                if len(audience.done) == self._settings.partitions and audience.state != ACTIVE:
+                    await recording.finish(self._db, audience, self._settings.partitions)
+                    self._wake.set()
+
+    # --- Redis and snapshots
+
+    async def _check_redis(self) -> None:
+        """Notice when entries were lost between two that are there."""
+        if time.monotonic() - self._checked_at < REDIS_CHECK_S:
+            return
+        asked_us = now_us()
+        found = await incarnation(self._redis)
+        edges = await streaming.edges(self._redis, self._held)
+        if found != self._incarnation:
+            await self._redis_was_lost(found)
+            edges = await streaming.edges(self._redis, self._held)
+        floor_us = await self._replay.unsent_floor_us(asked_us)
+        age_us = 0
+        async with self._lock:
+            for partition, held in self._held.items():
+                here = edges[partition]
+                if not here.reach_back_to(held.position):
+                    self._hold_and_replay(partition, held.mark_us)
+                    held.position = held.target = here.last
+                elif partition not in self._replay.waiting:
+                    current = streaming.is_at(held.position, here.last)
+                    mark_us = asked_us if current else streaming.moment_us(held.position)
+                    held.mark_us = max(held.mark_us, min(mark_us, floor_us))
+                    if not current:
+                        age_us = max(age_us, asked_us - streaming.moment_us(held.position))
+        self._age_s = age_us / SECOND_US
+        self._checked_at = time.monotonic()
+
+    async def _redis_was_lost(self, found: str) -> None:
+        edges = await streaming.edges(self._redis, self._held)
+        log.warning("Redis was lost or emptied: the log is read instead", partitions=len(self._held))
+        async with self._lock:
+            for partition, held in self._held.items():
+                self._hold_and_replay(partition, held.mark_us)
+                held.position = held.target = edges[partition].last
+        if self._held:
+            oldest = min(held.mark_us for held in self._held.values())
+            self._writer.resend_from(self._held, oldest - self._margin_us())
+        self._incarnation = found
+
+    def _hold_and_replay(self, partition: int, from_us: int) -> None:
+        for evaluation in self._evaluations.values():
+            evaluation.hold_partition(partition)
+        self._replay.ask(partition, from_us)
+
+    def _margin_us(self) -> int:
+        return int(self._settings.audience_margin_seconds * SECOND_US)
+
+    async def _save_one(self) -> None:
+        """Store the snapshot that is due the longest, when everything is written."""
+        if any(len(e.pending) for e in self._evaluations.values()):
+            return
+        due = time.monotonic() - self._settings.audience_snapshot_seconds
+        complete = self.complete
+        waiting = [p for p, held in self._held.items() if held.saved <= due and p in complete]
+        if waiting:
+            await self._save(min(waiting, key=lambda p: self._held[p].saved))
+
+    async def _save(self, partition: int) -> None:
+        held = self._held[partition]
+        if partition not in self.complete:
+            return  # what it holds is not complete: the earlier snapshot is better
+        async with self._lock:
+            if held.dirty:
+                states = {
+                    w: await asyncio.to_thread(e.engine.export_partition, partition)
+                    for w, e in self._evaluations.items()
+                }
+            else:
+                states = None
+            covered = (held.position, self._incarnation, held.mark_us)
+            held.dirty = False
+        if states is None:
+            await self._snapshots.touch(partition, held.token, *covered)
+        else:
+            try:
+                await self._snapshots.save(partition, held.token, Snapshot(*covered, states))
+            except BaseException:
+                held.dirty = True
+                raise
+        held.saved = time.monotonic()
+
+    # --- tasks beside the loop
+
+    def _start_tasks(self) -> None:
+        for name, task in list(self._tasks.items()):
+            if task.done():
+                del self._tasks[name]
+                task.result()  # a failure restarts the loop
+        for workspace_id, evaluation in self._evaluations.items():
+            if evaluation.order() is not None:
+                self._beside(f"backfill:{workspace_id}", lambda e=evaluation: self._backfill.bring(e))  # type: ignore[misc]  # the default binds the loop's value
+        if self._replay.waiting:
+            self._beside("replay", lambda: self._replay.run(self._evaluations))
+
+    def _beside(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = asyncio.create_task(self._retried(name, work))
+
+    async def _retried(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except (PyMongoError, RedisError) as error:
+            log.warning("history cannot be read", task=name.partition(":")[0], error=type(error).__name__)
+            await asyncio.sleep(PAUSE_S)

@@ -1,0 +1,203 @@
+"""Writing flips: rows, history and fencing in one transaction, then the stream; the outbox sends what was not sent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from headrace_audience.engine import Flip
+from headrace_audience.flips import FencedError, FlipWriter
+from headrace_audience.store import CHANGES, MEMBERSHIPS
+from pymongo.errors import AutoReconnect
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from headrace.api.audience.v1.audience_pb2 import MembershipChangeBatch
+from headrace.domain.ids import partition_of
+from headrace.storage.mongo.client import Client, Database
+from headrace.storage.streams import client as streams
+from headrace.storage.streams import names
+
+PARTITIONS = 4
+ALL = dict.fromkeys(range(PARTITIONS), 1)
+
+
+def flip(profile_id: str, member: bool = True, audience_id: str = "buyers", **fields: Any) -> Flip:
+    return Flip(audience_id, profile_id, member, fields.pop("at", 1_000), fields.pop("cause", "event"), **fields)
+
+
+@pytest.fixture
+async def writer(mongo: Client, db: Database, redis: streams.Redis) -> FlipWriter:
+    made = FlipWriter(mongo, db, redis, PARTITIONS)
+    await made.claim(ALL)
+    return made
+
+
+async def sent(redis: streams.Redis) -> list[tuple[str, str, bool, int]]:
+    entries = await streams.read_from(redis, {names.CHANGES: "0"}, count=1_000, block_ms=1)
+    batches = [MembershipChangeBatch.FromString(e.payload) for e in entries]
+    assert all(b.workspace_id for b in batches)
+    return [(c.audience_id, c.profile_id, c.member, c.version) for b in batches for c in b.changes]
+
+
+async def test_rows_history_and_stream(writer: FlipWriter, db: Database, redis: streams.Redis) -> None:
+    await writer.write("acme", [flip("p1", message_id="m1", traceparent="tp"), flip("p2")], {})
+    await writer.write("acme", [flip("p1", False, cause="time"), flip("p1", True, at=2_000)], {})
+
+    assert await sent(redis) == [
+        ("buyers", "p1", True, 1),
+        ("buyers", "p2", True, 1),
+        ("buyers", "p1", False, 2),
+        ("buyers", "p1", True, 3),
+    ]
+    row = await db[MEMBERSHIPS].find_one({"w": "acme", "a": "buyers", "p": "p1"})
+    assert row is not None and row["in"] and row["version"] == 3 and row["since"] == 2_000
+    history = [d async for d in db[CHANGES].find({"p": "p1"}).sort("v", 1)]
+    assert [(d["v"], d["in"], d["c"], d.get("m")) for d in history] == [
+        (1, True, "event", "m1"),
+        (2, False, "time", None),
+        (3, True, "event", None),
+    ]
+
+
+async def test_what_the_row_says_already_is_no_change(writer: FlipWriter, db: Database, redis: streams.Redis) -> None:
+    assert await writer.write("acme", [flip("p1"), flip("p2", False)], {}) == 1
+    assert await writer.write("acme", [flip("p1")], {}) == 0
+    assert await db[CHANGES].count_documents({}) == 1
+    assert len(await sent(redis)) == 1
+
+
+async def test_workspaces_are_apart(writer: FlipWriter, db: Database) -> None:
+    await writer.write("acme", [flip("p1")], {})
+    await writer.write("other", [flip("p1", False)], {})
+    assert await db[MEMBERSHIPS].count_documents({"w": "acme", "in": True}) == 1
+    assert await db[MEMBERSHIPS].count_documents({"w": "other"}) == 0
+
+
+async def test_versions_go_on_from_the_base(writer: FlipWriter, redis: streams.Redis) -> None:
+    await writer.write("acme", [flip("p1")], {"buyers": 7})
+    assert await sent(redis) == [("buyers", "p1", True, 8)]
+
+
+async def test_an_old_owner_writes_nothing(
+    writer: FlipWriter, mongo: Client, db: Database, redis: streams.Redis
+) -> None:
+    newer = FlipWriter(mongo, db, redis, PARTITIONS)
+    contested = partition_of("p1", PARTITIONS)
+    await newer.claim({contested: 2})
+
+    with pytest.raises(FencedError) as caught:
+        await writer.write("acme", [flip("p1")], {})
+    assert caught.value.partitions == {contested}
+    with pytest.raises(FencedError):
+        await writer.claim({contested: 1})
+    assert await db[MEMBERSHIPS].count_documents({}) == 0
+    assert await db[CHANGES].count_documents({}) == 0
+    await newer.write("acme", [flip("p1")], {})
+    assert await db[MEMBERSHIPS].count_documents({"in": True}) == 1
+
+
+async def test_old_and_new_owner_at_the_same_time_never_both(mongo: Client, db: Database, redis: streams.Redis) -> None:
+    old, new = FlipWriter(mongo, db, redis, 1), FlipWriter(mongo, db, redis, 1)
+    await old.claim({0: 1})
+    refused = False
+
+    async def keep_writing() -> None:
+        nonlocal refused
+        for i in range(200):
+            try:
+                await old.write("acme", [flip("p1", i % 2 == 0)], {})
+            except FencedError:
+                refused = True
+                return
+
+    writing = asyncio.create_task(keep_writing())
+    await asyncio.sleep(0.1)
+    await new.claim({0: 2})
+    after_claim = await db[CHANGES].count_documents({})
+    await writing
+    assert refused
+    assert await db[CHANGES].count_documents({}) - after_claim <= 1, "at most a transaction that was being committed"
+    versions = sorted([d["v"] async for d in db[CHANGES].find({})])
+    assert versions == list(range(1, len(versions) + 1))
+
+
+async def test_flips_of_strangers_are_refused(mongo: Client, db: Database, redis: streams.Redis) -> None:
+    writer = FlipWriter(mongo, db, redis, PARTITIONS)
+    await writer.claim({(partition_of("p1", PARTITIONS) + 1) % PARTITIONS: 1})
+    with pytest.raises(FencedError):
+        await writer.write("acme", [flip("p1")], {})
+
+
+async def test_the_outbox_sends_what_redis_did_not_take(
+    writer: FlipWriter, mongo: Client, db: Database, redis: streams.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*args: Any, **kwargs: Any) -> None:
+        raise RedisConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace_audience.flips.streams.send", broken)
+        await writer.write("acme", [flip("p1")], {})
+        with pytest.raises(RedisConnectionError):
+            await writer.send_unsent()
+    assert await db[MEMBERSHIPS].count_documents({"in": True}) == 1
+    assert await sent(redis) == []
+
+    # The owner ends here; whoever takes the partition finds what was flushed and not sent.
+    successor = FlipWriter(mongo, db, redis, PARTITIONS)
+    await successor.claim(dict.fromkeys(range(PARTITIONS), 2))
+    await successor.send_unsent()
+    assert await sent(redis) == [("buyers", "p1", True, 1)]
+
+    third = FlipWriter(mongo, db, redis, PARTITIONS)
+    await third.claim(dict.fromkeys(range(PARTITIONS), 3))
+    await third.send_unsent()
+    assert len(await sent(redis)) == 1, "how far everything is sent is stored"
+
+
+async def test_order_is_kept_when_an_earlier_change_waits(
+    writer: FlipWriter, redis: streams.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*args: Any, **kwargs: Any) -> None:
+        raise RedisConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace_audience.flips.streams.send", broken)
+        await writer.write("acme", [flip("p1")], {})
+    await writer.write("acme", [flip("p1", False)], {})  # must not overtake
+    assert await sent(redis) == []
+    await writer.send_unsent()
+    assert [(member, version) for _, _, member, version in await sent(redis)] == [(True, 1), (False, 2)]
+
+
+async def test_a_commit_whose_answer_is_lost_is_sent_once_and_repeated_safely(
+    writer: FlipWriter, db: Database, redis: streams.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = FlipWriter._transact
+
+    async def committed_then_lost(self: FlipWriter, *args: Any) -> Any:
+        await real(self, *args)
+        raise AutoReconnect("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FlipWriter, "_transact", committed_then_lost)
+        with pytest.raises(AutoReconnect):
+            await writer.write("acme", [flip("p1")], {})
+    await writer.write("acme", [flip("p1")], {})  # the caller repeats
+    await writer.send_unsent()
+    assert await sent(redis) == [("buyers", "p1", True, 1)]
+    assert await db[CHANGES].count_documents({}) == 1
+
+
+async def test_changes_are_sent_again_when_redis_forgot(writer: FlipWriter, redis: streams.Redis) -> None:
+    await writer.write("acme", [flip("p1")], {})
+    await redis.flushall()
+    writer.resend_from(range(PARTITIONS), 0)
+    await writer.send_unsent()
+    assert await sent(redis) == [("buyers", "p1", True, 1)]
+
+
+async def test_many_flips_go_in_several_transactions(writer: FlipWriter, db: Database, redis: streams.Redis) -> None:
+    assert await writer.write("acme", [flip(f"p{i}") for i in range(2_500)], {}) == 2_500
+    assert await db[MEMBERSHIPS].count_documents({"in": True}) == 2_500
+    assert len(set(await sent(redis))) == 2_500

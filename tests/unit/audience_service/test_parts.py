@@ -1,0 +1,191 @@
+"""The pure parts of the audience service: survivors, pending flips, edges of streams, missing history."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from headrace_audience.archive.layout import day_of, path_of
+from headrace_audience.archive.survivors import Survivors
+from headrace_audience.catalog import Audience
+from headrace_audience.definition import parse_definition
+from headrace_audience.engine import Flip
+from headrace_audience.evaluation import Evaluation
+from headrace_audience.pending import Pending
+from headrace_audience.states import PROFILES
+from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
+from headrace_audience.streaming import Edges
+
+from headrace.domain.ids import partition_of
+
+NOW = 1_700_000_000_000_000
+
+
+def test_survivors_are_followed_whatever_the_order() -> None:
+    pairs = [("a", "b"), ("b", "c"), ("d", "c"), ("e", "a")]
+    for seed in range(10):
+        random.Random(seed).shuffle(pairs)
+        survivors = Survivors(pairs)
+        assert {p: survivors.of(p) for p in "abcdex"} == {**dict.fromkeys("abcde", "c"), "x": "x"}
+        assert dict(survivors.pairs()) == dict.fromkeys("abde", "c")
+        survivors.add([("c", "z")])
+        assert survivors.of("e") == "z" and survivors.parts_of(["z"])["a"] == "z"
+
+
+def test_survivors_end_even_in_a_circle() -> None:
+    survivors = Survivors([("a", "b"), ("b", "a"), ("c", "c"), ("", "a")])
+    assert survivors.of("a") in "ab" and survivors.of("c") == "c" and len(survivors) == 2
+
+
+@pytest.mark.parametrize(
+    ("edges", "position", "expected"),
+    [
+        (Edges("5-0", "9-0"), "9-0", True),
+        (Edges("5-0", "9-0"), "5-0", True),
+        (Edges("5-0", "9-0"), "7-3", True),
+        (Edges("5-0", "9-0"), "4-9", False),  # what came between was trimmed, perhaps
+        (Edges("5-0", "9-0"), "10-0", False),  # the stream is younger than the position
+        (Edges("", "0-0"), "0-0", True),
+        (Edges("", "0-0"), "3-0", False),  # the stream is gone
+        (Edges("", "9-0"), "9-0", True),
+        (Edges("", "9-0"), "8-0", False),
+        (Edges("5-0", "5-0"), "0-0", False),
+    ],
+)
+def test_when_a_position_can_be_trusted(edges: Edges, position: str, expected: bool) -> None:
+    assert edges.reach_back_to(position) is expected
+
+
+def flip(audience_id: str, profile_id: str, member: bool = True) -> Flip:
+    return Flip(audience_id, profile_id, member, NOW, "event")
+
+
+def test_pending_keeps_the_order_of_an_audience_and_lets_few_go_first() -> None:
+    pending = Pending(lambda profile_id: int(profile_id[1:]) % 2)
+    pending.add(flip("big", f"p{i}") for i in range(10))
+    pending.add([flip("small", "p1"), flip("small", "p1", False)])
+    taken = pending.take(5)
+    assert [f.audience_id for f in taken] == ["small", "small", "big", "big", "big"]
+    pending.put_back(taken)
+    assert len(pending) == 12
+    assert [f.member for f in pending.take(2)] == [True, False]
+    assert [f.profile_id for f in pending.take(99)] == [f"p{i}" for i in range(10)]
+    assert not pending.take(1)
+
+
+def test_pending_forgets_partitions_and_audiences() -> None:
+    pending = Pending(lambda profile_id: int(profile_id[1:]) % 2)
+    pending.add(flip(a, f"p{i}") for a in ("x", "y") for i in range(4))
+    assert pending.holds_partition(1)
+    pending.drop_partitions(frozenset([1]))
+    assert not pending.holds_partition(1) and len(pending) == 4
+    pending.drop_audience("x")
+    assert not pending.waits_for("x") and pending.waits_for("y") and len(pending) == 2
+
+
+def test_days_of_all_times() -> None:
+    assert day_of(0) == "1970-01-01"
+    assert day_of(-1) == "1969-12-31"
+    assert day_of(1_700_000_000_000_000) == "2023-11-14"
+    assert (day_of(2**62), day_of(-(2**62))) == ("9999-12-31", "0001-01-01")
+    path = path_of("events", "acme", "2023-11-14", 1, 20, 3, 0)
+    assert path.startswith("events/workspace=acme/day=2023-11-14/") and path.endswith("-000003-0.parquet")
+
+
+def audience(audience_id: str = "a", state: str = FILLING, generation: int = 1, **fields: object) -> Audience:
+    definition = parse_definition({"kind": fields.pop("kind", "dynamic"), "where": {"event": fields.pop("event", "A")}})
+    values = {"cause": "fill", "at_us": NOW, "base": 0, "done": frozenset[int](), **fields}
+    return Audience("acme", audience_id, state, definition, generation, **values)  # type: ignore[arg-type]  # by name
+
+
+def test_a_partition_starts_when_all_that_was_asked_for_is_brought() -> None:
+    evaluation = Evaluation("acme", 2, NOW)
+    evaluation.set_audience(audience())
+    evaluation.add_partition(0, None)
+    order = evaluation.order()
+    assert order is not None and PROFILES in order.tickets and len(order.tickets) == 2
+    evaluation.start_what_is_complete([0])
+    assert not evaluation.started
+    (key,) = order.tickets.keys() - {PROFILES}
+    for wanted in (PROFILES, key):
+        evaluation.brought(wanted, evaluation.still_wanted(wanted, order.tickets[wanted]))
+    assert evaluation.order() is None
+    evaluation.start_what_is_complete([])
+    assert not evaluation.started, "its stream is not read far enough"
+    evaluation.start_what_is_complete([0])
+    assert evaluation.started == {0} and not evaluation.finished()
+    evaluation.advance(NOW)
+    assert evaluation.finished() == {"a": [0]}
+    evaluation.set_audience(audience(done=frozenset([0])))
+    assert not evaluation.finished()
+
+
+def test_what_is_asked_for_again_is_not_satisfied_by_an_older_view() -> None:
+    evaluation = Evaluation("acme", 2, NOW)
+    evaluation.set_audience(audience())
+    evaluation.add_partition(0, None)
+    order = evaluation.order()
+    assert order is not None
+    evaluation.drop_partition(0)
+    assert evaluation.still_wanted(PROFILES, order.tickets[PROFILES]) == []
+    evaluation.add_partition(0, None)
+    assert evaluation.still_wanted(PROFILES, order.tickets[PROFILES]) == []
+    newer = evaluation.order()
+    assert newer is not None and evaluation.still_wanted(PROFILES, newer.tickets[PROFILES]) == [0]
+
+
+def test_flips_of_an_audience_wait_until_they_are_written_before_it_counts_as_filled() -> None:
+    evaluation = Evaluation("acme", 1, NOW)
+    evaluation.add_partition(0, [])
+    evaluation.set_audience(audience(kind="static"))
+    order = evaluation.order()
+    assert order is not None
+    wanted, tickets = order.statics["a"]
+    evaluation.start_what_is_complete([0])
+    evaluation.advance(NOW)
+    assert not evaluation.finished()
+    evaluation.static_computed("a", wanted.generation, tickets, ["p1", "p2"])
+    assert not evaluation.finished()
+    assert [(f.profile_id, f.cause) for f in evaluation.pending.take(9)] == [("p1", "fill"), ("p2", "fill")]
+    assert evaluation.finished() == {"a": [0]}
+
+
+def test_a_merge_while_a_static_audience_is_computed_computes_the_survivors_partition_again() -> None:
+    evaluation = Evaluation("acme", 4, NOW)
+    for partition in range(4):
+        evaluation.add_partition(partition, [])
+    evaluation.set_audience(audience(kind="static"))
+    order = evaluation.order()
+    assert order is not None
+    wanted, tickets = order.statics["a"]
+    evaluation.merged.add([("p1", "p2")])
+    evaluation.static_again(partition_of("p2", 4))
+    evaluation.static_computed("a", wanted.generation, tickets, ["p1", "p3"])
+    again = evaluation.order()
+    assert again is not None and list(again.statics["a"][1]) == [partition_of("p2", 4)]
+
+
+def test_members_of_an_audience_that_is_removed_leave() -> None:
+    evaluation = Evaluation("acme", 1, NOW)
+    evaluation.add_partition(0, [])
+    assert evaluation.set_audience(audience(state=ACTIVE))
+    assert not evaluation.set_audience(audience(state=ACTIVE)), "nothing has changed"
+    assert evaluation.set_audience(audience(state=DELETING, generation=2))
+    evaluation.set_members("a", ["p1"], [0], NOW)
+    assert not evaluation.finished()
+    (left,) = evaluation.pending.take(9)
+    assert (left.profile_id, left.member) == ("p1", False)
+    assert evaluation.finished() == {"a": [0]}
+    evaluation.remove_audience("a")
+    assert not evaluation.audiences
+
+
+def test_a_paused_audience_keeps_its_members() -> None:
+    evaluation = Evaluation("acme", 1, NOW)
+    evaluation.add_partition(0, [])
+    assert evaluation.set_audience(audience(state=PAUSED))
+    evaluation.set_members("a", ["p1"], [0], NOW)
+    assert evaluation.constants == ["a"]
+    evaluation.start_what_is_complete([0])
+    assert evaluation.advance(NOW) == []
+    assert evaluation.engine.members("a") == ["p1"]
