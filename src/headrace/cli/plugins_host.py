@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -43,8 +44,9 @@ def with_plugins(use: Callable[[PluginHost], Awaitable[T]]) -> T:
 
 async def _run(use: Callable[[PluginHost], Awaitable[T]]) -> T:
     from headrace.plugins import PluginHost
+    from headrace.plugins.discovery import wanted_in
 
-    host = PluginHost()
+    host = PluginHost(wanted_in(os.environ))
     try:
         await host.start()
         return await use(host)

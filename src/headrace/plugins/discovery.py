@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
 
@@ -71,6 +71,12 @@ def discover(
     for missing in sorted((chosen or set()) - matched):
         failures.append(PluginFailure(missing, "", "no plugin of this name is installed"))
     return [plugins[name] for name in sorted(plugins)], failures
+
+
+def wanted_in(environment: Mapping[str, str]) -> list[str] | None:
+    """The plugins that HEADRACE_PLUGINS names, separated by commas; None, which means all, when it is not set."""
+    names = environment.get("HEADRACE_PLUGINS")
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _of_another_api(name: str, version: str, majors: Sequence[str]) -> PluginFailure:

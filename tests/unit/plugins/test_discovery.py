@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.plugins.discovery import InstalledPlugin, discover
+from headrace.plugins.discovery import InstalledPlugin, discover, wanted_in
 from tests.support import plugin_zoo
 
 
@@ -60,3 +60,9 @@ def test_the_plugins_of_this_repository_are_installed() -> None:
     plugins, failures = discover(["webhook", "meta-audience"])
     assert [plugin.name for plugin in plugins] == ["headrace-destination-meta-audience", "headrace-destination-webhook"]
     assert failures == []
+
+
+def test_the_environment_names_plugins() -> None:
+    assert wanted_in({}) is None
+    assert wanted_in({"HEADRACE_PLUGINS": ""}) == []
+    assert wanted_in({"HEADRACE_PLUGINS": " webhook, acme,"}) == ["webhook", "acme"]
