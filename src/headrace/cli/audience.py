@@ -75,7 +75,7 @@ def eval_(
     parsed = _definition(definition)
     try:
         facts: Sequence[Fact]
-        facts = _facts(events, rules) if events else list(facts_of_people(_people(people or Path()), at_us))
+        facts = _facts(events, rules, at_us) if events else list(facts_of_people(_people(people or Path()), at_us))
         answer = evaluate(
             parsed,
             facts,
@@ -128,8 +128,11 @@ def _audiences(given: Sequence[str]) -> dict[str, Any]:
     return meanings
 
 
-def _facts(path: Path, rules: Path | None) -> list[Fact]:
-    """Facts of a file: of the profiles that its lines name, else of those that the identity rules find."""
+def _facts(path: Path, rules: Path | None, at_us: int) -> list[Fact]:
+    """Facts of a file: of the profiles that its lines name, else of those that the identity rules find.
+
+    Events without a time before the first that has one happen at the moment that is asked about.
+    """
     from headrace_audience.facts import facts_of_lines, facts_of_resolved
 
     lines = read_text(path).splitlines()
@@ -137,7 +140,7 @@ def _facts(path: Path, rules: Path | None) -> list[Fact]:
         if rules is not None:
             raise UsageProblem("--rules is for events whose people are to be found; these name their profile")
         return list(facts_of_lines(lines))
-    return list(facts_of_resolved(_resolved(path, lines, rules)))
+    return list(facts_of_resolved(_resolved(path, lines, rules, at_us)))
 
 
 def _names_profile(line: str) -> bool:
@@ -148,7 +151,7 @@ def _names_profile(line: str) -> bool:
     return isinstance(value, dict) and isinstance(value.get("profile"), str)
 
 
-def _resolved(path: Path, lines: Sequence[str], rules: Path | None) -> list[Any]:
+def _resolved(path: Path, lines: Sequence[str], rules: Path | None, at_us: int) -> list[Any]:
     """The events with the profiles that they belong to after all."""
     from headrace_identity.offline import LineError, read_events
     from headrace_identity.replay import replay
@@ -163,6 +166,8 @@ def _resolved(path: Path, lines: Sequence[str], rules: Path | None) -> list[Any]
         raise UsageProblem(f"{rules}: {error}") from None
     except LineError as error:
         raise UsageProblem(f"{path}: {error}") from None
+    for event in events:
+        event.timestamp_us = event.timestamp_us or at_us
     result = replay(events, parsed)
     first = {event.message_id: event for event in reversed(events)}
     return [
