@@ -6,7 +6,7 @@ identity service sets them aside when it resolves the event.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -19,43 +19,48 @@ BROWSER_ID_NAMESPACES = frozenset({"fbp", "ga_client_id", "ttp"})
 
 _IN_CONTEXT = CLICK_ID_NAMESPACES | BROWSER_ID_NAMESPACES
 _IN_URL = CLICK_ID_NAMESPACES - {"fbc", "ga_session_id"}
+_CLICK_ID = re.compile(rf"[?&](?:{'|'.join(sorted(_IN_URL))})=")
 _MAX_URL = 8_192
 _PEOPLE = "users"
 
-Pair = tuple[str, str]
+Found = dict[tuple[str, str], None]
+"""Different (namespace, value) pairs in order of appearance."""
 
 
-def of_traits(traits: dict[str, Any]) -> Iterator[Pair]:
-    """Email and phone of a person's traits; values that are no text or number, or too long, identify nobody."""
+def of_traits(traits: dict[str, Any], found: Found) -> None:
+    """Add email and phone of a person's traits; values that are no text or number, or too long, identify nobody."""
     for name in (EMAIL, PHONE):
         value = traits.get(name)
         if value is not None:
-            text = as_text(value)
-            if text and len(text) <= MAX_IDENTIFIER:
-                yield name, text
+            _add(name, value, found)
 
 
-def of_context(context: dict[str, Any]) -> Iterator[Pair]:
-    """External ids, traits, click ids and browser ids in a context.
+def of_context(context: dict[str, Any], found: Found) -> None:
+    """Add external ids, traits, click ids and browser ids in a context.
 
     Raises:
         Refused: INVALID_TYPE, INVALID_NAMESPACE or IDENTIFIER_TOO_LONG, for external ids, which a sender gives on
             purpose; everything else that is odd identifies nobody.
     """
-    external = context.get("externalIds")
+    get = context.get
+    external = get("externalIds")
     if external is not None:
-        yield from _external(external)
-    traits = context.get("traits")
+        _external(external, found)
+    traits = get("traits")
     if isinstance(traits, dict):
-        yield from of_traits(traits)
-    click_ids = context.get("clickIds")
+        of_traits(traits, found)
+    click_ids = get("clickIds")
     if isinstance(click_ids, dict):
-        yield from _known(click_ids)
+        _known(click_ids, found)
     if not _IN_CONTEXT.isdisjoint(context):
-        yield from _known(context)
-    page = context.get("page")
+        _known(context, found)
+    page = get("page")
     if isinstance(page, dict):
-        yield from _of_page(page)
+        for name in ("url", "search"):
+            text = page.get(name)
+            if isinstance(text, str) and "?" in text:
+                _of_url(text, found)
+                break
 
 
 def as_text(value: Any) -> str:
@@ -67,7 +72,7 @@ def as_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _external(entries: Any) -> Iterator[Pair]:
+def _external(entries: Any, found: Found) -> None:
     if not isinstance(entries, list):
         raise Refused(Code.INVALID_TYPE, "context.externalIds must be an array.", "context.externalIds")
     for entry in entries:
@@ -91,7 +96,7 @@ def _external(entries: Any) -> Iterator[Pair]:
                 f"An identifier has at most {MAX_IDENTIFIER} characters.",
                 "context.externalIds",
             )
-        yield namespace, value
+        found[namespace, value] = None
 
 
 def check_namespace(namespace: str, field: str) -> None:
@@ -109,28 +114,24 @@ def has_control(text: str) -> bool:
     return not text.isprintable() and any(c < " " or c == "\x7f" for c in text)
 
 
-def _known(values: dict[str, Any]) -> Iterator[Pair]:
+def _known(values: dict[str, Any], found: Found) -> None:
     for name in sorted(_IN_CONTEXT & values.keys()):
-        text = as_text(values[name])
-        if text and len(text) <= MAX_IDENTIFIER:
-            yield name, text
+        _add(name, values[name], found)
 
 
-def _of_page(page: dict[str, Any]) -> Iterator[Pair]:
-    for name in ("url", "search"):
-        text = page.get(name)
-        if isinstance(text, str) and "?" in text and len(text) <= _MAX_URL:
-            yield from _of_url(text)
-            return
-
-
-def _of_url(url: str) -> Iterator[Pair]:
-    if not any(f"{name}=" in url for name in _IN_URL):
+def _of_url(url: str, found: Found) -> None:
+    if _CLICK_ID.search(url) is None or len(url) > _MAX_URL:
         return
     try:
         pairs = parse_qsl(urlsplit(url).query, max_num_fields=100)
     except ValueError:
         return  # an address that is none, or one with hundreds of parameters
     for name, value in pairs:
-        if name in _IN_URL and 0 < len(value.strip()) <= MAX_IDENTIFIER:
-            yield name, value.strip()
+        if name in _IN_URL:
+            _add(name, value, found)
+
+
+def _add(namespace: str, value: Any, found: Found) -> None:
+    text = as_text(value)
+    if text and len(text) <= MAX_IDENTIFIER:
+        found[namespace, text] = None

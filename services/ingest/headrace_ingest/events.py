@@ -12,7 +12,7 @@ from headrace.domain.identifiers import USER_ID
 from headrace.domain.ids import new_time_ordered_id
 from headrace.telemetry.spans import is_valid, new_traceparent
 from headrace_ingest import lenient
-from headrace_ingest.context import check_namespace, has_control, of_context, of_traits
+from headrace_ingest.context import Found, check_namespace, has_control, of_context, of_traits
 from headrace_ingest.limits import (
     DEFAULT_LIMITS,
     FUTURE_US,
@@ -59,7 +59,7 @@ def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS)
     event.message_id = _text(given.message_id, "message_id") or arrival.message_id or new_time_ordered_id()
     if len(event.message_id) > MAX_MESSAGE_ID:
         raise Refused(Code.MESSAGE_ID_TOO_LONG, f"message_id has at most {MAX_MESSAGE_ID} characters.", "message_id")
-    event.name = event_name(event.kind, _text(given.name, "name"), _text(given.name, "name"))
+    event.name = event_name(event.kind, _text(given.name, "name"), "name")
     found = _identifiers(given, traits, context)
     del event.identifiers[:]
     event.identifiers.extend(Identifier(namespace=n, value=v) for n, v in found)
@@ -124,8 +124,8 @@ def _part(raw: bytes, field: str, depth: int, repairs: list[str]) -> tuple[dict[
     return value, text if value else b""
 
 
-def _identifiers(event: Event, traits: dict[str, Any], context: dict[str, Any]) -> dict[tuple[str, str], None]:
-    found: dict[tuple[str, str], None] = {}
+def _identifiers(event: Event, traits: dict[str, Any], context: dict[str, Any]) -> Found:
+    found: Found = {}
     for identifier in event.identifiers:
         namespace = identifier.namespace.strip()
         check_namespace(namespace, "identifiers")
@@ -133,9 +133,9 @@ def _identifiers(event: Event, traits: dict[str, Any], context: dict[str, Any]) 
         if value:
             found[namespace, value] = None
     if traits and event.kind != GROUP:
-        found.update(dict.fromkeys(of_traits(traits)))
+        of_traits(traits, found)
     if context:
-        found.update(dict.fromkeys(of_context(context)))
+        of_context(context, found)
     if len(found) > MAX_IDENTIFIERS:
         raise Refused(Code.TOO_MANY_IDENTIFIERS, f"An event has at most {MAX_IDENTIFIERS} identifiers.", "identifiers")
     return found

@@ -103,6 +103,14 @@ def test_parts_stay_as_they_came_byte_by_byte() -> None:
     assert event.context == b"" == event.traits
 
 
+def test_numbers_beyond_double_precision_become_null() -> None:
+    for number in ("1e999", "-1e999", "9" * 400):
+        raw = '{"type":"page","userId":"u","anonymousId":NUMBER,"properties":{"a":NUMBER}}'.replace("NUMBER", number)
+        event = read_message(raw.encode(), _ARRIVAL)
+        assert event.properties == b'{"a":null}' and event.corrections
+        assert [i.value for i in event.identifiers] == ["u"]
+
+
 def test_the_context_of_a_batch_fills_what_the_message_does_not_say() -> None:
     arrival = Arrival("shop", "web", _NOW, context={"ip": "1.1.1.1", "locale": "de"})
     assert json.loads(_read(arrival, context={"locale": "en"}).context) == {"ip": "1.1.1.1", "locale": "en"}
