@@ -303,9 +303,13 @@ class Worker:
 
     async def _send(self, batch: list[Work], decide: Done) -> None:
         """Decide on each delivery of a batch."""
+        held = await self._held(batch)
         asked: list[tuple[SyncConfig, Event, str, str]] = []
         places: list[int] = []
         for place, work in enumerate(batch):
+            if work.id not in held:
+                decide(place, Verdict(Kind.GONE))
+                continue
             sync = self._sync_of(work.document["k"])
             if sync is None:
                 decide(place, Verdict(Kind.UNTRIED, "the sync is gone", after_s=30.0))
@@ -324,15 +328,9 @@ class Worker:
                 at.append(place)
 
         async def permit(chosen: Sequence[int]) -> set[int]:
-            """Whether deliveries are still this process's, and for long enough to send them."""
-            now, needed_us = now_us(), int((self.outlet.info.timeout_s + 10) * SECOND_US)
-            once_only = self.outlet.info.idempotency == "none"
-            if not once_only and all(batch[at[i]].document["na"] - now > needed_us for i in chosen):
-                return set(chosen)
-            until = now + max(self._lease_us, needed_us)
-            ids = {batch[at[i]].id: i for i in chosen}
-            held = await self._store.hold(list(ids), owner=self._owner, until=until, sending=once_only)
-            return {place for id, place in ids.items() if id in held}
+            """Which deliveries are still this process's, and for long enough to send them."""
+            held = await self._held([batch[at[i]] for i in chosen], sending=self.outlet.info.idempotency == "none")
+            return {i for i in chosen if batch[at[i]].id in held}
 
         if sendable:
             traceparents = [item.traceparent for item in sendable]
@@ -343,6 +341,19 @@ class Worker:
                 permit=permit,
                 done=lambda i, verdict: decide(at[i], verdict),
             )
+
+    async def _held(self, works: Sequence[Work], *, sending: bool = False) -> set[str]:
+        """Ids of those deliveries that are this process's for as long as sending them may take."""
+        now, needed_us = now_us(), int((self.outlet.info.timeout_s + 10) * SECOND_US)
+        ids = [work.id for work in works]
+        if not sending and all(work.document["na"] - now > needed_us for work in works):
+            return set(ids)
+        until = now + needed_us + self._lease_us
+        held = await self._store.hold(ids, owner=self._owner, until=until, sending=sending)
+        for work in works:
+            if work.id in held:
+                work.document["na"] = until
+        return held
 
     async def _record(self) -> None:
         """Write down what is decided, soon after it is: what a crash forgets is sent again."""
