@@ -210,6 +210,6 @@ def _configuration(port: int) -> list[dict[str, Any]]:
     url = f"http://127.0.0.1:{port}/hook"
     documents.append({"kind": "Destination", "id": "hook", "display_name": "Webhook", "connector": "webhook",
                       "settings": {"url": url}})  # fmt: skip
-    documents.append({"kind": "Sync", "id": "purchases", "display_name": "Purchases", "type": "FORWARDING",
+    documents.append({"kind": "Sync", "id": "purchases", "display_name": "Purchases", "type": "forwarding",
                       "destination": "hook", "event_names": ["Purchased"]})  # fmt: skip
     return documents

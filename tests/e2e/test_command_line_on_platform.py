@@ -1,0 +1,314 @@
+"""The command line on a running platform: configuration as code, sending, reading, and what it says when refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.cli import main
+from tests.support.up import Up
+
+CONFIGURATION = """
+kind: Sync
+id: cli-forward
+type: forwarding
+destination: cli-hook
+event_names: [Cli bought]
+---
+kind: Destination
+id: cli-hook
+connector: webhook
+settings: {url: "https://hooks.example/${HOOK_PATH}", signing_secret: "${HOOK_SECRET}"}
+paused: true
+---
+kind: Audience
+id: cli-gold-buyers
+active: true
+definition: {where: {all: [{audience: cli-buyers}, {trait: plan, eq: gold}]}}
+---
+kind: Audience
+id: cli-buyers
+display_name: Bought for $${money}
+active: true
+definition: {where: {event: Cli bought, within: 30d, count: {gte: 2}}}
+---
+kind: Source
+id: cli-crm
+type: webhook
+mapping: {event: type, identifiers: {user_id: person.id}}
+"""
+SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(up: Up, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """run(*arguments) -> (exit status, standard output, standard error), on the running platform."""
+    monkeypatch.setenv("HEADRACE_READY_FILE", str(up.ready_file))
+    monkeypatch.setenv("HOOK_PATH", "a")
+    monkeypatch.setenv("HOOK_SECRET", SECRET)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main.main(arguments)
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    yield call
+
+
+def results(output: str) -> dict[str, str]:
+    return {line.split()[2]: line.split()[0] for line in output.splitlines()}
+
+
+def asked(run: Run, *arguments: str) -> Any:
+    status, output, error = run(*arguments, "--json")
+    assert status == 0, error
+    return json.loads(output)
+
+
+def eventually(run: Run, arguments: list[str], right: Callable[[Any], bool]) -> Any:
+    deadline = time.monotonic() + 60
+    while not right(found := asked(run, *arguments)):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    return found
+
+
+def test_configuration_is_applied_compared_and_exported(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cli.yaml"
+    file.write_text(CONFIGURATION)
+    names = {"cli-crm", "cli-buyers", "cli-gold-buyers", "cli-hook", "cli-forward"}
+
+    status, output, _ = run("diff", "-f", str(file))
+    assert status == 1
+    assert output.count("+ ") == 5
+    assert SECRET not in output
+    status, output, _ = run("apply", "-f", str(file), "--dry-run")
+    assert (status, output.count("+ ")) == (0, 5)
+    assert run("sources", "get", "cli-crm")[0] == 1, "a dry run makes nothing"
+
+    status, output, error = run("apply", "-f", str(file))
+    assert (status, results(output)) == (0, dict.fromkeys(names, "created")), error
+    status, output, _ = run("apply", "-f", str(file))
+    assert (status, results(output)) == (0, dict.fromkeys(names, "unchanged"))
+    status, output, _ = run("diff", "-f", str(file))
+    assert status == 0, output
+    assert asked(run, "audiences", "get", "cli-buyers")["display_name"] == "Bought for ${money}"
+    assert asked(run, "destinations", "get", "cli-hook")["settings"]["signing_secret"] == "********"
+
+    status, exported, _ = run("export")
+    assert status == 0
+    assert SECRET not in exported
+    again = tmp_path / "exported.yaml"
+    again.write_text(exported)
+    status, output, _ = run("diff", "-f", str(again))
+    assert status == 0, output
+    status, output, _ = run("apply", "-f", str(again))
+    assert status == 0
+    assert set(results(output).values()) == {"unchanged"}
+    assert names <= results(output).keys()
+
+    # What was switched by hand stays, because the file does not speak of it; what it speaks of is put right.
+    assert run("syncs", "update", "cli-forward", "--pause")[0] == 0
+    assert run("destinations", "update", "cli-hook", "--resume")[0] == 0
+    monkeypatch.setenv("HOOK_PATH", "b")
+    file.write_text(CONFIGURATION.replace("within: 30d", "within: 10d"))
+    status, output, _ = run("diff", "-f", str(file))
+    assert status == 1
+    assert 'definition.where.within: "30d" -> "10d"' in output
+    assert 'settings.url: "https://hooks.example/a" -> "https://hooks.example/b"' in output
+    assert "paused: false -> true" in output
+    status, output, _ = run("apply", "-f", str(file))
+    assert results(output) == {**dict.fromkeys(names, "unchanged"), "cli-buyers": "changed", "cli-hook": "changed"}
+    assert asked(run, "syncs", "get", "cli-forward")["paused"] is True
+    assert asked(run, "destinations", "get", "cli-hook")["state"] == "paused"
+
+    # A new secret is noticed, though the platform never shows it.
+    monkeypatch.setenv("HOOK_SECRET", SECRET.replace("MDEy", "MDEz"))
+    _, output, _ = run("apply", "-f", str(file))
+    assert results(output) == {**dict.fromkeys(names, "unchanged"), "cli-hook": "changed"}
+
+
+def test_nothing_is_changed_when_anything_is_wrong(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(
+        "kind: Source\nid: cli-first\ntype: http\n---\n"
+        "kind: Sync\nid: cli-wrong\ntype: list\ndestination: cli-nowhere\naudience: cli-nobody\n---\n"
+        "kind: Destination\nid: cli-typo\nconnector: webhok\n"
+    )
+    status, output, error = run("apply", "-f", str(file))
+    assert (status, output) == (2, "")
+    assert error.splitlines() == [
+        "error: nothing was changed:",
+        f"{file}:8: there is no Destination 'cli-nowhere', in the files or on the platform",
+        f"{file}:9: there is no Audience 'cli-nobody', in the files or on the platform",
+        f"{file}:13: there is no such connector; there are: meta-audience, webhook",
+    ]
+    assert run("sources", "get", "cli-first")[0] == 1
+
+
+def test_what_only_the_platform_can_refuse_names_the_resource_and_applying_goes_on_later(
+    run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "refused.yaml"
+    text = "kind: Source\nid: cli-before\ntype: http\n---\nkind: Destination\nid: cli-bad\nconnector: webhook\n"
+    file.write_text(text + "settings: {url: 'ftp://nowhere'}\n")
+    status, output, error = run("apply", "-f", str(file))
+    assert (status, results(output)) == (1, {"cli-before": "created"})
+    assert error.startswith(f"error: {file}:5: Destination cli-bad: destination.settings.url: ")
+    file.write_text(text + "settings: {url: 'https://somewhere.example'}\n")
+    status, output, _ = run("apply", "-f", str(file))
+    assert results(output) == {"cli-before": "unchanged", "cli-bad": "created"}
+
+
+def test_a_file_is_sent_and_sending_it_again_makes_nothing_twice(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "events.ndjson"
+    lines = [{"type": "identify", "userId": "cli-u", "traits": {"email": "Cli@Example.com"}, "messageId": "cli-m"}]
+    lines += [{"type": "track", "userId": "cli-u", "event": "Cli seen", "properties": {"n": n}} for n in range(250)]
+    text = [json.dumps(line) for line in lines]
+    text[100:100] = ["{", "", json.dumps({"type": "track", "userId": "cli-u", "event": ""})]
+    file.write_text("\n".join(text) + "\n")
+    for _ in range(2):
+        status, output, _ = run("send", str(file), "--batch", "40", "--json")
+        report = json.loads(output)
+        assert status == 1
+        assert report["accepted"] == 251
+        assert [(r["line"], r["code"]) for r in report["rejected"]] == [(101, "malformed"), (103, "missing_name")]
+
+    profile = eventually(run, ["profiles", "lookup", "email", "cli@example.com"], lambda p: bool(p["parts"]))
+    id = profile["name"].rpartition("/")[2]
+    events = eventually(run, ["profiles", "events", id, "--all"], lambda e: len(e) >= 251)
+    assert len(events) == 251
+    assert len(asked(run, "profiles", "events", id, "--event", "Cli seen", "--limit", "7")) == 7
+    status, output, _ = run("profiles", "events", id, "--limit", "3")
+    assert status == 0
+    assert output.splitlines()[0].split() == ["TIME", "MESSAGE", "ID", "KIND", "NAME", "SOURCE", "DECISION"]
+    status, output, _ = run("profiles", "get", id)
+    assert "email:cli@example.com" in output
+    steps = asked(run, "events", "journey", "cli-m")["steps"]
+    assert [step["stage"] for step in steps][:2] == ["accepted", "resolved"]
+    assert any(p["name"] == profile["name"] for p in asked(run, "profiles", "list", "--all"))
+
+
+def test_a_wrong_write_key_ends_sending_at_once(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "events.ndjson"
+    file.write_text('{"type": "track", "userId": "u", "event": "X"}\n')
+    status, _, error = run("send", str(file), "--write-key", "wrong")
+    assert status == 1
+    assert error.startswith("error: the write key was refused: ")
+    status, _, error = run("send", str(file), "--url", "http://127.0.0.1:1", "--give-up", "0")
+    assert status == 1
+    assert error.startswith("error: cannot reach http://127.0.0.1:1: ")
+
+
+def test_rejected_messages_are_listed_and_repaired(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "bad.ndjson"
+    file.write_text('{"type": "track", "userId": "cli-r", "event": "", "messageId": "cli-repair"}\n')
+    assert run("send", str(file))[0] == 1
+    (record,) = [m for m in asked(run, "sources", "rejected", "--all") if m["message_id"] == "cli-repair"]
+    assert record["code"] == "missing_name"
+    assert run("sources", "repair", record["id"])[0] == 1, "sent again as it is, it is refused again"
+    body = tmp_path / "body.json"
+    body.write_text('{"type": "track", "userId": "cli-r", "event": "Repaired", "messageId": "cli-repair"}')
+    status, output, error = run("sources", "repair", record["id"], "--body", str(body))
+    assert status == 0, output + error
+    assert not [m for m in asked(run, "sources", "rejected", "--all") if m["message_id"] == "cli-repair"]
+
+
+def test_audiences_from_the_command_line(run: Run) -> None:
+    made = asked(run, "audiences", "create", "cli-made", "--definition", '{"where": {"event": "X"}}')
+    assert (made["state"], made["definition"]) == ("draft", {"where": {"event": "X"}})
+    status, _, error = run("audiences", "create", "cli-made", "--definition", '{"where": {"event": "X"}}')
+    assert (status, error) == (1, f"error: {made['name']} exists already\n")
+    status, _, error = run("audiences", "create", "cli-wrong", "--definition", '{"where": {"evnt": "X"}}')
+    assert status == 1
+    assert error.startswith("error: audience.definition.where: unknown key 'evnt'")
+    assert run("audiences", "activate", "cli-made")[0] == 0
+    eventually(run, ["audiences", "get", "cli-made"], lambda a: a["state"] == "active")
+    assert asked(run, "audiences", "verify", "cli-made")["mismatched_profile_ids"] == []
+    assert asked(run, "audiences", "preview", "--definition", '{"where": {"event": "Nobody did"}}')["size"] == 0
+    assert run("audiences", "pause", "cli-made")[1].endswith("cli-made is paused\n")
+    changed = asked(run, "audiences", "update", "cli-made", "--display-name", "New")
+    assert changed["display_name"] == "New"
+    assert asked(run, "audiences", "members", "cli-made") == []
+    assert run("audiences", "delete", "cli-made")[0] == 0
+    assert run("audiences", "get", "cli-made")[0] == 1
+
+
+def test_sources_destinations_and_syncs_from_the_command_line(run: Run) -> None:
+    source = asked(run, "sources", "create", "cli-web", "--kind", "website", "--origin", "https://a.example")
+    assert source["write_key"]
+    assert asked(run, "sources", "update", "cli-web", "--any-origin", "--disable")["allowed_origins"] == []
+    assert asked(run, "sources", "get", "cli-web")["disabled"] is True
+    assert asked(run, "sources", "update", "cli-web", "--enable")["disabled"] is False
+    assert asked(run, "sources", "messages", "cli-web") == []
+
+    assert {c["name"] for c in asked(run, "destinations", "connectors")} >= {"webhook", "meta-audience"}
+    hook = asked(
+        run, "destinations", "create", "cli-hand", "--connector", "webhook", "--settings", '{"url": "https://a.example"}'
+    )  # fmt: skip
+    assert hook["state"] == "active"
+    made = asked(run, "syncs", "create", "cli-hand", "--kind", "forwarding", "--destination", "cli-hand", "--paused")
+    assert (made["kind"], made["paused"]) == ("forwarding", True)
+    assert asked(run, "syncs", "update", "cli-hand", "--event", "A", "--event", "B")["event_names"] == ["A", "B"]
+    assert asked(run, "syncs", "update", "cli-hand", "--all-events")["event_names"] == []
+    assert asked(run, "syncs", "ledger", "cli-hand")["unaccounted"] == 0
+    assert asked(run, "syncs", "deliveries", "cli-hand", "--state", "failed") == []
+    assert asked(run, "syncs", "replay", "cli-hand") == {"replayed": 0}
+    assert run("syncs", "run", "cli-hand")[2] == "error: Only LIST syncs have passes\n"
+    status, _, error = run("destinations", "delete", "cli-hand")
+    assert status == 1
+    assert "is used by" in error
+    for kind, id in [("syncs", "cli-hand"), ("destinations", "cli-hand"), ("sources", "cli-web")]:
+        assert run(kind, "delete", id)[0] == 0
+        assert run(kind, "get", id)[0] == 1
+        assert id not in run(kind, "list", "--all")[1]
+
+
+def test_tokens_are_made_used_and_revoked(run: Run, up: Up) -> None:
+    made = asked(run, "tokens", "create", "cli reader", "--scope", "profiles:read")
+    status, _, error = run("audiences", "list", "--token", made["secret"])
+    assert status == 1
+    assert error == (
+        "error: The credentials lack the scope 'audiences:read': make a token with it by `headrace tokens create`\n"
+    )
+    assert run("profiles", "list", "--token", made["secret"])[0] == 0
+    status, _, error = run("profiles", "list", "--token", made["secret"], "--workspace", "another")
+    assert (status, error) == (1, "error: The credentials are not for workspace 'another'\n")
+    assert run("tokens", "revoke", made["name"].rpartition("/")[2])[0] == 0
+    assert next(t for t in asked(run, "tokens", "list", "--all") if t["name"] == made["name"])["revoke_time"]
+    status, _, error = run("tokens", "list", "--token", made["secret"])
+    assert (status, error) == (
+        1,
+        "error: The token is unknown or revoked: pass a token by --token, HEADRACE_API_TOKEN or --ready-file\n",
+    )
+    assert [w["name"] for w in asked(run, "workspaces", "list")] == [f"workspaces/{up.ready['workspace']}"]
+    assert asked(run, "workspaces", "get")["name"] == f"workspaces/{up.ready['workspace']}"
+
+
+def test_operators_make_workspaces_with_the_service_token(run: Run, up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = json.loads((up.folder / "data" / "secrets.json").read_text())
+    monkeypatch.setenv("HEADRACE_SERVICE_TOKEN", secrets["service_token"])
+    made = asked(run, "admin", "workspace", "create", "cli-second", "--display-name", "Second")
+    assert (made["name"], made["display_name"]) == ("workspaces/cli-second", "Second")
+    assert asked(run, "audiences", "list", "--token", made["api_token"], "--workspace", "cli-second") == []
+    assert run("audiences", "list", "--token", made["api_token"])[0] == 1
+    assert "workspaces/cli-second" in run("admin", "workspace", "list")[1]
+
+
+def test_operators_compare_all_audiences(run: Run) -> None:
+    asked(run, "audiences", "create", "cli-all", "--definition", '{"where": {"not": {"event": "Never"}}}')
+    assert run("audiences", "activate", "cli-all")[0] == 0
+    eventually(run, ["audiences", "get", "cli-all"], lambda a: a["state"] == "active")
+    rows = asked(run, "admin", "verify")
+    assert [row["same"] for row in rows if row["audience"].endswith("/cli-all")] == [True]
+    assert run("audiences", "delete", "cli-all")[0] == 0
