@@ -98,7 +98,7 @@ def write_document(value: Any) -> str:
 
 def _escaped(value: Any) -> Any:
     if isinstance(value, str):
-        return re.sub(r"\$(?=[${])", "$$$$", value)
+        return re.sub(r"\$(?=[${])", "$$", value)
     if isinstance(value, list):
         return [_escaped(v) for v in value]
     if isinstance(value, dict):
