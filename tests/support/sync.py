@@ -161,7 +161,7 @@ class Buyers(AudienceServiceServicer):
         return ListMembershipChangesResponse(changes=newest_first[start:end], next_page_token=token)
 
 
-Answer = Callable[[web.Request, Any], Awaitable[web.Response | None]]
+Answer = Callable[[web.Request, Any], Awaitable[web.StreamResponse | None]]
 
 
 class Hooks:
@@ -182,7 +182,7 @@ class Hooks:
     def total_attempts(self) -> int:
         return sum(self.attempts.values())
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         events = body if isinstance(body, list) else [body]
         ids = [event["message_id"] for event in events]

@@ -22,6 +22,7 @@ from headrace_sync.store import DELIVERED, FAILED, STATE, WAITING, WARNING
 SETTLED_US = 120 * SECOND_US
 """Age at which a range of sequence numbers is complete: no transaction is open for longer."""
 
+_ON_THE_WAY_US = 10 * SECOND_US
 _CLOCKS_US = 600 * SECOND_US
 """How far the clocks of ingest and identity may be apart at most."""
 
@@ -92,6 +93,10 @@ class Accounts:
         """(unaccounted events of a forwarding sync, moment in microseconds up to which its account balanced)."""
         mark = await self._db[STATE].find_one({"_id": f"balanced{SEPARATOR}{sync.key}"})
         return (await self.account(sync)).unaccounted, int(mark["s"]) if mark else sync.created_us
+
+    async def just_now(self, sync: SyncConfig) -> int:
+        """Events of the last seconds, which may be on their way to a forwarding sync."""
+        return await self._count_events(sync, {"$gte": now_us() - _ON_THE_WAY_US})
 
     async def balanced(self, sync: SyncConfig, until_us: int) -> None:
         """Remember that nothing from before a moment is missing."""

@@ -43,6 +43,8 @@ _MARK = "plan_mark"
 _EPOCH = "headrace:sync:epoch"
 """A key that is gone, or another, when Redis was emptied or exchanged."""
 _EVENTS_AT_ONCE = 1_000
+_PATIENCE = 6
+"""Checks after which the log is gone through even if all that is unaccounted may be on its way."""
 
 
 class Recovery:
@@ -75,6 +77,7 @@ class Recovery:
         self._wake_workers = wake_workers
         self._mark_every_s = mark_every_s
         self._check_every_s = check_every_s
+        self._patience_us = int(_PATIENCE * check_every_s * SECOND_US) + 2 * MARGIN_US
         self._checked_at = time.monotonic()
 
     async def run(self) -> None:
@@ -213,6 +216,8 @@ class Recovery:
                 lease.check()
                 began = now_us()
                 missing, balanced_us = await self._accounts.missing(sync)
+                if 0 < missing <= await self._accounts.just_now(sync) and began - balanced_us < self._patience_us:
+                    continue  # all of it may be on its way; under steady load that is so at any moment
                 if missing > 0:
                     await self._plan_sync_again(lease, sync, balanced_us - MARGIN_US, None, "account")
                 await self._accounts.balanced(sync, began - 2 * MARGIN_US)
