@@ -97,3 +97,12 @@ async def _call(body: Body, found: connection.Connection, out: Output, values: d
         raise explained(error, platform) from error
     finally:
         await platform.close()
+
+
+def shared_options() -> dict[str, str]:
+    """The options that `command` adds, with what they are for."""
+    return {_option_of(name): annotation.__metadata__[0].help for name, annotation in _SHARED.items()}
+
+
+def _option_of(name: str) -> str:
+    return "--" + name.removeprefix("as_").replace("_", "-")
