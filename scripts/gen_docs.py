@@ -34,6 +34,7 @@ PREFIX = "HEADRACE_"
 def commands() -> str:
     """docs/reference/commands.md."""
     shared = shared_options()
+    variables = [f"`{PREFIX}{service.upper()}_ADDRESS`" for service in connection.SERVICES]
     lines = [
         "# Commands",
         "",
@@ -47,7 +48,7 @@ def commands() -> str:
         *_table(("option", "", "else the variable, else the ready file's"), _shared_rows(shared)),
         "",
         "The ready file is `--ready-file`, else `HEADRACE_READY_FILE`, else `.headrace/ready.json` if it exists.",
-        f"Addresses of single services are also taken from {', '.join(f'`HEADRACE_{s.upper()}_ADDRESS`' for s in connection.SERVICES)}.",
+        f"Addresses of single services are also taken from {', '.join(variables)}.",
         "",
         "`--json` writes the messages of the protos with their field names; 64-bit numbers are numbers, fields that",
         "hold JSON are JSON, enum values are in lower case without their prefix, and a list is an array.",
@@ -161,16 +162,16 @@ def errors() -> str:
             "",
             MADE,
             "",
-            "Every gRPC error carries a `google.rpc.ErrorInfo` of the domain `headrace` with one of these reasons; fields",
-            "that are wrong are in `BadRequest`, and `RetryInfo` says when trying again may help. Programs test the",
-            "reason, not the message.",
+            "Every gRPC error carries a `google.rpc.ErrorInfo` of the domain `headrace` with one of these reasons; wrong",
+            "fields are in `BadRequest`, and `RetryInfo` says when trying again may help. Programs test the reason, not",
+            "the message.",
             "",
             *_table(("reason", ""), ((f"`{reason}`", text) for reason, text in comments.items())),
             "",
             "## Scopes",
             "",
-            "What an API token may do, in its workspace alone. `*` is all of them; a scope to write does not include the",
-            "one to read.",
+            "What an API token may do, in its workspace alone. `*` is all of them; a scope to write does not include",
+            "the one to read.",
             "",
             *(f"- `{scope}`" for scope in sorted(SCOPES)),
             "",
@@ -183,7 +184,8 @@ def _reasons() -> Iterator[tuple[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.binpb"
         buf = Path(sys.executable).parent / "buf"
-        subprocess.run([str(buf), "build", "--as-file-descriptor-set", "-o", str(image)], check=True, cwd=ROOT)
+        command = [str(buf), "build", "--as-file-descriptor-set", "-o", str(image)]
+        subprocess.run(command, check=True, cwd=ROOT)  # noqa: S603 - the tool of this environment, fixed arguments
         files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes())
     (file,) = [f for f in files.file if f.name.endswith("common/v1/errors.proto")]
     # Path of a value's comment: enum_type (5), index of the enum, value (2), index of the value.
@@ -209,8 +211,8 @@ def configuration() -> str:
         MADE,
         "",
         "`headrace apply -f FILE.yaml` makes a platform as the files say, `headrace diff` shows before what that would",
-        "change, `headrace export` writes what is there. A file holds any number of YAML documents, each of one resource;",
-        "`-f` can be repeated, and `-` is standard input.",
+        "change, `headrace export` writes what is there. A file holds any number of YAML documents, each of one",
+        "resource; `-f` can be repeated, and `-` is standard input.",
         "",
         "```yaml",
         "kind: Audience",
