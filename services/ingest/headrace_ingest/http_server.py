@@ -42,6 +42,7 @@ async def http_serving(app: Any, *, host: str, port: int, drain_s: float) -> Asy
         loop="none",
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
