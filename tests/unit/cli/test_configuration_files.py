@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.cli.config.resources import read_resources
@@ -182,6 +182,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON_VALUES)
 def test_what_export_writes_is_read_back_the_same(value: object) -> None:
     text = write_document({"a": value})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.cli.config.plan import (
@@ -208,6 +208,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_two_values_differ_exactly_when_a_difference_is_found(a: Any, b: Any) -> None:
     def exact(value: Any) -> Any:  # 1 and true are different, an absent member and null are alike
