@@ -8,7 +8,7 @@ from headrace.api.common.v1.event_pb2 import Event
 from tests.support.identity import event
 
 
-def history(seed: int, workspace_id: str, *, aliases: bool, size: int = 60) -> list[Event]:
+def history(seed: int, workspace_id: str, *, aliases: bool, size: int = 50) -> list[Event]:
     """Events over few identifiers, so that nearly all of them collide; some come twice."""
     chance = random.Random(seed)
     users = [f"u{i}" for i in range(4)]

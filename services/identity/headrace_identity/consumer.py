@@ -92,6 +92,7 @@ class Lane:
         self._worker = worker
         self._sending = sending
         self._streams = streams
+        self._most_events = batch_events
         self._batch_events = batch_events
         self._claim_every_s = claim_every_s
         self._at_step = at_step
@@ -127,8 +128,11 @@ class Lane:
                     for _ in range(taken):
                         waiting.popleft()
                     pause_s = _FIRST_PAUSE_S
+                    self._batch_events = min(self._most_events, 2 * self._batch_events)
             except Exception:
                 _failures.add(1)
+                # Perhaps the store is there and slow: what does not get through in time may do so in smaller parts.
+                self._batch_events = max(1, self._batch_events // 2)
                 _log.exception("a micro-batch waits because a store failed", entries=len(waiting))
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311 - not for secrets
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

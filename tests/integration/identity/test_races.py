@@ -65,7 +65,7 @@ async def race(
 async def test_a_race_equals_its_recorded_order(
     stores: EmbeddedStores, db: Database, driver: mongo_client.Driver, rules: Rules
 ) -> None:
-    for seed in range(12):
+    for seed in range(6):
         workspace_id = f"race-{seed}"
         if rules is not DEFAULT_RULES:
             await RulesStore(db).write(workspace_id, rules.as_json())
@@ -77,7 +77,7 @@ async def test_a_race_equals_its_recorded_order(
 
 
 async def test_without_limits_a_race_ends_as_one_worker_does(stores: EmbeddedStores, db: Database) -> None:
-    for seed in range(12):
+    for seed in range(6):
         workspace_id = f"loose-{seed}"
         await RulesStore(db).write(workspace_id, LOOSE.as_json())
         events = history(seed, workspace_id, aliases=False)
