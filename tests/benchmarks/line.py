@@ -141,7 +141,7 @@ class Sender:
                     await asyncio.sleep(0.1)
                 self.sent_at.update((m["messageId"], now) for m in messages)
 
-        async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(self.write_key, "")) as http:
+        async with aiohttp.ClientSession(headers={"X-Write-Key": self.write_key}) as http:
             await asyncio.gather(*(one(http) for _ in range(SENDERS)))
 
     def _message(self) -> dict[str, Any]:

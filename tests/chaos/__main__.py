@@ -17,10 +17,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60, help="how long to go on killing")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="decides on load and victims")
-    parser.add_argument("--port-base", type=int, default=18080, help="first port of the platform")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder:
-        run = ChaosRun(Path(folder), arguments.port_base, arguments.seed)
+        run = ChaosRun(Path(folder), arguments.seed)
         account = asyncio.run(run.play(minutes=arguments.minutes))
     print(f"seed {arguments.seed}: {len(run.killed)} kills, {account.events} events")
     for problem in account.problems:

@@ -43,7 +43,7 @@ class Load:
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set and everything that was made is acknowledged."""
         timeout = aiohttp.ClientTimeout(total=10)
-        async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(self.write_key, ""), timeout=timeout) as http:
+        async with aiohttp.ClientSession(headers={"X-Write-Key": self.write_key}, timeout=timeout) as http:
             await asyncio.gather(*(self._send(http, stop) for _ in range(SENDERS)))
 
     async def _send(self, http: aiohttp.ClientSession, stop: asyncio.Event) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headrace.demo.local import LocalPlatform
 from headrace.demo.sandbox import ACCESS_TOKEN, SandboxVendor
 from tests.chaos.account import Account, read_account
 from tests.chaos.load import Load
+from tests.support.up import Up, platform_up
 
 CONFIGURATION = Path(__file__).parent / "chaos.yaml"
-VICTIMS = ("ingest", "identity", "audience", "sync", "console", "mongod", "redis")
+VICTIMS = ("ingest", "identity", "audience", "sync", "console", "mongod", "redis-server")
 
 
 @dataclass
@@ -33,14 +32,12 @@ class ChaosRun:
 
     Attributes:
         folder: Where data and logs go.
-        port_base: First port.
         seed: Decides on load and victims.
         say: Told what happens.
         killed: The victims, in order.
     """
 
     folder: Path
-    port_base: int
     seed: int
     say: Callable[[str], None] = print
     killed: list[str] = field(default_factory=list)
@@ -50,26 +47,24 @@ class ChaosRun:
         rng = random.Random(self.seed)
         sandbox = SandboxVendor()
         await sandbox.start()
-        platform = LocalPlatform(self.folder, self.port_base, {"HEADRACE_ALLOW_PRIVATE_DESTINATIONS": "true"})
         try:
-            async with platform:
-                assert platform.ready is not None
-                await self._apply(platform, sandbox)
-                load = Load(platform.ready["ingest_http"], platform.ready["write_key"], random.Random(self.seed + 1))
+            with platform_up(self.folder, {"HEADRACE_ALLOW_PRIVATE_DESTINATIONS": "true"}) as up:
+                await self._apply(up, sandbox)
+                load = Load(up.ready["ingest_http"], up.ready["write_key"], random.Random(self.seed + 1))
                 stop = asyncio.Event()
                 sending = asyncio.create_task(load.run(stop))
                 try:
-                    await self._kill(platform, rng, rounds, time.monotonic() + minutes * 60, sending)
+                    await self._kill(up, rng, rounds, time.monotonic() + minutes * 60, sending)
                 finally:
                     stop.set()
                 await asyncio.wait_for(sending, 120)
                 self.say(f"{len(load.acknowledged)} events acknowledged; answers: {dict(load.answers)}")
-                return await self._settled(platform, load, sandbox)
+                return await self._settled(up, load, sandbox)
         finally:
             await sandbox.stop()
 
     async def _kill(
-        self, platform: LocalPlatform, rng: random.Random, rounds: int | None, until: float, sending: asyncio.Task[None]
+        self, up: Up, rng: random.Random, rounds: int | None, until: float, sending: asyncio.Task[None]
     ) -> None:
         # Every victim comes before one comes again, so that twenty rounds meet each of them.
         order: list[str] = []
@@ -80,30 +75,28 @@ class ChaosRun:
             if not order:
                 order = rng.sample(VICTIMS, len(VICTIMS))
             victim = order.pop()
-            while (pid := platform.children().get(victim)) is None:
-                await asyncio.sleep(0.05)  # it is being started again
+            deadline = time.monotonic() + 30
+            while (pid := up.pid(victim)) is None:
+                assert time.monotonic() < deadline, f"{victim} was not started again"
+                await asyncio.sleep(0.05)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             self.killed.append(victim)
             self.say(f"round {len(self.killed)}: killed {victim}")
 
-    async def _apply(self, platform: LocalPlatform, sandbox: SandboxVendor) -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headrace.cli.main", "apply", "-f", str(CONFIGURATION),
-            "--ready-file", str(platform.ready_file),
-            env={**os.environ, "SANDBOX_URL": sandbox.url, "SANDBOX_TOKEN": ACCESS_TOKEN},
-        )  # fmt: skip
-        assert await process.wait() == 0
+    async def _apply(self, up: Up, sandbox: SandboxVendor) -> None:
+        environment = {"SANDBOX_URL": sandbox.url, "SANDBOX_TOKEN": ACCESS_TOKEN}
+        applied = await asyncio.to_thread(up.headrace, "apply", "-f", str(CONFIGURATION), **environment)
+        assert applied.returncode == 0, applied.stderr
 
-    async def _settled(self, platform: LocalPlatform, load: Load, sandbox: SandboxVendor) -> Account:
+    async def _settled(self, up: Up, load: Load, sandbox: SandboxVendor) -> Account:
         """The account, as soon as it is right, or what it is after two minutes."""
-        assert platform.ready is not None
         deadline = time.monotonic() + 120
         while True:
             account: Account | None = None
             problem: Any = None
             try:
-                account = await read_account(platform.ready, load, sandbox)
+                account = await read_account(up.ready, load, sandbox)
             except Exception as error:
                 problem = error
             if account is not None and not account.problems:

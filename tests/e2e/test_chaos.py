@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.run import VICTIMS, ChaosRun
-from tests.support.ports import free_port_base
 
 
 @pytest.mark.timeout(600)
 async def test_nothing_is_lost_whatever_is_killed(tmp_path: Path) -> None:
-    run = ChaosRun(tmp_path, free_port_base(), seed=20)
+    run = ChaosRun(tmp_path, seed=20)
     account = await run.play(rounds=20)
     assert set(run.killed) == set(VICTIMS)
     assert account.events > 500

@@ -112,7 +112,7 @@ async def story(up: Up) -> AsyncIterator[Story]:
         },
     ]
     headers = {"traceparent": f"00-{trace_id}-00000000000000aa-01"}
-    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(up.ready["write_key"], "")) as http:
+    async with aiohttp.ClientSession(headers={"X-Write-Key": up.ready["write_key"]}) as http:
         url = f"{up.ready['ingest_http']}/v1/batch"
         async with http.post(url, json={"batch": batch}, headers=headers) as answer:
             assert (answer.status, await answer.json()) == (200, {"success": True})

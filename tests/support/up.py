@@ -29,6 +29,15 @@ class Up:
         """The ready file."""
         return self.folder / "ready.json"
 
+    def pid(self, name: str) -> int | None:
+        """Process id of a service, of "mongod" or "redis-server"; None while it does not run."""
+        try:
+            pid = int((self.folder / "data" / "pids" / f"{name}.pid").read_text().split()[0])
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return None
+        return None if state == "Z" else pid
+
     def headrace(
         self, *arguments: str, stdin: str | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
