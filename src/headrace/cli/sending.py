@@ -7,6 +7,7 @@ nothing twice. A line without `messageId` gets one made of the file's name, the 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import random
@@ -145,7 +146,9 @@ async def send(lines: Iterator[tuple[int, bytes]], file: str, how: Sending, prog
     started = time.monotonic()
     queue: asyncio.Queue[list[Line] | None] = asyncio.Queue(how.concurrency)
     timeout = aiohttp.ClientTimeout(total=60)
-    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(how.write_key, ""), timeout=timeout) as http:
+    key = base64.b64encode(f"{how.write_key}:".encode()).decode()
+    headers = {"Authorization": f"Basic {key}", "Content-Type": "application/json"}
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
 
         async def work() -> None:
             while (batch := await queue.get()) is not None:
@@ -210,7 +213,7 @@ async def _post(http: aiohttp.ClientSession, how: Sending, body: bytes, report: 
     deadline = time.monotonic() + how.give_up_s
     while True:
         try:
-            async with http.post(f"{how.url}/v1/batch", data=body, headers={"Content-Type": "application/json"}) as got:
+            async with http.post(f"{how.url}/v1/batch", data=body) as got:
                 answer = await _json_of(got)
                 if got.status not in _TRY_AGAIN:
                     return got.status, answer
