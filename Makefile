@@ -6,7 +6,7 @@ PLUGINS := $(wildcard plugins/*)
 STAMP := .venv/.installed
 NODE_STAMP := tests/e2e/node/node_modules/.installed
 
-.PHONY: help setup run test lint format protos bench soak
+.PHONY: help setup run test lint format protos docs bench soak
 
 help:  ## Shows this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,6 +40,7 @@ lint: $(STAMP)  ## Checks style, types, imports, dependencies and protos
 	scripts/check_breaking.sh
 	scripts/gen_protos.sh --check
 	$(BIN)/python scripts/check_files.py
+	$(BIN)/python scripts/gen_docs.py --check
 
 format: $(STAMP)  ## Formats Python and protos
 	$(BIN)/ruff check --fix-only --quiet .
@@ -48,6 +49,9 @@ format: $(STAMP)  ## Formats Python and protos
 
 protos: $(STAMP)  ## Generates src/headrace/api from protos/
 	scripts/gen_protos.sh
+
+docs: $(STAMP)  ## Writes the reference pages that are made from the code
+	$(BIN)/python scripts/gen_docs.py
 
 bench: $(STAMP)  ## Measures throughput and latency; prints a table, writes bench-results/*.json
 	$(BIN)/python -m tests.benchmarks
