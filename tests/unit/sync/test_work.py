@@ -35,7 +35,13 @@ SYNC = SyncConfig(
 
 
 def change(**more: Any) -> MembershipChange:
-    values: dict[str, Any] = {"audience_id": "buyers", "profile_id": "p", "member": True, "version": 1, "effective_at_us": 1_000_000}
+    values: dict[str, Any] = {
+        "audience_id": "buyers",
+        "profile_id": "p",
+        "member": True,
+        "version": 1,
+        "effective_at_us": 1_000_000,
+    }
     return MembershipChange(**{**values, **more})
 
 
