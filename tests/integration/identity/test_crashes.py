@@ -17,6 +17,7 @@ from headrace_identity.rules import DEFAULT_RULES
 from headrace_identity.worker import Worker
 
 from headrace.embedded.stores import EmbeddedStores
+from headrace.service import background
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import names
 from headrace.storage.streams.client import GroupReader, Redis
@@ -88,18 +89,16 @@ def lane(db: Database, redis: Redis, consumer: str, at_lane: str = "", at_worker
 
 async def finish(db: Database, redis: Redis) -> None:
     """Another worker takes over; ingest's sweeper sends again what is neither done nor on a stream."""
-    other = lane(db, redis, "other")
-    task = asyncio.create_task(other.run())
-    while True:
-        waiting = sum([await redis.xlen(names.events(q)) for q in range(2)])
-        left = await unfinished(db)
-        if not left and not waiting:
-            break
-        if not waiting:
-            await dispatch(db, redis, left)
-        await asyncio.sleep(0.01)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with background() as loops:
+        loops.start("other", lane(db, redis, "other").run)
+        while True:
+            waiting = sum([await redis.xlen(names.events(q)) for q in range(2)])
+            left = await unfinished(db)
+            if not left and not waiting:
+                break
+            if not waiting:
+                await dispatch(db, redis, left)
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -141,14 +140,12 @@ async def test_a_store_that_is_killed_delays_and_loses_nothing(
     await put_in_log(db, redis, segments(EVENTS, 2), 2)
     first = lane(db, redis, "first")
     first._at_step = at_step
-    task = asyncio.create_task(first.run())
-    while not killed:
-        await asyncio.sleep(0.01)
-    await killed[0]
-    await asyncio.sleep(0)
-    await finish(db, redis)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with background() as loops:
+        loops.start("first", first.run)
+        while not killed:
+            await asyncio.sleep(0.01)
+        await killed[0]
+        await finish(db, redis)
     stored = await read_stored(db)
     assert all_messages(stored.events) == sorted(e.message_id for e in EVENTS)
     assert_equals_replay(stored, DEFAULT_RULES)

@@ -15,6 +15,7 @@ from headrace_identity.watch import Watch
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from headrace.service import background
 from headrace.settings import ServiceSettings
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Redis
@@ -51,14 +52,12 @@ async def test_spans_metrics_and_logs(
         one.traceparent = new_traceparent()
     await put_in_log(db, redis, segments(events, 3), 2)
     watch = Watch(db, redis, 2)
-    tasks = [asyncio.create_task(lane.run()) for lane in lanes(settings, db, redis)] + [
-        asyncio.create_task(watch.run())
-    ]
-    while await unfinished(db):
-        await asyncio.sleep(0.01)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async with background() as loops:
+        loops.start("watch", watch.run)
+        for number, lane in enumerate(lanes(settings, db, redis)):
+            loops.start(f"lane-{number}", lane.run)
+        while await unfinished(db):
+            await asyncio.sleep(0.01)
 
     spans = {span.name: span for span in exported.get_finished_spans()}
     batch = spans["identity micro-batch"]

@@ -17,8 +17,8 @@ from headrace.domain.times import DAY_US
 from tests.support.identity import WORKSPACE, event, partition, traits_of
 from tests.support.identity_reference import Reference
 
-quickly = settings(derandomize=True, deadline=None, max_examples=100)
-thoroughly = settings(derandomize=True, deadline=None, max_examples=300)
+quickly = settings(derandomize=True, deadline=None, max_examples=60)
+thoroughly = settings(derandomize=True, deadline=None, max_examples=200)
 
 NAMESPACES = ("user_id", "email", "anonymous_id")
 VALUES = {
