@@ -53,11 +53,13 @@ class Handover:
         self._lease_us = int(lease_s * SECOND_US)
 
     async def store(self, works: Sequence[Work]) -> int:
-        """Make deliveries durable; those that exist stay as they are.
+        """Make deliveries durable; those that exist stay as they are, and one that comes twice is one.
 
         Returns:
             Number of new ones.
         """
+        # An event that was sent twice can be resolved twice in what is planned together: one delivery, to one taker.
+        works = list({work.id: work for work in works}.values())
         by_destination: dict[str, list[Work]] = {}
         for work in works:
             if work.document["st"] == WAITING:

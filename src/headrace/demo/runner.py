@@ -155,6 +155,7 @@ class Runner:
 
     async def _compare(self, patience_s: float) -> list[Check]:
         deadline = time.monotonic() + patience_s
+        self._progress.step("comparing with the truth", 0)
         while True:
             checks = await compare(self._story, self._platform, self._sandbox, now_us())
             right = sum(check.right for check in checks)
