@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from headrace_audience.compiled import Expression, Moment, Slot, View
+from headrace_audience.compiled import Expression, Slot, View
 from headrace_audience.definition import Definition, Leaf
 from headrace_audience.people import Bools, Ordinals, People
-from headrace_audience.states import Candidate, Group
+from headrace_audience.states import Candidate, Group, Route
 
 LOOK_BACK = 64
 """So many edges back the beginning of a membership is looked for."""
-
-TruthAt = Callable[[str, Moment], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +57,52 @@ class Audience:
     depends_on: frozenset[str] = frozenset()
     """All audiences that it refers to, known or not."""
 
+    reach: dict[int, frozenset[int]] = field(default_factory=dict)
+    """What delays() has found, by the identity of the route."""
+
     @property
     def static(self) -> bool:
         """Whether its members are set from outside."""
         return self.definition.kind == "static"
 
-    def edges(self, view: View) -> set[int]:
-        """All moments at which the membership of a profile may change."""
-        return {edge for slot in self.slots for edge in slot.edges(view.record(slot))}
+    def delays(self, route: Route) -> frozenset[int]:
+        """How long after their time events of a route change this audience; empty when they cannot change it."""
+        found = self.reach.get(id(route))
+        if found is None:
+            found = self.reach[id(route)] = frozenset(
+                route.routes[key].state.delay_us if isinstance(route, Group) else 0
+                for key in route.keys
+                if key in self.keys
+            )
+        return found
 
-    def next_change(self, view: View, after: int, truth_at: TruthAt) -> int | None:
+    def next_change(self, view: View, after: int) -> int | None:
         """The first moment after another at which the membership is a different one; None: never."""
-        now = bool(self.expression(Moment(view, after, truth_at)))
-        for edge in sorted(edge for edge in self.edges(view) if edge > after):
-            if bool(self.expression(Moment(view, edge, truth_at))) != now:
+        now = bool(self.expression(view.at(after)))
+        for edge in sorted({edge for slot in self.slots for edge in view.edges(slot) if edge > after}):
+            if bool(self.expression(view.at(edge))) != now:
                 return edge
         return None
 
-    def holds_since(self, view: View, now: int, truth_at: TruthAt) -> tuple[int | None, bool]:
+    def holds_since(self, view: View, now: int, member: bool) -> tuple[int | None, bool]:
         """From when the membership has been what it is now, as far as is known; None: always.
 
         Beside it whether that is certain: newer events may have displaced those that would tell.
         """
         if self.static:
             return None, True
-        truth = bool(self.expression(Moment(view, now, truth_at)))
-        edges = sorted((edge for edge in self.edges(view) if edge <= now), reverse=True)
-        for edge in edges[:LOOK_BACK]:
-            before = edge - 1
-            if not all(slot.known(view.record(slot), before) for slot in self.slots):
+        limit = now
+        for _ in range(LOOK_BACK):
+            edge = view.edge_before(self.slots, limit)
+            if edge is None:
+                return None, True
+            limit = edge - 1
+            before = view.at(limit)
+            if not before.knows(self.slots):
                 return edge, False
-            if bool(self.expression(Moment(view, before, truth_at))) != truth:
+            if bool(self.expression(before)) != member:
                 return edge, True
-        return (edges[LOOK_BACK - 1], False) if len(edges) > LOOK_BACK else (None, True)
+        return limit + 1, False
 
 
 @dataclass(slots=True)
@@ -115,24 +126,28 @@ class Explainer:
         before: int,
         now: int,
         view: Callable[[int], View],
-        truth_at: TruthAt,
     ) -> None:
         self._people = people
         self._candidates = candidates
         self._before = before
         self._now = now
-        self._view = view
-        self._truth_at = truth_at
+        self._make_view = view
+        self._views: dict[int, View] = {}
 
     def flips(self, changes: Iterable[Changes]) -> list[Flip]:
-        """The flips, ordered by moment, audience and profile."""
-        flips = [
+        """The flips of changes of the same profiles, which share what is found out about them."""
+        self._views.clear()
+        return [
             self._flip(change, ordinal, entered)
             for change in changes
             for ordinal, entered in zip(change.ordinals.tolist(), change.entered.tolist(), strict=True)
         ]
-        flips.sort(key=lambda flip: (flip.effective_at_us, flip.audience_id, flip.profile_id))
-        return flips
+
+    def _view(self, ordinal: int) -> View:
+        view = self._views.get(ordinal)
+        if view is None:
+            view = self._views[ordinal] = self._make_view(ordinal)
+        return view
 
     def _flip(self, change: Changes, ordinal: int, entered: bool) -> Flip:
         audience = change.audience
@@ -140,7 +155,7 @@ class Explainer:
         if not self._people.alive[ordinal]:
             survivor = self._people.merged[profile_id]
             return Flip(audience.id, profile_id, False, self._now, "merge", merged_into=survivor)
-        since, certain = audience.holds_since(self._view(ordinal), self._now, self._truth_at)
+        since, certain = audience.holds_since(self._view(ordinal), self._now, entered)
         candidates = self._candidates.get(ordinal, ())
         if since is None:
             certain = False
@@ -157,19 +172,24 @@ class Explainer:
     def _cause(
         self, audience: Audience, candidates: Sequence[Candidate], since: int, certain: bool
     ) -> Candidate | None:
-        relevant = [c for c in candidates if _counts_from(audience, c)]
-        exact = [c for c in relevant if since in _counts_from(audience, c)]
-        if not exact and certain and since > self._before:
-            return None
-        return max(exact or relevant, key=lambda c: (c.time_us, c.message_id), default=None)
+        """The newest event that took effect at that moment; when none did, the newest that can have mattered at all."""
+        exact: Candidate | None = None
+        any_: Candidate | None = None
+        for candidate in candidates:
+            reaches, is_exact = candidate.first, candidate.first and candidate.time_us == since
+            for route in candidate.routes:
+                delays = audience.delays(route)
+                if delays:
+                    reaches = True
+                    is_exact = is_exact or since - candidate.time_us in delays
+            if reaches:
+                any_ = _newer(any_, candidate)
+            if is_exact:
+                exact = _newer(exact, candidate)
+        return exact if exact is not None or (certain and since > self._before) else any_
 
 
-def _counts_from(audience: Audience, candidate: Candidate) -> set[int]:
-    """The moments from which a new event may have changed an audience; none when it cannot have."""
-    moments = {candidate.time_us} if candidate.first else set()
-    for route in candidate.routes:
-        for key in route.keys:
-            if key in audience.keys:
-                delay = route.routes[key].state.delay_us if isinstance(route, Group) else 0
-                moments.add(candidate.time_us + delay)
-    return moments
+def _newer(one: Candidate | None, two: Candidate) -> Candidate:
+    if one is None or (two.time_us, two.message_id) > (one.time_us, one.message_id):
+        return two
+    return one

@@ -104,26 +104,55 @@ class Frame:
 class View:
     """One profile over all moments, as far as the kept state tells.
 
+    What is found out is remembered, because audiences share slots and moments.
+
     Attributes:
         ordinal: The profile.
         ahead: Whether it looks into the future too, at what waits for the clock.
         waiting: What waits as a whole.
-        stored: Says whether the profile is a member of a static audience.
     """
 
-    def __init__(self, ordinal: int, stored: Callable[[str], bool], ahead: Iterable[FutureItem] | None) -> None:
+    def __init__(
+        self, ordinal: int, audience: Callable[[str, Moment], bool], ahead: Iterable[FutureItem] | None
+    ) -> None:
         self.ordinal = ordinal
-        self.stored = stored
         self.ahead = ahead is not None
         self.waiting: list[FutureItem] = [] if ahead is None else list(ahead)
-        self._records: dict[int, Any] = {}
+        self._audience = audience
+        self._slots: dict[int, tuple[Any, list[int]]] = {}
+        self._moments: dict[int, Moment] = {}
 
     def record(self, slot: Slot) -> Any:
-        """The record of a slot."""
-        number = id(slot)
-        if number not in self._records:
-            self._records[number] = slot.record(self)
-        return self._records[number]
+        """What is known to a slot."""
+        return self._slot(slot)[0]
+
+    def edges(self, slot: Slot) -> list[int]:
+        """All moments at which the truth of a slot may change, ascending."""
+        return self._slot(slot)[1]
+
+    def _slot(self, slot: Slot) -> tuple[Any, list[int]]:
+        found = self._slots.get(id(slot))
+        if found is None:
+            record = slot.record(self)
+            found = self._slots[id(slot)] = record, sorted(slot.edges(record))
+        return found
+
+    def at(self, moment: int) -> Moment:
+        """The view at a moment."""
+        found = self._moments.get(moment)
+        if found is None:
+            found = self._moments[moment] = Moment(self, moment, self._audience)
+        return found
+
+    def edge_before(self, slots: Iterable[Slot], limit: int) -> int | None:
+        """The last moment up to a limit at which any of the slots may have changed."""
+        last: int | None = None
+        for slot in slots:
+            edges = self._slot(slot)[1]
+            place = bisect_right(edges, limit)
+            if place and (last is None or edges[place - 1] > last):
+                last = edges[place - 1]
+        return last
 
 
 class Moment:
@@ -133,16 +162,29 @@ class Moment:
         self.view = view
         self.moment = moment
         self._audience = audience
+        self._truths: dict[int, bool] = {}
+        self._known: dict[int, bool] = {}
 
     def leaf(self, slot: Slot) -> bool:
         """Truth of a slot."""
-        if isinstance(slot, _AudienceSlot):
-            return self.audience(slot.audience_id)
-        return slot.truth(self.view.record(slot), self.moment)
+        truth = self._truths.get(id(slot))
+        if truth is None:
+            if isinstance(slot, _AudienceSlot):
+                truth = self._audience(slot.audience_id, self)
+            else:
+                truth = slot.truth(self.view.record(slot), self.moment)
+            self._truths[id(slot)] = truth
+        return truth
 
-    def audience(self, audience_id: str) -> bool:
-        """Membership in an audience."""
-        return self._audience(audience_id, self)
+    def knows(self, slots: Iterable[Slot]) -> bool:
+        """Whether the kept state still tells the truth of all these slots at this moment."""
+        for slot in slots:
+            known = self._known.get(id(slot))
+            if known is None:
+                known = self._known[id(slot)] = slot.known(self.view.record(slot), self.moment)
+            if not known:
+                return False
+        return True
 
 
 Expression = Callable[[Any], Any]

@@ -48,7 +48,7 @@ from headrace_audience.waiting import Future
 
 __all__ = ["PROFILES", "Engine", "Flip", "SnapshotError"]
 
-CHUNK = 1 << 16
+CHUNK = 1 << 14
 """So many profiles are evaluated at a time, so that intermediate arrays stay small."""
 
 
@@ -187,33 +187,34 @@ class Engine:
         targets = np.unique(np.concatenate(parts))
         targets = targets[people.reporting[targets]]
         renewed = any(len(part) for part in new)
-        changes: list[Changes] = []
+        explainer = Explainer(people, touched.candidates, before, now, self._view)
+        flips: list[Flip] = []
         whole = [a for a in self._order if a.live and a.cause]
         if whole:
             everybody = people.all_reporting()
             for start in range(0, len(everybody), CHUNK):
-                changes += self._evaluate(everybody[start : start + CHUNK], whole, now, settle=False)
-            for change in changes:
-                change.cause = change.audience.cause
+                changes = self._evaluate(everybody[start : start + CHUNK], whole, now, settle=False)
+                for change in changes:
+                    change.cause = change.audience.cause
+                flips += explainer.flips(changes)
             for audience in whole:
                 audience.cause = ""
-        if len(targets):
-            moved = [
-                a
-                for a in self._order
-                if a.live
-                and (
-                    renewed
-                    or (len(due) and a.moving)
-                    or not a.keys.isdisjoint(touched.keys)
-                    or a.id in stored
-                    or not a.statics.isdisjoint(stored)
-                )
-            ]
-            for start in range(0, len(targets), CHUNK):
-                part = targets[start : start + CHUNK]
-                changes += self._evaluate(part, moved, now, settle=bool(renewed or len(due)))
-        flips = Explainer(people, touched.candidates, before, now, self._view, self._truth_at).flips(changes)
+        moved = [
+            a
+            for a in self._order
+            if a.live
+            and (
+                renewed
+                or (len(due) and a.moving)
+                or not a.keys.isdisjoint(touched.keys)
+                or a.id in stored
+                or not a.statics.isdisjoint(stored)
+            )
+        ]
+        for start in range(0, len(targets), CHUNK):
+            part = targets[start : start + CHUNK]
+            flips += explainer.flips(self._evaluate(part, moved, now, settle=bool(renewed or len(due))))
+        flips.sort(key=lambda flip: (flip.effective_at_us, flip.audience_id, flip.profile_id))
         self._bury(dead)
         return flips
 
@@ -243,7 +244,7 @@ class Engine:
             return None
         self._make_room()
         view = self._view(ordinal, ahead=True)
-        return audience.next_change(view, self._clock, self._truth_at)
+        return audience.next_change(view, self._clock)
 
     def next_moment_us(self) -> int | None:
         """The next moment at which time alone may change anything; None: never."""
@@ -346,6 +347,7 @@ class Engine:
             audience.keys = frozenset(s.key for s in audience.slots if s.key)
             audience.moving = any(s.moving for s in audience.slots)
             audience.statics = frozenset(a.id for a in named if a.static).union(*(a.statics for a in named))
+            audience.reach = {}
             audience.depends_on = frozenset(references).union(*(a.depends_on for a in named))
             if changed in audience.depends_on:
                 audience.cause = cause
@@ -385,19 +387,17 @@ class Engine:
             return self._memberships.of(audience_id, frame.ordinals)
         return cast("Bools", audience.expression(frame))
 
+    def _view(self, ordinal: int, *, ahead: bool = False) -> View:
+        future = self._future.of_profile(self._people.ids[ordinal]) if ahead else None
+        return View(ordinal, self._truth_at, future)
+
     def _truth_at(self, audience_id: str, moment: Moment) -> bool:
         audience = self._audiences.get(audience_id)
         if audience is None:
             return False
-        return moment.view.stored(audience_id) if audience.static else bool(audience.expression(moment))
-
-    def _view(self, ordinal: int, *, ahead: bool = False) -> View:
-        one = np.array([ordinal])
-        return View(
-            ordinal,
-            lambda audience_id: bool(self._memberships.of(audience_id, one)[0]),
-            self._future.of_profile(self._people.ids[ordinal]) if ahead else None,
-        )
+        if audience.static:
+            return bool(self._memberships.of(audience_id, np.array([moment.view.ordinal]))[0])
+        return bool(audience.expression(moment))
 
     def _make_room(self) -> None:
         self._states.ensure_room()

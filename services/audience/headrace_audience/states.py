@@ -16,7 +16,7 @@ from headrace_audience.definition import Predicate
 from headrace_audience.people import Bools, Ordinals, People, Times
 from headrace_audience.predicates import compile_predicates, decode_object
 from headrace_audience.trait_columns import IdentifierColumn, TraitColumn
-from headrace_audience.traits import decoded_traits
+from headrace_audience.traits import TRAITS_MARK, decoded_traits
 from headrace_audience.waiting import Future, FutureItem, TraitWrite, Waiting
 
 TRACK = EventKind.EVENT_KIND_TRACK
@@ -93,7 +93,7 @@ class IdentifierRoute:
 Route = Group | TraitRoute | IdentifierRoute
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Candidate:
     """A new event that may have caused flips of a profile."""
 
@@ -178,7 +178,7 @@ class States:
                         del self._by_name[name]
         elif isinstance(state, TraitState):
             column = self.traits[state.path[0]].column
-            del column.readings[key]
+            column.remove_reading(key)
             if not column.readings:
                 del self.traits[state.path[0]]
         else:
@@ -259,7 +259,7 @@ class States:
                         group.times.append(time)
                         group.message_ids.append(message_id)
                         reached.append(group)
-            if traits and (event.traits or event.context):
+            if traits and (event.traits or TRAITS_MARK in event.context):
                 self._write_traits(ordinal, resolved, only, reached)
             if namespaces:
                 for identifier in resolved.decision.identifiers:

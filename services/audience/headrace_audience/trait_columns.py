@@ -17,6 +17,9 @@ from headrace_audience.definition_values import MOVING_OPS
 from headrace_audience.people import FOREVER, NEVER, Ordinals, Times
 from headrace_audience.predicates import ValueTest, compile_test, moment_of, value_at
 
+REMEMBERED_VALUES = 10_000
+"""Of so many values of a trait it is remembered what the readings make of them."""
+
 
 class TraitReading:
     """What one test makes of the newest value: 1 or 0, or the moment that it says for tests that need the clock.
@@ -50,6 +53,8 @@ class TraitColumn:
         self.rows = Rows(capacity)
         self._times: Times = np.full(64, NEVER, np.int64)
         self._writers: list[str] = [""]
+        self._codes: list[tuple[int, ...] | None] = [None]
+        self._known: dict[tuple[type, Any], tuple[int, ...]] = {}
         self.readings: dict[str, TraitReading] = {}
 
     def ensure(self, capacity: int) -> None:
@@ -61,6 +66,16 @@ class TraitColumn:
         reading = TraitReading(state)
         self.readings[key] = reading
         self._fit(reading)
+        self._forget_codes()
+
+    def remove_reading(self, key: str) -> None:
+        """Read the value for a state no more."""
+        del self.readings[key]
+        self._forget_codes()
+
+    def _forget_codes(self) -> None:
+        self._known.clear()
+        self._codes = [None] * len(self._codes)
 
     def write(self, ordinal: int, time_us: int, message_id: str, value: Any) -> bool:
         """Take a write in; returns whether any reading changed."""
@@ -73,13 +88,28 @@ class TraitColumn:
             row = self._new_row(ordinal)
         self._times[row] = time_us
         self._writers[row] = message_id
+        codes = self._codes_of(value)
+        if codes is self._codes[row]:
+            return False
+        self._codes[row] = codes
         changed = False
-        for reading in self.readings.values():
-            code = reading.code(value)
+        for reading, code in zip(self.readings.values(), codes, strict=True):
             if reading.codes[row] != code:
                 reading.codes[row] = code
                 changed = True
         return changed
+
+    def _codes_of(self, value: Any) -> tuple[int, ...]:
+        """What all readings make of a value; the same tuple for the same value, as long as it is remembered."""
+        if not isinstance(value, str | int | float | None):
+            return tuple(reading.code(value) for reading in self.readings.values())
+        known = self._known.get((type(value), value))
+        if known is None:
+            if len(self._known) >= REMEMBERED_VALUES:
+                self._known.clear()
+            known = tuple(reading.code(value) for reading in self.readings.values())
+            self._known[type(value), value] = known
+        return known
 
     def _new_row(self, ordinal: int) -> int:
         self.rows.give(np.array([ordinal], np.int64))
@@ -89,6 +119,7 @@ class TraitColumn:
     def _make_room(self) -> None:
         room = self.rows.room()
         self._writers.extend([""] * (self.rows.used - len(self._writers)))
+        self._codes.extend([None] * (self.rows.used - len(self._codes)))
         if room > len(self._times):
             self._times = grown(self._times, room, NEVER)
             for reading in self.readings.values():
@@ -111,6 +142,7 @@ class TraitColumn:
             reading.codes[rows] = reading.empty
         for row in rows.tolist():
             self._writers[row] = ""
+            self._codes[row] = None
 
     def entries(self, ordinals: Ordinals) -> tuple[Ordinals, Times, list[str], dict[str, Times]]:
         """Of these profiles: position in `ordinals`, time, message id, and the codes by state key."""
@@ -130,6 +162,7 @@ class TraitColumn:
             if (time, writer) >= (self._times[row], self._writers[row]):
                 self._times[row] = time
                 self._writers[row] = writer
+                self._codes[row] = None
                 newer.append(i)
         for key, values in codes.items():
             if key in self.readings:

@@ -13,14 +13,15 @@ import msgspec
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace_audience.predicates import decode_object
 
-_MARK = b'"traits"'
+TRAITS_MARK = b'"traits"'
+"""A context without these bytes has no traits."""
 
 
 def decoded_traits(event: Event) -> dict[str, Any]:
     """The traits as Python values; empty when there are none."""
     own = decode_object(event.traits) if event.kind != EventKind.EVENT_KIND_GROUP else {}
     context = event.context
-    if context and _MARK in context:
+    if context and TRAITS_MARK in context:
         in_context = decode_object(context).get("traits")
         if isinstance(in_context, dict) and in_context:
             return {**in_context, **own}

@@ -1,0 +1,212 @@
+"""What the incremental audience engine costs alone, beside bare numpy doing the least of it.
+
+100 audiences over an online shop's events: windows, counts, property predicates, traits, other audiences. The bare
+baseline scatters the same batches into as many bare columns of times and compares them with the clock, without
+decoding, without exactness and without saying who flipped.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from headrace_audience.definition import Definition, parse_definition
+from headrace_audience.engine import Engine
+
+from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
+from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedBatch, ResolvedEvent
+
+START = 1_767_225_600_000_000
+DAY = 86_400_000_000
+NAMES = ("Category viewed", "Search made", "Product viewed", "Added to cart", "Checkout made", "Purchased")
+SHARES = (30, 15, 35, 10, 6, 4)
+PARTITIONS = 64
+ACTIVE = 5_000
+
+
+def definitions() -> dict[str, Definition]:
+    """100 audiences."""
+    found: list[dict[str, Any]] = []
+    for days in (1, 3, 7, 14, 30, 60, 90):
+        viewed = {"event": "Product viewed", "within": f"{days}d"}
+        bought = {"event": "Purchased", "within": f"{days}d"}
+        found += [
+            viewed,
+            bought,
+            {"all": [viewed, {"not": bought}]},
+            {"event": "Product viewed", "within": f"{days}d", "count": {"gte": 3}},
+            {"event": "Purchased", "within": f"{days}d", "where": [{"property": "value", "gt": 100}]},
+            {"event": "Added to cart", "within": f"{days}d", "where": [{"property": "category", "eq": "shoes"}]},
+            {"all": [{"event": "Added to cart", "within": f"{days}d"}, {"not": {"event": "Checkout made"}}]},
+            {"not": {"event": list(NAMES), "within": f"{days}d"}},
+            {"event": "Search made", "within": f"{days}d", "count": {"between": [2, 5]}},
+            {"all": [{"trait": "country", "eq": "IN"}, viewed]},
+        ]
+    for country in ("DE", "FR", "US", "IN", "GB", "BR", "JP", "NL", "SE", "IT"):
+        found.append({"trait": "country", "eq": country})
+        found.append({"all": [{"trait": "plan", "in": ["pro", "team"]}, {"trait": "country", "neq": country}]})
+    for amount in (10, 50, 100, 200, 300):
+        found.append({"event": "Purchased", "where": [{"property": "value", "gte": amount}], "count": {"gte": 2}})
+        found.append({"any": [{"audience": "a0"}, {"trait": "age", "gt": amount / 10}]})
+    named = {f"a{i}": parse_definition({"where": where}) for i, where in enumerate(found)}
+    assert len(named) == 100
+    return named
+
+
+def batches(profiles: int, count: int, size: int, seed: int, since_us: int) -> list[bytes]:
+    """Resolved batches as they come from the stream: serialised, in order of time."""
+    choose = random.Random(seed)
+    made: list[bytes] = []
+    at = since_us
+    categories = ("shoes", "books", "toys", "garden")
+    for _ in range(count):
+        events: list[ResolvedEvent] = []
+        for _ in range(size):
+            at += 50
+            person = choose.randrange(profiles)
+            profile = f"p{person:024x}"
+            properties = {"value": choose.randrange(500), "category": choose.choice(categories), "currency": "EUR"}
+            kind, name, traits = EventKind.EVENT_KIND_TRACK, choose.choices(NAMES, SHARES)[0], b""
+            if choose.randrange(10) == 0:
+                kind, name = EventKind.EVENT_KIND_IDENTIFY, ""
+                values = {"country": ("DE", "IN", "US")[person % 3], "plan": ("free", "pro")[person % 2]}
+                traits = json.dumps({**values, "age": person % 80, "email": f"{profile}@x.org"}).encode()
+            events.append(
+                ResolvedEvent(
+                    profile_id=profile,
+                    event=Event(
+                        message_id=f"{choose.getrandbits(128):032x}",
+                        kind=kind,
+                        name=name,
+                        traits=traits,
+                        properties=json.dumps(properties).encode(),
+                        context=b'{"ip":"203.0.113.7","userAgent":"Mozilla/5.0","locale":"en-GB"}',
+                        timestamp_us=at,
+                    ),
+                    decision=Decision(identifiers=[Identifier(namespace="user_id", value=profile)]),
+                )
+            )
+        made.append(ResolvedBatch(workspace_id="w", events=events).SerializeToString())
+    return made
+
+
+def new_engine(profiles: int, clock_us: int) -> Engine:
+    """An engine with all audiences started and so many profiles, each with some history."""
+    engine = Engine("w", PARTITIONS, clock_us, capacity=profiles)
+    for audience_id, definition in definitions().items():
+        engine.set_audience(audience_id, definition)
+        engine.start_audience(audience_id)
+    return engine
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Seconds of processor time: the engine is one thread, and other work on the machine does not count."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def _live(engine: Engine, data: list[bytes], flips: list[int] | None = None) -> Callable[[], None]:
+    def work() -> None:
+        for body in data:
+            batch = ResolvedBatch.FromString(body)
+            now = batch.events[-1].event.timestamp_us + 1
+            engine.fold(batch.events, now_us=now)
+            found = engine.advance(now)
+            if flips is not None:
+                flips.append(len(found))
+
+    return work
+
+
+def _bare(profiles: int, columns: int, data: list[bytes]) -> float:
+    """Seconds for scattering the same batches into bare columns and comparing the touched ones with the clock."""
+    index = {f"p{i:024x}": i for i in range(profiles)}
+    times = [np.zeros(profiles, np.int64) for _ in range(columns)]
+    decoded = [
+        (
+            np.array([index[e.profile_id] for e in batch.events]),
+            np.array([e.event.timestamp_us for e in batch.events]),
+        )
+        for batch in map(ResolvedBatch.FromString, data)
+    ]
+
+    def work() -> None:
+        for ordinals, at in decoded:
+            for column in times:
+                column[ordinals] = at
+                np.count_nonzero(column[ordinals] > at[-1] - DAY)
+
+    return _seconds(work)
+
+
+def run(*, profiles: int = 1_000_000, events: int = 200_000) -> list[dict[str, Any]]:
+    """Measure; returns rows with the keys of tests.benchmarks.results.Result."""
+    memory_before = _resident_mib()
+    engine = new_engine(profiles, START)
+    rows: list[dict[str, Any]] = []
+
+    def add(name: str, value: float, unit: str, **more: Any) -> None:
+        rows.append({"name": f"audience engine: {name}", "value": value, "unit": unit, **more})
+
+    # Everybody is known, with three events each on average over the last 60 days.
+    history = max(1, profiles * 3 // 10_000)
+    for number in range(history):
+        data = batches(profiles, 1, 10_000, number, START - 60 * DAY + number * (60 * DAY // history))
+        engine.fold(ResolvedBatch.FromString(data[0]).events)
+    engine.fold(
+        ResolvedEvent(profile_id=f"p{i:024x}", event=Event(message_id=f"m{i}", kind=EventKind.EVENT_KIND_PAGE))
+        for i in range(profiles)
+    )
+    add("first evaluation of everybody", _seconds(lambda: engine.advance(START)), "s", lower_is_better=True)
+    # Live traffic comes from people who are active now; they have entered what their activity lets them enter.
+    active = min(profiles, ACTIVE)
+    _live(engine, batches(active, active * 40 // 1_000, 1_000, 1, START + 1))()
+    for size in (1_000, 100, 1):
+        count = max(events // 1_000, 20) if size == 1_000 else 200
+        data = batches(active, count, size, 1_000_000 + size, engine.clock_us + 1)
+        flips: list[int] = []
+        speed = count * size / _seconds(_live(engine, data, flips))
+        if size == 1_000:
+            add("flips per event in them", sum(flips) / (count * size), "flips")
+            bare = count * size / _bare(profiles, 100, data)
+            more = {"baseline": "scatter and compare 100 bare columns", "baseline_value": bare}
+            add("batches of 1000, 100 audiences", speed, "ev/s", target=100_000.0)
+            add("the same beside bare numpy", speed, "ev/s", **more)
+        else:
+            add(f"batches of {size}, 100 audiences", speed, "ev/s")
+    sweeps = sorted(_seconds(lambda: engine.advance(engine.clock_us + 1_000_000)) for _ in range(20))
+    add(f"sweep of {profiles} people, median", sweeps[10] * 1e3, "ms", target=100.0, lower_is_better=True)
+    add("sweep, slowest of 20", sweeps[-1] * 1e3, "ms", lower_is_better=True)
+    column = np.zeros(profiles, np.int64)
+    compare = _seconds(lambda: [np.flatnonzero(column > START) for _ in range(100)])
+    add("bare comparison of 100 columns with the clock", compare * 1e3, "ms", lower_is_better=True)
+    add("memory of the state", _resident_mib() - memory_before, "MiB", target=1024.0, lower_is_better=True)
+    exported: list[bytes] = []
+    taken = _seconds(lambda: exported.extend(engine.export_partition(p) for p in range(PARTITIONS)))
+    add("snapshots of all partitions", taken, "s", lower_is_better=True)
+    add("size of the snapshots", sum(map(len, exported)) / 2**20, "MiB", lower_is_better=True)
+    again = new_engine(profiles, engine.clock_us)
+    taken = _seconds(lambda: _load(again, exported))
+    add("loading the snapshots", taken, "s", lower_is_better=True)
+    return rows
+
+
+def _load(engine: Engine, snapshots: list[bytes]) -> None:
+    for partition, data in enumerate(snapshots):
+        engine.import_partition(partition, data)
+
+
+def _resident_mib() -> float:
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    for found in run():
+        print(f"{found['name']:65} {found['value']:14,.1f} {found['unit']}")
