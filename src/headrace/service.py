@@ -150,6 +150,7 @@ def run(name: str, settings: ServiceSettings, open_service: OpenService) -> int:
         return 1
     finally:
         telemetry.close()
+        metrics.forget_readers()
     return 0
 
 

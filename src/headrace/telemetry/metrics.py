@@ -55,6 +55,12 @@ def gauge_callback(name: str, description: str, read: Callable[[], Iterable[Read
     if not known:
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(value, labels) for value, labels in _readers[name]()]
+            read_now = _readers.get(name, tuple)
+            return [Observation(value, labels) for value, labels in read_now()]
 
         _meter.create_observable_gauge(name, callbacks=[observe], description=description)
+
+
+def forget_readers() -> None:
+    """Let go of what the readers hold, at the end of the process: stores are closed before the interpreter ends."""
+    _readers.clear()
