@@ -155,6 +155,9 @@ def test_a_platform_survives_what_may_happen_to_it(tmp_path: Path) -> None:
         assert not any(map(is_running, pids.values()))
         assert not list((second.data / "pids").iterdir())
         assert "Traceback" not in second.output.read_text()
+        for service in set(PARTS) - {"mongod", "redis-server"}:
+            for line in (second.data / "logs" / f"{service}.log").read_text().splitlines():
+                json.loads(line)  # to the last one: nothing complains while it ends
 
 
 def _check_ready_file(running: Up, base: int) -> dict[str, str]:
