@@ -79,9 +79,9 @@ def test_the_clock_never_goes_back() -> None:
 def test_the_same_message_counts_once_even_with_its_equals_in_time() -> None:
     engine = engine_with(a={"event": "A", "count": {"gte": 3}}, b={"event": "A", "count": {"gte": 12}})
     twice = [event("p", 1, message_id="m1"), event("p", 1, message_id="m2")] * 6
-    engine.fold(twice)
-    engine.fold(twice)
-    assert engine.advance(at(2)) == []
+    for _ in range(3):
+        engine.fold(twice, now_us=at(2))
+        assert engine.advance(at(2)) == []
     engine.fold([event("p", 1, message_id="m3")])
     assert [flip.audience_id for flip in engine.advance(at(3))] == ["a"]
     engine.fold([event("p", 0, message_id=f"n{i}") for i in range(9)])
@@ -267,3 +267,49 @@ def test_an_unusual_time_does_no_harm() -> None:
         engine.fold([strange])
     engine.advance(at(2))
     assert engine.members("a") == []
+
+
+def test_of_writes_at_the_same_time_the_greater_message_id_wins() -> None:
+    def write(message_id: str, plan: Any) -> Any:
+        return resolved_of(Fact("p", at(1), message_id, "identify", traits={"plan": plan}))
+
+    for order in ("abc", "cba", "bca", "cab"):
+        engine = engine_with(pro={"trait": "plan", "eq": "pro"}, none={"trait": "plan", "exists": False})
+        plans = {"a": "free", "b": None, "c": "pro"}
+        for message_id in order:
+            engine.fold([write(message_id, plans[message_id])])
+            engine.advance(at(2))
+        assert (engine.members("pro"), engine.members("none")) == (["p"], [])
+
+
+def test_a_trait_that_another_audience_reads_already_is_filled_for_a_new_one() -> None:
+    engine = engine_with(pro={"trait": "plan", "eq": "pro"})
+    newest = resolved_of(Fact("p", at(2), "m2", "identify", traits={"plan": "pro"}))
+    oldest = resolved_of(Fact("p", at(1), "m1", "identify", traits={"plan": "free"}))
+    engine.fold([newest, oldest])
+    engine.advance(at(3))
+    needed = engine.set_audience("free", definition({"trait": "plan", "neq": "pro"}))
+    engine.fold([oldest, newest], conditions=needed)
+    engine.start_audience("free")
+    engine.advance(at(4))
+    assert (engine.members("pro"), engine.members("free")) == (["p"], [])
+
+
+def test_every_change_of_a_count_by_time_is_seen() -> None:
+    engine = engine_with(a={"event": "A", "within": "100s", "count": {"in": [1, 2, 4]}})
+    engine.fold([event("p", second) for second in (1, 2, 3, 4)])
+    assert [flip.member for flip in engine.advance(at(5))] == [True]
+    seen: list[tuple[float, bool]] = []
+    while (moment := engine.next_moment_us()) is not None:
+        seen += [((flip.effective_at_us - START) / SECOND_US, flip.member) for flip in engine.advance(moment)]
+    assert seen == [(101.0, False), (102.0, True), (104.0, False)]
+
+
+def test_an_event_of_one_audience_does_not_hide_the_edges_of_another() -> None:
+    engine = engine_with(a={"event": "A", "within": "10s"}, b={"event": "B", "within": "100s"})
+    engine.fold([event("p", 1)], now_us=at(2))
+    engine.advance(at(2))
+    engine.fold([event("p", 3, "B")], now_us=at(4))
+    engine.advance(at(4))
+    assert engine.next_moment_us() == at(11)
+    assert [(f.audience_id, f.effective_at_us) for f in engine.advance(at(20))] == [("a", at(11))]
