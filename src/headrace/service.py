@@ -7,6 +7,7 @@ they are found by name here, because the kernel imports no service.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -141,6 +142,10 @@ def run(name: str, settings: ServiceSettings, open_service: OpenService) -> int:
     Returns:
         Exit status: 0 after draining, 1 when it could not start or failed.
     """
+    # Micro-batches make thousands of objects that live and die together. Looking for cycles every 700 new ones, as is
+    # the default, finds nothing and costs a quarter of the processor's time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     telemetry = setup(name, settings)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
