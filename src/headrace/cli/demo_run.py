@@ -20,7 +20,7 @@ from headrace.api.ingest.v1.source_service_pb2 import GetSourceRequest
 from headrace.api.ingest.v1.source_service_pb2_grpc import SourceServiceStub
 from headrace.cli.problems import DONE, FAILED, CommandFailed, say
 from headrace.demo import report
-from headrace.demo.report import Check
+from headrace.demo.report import Report
 from headrace.demo.runner import Address, DemoFailed, Runner
 from headrace.demo.sandbox import SandboxVendor
 from headrace.demo.simulator import simulate
@@ -46,18 +46,18 @@ async def use_platform(platform: Platform, stop: asyncio.Event, people: int, *, 
             playing.cancel()
             await asyncio.gather(playing, return_exceptions=True)
             return DONE
-        checks = playing.result()
-        _show(checks, sandbox, as_json=as_json)
+        found = playing.result()
+        _show(found, sandbox, as_json=as_json)
         if not once:
             say(f"console: {platform.console_http}   events: {platform.ingest_http}   Ctrl-C stops")
             await stopped
         stopped.cancel()
-        return DONE if all(check.right for check in checks) else FAILED
+        return DONE if found.right else FAILED
     finally:
         await sandbox.stop()
 
 
-async def _play(platform: Platform, sandbox: SandboxVendor, people: int) -> list[Check]:
+async def _play(platform: Platform, sandbox: SandboxVendor, people: int) -> Report:
     await _set_up(platform, sandbox)
     async with AsyncExitStack() as stack:
         channels = {
@@ -151,10 +151,11 @@ class _Shown:
             say(f"{self._title}: {self._done} of {self._total} ({time.monotonic() - self._began:.1f} s)")
 
 
-def _show(checks: list[Check], sandbox: SandboxVendor, *, as_json: bool) -> None:
+def _show(found: Report, sandbox: SandboxVendor, *, as_json: bool) -> None:
     if as_json:
-        lines = [{"name": c.name, "expected": c.expected, "found": c.found, "right": c.right} for c in checks]
-        sys.stdout.write(json.dumps({"right": all(c.right for c in checks), "checks": lines}) + "\n")
+        checks = [{"name": c.name, "expected": c.expected, "found": c.found, "right": c.right} for c in found.checks]
+        totals = {"events": found.events, "people": found.people, "merges": found.merges}
+        sys.stdout.write(json.dumps({"right": found.right, **totals, "checks": checks}) + "\n")
         sys.stdout.flush()
         return
     table = Table(title="What the platform found")
@@ -162,10 +163,11 @@ def _show(checks: list[Check], sandbox: SandboxVendor, *, as_json: bool) -> None
     table.add_column("expected", justify="right")
     table.add_column("found", justify="right")
     table.add_column("")
-    for check in checks:
+    for check in found.checks:
         mark = "[green]right[/green]" if check.right else "[red]WRONG[/red]"
         table.add_row(check.name, str(check.expected), str(check.found), mark)
     console = Console()
     console.print(table)
     refusals = ", ".join(f"{kind} {count}" for kind, count in sorted(sandbox.refused.items())) or "none"
+    console.print(f"{found.events} events of {found.people} people; {found.merges} profiles were merged into others.")
     console.print(f"On the way the sandbox vendor refused requests, as vendors do: {refusals}.")

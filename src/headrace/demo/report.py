@@ -14,6 +14,7 @@ from headrace.api.audience.v1 import audience_service_pb2 as audience_api
 from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceStub
 from headrace.api.common.v1.event_pb2 import Identifier
 from headrace.api.identity.v1 import profile_service_pb2 as profile_api
+from headrace.api.identity.v1.profile_pb2 import DECISION_ACTION_CREATED, ResolvedEvent
 from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceStub
 from headrace.api.sync.v1 import sync_service_pb2 as sync_api
 from headrace.api.sync.v1.sync_service_pb2_grpc import SyncServiceStub
@@ -34,6 +35,25 @@ class Check:
     def right(self) -> bool:
         """True when the platform found what the simulator knows."""
         return bool(self.expected == self.found)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of the story."""
+
+    checks: list[Check]
+    """What can be compared with the truth."""
+    events: int
+    """Different events that were resolved."""
+    people: int
+    """Profiles, merged ones not counted."""
+    merges: int
+    """Profiles that were merged into others: how many depends on the order in which events arrive."""
+
+    @property
+    def right(self) -> bool:
+        """True when everything is as the simulator knows it."""
+        return all(check.right for check in self.checks)
 
 
 AUDIENCES: dict[str, Callable[[Person, int], bool]] = {
@@ -81,16 +101,15 @@ class Platform:
             "profiles",
         )
 
-    async def message_ids(self, profile_id: str) -> set[str]:
-        """Message ids of a profile's events."""
+    async def events(self, profile_id: str) -> list[ResolvedEvent]:
+        """A profile's events with the decisions on them, newest first."""
         name = f"{self._parent}/profiles/{profile_id}"
-        events = await _pages(
+        return await _pages(
             lambda token: self._profiles.ListProfileEvents(
                 profile_api.ListProfileEventsRequest(parent=name, page_size=1000, page_token=token)
             ),
             "events",
         )
-        return {e.event.message_id for e in events}
 
     async def members(self, audience: str) -> set[str]:
         """Profile ids of an audience's members."""
@@ -118,15 +137,19 @@ class Platform:
         return await self._syncs.GetLedger(sync_api.GetLedgerRequest(name=f"{self._parent}/syncs/{sync}"))
 
 
-async def compare(story: Story, platform: Platform, sandbox: SandboxVendor, now_us: int) -> list[Check]:
-    """All lines of the report, at one moment in microseconds since 1970 UTC."""
+async def compare(story: Story, platform: Platform, sandbox: SandboxVendor, now_us: int) -> Report:
+    """The whole report, at one moment in microseconds since 1970 UTC."""
     found = await _profiles_of_people(story.people, platform)
+    profiles = [profile.name.rsplit("/", 1)[1] for profile in await platform.profiles()]
+    timelines = await _timelines(profiles, platform)
+    decisions = [event.decision for events in timelines.values() for event in events]
+    created = sum(decision.action == DECISION_ACTION_CREATED for decision in decisions)
+    merges = sum(len(decision.merges) for decision in decisions)
     checks = [
-        Check("people found", len(story.people), len(await platform.profiles())),
+        Check("people found", len(story.people), len(profiles)),
+        Check("profiles created, less those merged into others", len(story.people), created - merges),
         Check("people whose identifiers all lead to one profile of their own", len(story.people), _alone(found)),
-        Check(
-            "people with exactly their own events", len(story.people), await _with_own_events(story, found, platform)
-        ),
+        Check("people with exactly their own events", len(story.people), _with_own_events(story, found, timelines)),
     ]
     people = {next(iter(ids)): person for person, ids in found if len(ids) == 1}
     for audience, belongs in AUDIENCES.items():
@@ -150,7 +173,7 @@ async def compare(story: Story, platform: Platform, sandbox: SandboxVendor, now_
         Check("purchases delivered more than once", 0, sum(1 for n in sandbox.webhook_ids.values() if n > 1)),
         Check("events not accounted for", 0, ledger.unaccounted + ledger.waiting + ledger.failed),
     ]
-    return checks
+    return Report(checks, events=len(decisions), people=len(profiles), merges=merges)
 
 
 async def _profiles_of_people(people: Iterable[Person], platform: Platform) -> list[tuple[Person, set[str | None]]]:
@@ -171,20 +194,30 @@ def _alone(found: list[tuple[Person, set[str | None]]]) -> int:
     return sum(1 for _, ids in found if len(ids) == 1 and None not in ids and owners[next(iter(ids))] == 1)
 
 
-async def _with_own_events(story: Story, found: list[tuple[Person, set[str | None]]], platform: Platform) -> int:
+async def _timelines(profiles: Iterable[str], platform: Platform) -> dict[str, list[ResolvedEvent]]:
     limit = asyncio.Semaphore(32)
+
+    async def one(profile_id: str) -> tuple[str, list[ResolvedEvent]]:
+        async with limit:
+            return profile_id, await platform.events(profile_id)
+
+    return dict(await asyncio.gather(*(one(p) for p in profiles)))
+
+
+def _with_own_events(
+    story: Story, found: list[tuple[Person, set[str | None]]], timelines: dict[str, list[ResolvedEvent]]
+) -> int:
     from_simulator = {m for p in story.people for m in p.message_ids}
 
-    async def one(person: Person, ids: set[str | None]) -> bool:
+    def has_own(person: Person, ids: set[str | None]) -> bool:
         profile_id = next(iter(ids))
         if len(ids) != 1 or profile_id is None:
             return False
-        async with limit:
-            events = await platform.message_ids(profile_id)
         # The CRM's messages get their ids on arrival; only the simulator's own can be compared by id.
+        events = {event.event.message_id for event in timelines.get(profile_id, ())}
         return events & from_simulator == person.message_ids
 
-    return sum(await asyncio.gather(*(one(p, ids) for p, ids in found)))
+    return sum(has_own(person, ids) for person, ids in found)
 
 
 def _all_left_by_time(history: list[Any]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from headrace.demo.report import Check, Platform, compare
+from headrace.demo.report import Platform, Report, compare
 from headrace.demo.sandbox import SandboxVendor
 from headrace.demo.simulator import Message, Story
 from headrace.domain.times import now_us
@@ -73,14 +73,14 @@ class Runner:
         self._sent: set[str] = set()
         self._webhooks_sent = 0
 
-    async def play(self, *, patience_s: float) -> list[Check]:
+    async def play(self, *, patience_s: float) -> Report:
         """Send everything, and compare until all is right or patience ends.
 
         Args:
             patience_s: How many seconds each wait may take.
 
         Returns:
-            The report's lines, as they were at last.
+            The report, as it was at last.
 
         Raises:
             DemoFailed: The platform refused traffic, or a wait took longer than patience.
@@ -153,16 +153,15 @@ class Runner:
         self._progress.step("visitors leave it by time alone", len(visitors))
         await self._until(gone, lambda found: found >= len(visitors), "visitors did not leave", patience_s)
 
-    async def _compare(self, patience_s: float) -> list[Check]:
+    async def _compare(self, patience_s: float) -> Report:
         deadline = time.monotonic() + patience_s
         self._progress.step("comparing with the truth", 0)
         while True:
-            checks = await compare(self._story, self._platform, self._sandbox, now_us())
-            right = sum(check.right for check in checks)
-            self._progress.step("comparing with the truth", len(checks))
-            self._progress.at(right)
-            if right == len(checks) or time.monotonic() > deadline:
-                return checks
+            report = await compare(self._story, self._platform, self._sandbox, now_us())
+            self._progress.step("comparing with the truth", len(report.checks))
+            self._progress.at(sum(check.right for check in report.checks))
+            if report.right or time.monotonic() > deadline:
+                return report
             await asyncio.sleep(_PAUSE_S)
 
     async def _until(

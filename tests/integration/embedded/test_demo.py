@@ -28,6 +28,7 @@ def test_the_demo_finds_the_truth_and_leaves_nothing(tmp_path: Path) -> None:
     assert [check for check in report["checks"] if not check["right"]] == []
     assert len(report["checks"]) > 15
     assert (played.returncode, report["right"]) == (0, True)
+    assert report["merges"] > 0
     assert "visitors leave it by time alone: 5 of 5" in played.stderr
     assert not list(tmp_path.iterdir())
 
