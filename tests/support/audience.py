@@ -22,7 +22,7 @@ from headrace.rpc.channel import with_token
 
 QUICK: dict[str, Any] = {
     "partitions": 4,
-    "audience_lease_seconds": 1.5,
+    "audience_lease_seconds": 10.0,
     "audience_sweep_seconds": 0.1,
     "audience_snapshot_seconds": 0.5,
     "archive_interval_seconds": 0.3,

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import duckdb
 
+from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database
 from headrace.telemetry import logs, metrics
 from headrace_audience import batch
@@ -30,6 +31,8 @@ _seconds = metrics.histogram(
 _failures = metrics.counter("headrace_audience_fill_failures", "Parts of a history that could not be evaluated.")
 
 FAILED_PAUSE_S = 5.0
+CLOCK_LOOKS = 150
+"""A clock that stands because its stream lags is waited for so often, 20 ms each."""
 
 
 class Backfill:
@@ -58,11 +61,12 @@ class Backfill:
             return
         began = time.monotonic()
         async with self._reader.open(evaluation.workspace_id) as view:
+            clock_us = await self._clock(evaluation)
             if PROFILES in order.tickets:
                 await self._merges(evaluation, order, view)
             failed = 0
             for key in sorted(order.tickets):
-                failed += await self._apart(self._key(evaluation, order, view, key))
+                failed += await self._apart(self._key(evaluation, order, view, key, clock_us))
             for audience_id in sorted(order.statics):
                 failed += await self._apart(self._static(evaluation, order, view, audience_id))
         seconds = time.monotonic() - began
@@ -78,6 +82,15 @@ class Backfill:
         )
         if failed:
             await asyncio.sleep(FAILED_PAUSE_S)
+
+    async def _clock(self, evaluation: Evaluation) -> int:
+        """The engine's clock, once it has passed the view: what is in the view is then no event of the future."""
+        opened_us = now_us()
+        for _ in range(CLOCK_LOOKS):
+            if evaluation.engine.clock_us >= opened_us:
+                break
+            await asyncio.sleep(0.02)
+        return evaluation.engine.clock_us
 
     async def _apart(self, work: Awaitable[None]) -> bool:
         """Do a part of the work; returns whether it failed. One that fails is asked for again and holds up no other."""
@@ -100,10 +113,10 @@ class Backfill:
             if self._partition_of(loser) in partitions:
                 evaluation.engine.merge(loser, survivor)
 
-    async def _key(self, evaluation: Evaluation, order: Order, view: View, key: str) -> None:
+    async def _key(self, evaluation: Evaluation, order: Order, view: View, key: str, clock_us: int) -> None:
         if not evaluation.still_wanted(key, order.tickets[key]):
             return
-        table = await view.run(functools.partial(batch.condition_history, key=key, now_us=order.clock_us))
+        table = await view.run(functools.partial(batch.condition_history, key=key, now_us=clock_us))
         async with self._lock:
             partitions = evaluation.still_wanted(key, order.tickets[key])
             if partitions:

@@ -42,8 +42,6 @@ class Missing:
 class Order:
     """What to bring: which keys for which partitions, and which static audiences to compute."""
 
-    clock_us: int
-    """No later than the engine's clock."""
     tickets: Mapping[str, Mapping[int, int]]
     """Key to partition to ticket."""
     statics: Mapping[str, tuple[Audience, Mapping[int, int]]]
@@ -64,10 +62,13 @@ class Evaluation:
         self.settled: set[int] = set()
         """Partitions all of whose profiles were evaluated since they started."""
         self.merged = Survivors()
-        self.pending = Pending(lambda profile_id: partition_of(profile_id, partitions_total))
+        self.pending = Pending(self._partition_of)
         self._starting: dict[str, str] = {}
         self._evaluated: set[str] = set()
         self._statics: dict[str, dict[int, int]] = {}
+
+    def _partition_of(self, profile_id: str) -> int:
+        return partition_of(profile_id, self._total)
 
     # --- audiences
 
@@ -98,7 +99,7 @@ class Evaluation:
         self._statics.pop(audience_id, None)
         for missing in self.missing.values():
             missing.ask(keys)
-        self._starting[audience_id] = audience.cause
+        self._starting[audience_id] = audience.cause if audience.state == FILLING else "time"
         if audience.is_static and audience.state == FILLING:
             self._statics[audience_id] = {p: next(_tickets) for p in self.missing if p not in audience.done}
         return True
@@ -141,11 +142,7 @@ class Evaluation:
             )
             return
         wanted = set(stored)
-        stale = [
-            p
-            for p in self.engine.members(audience_id)
-            if p not in wanted and partition_of(p, self._total) in partitions
-        ]
+        stale = [p for p in self.engine.members(audience_id) if p not in wanted and self._partition_of(p) in partitions]
         self.engine.set_membership(audience_id, stale, member=False)
         self.engine.set_membership(audience_id, wanted)
 
@@ -198,7 +195,7 @@ class Evaluation:
         statics = {a: (self.audiences[a], dict(waiting)) for a, waiting in self._statics.items() if waiting}
         if not tickets and not statics:
             return None
-        return Order(self.engine.clock_us, tickets, statics)
+        return Order(tickets, statics)
 
     def still_wanted(self, key: str, tickets: Mapping[int, int]) -> list[int]:
         """Partitions that still wait for a key with the tickets of an order."""
@@ -218,8 +215,8 @@ class Evaluation:
         if audience is None or waiting is None or audience.generation != generation:
             return
         partitions = {p for p, t in tickets.items() if waiting.get(p) == t}
-        wanted = {m for m in map(self.merged.of, members) if partition_of(m, self._total) in partitions}
-        present = {m for m in self.engine.members(audience_id) if partition_of(m, self._total) in partitions}
+        wanted = {m for m in map(self.merged.of, members) if self._partition_of(m) in partitions}
+        present = {m for m in self.engine.members(audience_id) if self._partition_of(m) in partitions}
         for profiles, member in ((sorted(present - wanted), False), (sorted(wanted - present), True)):
             self.engine.set_membership(audience_id, profiles, member=member)
             self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in profiles)
@@ -234,10 +231,8 @@ class Evaluation:
 
     def start_what_is_complete(self, caught_up: Collection[int]) -> bool:
         """Start partitions and audiences that miss nothing; returns whether any was started."""
-        ready = [p for p in caught_up if p in self.missing and p not in self.started and not self.missing[p].tickets]
-        for partition in ready:
-            self.engine.start_partition(partition)
-            self.started.add(partition)
+        # Audiences first: one that starts before any partition does needs no evaluation of its own, and the events that
+        # came while its partitions were held stay the causes of their flips.
         complete: list[str] = []
         for audience_id in self._starting:
             audience = self.audiences[audience_id]
@@ -245,17 +240,32 @@ class Evaluation:
             if not any(keys & self.missing[p].tickets.keys() for p in self.started):
                 complete.append(audience_id)
         for audience_id in complete:
-            self.engine.start_audience(audience_id, cause=self._starting.pop(audience_id))
+            cause = self._starting.pop(audience_id)
+            self.engine.start_audience(audience_id, cause=cause if self.started else "")
+        ready = [p for p in caught_up if p in self.missing and p not in self.started and not self.missing[p].tickets]
+        for partition in ready:
+            self.engine.start_partition(partition)
+            self.started.add(partition)
         return bool(ready or complete)
 
     # --- flips
 
     def advance(self, now_us: int) -> list[Flip]:
         """Move the clock; returns the flips, which the caller hands to `pending`."""
+        fresh = self.started - self.settled
         flips = self.engine.advance(now_us)
+        if fresh:
+            flips = [self._filled(flip) if self._partition_of(flip.profile_id) in fresh else flip for flip in flips]
         self.settled = set(self.started)
         self._evaluated = self.audiences.keys() - self._starting.keys()
         return flips
+
+    def _filled(self, flip: Flip) -> Flip:
+        """A flip of a partition that has just started: while its audience is being filled, that is the cause."""
+        audience = self.audiences[flip.audience_id]
+        if audience.state == FILLING and flip.cause == "time":
+            return replace(flip, cause=audience.cause)
+        return flip
 
     def finished(self) -> dict[str, list[int]]:
         """Audience id to partitions that are filled or emptied, written, and not yet recorded as such."""

@@ -38,6 +38,7 @@ async def load(
     merges: Iterable[Merge],
     held: Collection[int],
     partition_of: Callable[[str], int],
+    known: Survivors | None = None,
 ) -> Loaded:
     """Read what merges bring; changes nothing.
 
@@ -47,10 +48,11 @@ async def load(
         merges: The merges, in order.
         held: Partitions that are held here.
         partition_of: Gives the partition of a profile.
+        known: All merges, when they are known; else those in hand must do.
     """
     loaded = Loaded(merges=list(merges))
     # Entries of different streams come in any order: a survivor may have been merged itself by another of these merges.
-    chain = Survivors((m.loser, m.survivor) for m in loaded.merges)
+    chain = known or Survivors((m.loser, m.survivor) for m in loaded.merges)
     survivors: dict[str, str] = {}
     parts: dict[str, str] = {}
     for merge in loaded.merges:

@@ -130,7 +130,8 @@ class LogReplay:
             evaluation = evaluations.get(workspace_id)
             if evaluation is None:
                 continue
-            loaded = await merges.load(self._db, evaluation, announced, order, self._partition_of)
+            known = survivors[workspace_id]
+            loaded = await merges.load(self._db, evaluation, announced, order, self._partition_of, known)
             async with self._lock:
                 if evaluations.get(workspace_id) is not evaluation:
                     continue

@@ -45,6 +45,10 @@ class Reading:
     """Partition to the id of an entry that could not be read: the log must be read instead."""
 
 
+NOTHING = Reading((), {}, frozenset(), {})
+"""A reading without entries."""
+
+
 async def edges(redis: streams.Redis, partitions: Iterable[int]) -> dict[int, Edges]:
     """The edges of partitions' streams."""
     by_stream = {names.resolved(p): p for p in partitions}

@@ -201,8 +201,15 @@ class Worker:
         if not self._held:
             await asyncio.sleep(BLOCK_MS / 1000)
             return
-        await self._check_redis()
-        await self._read_and_fold()
+        try:
+            await self._check_redis()
+            reading = await self._read()
+        except RedisError as error:
+            # Time goes on without it; what cannot be read now is read from the log later.
+            log.warning("the streams cannot be read", error=type(error).__name__)
+            await asyncio.sleep(PAUSE_S)
+            reading = streaming.NOTHING
+        await self._fold_and_advance(reading)
         await self._write()
         await self._record()
         await self._save_one()
@@ -365,15 +372,17 @@ class Worker:
             if p not in self._replay.waiting and streaming.is_at(held.position, held.target)
         ]
 
-    async def _read_and_fold(self) -> None:
+    async def _read(self) -> streaming.Reading:
         positions = {p: held.position for p, held in self._held.items()}
         busy = any(len(e.pending) for e in self._evaluations.values())
-        reading = await streaming.read(
+        return await streaming.read(
             self._redis,
             positions,
             count=self._settings.audience_batch_entries,
             block_ms=1 if busy else BLOCK_MS,
         )
+
+    async def _fold_and_advance(self, reading: streaming.Reading) -> None:
         now = now_us()
         found = streaming.by_workspace(reading.batches)
         loaded: dict[str, merges.Loaded] = {}
