@@ -31,11 +31,11 @@ MARGIN = 300 * SECOND_US
 class Archive:
     """All parts on one folder."""
 
-    def __init__(self, mongo: Client, db: Database, folder: Path) -> None:
+    def __init__(self, mongo: Client, db: Database, folder: Path, root: str = "") -> None:
         self.db = db
         self.folder = folder
         self.registry = Registry(mongo, db)
-        self.files = Files(str(folder))
+        self.files = Files(root or str(folder))
         self.reader = ArchiveReader(db, self.registry, self.files, margin_us=MARGIN)
 
     def writer(self, token: int = 1, settle_us: int = 0, margin_us: int = MARGIN) -> ArchiveWriter:
@@ -244,6 +244,20 @@ async def test_compaction_merges_files_and_keeps_rows(archive: Archive, identity
     assert await archive.compactor().remove_retired() == 12
     assert len(archive.on_disk()) == 1
     assert await archive.rows() == before
+
+
+async def test_storage_that_is_no_local_folder(
+    mongo: Client, db: Database, tmp_path: Path, identity: FakeIdentity
+) -> None:
+    """The same over a file system of pyarrow, as S3 is one."""
+    archive = Archive(mongo, db, tmp_path, root="mock:///archive")
+    expected = await written(archive, identity, 4)
+    assert await archive.compactor().merge_small() == 3
+    await asyncio.sleep(0.01)
+    assert await archive.compactor().remove_retired() == 3
+    assert await archive.archived() == dict.fromkeys(expected, 1)
+    assert {m for _, m in await archive.rows()} == expected
+    assert len([p for p, _ in archive.files.list() if p.endswith(".parquet")]) == 2
 
 
 async def test_readers_never_see_half_a_compaction(

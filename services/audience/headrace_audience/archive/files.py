@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 ROW_GROUP = 65_536
+_WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
 
 
 class Files:
@@ -48,6 +49,8 @@ class Files:
     def _put(self, path: str, write: Callable[[Any], object]) -> int:
         target = self.full_path(path)
         if not self.is_local:
+            if self._fs.type_name not in _WITHOUT_FOLDERS:
+                self._fs.create_dir(target.rpartition("/")[0], recursive=True)
             with self._fs.open_output_stream(target) as stream:
                 write(stream)  # an object in S3 appears when the upload is complete
             return int(self._fs.get_file_info(target).size)
