@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.api.sync.v1.destination_service_pb2 import DestinationState
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
+from headrace.domain.event_names import canonical
 from headrace.storage.mongo.client import Document
 from headrace_sync.planner import Forwarding
 
@@ -185,7 +186,8 @@ class SyncConfig:
             key=self.key,
             workspace_id=self.workspace_id,
             destination_key=self.destination_key,
-            event_names=frozenset(self.event_names),
+            # Events are stored in the canonical spelling, syncs name them as their users do.
+            event_names=frozenset(self.event_names) | frozenset(map(canonical, self.event_names)),
             paused=self.paused,
             created_us=self.created_us,
             changed_us=self.changed_us,
