@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from bson.errors import BSONError
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from headrace.api.common.v1.event_pb2 import Event, EventBatch
+from headrace.api.common.v1.event_pb2 import Event
 from headrace.domain.identifiers import ANONYMOUS_ID, USER_ID
-from headrace.domain.ids import new_time_ordered_id, partition_of
+from headrace.domain.ids import partition_of
 from headrace.rpc.errors import is_unavailable
 from headrace.storage.mongo.client import Database, Document
-from headrace.storage.mongo.log import DUPLICATE_KEY, append_segments
+from headrace.storage.mongo.log import DUPLICATE_KEY, Segment, append, segment_of
 from headrace.telemetry import spans
 from headrace.telemetry.logs import get_logger
 from headrace_ingest import metrics
@@ -31,11 +31,7 @@ log = get_logger(__name__)
 
 MAX_SEGMENT_BYTES = 4 * 1024 * 1024
 """Bytes of the events in one segment, about: far below what one document may hold, whatever compression makes of it."""
-_ENVELOPE_BYTES = 512
 _MAX_FAILURES = 3
-
-Segment = tuple[int, EventBatch]
-"""A partition of the events stream, and a segment for it."""
 
 
 class QueueFull(Exception):
@@ -234,7 +230,7 @@ class Committer:
     async def _insert(self, segments: list[Segment], raw: list[Document], rejected: list[Document]) -> None:
         writes = []
         if segments:
-            writes.append(append_segments(self._db, [s for _, s in segments], [q for q, _ in segments]))
+            writes.append(append(self._db, segments))
         if raw:
             writes.append(_insert(self._db, SOURCE_MESSAGES, raw))
         if rejected:
@@ -245,15 +241,19 @@ class Committer:
             await asyncio.gather(*writes)
 
     def _segments(self, events: Iterable[Event]) -> list[Segment]:
+        """The segments for events; each event is serialised once, for the log and for the stream."""
+        tracing = spans.tracing()
         parts: defaultdict[tuple[str, int], list[Event]] = defaultdict(list)
         for event in events:
             key = partition_of(partition_key(event), self._partitions)
             parts[event.workspace_id, key].append(event)
-        return [
-            (partition, EventBatch(segment_id=new_time_ordered_id(), workspace_id=workspace_id, events=run))
-            for (workspace_id, partition), part in parts.items()
-            for run in _runs(part, self._max_events)
-        ]
+        segments = []
+        for (workspace_id, partition), part in parts.items():
+            serialised = [event.SerializeToString() for event in part]
+            for run in _runs(serialised, self._max_events):
+                traceparents = [event.traceparent for event in part[run]] if tracing else ()
+                segments.append(segment_of(workspace_id, partition, serialised[run], traceparents))
+        return segments
 
 
 def partition_key(event: Event) -> str:
@@ -263,26 +263,25 @@ def partition_key(event: Event) -> str:
     """
     found = ""
     for identifier in event.identifiers:
-        if identifier.namespace == ANONYMOUS_ID:
-            return f"{event.workspace_id}\x1f{identifier.value}"
-        if not found or identifier.namespace == USER_ID:
+        namespace = identifier.namespace
+        if namespace == ANONYMOUS_ID:
+            found = identifier.value
+            break
+        if not found or namespace == USER_ID:
             found = identifier.value
     return f"{event.workspace_id}\x1f{found or event.message_id}"
 
 
-def _runs(events: list[Event], most: int) -> Iterable[list[Event]]:
-    """Events in runs that fit into one document, in order."""
-    run: list[Event] = []
-    size = 0
-    for event in events:
-        length = len(event.properties) + len(event.traits) + len(event.context)
-        if run and (len(run) >= most or size + length > MAX_SEGMENT_BYTES):
-            yield run
-            run, size = [], 0
-        run.append(event)
-        size += length + _ENVELOPE_BYTES
-    if run:
-        yield run
+def _runs(serialised: Sequence[bytes], most: int) -> Iterable[slice]:
+    """Runs of events that fit into one document, in order."""
+    start = size = 0
+    for index, event in enumerate(serialised):
+        if index > start and (index - start >= most or size + len(event) > MAX_SEGMENT_BYTES):
+            yield slice(start, index)
+            start, size = index, 0
+        size += len(event)
+    if serialised:
+        yield slice(start, len(serialised))
 
 
 async def _insert(db: Database, collection: str, documents: list[Document]) -> None:

@@ -14,13 +14,12 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from headrace.api.common.v1.event_pb2 import EventBatch
+from headrace.storage.mongo.log import Segment
 from headrace.storage.streams import names
 from headrace.storage.streams.client import Redis
 from headrace.telemetry import spans
 from headrace.telemetry.logs import get_logger
 from headrace_ingest import metrics
-from headrace_ingest.committer import Segment
 
 log = get_logger(__name__)
 
@@ -76,9 +75,9 @@ class Streams:
         if not segments:
             return
         pipeline = self._redis.pipeline(transaction=False)
-        for partition, batch in segments:
-            pipeline.xadd(names.events(partition), {b"b": batch.SerializeToString()})
-        touched = sorted({partition for partition, _ in segments})
+        for segment in segments:
+            pipeline.xadd(names.events(segment.partition), {b"b": segment.payload})
+        touched = sorted({segment.partition for segment in segments})
         for partition in touched:
             pipeline.xlen(names.events(partition))
         answers: list[Any] = await pipeline.execute()
@@ -88,8 +87,8 @@ class Streams:
         await self._redis.hset(
             SENT,
             mapping={
-                batch.segment_id: f"{partition}:{entry.decode()}"
-                for (partition, batch), entry in zip(segments, entries, strict=True)
+                segment.id: f"{segment.partition}:{entry.decode()}"
+                for segment, entry in zip(segments, entries, strict=True)
             },
         )
 
@@ -144,15 +143,15 @@ class Dispatcher:
             ready: list[Segment] = []
             room: dict[int, int] = {}
             while self._held and len(ready) < _MAX_HELD:
-                partition, batch = self._held.popleft()
-                left = room.setdefault(partition, self._streams.room(partition))
+                segment = self._held.popleft()
+                left = room.setdefault(segment.partition, self._streams.room(segment.partition))
                 if left > 0:
-                    room[partition] = left - 1
-                    ready.append((partition, batch))
+                    room[segment.partition] = left - 1
+                    ready.append(segment)
                 else:
                     self.left_behind = True
             try:
-                with spans.batch_span("ingest.dispatch", _links(ready)):
+                with spans.batch_span("ingest.dispatch", [t for segment in ready for t in segment.traceparents]):
                     await self._streams.send(ready)
                 metrics.dispatched(len(ready), "dispatcher")
             except (RedisError, OSError) as error:
@@ -165,9 +164,3 @@ class Dispatcher:
         """Send what is held, then let `run` return."""
         self._closing = True
         self._arrived.set()
-
-
-def _links(segments: Sequence[tuple[int, EventBatch]]) -> list[str]:
-    if not spans.tracing():
-        return []
-    return [event.traceparent for _, batch in segments for event in batch.events]

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from headrace.domain.ids import time_ordered_floor
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Database
-from headrace.storage.mongo.log import read_segments
+from headrace.storage.mongo.log import stored_segments
 from headrace.storage.streams.client import Redis
 from headrace.telemetry.logs import get_logger
 from headrace_ingest import metrics
@@ -159,13 +159,14 @@ class Sweeper:
         """Send the oldest segments for which there is room."""
         count = 0
         for start in range(0, min(len(segment_ids), 10 * _SEND), _SEND):
-            segments = await read_segments(self._db, segment_ids[start : start + _SEND])
+            segments = await stored_segments(self._db, segment_ids[start : start + _SEND])
             taken: dict[int, int] = {}
             ready = []
-            for partition, batch in segments:
-                if taken.get(partition, 0) < self._streams.room(partition):
-                    taken[partition] = taken.get(partition, 0) + 1
-                    ready.append((partition, batch))
+            for segment in segments:
+                count_there = taken.get(segment.partition, 0)
+                if count_there < self._streams.room(segment.partition):
+                    taken[segment.partition] = count_there + 1
+                    ready.append(segment)
             await self._streams.send(ready)
             count += len(ready)
         metrics.dispatched(count, "sweeper")

@@ -88,10 +88,10 @@ def tracing() -> bool:
 
 def new_traceparent() -> str:
     """The context of a new trace: random ids; flagged as sampled only when tracing is on and the ratio takes it."""
-    trace_id = _random.getrandbits(128) or 1
-    span_id = _random.getrandbits(64) or 1
-    sampled = trace_id & 0xFFFFFFFFFFFFFFFF < _state.bound
-    return f"00-{trace_id:032x}-{span_id:016x}-{'01' if sampled else '00'}"
+    # 32 digits for the trace, 16 for the span; zeros alone, which are forbidden, come once in 2^64.
+    ids = f"{_random.getrandbits(192):048x}"
+    sampled = _state.bound and int(ids[16:32], 16) < _state.bound
+    return f"00-{ids[:32]}-{ids[32:]}-{'01' if sampled else '00'}"
 
 
 def is_valid(traceparent: str) -> bool:

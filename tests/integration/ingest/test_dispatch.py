@@ -31,6 +31,11 @@ def _segment(age_s: float = 60, events: int = 1) -> EventBatch:
     return EventBatch(segment_id=segment_id, workspace_id="shop", events=[Event(message_id="m")] * events)
 
 
+def _sent(partition: int, batch: EventBatch) -> log.Segment:
+    """A segment as the committer hands it on."""
+    return log.Segment(batch.segment_id, batch.workspace_id, partition, len(batch.events), batch.SerializeToString())
+
+
 def _sweeper(db: Database, redis: Redis, backlog: int = 100, name: str = "one") -> tuple[Sweeper, Streams]:
     streams = Streams(redis, partitions=8, backlog=backlog)
     dispatcher = Dispatcher(streams)
@@ -90,7 +95,7 @@ async def test_the_sweeper_sends_what_is_not_on_its_stream(db: Database, redis: 
     sweeper, streams = _sweeper(db, redis)
     old, sent, done, young = _segment(), _segment(), _segment(), _segment(age_s=0)
     await log.append_segments(db, [old, sent, done, young], [1, 2, 3, 4])
-    await streams.send([(2, sent)])
+    await streams.send([_sent(2, sent)])
     await log.mark_done(db, [done.segment_id])
     for _ in range(3):
         await sweeper.sweep()
@@ -151,7 +156,7 @@ async def test_the_dispatcher_stops_at_a_full_stream(db: Database, redis: Redis)
     streams = Streams(redis, partitions=8, backlog=2)
     dispatcher = Dispatcher(streams)
     for _ in range(2):
-        dispatcher.offer([(0, _segment(0)) for _ in range(3)])
+        dispatcher.offer([_sent(0, _segment(0)) for _ in range(3)])
         await dispatcher.flush()
     assert await redis.xlen(names.events(0)) == 2 and dispatcher.left_behind
 

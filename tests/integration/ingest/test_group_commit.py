@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from bson.binary import Binary
-from headrace_ingest.committer import MAX_SEGMENT_BYTES, Committer, NotWritten, QueueFull, Segment, Work
+from headrace_ingest.committer import MAX_SEGMENT_BYTES, Committer, NotWritten, QueueFull, Work
 from headrace_ingest.store import REJECTED_MESSAGES
 
-from headrace.api.common.v1.event_pb2 import Event, Identifier
+from headrace.api.common.v1.event_pb2 import Event, EventBatch, Identifier
 from headrace.domain.ids import partition_of
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database
@@ -27,7 +27,7 @@ def _event(message_id: str, device: str = "d", workspace_id: str = "shop", prope
 
 @asynccontextmanager
 async def _committer(
-    db: Database, on_committed: Callable[[list[Segment]], None] = lambda _: None, **overrides: Any
+    db: Database, on_committed: Callable[[list[log.Segment]], None] = lambda _: None, **overrides: Any
 ) -> AsyncIterator[Committer]:
     options: dict[str, Any] = {
         "partitions": 8,
@@ -44,15 +44,19 @@ async def _committer(
 
 
 async def test_concurrent_works_share_segments(db: Database) -> None:
-    committed: list[Segment] = []
+    committed: list[log.Segment] = []
     async with _committer(db, committed.extend) as committer:
         works = [Work(events=[_event(f"m{n}", device="one", workspace_id=f"w{n % 2}")]) for n in range(200)]
         await asyncio.gather(*(committer.commit(work) for work in works))
     assert {e.message_id for e in await logged_events(db)} == {f"m{n}" for n in range(200)}
     assert len(committed) == 2, "one per workspace, since all are of one device and came together"
-    for partition, batch in committed:
+    for segment in committed:
+        batch = EventBatch.FromString(segment.payload)
+        assert (batch.segment_id, batch.workspace_id) == (segment.id, segment.workspace_id)
+        assert len(batch.events) == segment.event_count == 100
         assert {e.workspace_id for e in batch.events} == {batch.workspace_id}
-        assert partition == partition_of(f"{batch.workspace_id}\x1fone", 8)
+        assert segment.partition == partition_of(f"{batch.workspace_id}\x1fone", 8)
+    assert sorted(committed) == sorted(await log.stored_segments(db, [segment.id for segment in committed]))
 
 
 async def test_events_of_one_device_stay_together_and_in_order(db: Database) -> None:

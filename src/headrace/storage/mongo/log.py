@@ -11,6 +11,7 @@ Everybody else only reads: the tail by sequence, or the events of given profiles
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import NamedTuple
 
 import zstandard
 from bson.binary import Binary
@@ -19,7 +20,7 @@ from pymongo.errors import BulkWriteError
 
 from headrace.api.common.v1.event_pb2 import Event, EventBatch
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
-from headrace.domain.ids import event_key
+from headrace.domain.ids import event_key, new_time_ordered_id
 from headrace.storage.mongo.client import Database, Document, Session
 
 SEGMENTS = "segments"
@@ -28,6 +29,9 @@ EVENTS = "events"
 COUNTERS = "counters"
 
 DUPLICATE_KEY = 11000
+
+_EVENTS_TAG = bytes((EventBatch.EVENTS_FIELD_NUMBER << 3 | 2,))
+"""What protobuf writes before the length of each event of a batch."""
 
 INDEXES: dict[str, list[IndexModel]] = {
     EVENTS: [
@@ -38,8 +42,71 @@ INDEXES: dict[str, list[IndexModel]] = {
 """Indexes of the log's collections, beside those on _id; made by `headrace admin indexes`."""
 
 
-async def append_segments(db: Database, batches: Sequence[EventBatch], partitions: Sequence[int]) -> None:
+class Segment(NamedTuple):
+    """A segment whose events are serialised already: stored and sent on as it is, without reading it.
+
+    Attributes:
+        id: New and time-ordered.
+        workspace_id: The workspace of all its events.
+        partition: Its partition on the events stream.
+        event_count: Number of its events.
+        payload: The EventBatch, serialised.
+        traceparents: Trace contexts of its events, known while tracing is on and the segment is new.
+    """
+
+    id: str
+    workspace_id: str
+    partition: int
+    event_count: int
+    payload: bytes
+    traceparents: Sequence[str] = ()
+
+
+def segment_of(workspace_id: str, partition: int, events: Sequence[bytes], traceparents: Sequence[str] = ()) -> Segment:
+    """A new segment of events that are serialised already.
+
+    Serialised messages can be put together: that spares a copy of each event as an object.
+    """
+    segment_id = new_time_ordered_id()
+    parts = [EventBatch(segment_id=segment_id, workspace_id=workspace_id).SerializeToString()]
+    for event in events:
+        parts += (_EVENTS_TAG, _varint(len(event)), event)
+    return Segment(segment_id, workspace_id, partition, len(events), b"".join(parts), traceparents)
+
+
+def _varint(number: int) -> bytes:
+    """A length as protobuf writes it: seven bits a byte, the lowest first."""
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
+
+
+async def append(db: Database, segments: Sequence[Segment]) -> None:
     """Make segments durable.
+
+    Raises:
+        pymongo.errors.PyMongoError: None, some or all may be stored; nothing may be acknowledged.
+    """
+    compress = zstandard.ZstdCompressor(level=1).compress
+    await db[SEGMENTS].insert_many(
+        [
+            {
+                "_id": segment.id,
+                "w": segment.workspace_id,
+                "q": segment.partition,
+                "n": segment.event_count,
+                "b": Binary(compress(segment.payload)),
+            }
+            for segment in segments
+        ],
+        ordered=False,
+    )
+
+
+async def append_segments(db: Database, batches: Sequence[EventBatch], partitions: Sequence[int]) -> None:
+    """Make segments durable that are messages still.
 
     Args:
         db: Database.
@@ -49,27 +116,25 @@ async def append_segments(db: Database, batches: Sequence[EventBatch], partition
     Raises:
         pymongo.errors.PyMongoError: None, some or all may be stored; nothing may be acknowledged.
     """
-    compress = zstandard.ZstdCompressor(level=1).compress
-    await db[SEGMENTS].insert_many(
+    await append(
+        db,
         [
-            {
-                "_id": batch.segment_id,
-                "w": batch.workspace_id,
-                "q": partition,
-                "n": len(batch.events),
-                "b": Binary(compress(batch.SerializeToString())),
-            }
+            Segment(batch.segment_id, batch.workspace_id, partition, len(batch.events), batch.SerializeToString())
             for batch, partition in zip(batches, partitions, strict=True)
         ],
-        ordered=False,
     )
+
+
+async def stored_segments(db: Database, segment_ids: Sequence[str]) -> list[Segment]:
+    """The segments of these ids that are stored, in order of id, without reading their events."""
+    decompress = zstandard.ZstdDecompressor().decompress
+    cursor = db[SEGMENTS].find({"_id": {"$in": list(segment_ids)}}).sort("_id", ASCENDING)
+    return [Segment(d["_id"], d["w"], d["q"], d["n"], decompress(d["b"])) async for d in cursor]
 
 
 async def read_segments(db: Database, segment_ids: Sequence[str]) -> list[tuple[int, EventBatch]]:
     """(partition, segment) of each id that is stored, in order of id."""
-    decompress = zstandard.ZstdDecompressor().decompress
-    cursor = db[SEGMENTS].find({"_id": {"$in": list(segment_ids)}}).sort("_id", ASCENDING)
-    return [(d["q"], EventBatch.FromString(decompress(d["b"]))) async for d in cursor]
+    return [(s.partition, EventBatch.FromString(s.payload)) for s in await stored_segments(db, segment_ids)]
 
 
 async def unfinished_segments(db: Database, after_id: str, before_id: str, limit: int) -> list[str]:
