@@ -1,4 +1,4 @@
-"""Writes the reference documents that are made from the code: commands, settings, errors, configuration files.
+"""Writes the reference documents that are made from the code: commands, settings, errors, telemetry, files.
 
 scripts/gen_docs.py            writes them
 scripts/gen_docs.py --check    fails when one is not what the code says; the tests run this
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import doc_telemetry
 from google.protobuf import descriptor_pb2
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
@@ -261,13 +262,24 @@ def configuration() -> str:
     return "\n".join(lines)
 
 
+def telemetry() -> str:
+    """docs/reference/telemetry.md."""
+    return "\n".join(["# Telemetry", "", MADE, "", *doc_telemetry.telemetry()])
+
+
 def _table(headings: tuple[str, ...], rows: Any) -> list[str]:
     lines = [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}"]
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return lines
 
 
-PAGES = {"commands": commands, "settings": settings, "errors": errors, "configuration": configuration}
+PAGES = {
+    "commands": commands,
+    "settings": settings,
+    "errors": errors,
+    "telemetry": telemetry,
+    "configuration": configuration,
+}
 
 
 def run(check: bool) -> int:
