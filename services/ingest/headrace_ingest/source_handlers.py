@@ -86,10 +86,15 @@ class SourceHandlers:
         Raises:
             ApiError: NOT_FOUND.
         """
-        stored = await self._find(workspace_id, source_id)
-        if stored is None:
+        source = await self.find(workspace_id, source_id)
+        if source is None:
             raise _not_found(workspace_id, source_id)
-        return from_document(stored)
+        return source
+
+    async def find(self, workspace_id: str, source_id: str) -> Source | None:
+        """The source as it is stored now; None when there is none."""
+        stored = await self._find(workspace_id, source_id)
+        return None if stored is None else from_document(stored)
 
     async def list(self, workspace_id: str, after: str, limit: int) -> list[Source]:
         """Sources with an id after one, by id."""

@@ -16,9 +16,13 @@ from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.rpc.scopes import EVERYTHING, SOURCES_READ, SOURCES_WRITE
 from headrace.storage.mongo.client import Document
+from headrace.storage.sealing import SealError
+from headrace.telemetry.logs import get_logger
 from headrace_ingest.received import Received
 from headrace_ingest.source_handlers import SourceHandlers
 from headrace_ingest.sources import WEBHOOK, SecretBox, Source
+
+log = get_logger(__name__)
 
 _MAX_REPAIRS = 500
 
@@ -56,16 +60,18 @@ class SourceServicer(SourceServiceServicer):
 
         async def act() -> pb.CreateSourceResponse:
             source = await self._handlers.create(workspace_id, request.source_id, request.source, request.request_id)
-            return pb.CreateSourceResponse(source=self._message(source))
+            return pb.CreateSourceResponse(source=_message(source))
 
-        return await self._request_ids.once(
+        answer = await self._request_ids.once(
             workspace_id, "CreateSource", request.request_id, request, pb.CreateSourceResponse, act
         )
+        await self._add_secret(answer.source, workspace_id, request.source_id)
+        return answer
 
     async def GetSource(self, request: pb.GetSourceRequest, context: Any) -> pb.GetSourceResponse:
         """Reads a source."""
         workspace_id, source_id = _name(SOURCES_READ, request.name)
-        return pb.GetSourceResponse(source=self._message(await self._handlers.get(workspace_id, source_id)))
+        return pb.GetSourceResponse(source=self._shown(await self._handlers.get(workspace_id, source_id)))
 
     async def ListSources(self, request: pb.ListSourcesRequest, context: Any) -> pb.ListSourcesResponse:
         """Lists the sources of a workspace, by id."""
@@ -76,7 +82,7 @@ class SourceServicer(SourceServiceServicer):
         token = ""
         if len(sources) > size:
             token = self._pager.encode("ListSources", [request.parent], sources[size - 1].id)
-        return pb.ListSourcesResponse(sources=[self._message(s) for s in sources[:size]], next_page_token=token)
+        return pb.ListSourcesResponse(sources=[self._shown(s) for s in sources[:size]], next_page_token=token)
 
     async def UpdateSource(self, request: pb.UpdateSourceRequest, context: Any) -> pb.UpdateSourceResponse:
         """Changes a source."""
@@ -85,11 +91,13 @@ class SourceServicer(SourceServiceServicer):
 
         async def act() -> pb.UpdateSourceResponse:
             source = await self._handlers.update(workspace_id, source_id, request.source, mask)
-            return pb.UpdateSourceResponse(source=self._message(source))
+            return pb.UpdateSourceResponse(source=_message(source))
 
-        return await self._request_ids.once(
+        answer = await self._request_ids.once(
             workspace_id, "UpdateSource", request.request_id, request, pb.UpdateSourceResponse, act
         )
+        await self._add_secret(answer.source, workspace_id, source_id)
+        return answer
 
     async def DeleteSource(self, request: pb.DeleteSourceRequest, context: Any) -> pb.DeleteSourceResponse:
         """Deletes a source; its events stay."""
@@ -152,27 +160,46 @@ class SourceServicer(SourceServiceServicer):
             workspace_id, "RepairMessages", request.request_id, request, pb.RepairMessagesResponse, act
         )
 
-    def _message(self, source: Source) -> pb.Source:
+    def _shown(self, source: Source) -> pb.Source:
         """A source as it is shown; its secret only to those who may change it."""
-        message = pb.Source(
-            name=source.name,
-            display_name=source.display_name,
-            kind=source.kind,
-            allowed_origins=source.allowed_origins,
-            mapping=source.mapping_text,
-            disabled=source.disabled,
-            create_time=_timestamp(source.created_us),
-            update_time=_timestamp(source.updated_us),
-            etag=str(source.version),
-        )
+        message = _message(source)
         caller = current_caller()
         if caller.service or not caller.scopes.isdisjoint({SOURCES_WRITE, EVERYTHING}):
-            secret = self._secrets.open(source)
-            if source.kind == WEBHOOK:
-                message.webhook_token = secret
-            else:
-                message.write_key = secret
+            self._put_secret(message, source)
         return message
+
+    async def _add_secret(self, message: pb.Source, workspace_id: str, source_id: str) -> None:
+        """Complete an answer after it was remembered for repeats: secrets are stored sealed only."""
+        source = await self._handlers.find(workspace_id, source_id)
+        if source is not None:  # else it was deleted since the first answer
+            self._put_secret(message, source)
+
+    def _put_secret(self, message: pb.Source, source: Source) -> None:
+        try:
+            secret = self._secrets.open(source)
+        except SealError:
+            # It still works, because it is looked up by its digest.
+            log.exception("a source's secret was sealed with another master key and cannot be shown")
+            return
+        if source.kind == WEBHOOK:
+            message.webhook_token = secret
+        else:
+            message.write_key = secret
+
+
+def _message(source: Source) -> pb.Source:
+    """A source without its secret."""
+    return pb.Source(
+        name=source.name,
+        display_name=source.display_name,
+        kind=source.kind,
+        allowed_origins=source.allowed_origins,
+        mapping=source.mapping_text,
+        disabled=source.disabled,
+        create_time=_timestamp(source.created_us),
+        update_time=_timestamp(source.updated_us),
+        etag=str(source.version),
+    )
 
 
 def _parent(scope: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from collections.abc import Awaitable
 from typing import Any
@@ -85,6 +86,36 @@ async def test_a_repeated_call_has_the_same_answer(ingest: Ingest) -> None:
     assert await ingest.sources.CreateSource(request) == first
     await ingest.db["request_ids"].delete_many({})  # as after a crash between the work and remembering it
     assert await ingest.sources.CreateSource(request) == first
+
+
+async def test_what_is_remembered_for_repeats_holds_no_secret(ingest: Ingest) -> None:
+    """A remembered answer is stored in the clear."""
+    for kind in ("http", "webhook"):
+        create = pb.CreateSourceRequest(
+            parent=PARENT, source_id=kind, source=pb.Source(display_name="x", kind=kind), request_id=str(uuid.uuid4())
+        )
+        made = (await ingest.sources.CreateSource(create)).source
+        update = pb.UpdateSourceRequest(
+            source=pb.Source(name=made.name, display_name="y"), request_id=str(uuid.uuid4())
+        )
+        changed = [(await ingest.sources.UpdateSource(update)).source for _ in range(2)]
+        secret = made.write_key or made.webhook_token
+        assert [c.write_key or c.webhook_token for c in changed] == [secret] * 2
+        remembered = [d async for d in ingest.db["request_ids"].find()]
+        assert remembered and secret.encode() not in b"".join(bytes(d["b"]) for d in remembered)
+        await ingest.sources.DeleteSource(pb.DeleteSourceRequest(name=made.name))
+        assert not (await ingest.sources.CreateSource(create)).source.write_key, "what is gone has no key to show"
+
+
+async def test_with_another_master_key_sources_work_and_only_their_secrets_cannot_be_shown(
+    ingest: Ingest, make_settings: MakeSettings, db: Database
+) -> None:
+    made = await ingest.source("web")
+    key = base64.b64encode(bytes(32)).decode()
+    async with ingest_serving(make_settings, db, master_key=key) as other:
+        (listed,) = (await other.sources.ListSources(pb.ListSourcesRequest(parent=PARENT))).sources
+        assert (listed.name, listed.write_key) == (made.name, "")
+        assert await other.post("/v1/track", _TRACK, made.write_key) == (200, {"success": True})
 
 
 async def test_pages(ingest: Ingest) -> None:
