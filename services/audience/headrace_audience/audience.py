@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from typing import cast
 
 from headrace_audience.compiled import Expression, Slot, View
 from headrace_audience.definition import Definition, Leaf
+from headrace_audience.past import LOOK_BACK, Past, PastSlot, holding_since
 from headrace_audience.people import Bools, Ordinals, People
-from headrace_audience.states import Candidate, Group, Route
+from headrace_audience.states import Candidate, Group, Note, Route, candidate_of
 
-LOOK_BACK = 64
-"""So many edges back the beginning of a membership is looked for."""
+MANY = 32
+"""So many changes of an audience at once are explained with whole arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +125,50 @@ class Explainer:
     def __init__(
         self,
         people: People,
-        candidates: Mapping[int, Sequence[Candidate]],
+        candidates: Mapping[int, Sequence[Candidate | Note]],
         before: int,
         now: int,
         view: Callable[[int], View],
+        past_of: Callable[[str, Past], Bools],
     ) -> None:
         self._people = people
         self._candidates = candidates
         self._before = before
         self._now = now
         self._make_view = view
+        self._past_of = past_of
         self._views: dict[int, View] = {}
+        self._made: dict[int, list[Candidate]] = {}
 
     def flips(self, changes: Iterable[Changes]) -> list[Flip]:
         """The flips of changes of the same profiles, which share what is found out about them."""
         self._views.clear()
-        return [
-            self._flip(change, ordinal, entered)
-            for change in changes
-            for ordinal, entered in zip(change.ordinals.tolist(), change.entered.tolist(), strict=True)
-        ]
+        self._made.clear()
+        flips: list[Flip] = []
+        for change in changes:
+            ordinals, entered = change.ordinals.tolist(), change.entered.tolist()
+            if len(ordinals) >= MANY and all(isinstance(slot, PastSlot) for slot in change.audience.slots):
+                found = holding_since(
+                    change.audience.expression,
+                    cast("Sequence[PastSlot]", change.audience.slots),
+                    Past(change.ordinals, self._now, self._past_of),
+                    change.entered,
+                )
+                flips += map(self._flip, repeat(change), ordinals, entered, *found)
+                continue
+            for ordinal, member in zip(ordinals, entered, strict=True):
+                since, certain = change.audience.holds_since(self._view(ordinal), self._now, member)
+                flips.append(self._flip(change, ordinal, member, since, certain))
+        return flips
+
+    def _candidates_of(self, ordinal: int) -> Sequence[Candidate]:
+        notes = self._candidates.get(ordinal)
+        if notes is None:
+            return ()
+        made = self._made.get(ordinal)
+        if made is None:
+            made = self._made[ordinal] = [candidate_of(note) for note in notes]
+        return made
 
     def _view(self, ordinal: int) -> View:
         view = self._views.get(ordinal)
@@ -149,14 +176,13 @@ class Explainer:
             view = self._views[ordinal] = self._make_view(ordinal)
         return view
 
-    def _flip(self, change: Changes, ordinal: int, entered: bool) -> Flip:
+    def _flip(self, change: Changes, ordinal: int, entered: bool, since: int | None, certain: bool) -> Flip:
         audience = change.audience
         profile_id = self._people.ids[ordinal]
         if not self._people.alive[ordinal]:
             survivor = self._people.merged[profile_id]
             return Flip(audience.id, profile_id, False, self._now, "merge", merged_into=survivor)
-        since, certain = audience.holds_since(self._view(ordinal), self._now, entered)
-        candidates = self._candidates.get(ordinal, ())
+        candidates = self._candidates_of(ordinal)
         if since is None:
             certain = False
             since = min([self._now, *(candidate.time_us for candidate in candidates)])

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace_audience.columns import WideColumn, hash_of
+from headrace_audience.columns import NarrowColumn, WideColumn, hash_of
 from headrace_audience.conditions import State, TraitState, key_of, state_of
 from headrace_audience.definition import (
     All,
@@ -27,6 +27,7 @@ from headrace_audience.definition import (
     Not,
     TraitTest,
 )
+from headrace_audience.past import Past
 from headrace_audience.people import FOREVER, NEVER, Bools, Ordinals, Times
 from headrace_audience.predicates import decode_object
 from headrace_audience.states import TRACK, EventRoute, IdentifierRoute, States, TraitRoute
@@ -190,6 +191,14 @@ class Moment:
 Expression = Callable[[Any], Any]
 
 
+def _always(past: Past) -> Bools:
+    return np.ones(len(past.ordinals), np.bool_)
+
+
+def _no_edges(past: Past) -> Times:
+    return np.full(len(past.ordinals), NEVER, np.int64)
+
+
 class _ConstantSlot:
     """A count that is always right, or never."""
 
@@ -213,6 +222,12 @@ class _ConstantSlot:
 
     def edges(self, record: Any) -> Iterable[int]:
         return ()
+
+    def past_truths(self, past: Past) -> Bools:
+        return np.full(len(past.ordinals), self._value)
+
+    past_known = staticmethod(_always)
+    past_edges = staticmethod(_no_edges)
 
 
 class _EventSlot:
@@ -301,6 +316,36 @@ class _EventSlot:
                 yield time + self._within
 
 
+class _NarrowEventSlot(_EventSlot):
+    """The same, when the events lie in arrays."""
+
+    def _times(self, past: Past) -> Times:
+        assert isinstance(self._column, NarrowColumn)
+        return past.gathered(self._column, self._column.gather)
+
+    def _after(self, past: Past) -> Times | int:
+        return NEVER if self._within is None else past.moments - self._within
+
+    def past_truths(self, past: Past) -> Bools:
+        times, after = self._times(past).T, self._after(past)
+        inside = (times > after) & (times <= past.moments - self._delay)
+        return cast("Bools", self._table[inside.sum(axis=0)])
+
+    def past_known(self, past: Past) -> Bools:
+        times = self._times(past)
+        newest, oldest = times[:, 0], times[:, -1]
+        counting = newest <= past.moments - self._delay
+        return cast("Bools", (oldest == NEVER) | counting | (oldest <= self._after(past)))
+
+    def past_edges(self, past: Past) -> Times:
+        times = self._times(past).T
+        edges = np.full(len(past.ordinals), NEVER, np.int64)
+        for span in (self._delay,) if self._within is None else (self._delay, self._within):
+            passed = (times != NEVER) & (times + span <= past.moments)
+            np.maximum(edges, np.where(passed, times + span, NEVER).max(axis=0), out=edges)
+        return edges
+
+
 class _TraitSlot:
     """A test of the newest value of a trait."""
 
@@ -364,6 +409,30 @@ class _TraitSlot:
                 yield code
                 yield code + self._span if self._op == "in_last" else code - self._span
 
+    def _rows(self, past: Past) -> npt.NDArray[Any]:
+        return past.gathered(self._column, self._column.rows.of.__getitem__)
+
+    def past_truths(self, past: Past) -> Bools:
+        codes = self._reading.codes[self._rows(past)]
+        if not self.moving:
+            return cast("Bools", codes.view(np.bool_))
+        first, last = (codes, codes + self._span) if self._op == "in_last" else (codes - self._span, codes)
+        return cast("Bools", (codes != NEVER) & (first <= past.moments) & (past.moments < last))
+
+    def past_known(self, past: Past) -> Bools:
+        return self._column.times_at(self._rows(past)) <= past.moments
+
+    def past_edges(self, past: Past) -> Times:
+        rows = self._rows(past)
+        written = self._column.times_at(rows)
+        edges = np.where(written <= past.moments, written, NEVER)
+        if self.moving:
+            codes = self._reading.codes[rows]
+            for span in (0, self._span if self._op == "in_last" else -self._span):
+                passed = (codes != NEVER) & (codes + span <= past.moments)
+                np.maximum(edges, np.where(passed, codes + span, NEVER), out=edges)
+        return edges
+
 
 class _IdentifierSlot:
     """Whether an identifier of a namespace was seen."""
@@ -400,6 +469,16 @@ class _IdentifierSlot:
     def edges(self, record: int) -> Iterable[int]:
         return () if record == FOREVER else (record,)
 
+    def past_truths(self, past: Past) -> Bools:
+        seen = past.gathered(self._column, self._column.gather) <= past.moments
+        return seen if self._exists else ~seen
+
+    past_known = staticmethod(_always)
+
+    def past_edges(self, past: Past) -> Times:
+        first = past.gathered(self._column, self._column.gather)
+        return np.where(first <= past.moments, first, NEVER)
+
 
 class _AudienceSlot:
     """Whether the profile is in another audience."""
@@ -424,6 +503,12 @@ class _AudienceSlot:
 
     def edges(self, record: Any) -> Iterable[int]:
         return ()
+
+    def past_truths(self, past: Past) -> Bools:
+        return past.by_audience(self.audience_id, past)
+
+    past_known = staticmethod(_always)
+    past_edges = staticmethod(_no_edges)
 
 
 class Slots:
@@ -458,7 +543,9 @@ class Slots:
             return _ConstantSlot(leaf.accept[0])
         key = key_of(state)
         if isinstance(leaf, EventCount):
-            return _EventSlot(leaf, key, self._states.events[key])
+            route = self._states.events[key]
+            narrow = isinstance(route.column, NarrowColumn)
+            return _NarrowEventSlot(leaf, key, route) if narrow else _EventSlot(leaf, key, route)
         if isinstance(leaf, TraitTest):
             assert isinstance(state, TraitState)
             return _TraitSlot(key, state, self._states.traits[leaf.path[0]])

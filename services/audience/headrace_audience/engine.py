@@ -41,9 +41,10 @@ from headrace_audience.compiled import Frame, Moment, Slot, Slots, View, compile
 from headrace_audience.conditions import states_of
 from headrace_audience.definition import Definition, Leaf, check_references, walk
 from headrace_audience.memberships import Memberships
+from headrace_audience.past import Past
 from headrace_audience.people import FOREVER, Bools, Ordinals, People
 from headrace_audience.snapshot import SnapshotError
-from headrace_audience.states import PROFILES, States, Touched
+from headrace_audience.states import PROFILES, States
 from headrace_audience.waiting import Future
 
 __all__ = ["PROFILES", "Engine", "Flip", "SnapshotError"]
@@ -174,7 +175,7 @@ class Engine:
         people, states = self._people, self._states
         states.release(now)
         self._make_room()
-        touched, states.touched = states.touched, Touched()
+        touched = states.take_touched()
         started, self._started = self._started, []
         stored, self._stored = self._stored, {}
         dead = np.array(sorted(self._dead), np.int64)
@@ -182,12 +183,8 @@ class Engine:
             states.clear(dead)
             people.next_moment[dead] = FOREVER
         due = np.flatnonzero(people.next_moment[: len(people.ids)] <= now)
-        new = [np.array(touched.new, np.int64), dead, *started]
-        parts = [*touched.ordinals, *new, *(o for lists in stored.values() for o in lists), due]
-        targets = np.unique(np.concatenate(parts))
-        targets = targets[people.reporting[targets]]
-        renewed = any(len(part) for part in new)
-        explainer = Explainer(people, touched.candidates, before, now, self._view)
+        fresh = [np.array(touched.new, np.int64), dead, *started]
+        explainer = Explainer(people, touched.candidates, before, now, self._view, self._past_truths)
         flips: list[Flip] = []
         whole = [a for a in self._order if a.live and a.cause]
         if whole:
@@ -199,21 +196,22 @@ class Engine:
                 flips += explainer.flips(changes)
             for audience in whole:
                 audience.cause = ""
-        moved = [
-            a
-            for a in self._order
-            if a.live
-            and (
-                renewed
-                or (len(due) and a.moving)
-                or not a.keys.isdisjoint(touched.keys)
-                or a.id in stored
-                or not a.statics.isdisjoint(stored)
-            )
-        ]
-        for start in range(0, len(targets), CHUNK):
-            part = targets[start : start + CHUNK]
-            flips += explainer.flips(self._evaluate(part, moved, now, settle=bool(renewed or len(due))))
+        # Profiles are looked at for those audiences only that the changed states can move; audiences that read the
+        # same changed states share the work.
+        classes: dict[frozenset[str], list[Audience]] = {}
+        for audience in self._order:
+            if audience.live:
+                changed = audience.keys.intersection(touched.ordinals)
+                if changed:
+                    classes.setdefault(changed, []).append(audience)
+        for keys, audiences in classes.items():
+            flips += self._settle(explainer, [o for key in keys for o in touched.ordinals[key]], audiences, now, False)
+        live = [a for a in self._order if a.live]
+        flips += self._settle(explainer, fresh, live, now, True)
+        flips += self._settle(explainer, [due], [a for a in live if a.moving], now, True)
+        for audience_id, ordinals in stored.items():
+            named = [a for a in live if a.id == audience_id or audience_id in a.statics]
+            flips += self._settle(explainer, ordinals, named, now, False)
         flips.sort(key=lambda flip: (flip.effective_at_us, flip.audience_id, flip.profile_id))
         self._bury(dead)
         return flips
@@ -359,6 +357,17 @@ class Engine:
             self._filling.discard(key)
         self._moving = self._slots.moving()
 
+    def _settle(
+        self, explainer: Explainer, parts: list[Ordinals], audiences: list[Audience], now: int, settle: bool
+    ) -> list[Flip]:
+        """The flips of some profiles in some audiences; `settle` as in _evaluate()."""
+        ordinals = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+        ordinals = ordinals[self._people.reporting[ordinals]]
+        flips: list[Flip] = []
+        for start in range(0, len(ordinals), CHUNK):
+            flips += explainer.flips(self._evaluate(ordinals[start : start + CHUNK], audiences, now, settle=settle))
+        return flips
+
     def _evaluate(self, ordinals: Ordinals, audiences: Sequence[Audience], now: int, *, settle: bool) -> list[Changes]:
         """Compare memberships with the reported ones; with `settle` all that time can move is looked at."""
         people, memberships = self._people, self._memberships
@@ -386,6 +395,14 @@ class Engine:
         if audience.static:
             return self._memberships.of(audience_id, frame.ordinals)
         return cast("Bools", audience.expression(frame))
+
+    def _past_truths(self, audience_id: str, past: Past) -> Bools:
+        audience = self._audiences.get(audience_id)
+        if audience is None:
+            return np.zeros(len(past.ordinals), np.bool_)
+        if audience.static:
+            return self._memberships.of(audience_id, past.ordinals)
+        return cast("Bools", audience.expression(past))
 
     def _view(self, ordinal: int, *, ahead: bool = False) -> View:
         future = self._future.of_profile(self._people.ids[ordinal]) if ahead else None

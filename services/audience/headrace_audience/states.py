@@ -107,21 +107,36 @@ class Candidate:
     """It made the profile known, which every audience notices."""
 
 
+Note = tuple[ResolvedEvent, str, tuple[Route, ...], bool]
+"""What a candidate is made of, once a flip asks for it: event, cause, routes, first."""
+
+
+def candidate_of(note: Note | Candidate) -> Candidate:
+    """A candidate, made if need be."""
+    if isinstance(note, Candidate):
+        return note
+    resolved, cause, routes, first = note
+    event = resolved.event
+    trace = resolved.traceparent or event.traceparent
+    return Candidate(event.timestamp_us, event.message_id, trace, cause, routes, first)
+
+
 @dataclass(slots=True)
 class Touched:
     """What was changed since the last evaluation."""
 
-    ordinals: list[Ordinals] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)
+    ordinals: dict[str, list[Ordinals]] = field(default_factory=dict)
+    """Profiles by the key of the state that changed."""
+    writes: dict[str, set[int]] = field(default_factory=dict)
+    """Profiles by the trait whose readings changed."""
     new: list[int] = field(default_factory=list)
     """Profiles that every audience must look at."""
-    candidates: dict[int, list[Candidate]] = field(default_factory=dict)
+    candidates: dict[int, list[Candidate | Note]] = field(default_factory=dict)
 
     def add(self, key: str, changed: Ordinals) -> None:
         """Note that a state of profiles changed."""
         if len(changed):
-            self.ordinals.append(changed)
-            self.keys.add(key)
+            self.ordinals.setdefault(key, []).append(changed)
 
 
 class States:
@@ -287,8 +302,17 @@ class States:
             if route is not None and (only is None or not route.keys.isdisjoint(only)):
                 reached.append(route)
                 if route.column.write(ordinal, event.timestamp_us, event.message_id, value):
-                    self.touched.ordinals.append(np.array([ordinal], np.int64))
-                    self.touched.keys.update(route.keys)
+                    self.touched.writes.setdefault(name, set()).add(ordinal)
+
+    def take_touched(self) -> Touched:
+        """What was changed since the last call."""
+        touched, self.touched = self.touched, Touched()
+        for name, ordinals in touched.writes.items():
+            if name in self.traits:
+                changed = np.array(sorted(ordinals), np.int64)
+                for key in self.traits[name].keys:
+                    touched.add(key, changed)
+        return touched
 
     def _note(self, ordinal: int, resolved: ResolvedEvent, cause: str, routes: tuple[Route, ...], first: bool) -> None:
         candidates = self.touched.candidates
@@ -299,9 +323,9 @@ class States:
             known = candidates[ordinal] = []
         elif len(known) == CAUSES_OF_ONE:
             del known[0]
-        event = resolved.event
-        trace = resolved.traceparent or event.traceparent
-        known.append(Candidate(event.timestamp_us, event.message_id, trace, cause, routes, first))
+        note = (resolved, cause, routes, first)
+        # Of held partitions a lot may come together: then the event itself is not kept alive, with its whole batch.
+        known.append(candidate_of(note) if self._people.held else note)
 
     def _flush(self, horizon: int, only: Collection[str] | None) -> None:
         hashes: dict[str, int] = {}
@@ -375,8 +399,7 @@ class States:
         """Take in one trait of a history."""
         route = self.traits.get(write.name)
         if route is not None and route.column.write(ordinal, time_us, message_id, write.value):
-            self.touched.ordinals.append(np.array([ordinal], np.int64))
-            self.touched.keys.update(route.keys)
+            self.touched.writes.setdefault(write.name, set()).add(ordinal)
 
 
 def _hash(message_id: str, hashes: dict[str, int]) -> int:

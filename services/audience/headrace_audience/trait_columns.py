@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headrace_audience.columns import Rows, grown
 from headrace_audience.conditions import TraitState
@@ -133,6 +134,11 @@ class TraitColumn:
         """Time and message id of the last writer of a profile's trait."""
         row = int(self.rows.of[ordinal])
         return (int(self._times[row]), self._writers[row]) if row else None
+
+    def times_at(self, rows: npt.NDArray[Any]) -> Times:
+        """Times of the last writers by row; NEVER in row 0."""
+        times: Times = self._times[rows]
+        return times
 
     def clear(self, ordinals: Ordinals) -> None:
         """Forget profiles."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
+from unittest import mock
 
+from headrace_audience import audience
 from headrace_audience.definition import Definition
 from headrace_audience.engine import Engine, Flip
 from headrace_audience.facts import Fact, resolved_of
@@ -17,11 +21,18 @@ from tests.support import audience_histories as random
 
 PARTITIONS = 4
 QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
 choices = st.randoms(use_true_random=False)
+
+
+@contextmanager
+def one_by_one_or_together(r: Random) -> Iterator[None]:
+    """Few flips are explained one by one, many with whole arrays: here either way for few."""
+    with mock.patch.object(audience, "MANY", r.choice((1, 1_000))):
+        yield
 
 
 def new_engine(audiences: dict[str, Definition], now_us: int) -> Engine:
@@ -56,7 +67,11 @@ def check_flips(flips: list[Flip], before: dict[str, list[str]], after: dict[str
 @given(r=choices)
 def test_any_delivery_gives_the_members_of_the_reference_and_flips_are_the_changes(r: Random) -> None:
     """Late, early, repeated, in any order, in any batches, with a restart in the middle."""
-    audiences, history = random.audiences(r), random.history(r)
+    with one_by_one_or_together(r):
+        deliver(r, random.audiences(r), random.history(r))
+
+
+def deliver(r: Random, audiences: dict[str, Definition], history: list[Fact]) -> None:
     deliveries = history + (random.some(r, tuple(history), 0, 6) if history else [])
     r.shuffle(deliveries)
     clock = random.moment(r)
@@ -137,7 +152,11 @@ def restarted(engine: Engine, audiences: dict[str, Definition], members: dict[st
 @given(r=choices)
 def test_time_alone_moves_people_at_the_edges(r: Random) -> None:
     """Everything is known from the start, also what lies in the future; only the clock moves."""
-    audiences, history = random.audiences(r), random.history(r)
+    with one_by_one_or_together(r):
+        pass_time(r, random.audiences(r), random.history(r))
+
+
+def pass_time(r: Random, audiences: dict[str, Definition], history: list[Fact]) -> None:
     moments = [random.moment(r) for _ in range(r.randint(1, 6))]
     clock = min(moments)
     engine = new_engine(audiences, clock)
