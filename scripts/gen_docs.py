@@ -1,4 +1,4 @@
-"""Writes the reference documents that are made from the code: commands, settings, errors, telemetry, files.
+"""Writes the reference documents that are made from the code: commands, settings, gRPC, errors, telemetry, files.
 
 scripts/gen_docs.py            writes them
 scripts/gen_docs.py --check    fails when one is not what the code says; the tests run this
@@ -6,6 +6,7 @@ scripts/gen_docs.py --check    fails when one is not what the code says; the tes
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import tempfile
@@ -181,19 +182,80 @@ def errors() -> str:
 
 
 def _reasons() -> Iterator[tuple[str, str]]:
-    """Reasons with their comments; descriptors at run time have none, so the proto is compiled again with them."""
+    """Reasons with their comments."""
+    (file,) = [f for f in _protos() if f.name.endswith("common/v1/errors.proto")]
+    comments = _comments(file)
+    # Path of a value's comment: enum_type (5), index of the enum, value (2), index of the value.
+    for index, value in enumerate(file.enum_type[0].value):
+        if value.number:
+            yield value.name.removeprefix("ERROR_REASON_"), comments[5, 0, 2, index]
+
+
+@functools.cache
+def _protos() -> list[descriptor_pb2.FileDescriptorProto]:
+    """Our protos with their comments; descriptors at run time have none, so they are compiled again."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.binpb"
         buf = Path(sys.executable).parent / "buf"
         command = [str(buf), "build", "--as-file-descriptor-set", "-o", str(image)]
         subprocess.run(command, check=True, cwd=ROOT)  # noqa: S603 - the tool of this environment, fixed arguments
         files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes())
-    (file,) = [f for f in files.file if f.name.endswith("common/v1/errors.proto")]
-    # Path of a value's comment: enum_type (5), index of the enum, value (2), index of the value.
-    comments = {tuple(x.path): x.leading_comments for x in file.source_code_info.location}
-    for index, value in enumerate(file.enum_type[0].value):
-        if value.number:
-            yield value.name.removeprefix("ERROR_REASON_"), " ".join(comments[5, 0, 2, index].split())
+    return [f for f in files.file if f.package.startswith("headrace.api.")]
+
+
+def _comments(file: descriptor_pb2.FileDescriptorProto) -> dict[tuple[int, ...], str]:
+    """Comments by the path of what they stand before, as descriptor.proto numbers it."""
+    return {tuple(x.path): " ".join(x.leading_comments.split()) for x in file.source_code_info.location}
+
+
+def grpc() -> str:
+    """docs/reference/grpc.md."""
+    lines = [
+        "# gRPC",
+        "",
+        MADE,
+        "",
+        "Every service also answers health (`readiness`, `liveness`) and reflection. Credentials are",
+        "`authorization: Bearer <API token>`; [errors](errors.md) carry reasons. What holds for all methods is told in",
+        "the [style of the interface](../api-style.md).",
+        "",
+    ]
+    files = sorted(_protos(), key=lambda f: f.name)
+    for file in files:
+        comments = _comments(file)
+        for at, service in enumerate(file.service):
+            rows = []
+            for index, method in enumerate(service.method):
+                stream = "stream " if method.server_streaming else ""
+                rows.append((f"`{method.name}`", f"{stream}`{_short(method.output_type)}`", comments[6, at, 2, index]))
+            lines += [f"## {service.name}", "", f"`{file.package}.{service.name}`: {comments[6, at]}", ""]
+            lines += [*_table(("method", "answers", ""), rows), ""]
+    lines += ["# Messages", ""]
+    for file in files:
+        comments = _comments(file)
+        for at, message in enumerate(file.message_type):
+            rows = [
+                (f"`{field.name}`", _type(field), comments[4, at, 2, index])
+                for index, field in enumerate(message.field)
+            ]
+            lines += [f"## {message.name}", "", comments[4, at], ""]
+            lines += [*_table(("field", "type", ""), rows), ""] if rows else []
+        for at, enum in enumerate(file.enum_type):
+            if enum.name == "ErrorReason":
+                continue  # has a page of its own
+            values = [(f"`{v.name}`", comments[5, at, 2, index]) for index, v in enumerate(enum.value)]
+            lines += [f"## {enum.name}", "", comments[5, at], "", *_table(("value", ""), values), ""]
+    return "\n".join(lines)
+
+
+def _type(field: descriptor_pb2.FieldDescriptorProto) -> str:
+    name = _short(field.type_name) or field.Type.Name(field.type).removeprefix("TYPE_").lower()
+    return f"{'repeated ' if field.label == field.LABEL_REPEATED else ''}{name}"
+
+
+def _short(type_name: str) -> str:
+    """A type of ours by its last name, others in full."""
+    return type_name.rpartition(".")[2] if type_name.startswith(".headrace.") else type_name.removeprefix(".")
 
 
 def configuration() -> str:
@@ -277,6 +339,7 @@ PAGES = {
     "commands": commands,
     "settings": settings,
     "errors": errors,
+    "grpc": grpc,
     "telemetry": telemetry,
     "configuration": configuration,
 }
