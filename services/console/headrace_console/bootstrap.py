@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-from pymongo.errors import PyMongoError
 
 from headrace.api.workspace.v1.workspace_service_pb2_grpc import add_WorkspaceServiceServicer_to_server
 from headrace.rpc.auth import ChainAuthenticator, ServiceTokenAuthenticator
@@ -15,31 +12,12 @@ from headrace.rpc.page_tokens import Pager
 from headrace.rpc.server import Hosted, serving
 from headrace.service import Running, background
 from headrace.storage.mongo import client as mongo
+from headrace.storage.mongo.watch import StoreWatch
 from headrace_console.handlers import StoredTokens, Workspaces
 from headrace_console.http import serving_http
 from headrace_console.servicer import WorkspaceServicer
 from headrace_console.settings import Settings
 from headrace_console.store import ConsoleStore
-
-_PING_EVERY_S = 1.0
-
-
-class _StoreWatch:
-    """Knows whether the store answered when it was last asked."""
-
-    def __init__(self, db: mongo.Database) -> None:
-        self._db = db
-        self.reachable = False
-
-    async def run(self) -> None:
-        """Ask once a second, for ever."""
-        while True:
-            try:
-                await self._db.command("ping")
-                self.reachable = True
-            except PyMongoError:
-                self.reachable = False
-            await asyncio.sleep(_PING_EVERY_S)
 
 
 @asynccontextmanager
@@ -62,7 +40,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             "headrace.api.workspace.v1.WorkspaceService", lambda s: add_WorkspaceServiceServicer_to_server(servicer, s)
         )
         authenticator = ChainAuthenticator([ServiceTokenAuthenticator(service_token), StoredTokens(store)])
-        watch = _StoreWatch(db)
+        watch = StoreWatch(client)
         async with (
             background() as loops,
             serving(

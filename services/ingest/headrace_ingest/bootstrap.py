@@ -8,8 +8,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from pymongo.errors import PyMongoError
-
 from headrace.api.ingest.v1.ingest_service_pb2_grpc import add_IngestServiceServicer_to_server
 from headrace.api.ingest.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server
 from headrace.domain.ids import new_time_ordered_id
@@ -20,8 +18,8 @@ from headrace.rpc.page_tokens import Pager
 from headrace.rpc.server import Hosted, serving
 from headrace.service import Running, background
 from headrace.storage.mongo import client as mongo
+from headrace.storage.mongo.watch import StoreWatch
 from headrace.storage.streams import client as streams
-from headrace.telemetry.logs import get_logger
 from headrace.telemetry.metrics import gauge_callback
 from headrace_ingest.auth import WriteKeyAuthenticator
 from headrace_ingest.committer import Committer
@@ -37,38 +35,6 @@ from headrace_ingest.source_handlers import SourceHandlers
 from headrace_ingest.source_servicer import SourceServicer
 from headrace_ingest.sources import SecretBox, SourceCache
 from headrace_ingest.sweeper import Sweeper
-
-log = get_logger(__name__)
-
-_PING_EVERY_S = 1.0
-
-
-class _Readiness:
-    """Whether events can be taken now: the store answers, and the service is not draining."""
-
-    def __init__(self, client: mongo.Client) -> None:
-        self._client = client
-        self._reachable = False
-        self.draining = False
-
-    def is_ready(self) -> bool:
-        return self._reachable and not self.draining
-
-    async def watch(self) -> None:
-        while True:
-            await self.look()
-            await asyncio.sleep(_PING_EVERY_S)
-
-    async def look(self) -> None:
-        try:
-            async with asyncio.timeout(2 * _PING_EVERY_S):
-                await self._client.admin.command("ping")
-        except (PyMongoError, TimeoutError) as error:
-            if self._reachable:
-                log.warning("MongoDB cannot be reached: requests are answered with 503", failure=error)
-            self._reachable = False
-        else:
-            self._reachable = True
 
 
 @asynccontextmanager
@@ -115,9 +81,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             keep_days=settings.segment_days,
         )
         loops.start("sweeper", sweeper.run)
-        readiness = _Readiness(client)
-        await readiness.look()
-        loops.start("readiness", readiness.watch)
+        watch = StoreWatch(client)
+        await watch.look()
+        loops.start("store_watch", watch.run)
+        draining = False
 
         limits = settings.limits()
         sources = SourceCache(db, ttl_s=settings.source_cache_seconds)
@@ -130,6 +97,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         )
         bodies = Bodies(limit=limits.batch_bytes, seconds=settings.body_seconds, in_work_max=settings.queue_max_bytes)
         _gauges(committer, bodies, sweeper)
+
+        def is_ready() -> bool:
+            return watch.reachable and not draining
+
         ingest = IngestServicer(intake, sources)
         management = SourceServicer(
             SourceHandlers(db, sources, secrets),
@@ -154,17 +125,17 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
                     [WriteKeyAuthenticator(sources), authenticator(settings, workspace_channel)]
                 ),
                 settings=settings,
-                is_ready=readiness.is_ready,
+                is_ready=is_ready,
             )
         )
-        app = HttpApp(intake, sources, bodies, is_ready=readiness.is_ready, public_url=settings.public_url)
+        app = HttpApp(intake, sources, bodies, is_ready=is_ready, public_url=settings.public_url)
         http_address = await stack.enter_async_context(
             http_serving(app, host=settings.host, port=settings.http_port, drain_s=settings.drain_seconds)
         )
         try:
             yield Running(grpc_address, http_address)
         finally:
-            readiness.draining = True
+            draining = True
 
 
 async def _finish(dispatcher: Dispatcher, dispatching: asyncio.Task[None]) -> None:
