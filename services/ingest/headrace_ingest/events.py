@@ -12,17 +12,26 @@ from headrace.domain.identifiers import USER_ID
 from headrace.domain.ids import new_time_ordered_id
 from headrace.telemetry.spans import is_valid, new_traceparent
 from headrace_ingest import lenient
-from headrace_ingest.context import Found, check_namespace, has_control, of_context, of_traits
+from headrace_ingest.context import Found, check_namespace, of_context, of_traits
 from headrace_ingest.limits import (
     DEFAULT_LIMITS,
     FUTURE_US,
-    MAX_IDENTIFIER,
     MAX_IDENTIFIERS,
     MAX_MESSAGE_ID,
     MAX_TIME_US,
     Limits,
 )
-from headrace_ingest.messages import ALIAS, GROUP, KINDS, Arrival, corrected, event_name, require_person
+from headrace_ingest.messages import (
+    ALIAS,
+    GROUP,
+    KINDS,
+    Arrival,
+    corrected,
+    event_name,
+    identifier_of,
+    require_person,
+    text_of,
+)
 from headrace_ingest.refusal import Code, Refused
 
 _KINDS = frozenset(KINDS.values())
@@ -56,15 +65,15 @@ def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS)
     traits, event.traits = _part(given.traits, "traits", limits.depth, repairs)
     _, event.properties = _part(given.properties, "properties", limits.depth, repairs)
     context, event.context = _part(given.context, "context", limits.depth, repairs)
-    event.message_id = _text(given.message_id, "message_id") or arrival.message_id or new_time_ordered_id()
+    event.message_id = text_of(given.message_id, "message_id") or arrival.message_id or new_time_ordered_id()
     if len(event.message_id) > MAX_MESSAGE_ID:
         raise Refused(Code.MESSAGE_ID_TOO_LONG, f"message_id has at most {MAX_MESSAGE_ID} characters.", "message_id")
-    event.name = event_name(event.kind, _text(given.name, "name"), "name")
+    event.name = event_name(event.kind, text_of(given.name, "name"), "name")
     found = _identifiers(given, traits, context)
     del event.identifiers[:]
     event.identifiers.extend(Identifier(namespace=n, value=v) for n, v in found)
-    event.previous_id = _identifier(given.previous_id, "previous_id")
-    event.group_id = _identifier(given.group_id, "group_id")
+    event.previous_id = identifier_of(given.previous_id, "previous_id")
+    event.group_id = identifier_of(given.group_id, "group_id")
     if event.kind == ALIAS:
         if not event.previous_id:
             raise Refused(Code.MISSING_PREVIOUS_ID, "An alias needs previous_id.", "previous_id")
@@ -129,7 +138,7 @@ def _identifiers(event: Event, traits: dict[str, Any], context: dict[str, Any]) 
     for identifier in event.identifiers:
         namespace = identifier.namespace.strip()
         check_namespace(namespace, "identifiers")
-        value = _identifier(identifier.value, "identifiers")
+        value = identifier_of(identifier.value, "identifiers")
         if value:
             found[namespace, value] = None
     if traits and event.kind != GROUP:
@@ -139,17 +148,3 @@ def _identifiers(event: Event, traits: dict[str, Any], context: dict[str, Any]) 
     if len(found) > MAX_IDENTIFIERS:
         raise Refused(Code.TOO_MANY_IDENTIFIERS, f"An event has at most {MAX_IDENTIFIERS} identifiers.", "identifiers")
     return found
-
-
-def _identifier(value: str, field: str) -> str:
-    text = _text(value, field)
-    if len(text) > MAX_IDENTIFIER:
-        raise Refused(Code.IDENTIFIER_TOO_LONG, f"{field} has at most {MAX_IDENTIFIER} characters.", field)
-    return text
-
-
-def _text(value: str, field: str) -> str:
-    text = value.strip()
-    if not text.isprintable() and has_control(text):
-        raise Refused(Code.INVALID_CHARACTERS, f"{field} must not hold control characters.", field)
-    return text

@@ -153,10 +153,10 @@ def _made_strict(raw: bytes, depth: int) -> tuple[bytes, list[str]]:
 
 
 def _event(envelope: _Envelope, arrival: Arrival, repairs: list[str]) -> Event:
-    kind = KINDS.get(arrival.kind or _text(envelope.type, "type").lower())
+    kind = KINDS.get(arrival.kind or text_of(envelope.type, "type").lower())
     if kind is None:
         raise Refused(Code.UNKNOWN_KIND, "type must be one of identify, track, page, screen, group and alias.", "type")
-    message_id = _text(envelope.messageId, "messageId") or arrival.message_id or new_time_ordered_id()
+    message_id = text_of(envelope.messageId, "messageId") or arrival.message_id or new_time_ordered_id()
     if len(message_id) > MAX_MESSAGE_ID:
         raise Refused(Code.MESSAGE_ID_TOO_LONG, f"messageId has at most {MAX_MESSAGE_ID} characters.", "messageId")
     context, context_bytes = _NOTHING if envelope.context is _NONE else _object(envelope.context, "context")
@@ -172,13 +172,13 @@ def _event(envelope: _Envelope, arrival: Arrival, repairs: list[str]) -> Event:
     identifiers = _identifiers(envelope, kind, traits, context)
     previous_id = group_id = ""
     if kind == ALIAS:
-        previous_id = _identifier(envelope.previousId, "previousId")
+        previous_id = identifier_of(envelope.previousId, "previousId")
         if not previous_id:
             raise Refused(Code.MISSING_PREVIOUS_ID, "An alias needs previousId.", "previousId")
         if not any(namespace == USER_ID for namespace, _ in identifiers):
             raise Refused(Code.MISSING_USER_ID, "An alias needs userId.", "userId")
     elif kind == GROUP:
-        group_id = _identifier(envelope.groupId, "groupId")
+        group_id = identifier_of(envelope.groupId, "groupId")
         if not group_id:
             raise Refused(Code.MISSING_GROUP_ID, "A group message needs groupId.", "groupId")
     require_person(identifiers)
@@ -188,7 +188,7 @@ def _event(envelope: _Envelope, arrival: Arrival, repairs: list[str]) -> Event:
     original = _time(own, "timestamp" if envelope.timestamp is not None else "originalTimestamp")
     sent = _sent_at(envelope.sentAt if envelope.sentAt is not None else arrival.sent_at, repairs)
     moment = corrected(original, sent, received)
-    name = event_name(kind, _text(envelope.event, "event") if kind == TRACK else _text(envelope.name, "name"))
+    name = event_name(kind, text_of(envelope.event, "event") if kind == TRACK else text_of(envelope.name, "name"))
     # Field by field and only what is set: protobuf takes three times as long for the same as keyword arguments.
     event = Event()
     event.message_id = message_id
@@ -226,10 +226,10 @@ def _identifiers(
 ) -> Found:
     """The different identifiers of a message, in order of appearance; a dict keeps it."""
     found: Found = {}
-    user_id = _identifier(envelope.userId, "userId")
+    user_id = identifier_of(envelope.userId, "userId")
     if user_id:
         found[USER_ID, user_id] = None
-    anonymous_id = _identifier(envelope.anonymousId, "anonymousId")
+    anonymous_id = identifier_of(envelope.anonymousId, "anonymousId")
     if anonymous_id:
         found[ANONYMOUS_ID, anonymous_id] = None
     if traits and kind != GROUP:  # a group's traits are not the person's
@@ -311,8 +311,13 @@ def _object(raw: Raw, field: str) -> tuple[dict[str, Any], bytes]:
     return value, text if value else b""
 
 
-def _text(value: Scalar, field: str) -> str:
-    """A scalar of the envelope as trimmed text, without control characters."""
+def text_of(value: Scalar, field: str) -> str:
+    """A scalar as trimmed text; "" for none; refused when it holds control characters.
+
+    Args:
+        value: As it came.
+        field: Field that holds it, for the error.
+    """
     if value is None:
         return ""
     text = value.strip() if type(value) is str else as_text(value)
@@ -321,8 +326,9 @@ def _text(value: Scalar, field: str) -> str:
     return text
 
 
-def _identifier(value: Scalar, field: str) -> str:
-    text = _text(value, field)
+def identifier_of(value: Scalar, field: str) -> str:
+    """An identifier's value, as `text_of`; refused when it is too long."""
+    text = text_of(value, field)
     if len(text) > MAX_IDENTIFIER:
         raise Refused(Code.IDENTIFIER_TOO_LONG, f"{field} has at most {MAX_IDENTIFIER} characters.", field)
     return text
