@@ -7,35 +7,33 @@ from typing import Any
 import msgspec
 from google.protobuf import json_format
 
-from headrace.api.common.v1.event_pb2 import Event, Identifier
-from headrace.domain.identifiers import USER_ID
+from headrace.api.common.v1.event_pb2 import Event
 from headrace.domain.ids import new_time_ordered_id
-from headrace.telemetry.spans import is_valid, new_traceparent
+from headrace.telemetry.spans import is_valid
 from headrace_ingest import lenient
 from headrace_ingest.context import Found, check_namespace, of_context, of_traits
 from headrace_ingest.limits import (
     DEFAULT_LIMITS,
-    FUTURE_US,
     MAX_IDENTIFIERS,
     MAX_MESSAGE_ID,
     MAX_TIME_US,
     Limits,
 )
 from headrace_ingest.messages import (
-    ALIAS,
     GROUP,
     KINDS,
     Arrival,
-    corrected,
+    Fields,
     event_name,
     identifier_of,
-    require_person,
+    new_event,
+    require_ids,
     text_of,
 )
 from headrace_ingest.refusal import Code, Refused
 
 _KINDS = frozenset(KINDS.values())
-_OUTPUT_ONLY = ("workspace_id", "source_id", "received_at_us", "timestamp_us", "future", "corrections")
+_FIELDS = Fields("an identifier of namespace user_id", "previous_id", "group_id", "identifiers")
 
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -55,45 +53,40 @@ def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS)
     size = given.ByteSize()
     if size > limits.message_bytes:
         raise Refused(Code.MESSAGE_TOO_LARGE, f"An event has at most {limits.message_bytes} bytes.")
-    if given.kind not in _KINDS:
+    kind = given.kind
+    if kind not in _KINDS:
         raise Refused(Code.UNKNOWN_KIND, "kind must be one of the kinds of EventKind.", "kind")
-    event = Event()
-    event.CopyFrom(given)
-    for field in _OUTPUT_ONLY:
-        event.ClearField(field)  # type: ignore[arg-type]  # the stub wants literals
     repairs: list[str] = []
-    traits, event.traits = _part(given.traits, "traits", limits.depth, repairs)
-    _, event.properties = _part(given.properties, "properties", limits.depth, repairs)
-    context, event.context = _part(given.context, "context", limits.depth, repairs)
-    event.message_id = text_of(given.message_id, "message_id") or arrival.message_id or new_time_ordered_id()
-    if len(event.message_id) > MAX_MESSAGE_ID:
+    traits, traits_bytes = _part(given.traits, "traits", limits.depth, repairs)
+    _, properties_bytes = _part(given.properties, "properties", limits.depth, repairs)
+    context, context_bytes = _part(given.context, "context", limits.depth, repairs)
+    message_id = text_of(given.message_id, "message_id") or arrival.message_id or new_time_ordered_id()
+    if len(message_id) > MAX_MESSAGE_ID:
         raise Refused(Code.MESSAGE_ID_TOO_LONG, f"message_id has at most {MAX_MESSAGE_ID} characters.", "message_id")
-    event.name = event_name(event.kind, text_of(given.name, "name"), "name")
+    name = event_name(kind, text_of(given.name, "name"), "name")
     found = _identifiers(given, traits, context)
-    del event.identifiers[:]
-    event.identifiers.extend(Identifier(namespace=n, value=v) for n, v in found)
-    event.previous_id = identifier_of(given.previous_id, "previous_id")
-    event.group_id = identifier_of(given.group_id, "group_id")
-    if event.kind == ALIAS:
-        if not event.previous_id:
-            raise Refused(Code.MISSING_PREVIOUS_ID, "An alias needs previous_id.", "previous_id")
-        if not any(namespace == USER_ID for namespace, _ in found):
-            raise Refused(Code.MISSING_USER_ID, "An alias needs an identifier of namespace user_id.", "identifiers")
-    if event.kind == GROUP and not event.group_id:
-        raise Refused(Code.MISSING_GROUP_ID, "A group event needs group_id.", "group_id")
-    require_person(found)
-    for field in ("original_timestamp_us", "sent_at_us"):
-        if not 0 <= getattr(given, field) <= MAX_TIME_US:
+    previous_id = identifier_of(given.previous_id, "previous_id")
+    group_id = identifier_of(given.group_id, "group_id")
+    require_ids(kind, found, previous_id, group_id, _FIELDS)
+    original, sent = given.original_timestamp_us, given.sent_at_us
+    for field, moment in (("original_timestamp_us", original), ("sent_at_us", sent)):
+        if not 0 <= moment <= MAX_TIME_US:
             raise Refused(Code.TIMESTAMP_OUT_OF_RANGE, f"{field} must lie between the years 1970 and 9999.", field)
-    if given.traceparent and not is_valid(given.traceparent):
+    traceparent = given.traceparent
+    if traceparent and not is_valid(traceparent):
         raise Refused(Code.INVALID_TRACEPARENT, "traceparent must be a W3C trace context.", "traceparent")
-    event.workspace_id = arrival.workspace_id
-    event.source_id = arrival.source_id
-    event.received_at_us = arrival.received_at_us
-    event.timestamp_us = corrected(given.original_timestamp_us, given.sent_at_us, arrival.received_at_us)
-    event.future = event.timestamp_us > arrival.received_at_us + FUTURE_US
-    event.traceparent = given.traceparent or arrival.traceparent or new_traceparent()
-    event.corrections.extend(repairs)
+    traceparent = traceparent or arrival.traceparent
+    event = new_event(arrival, kind, message_id, name, found, original, sent, traceparent, repairs)
+    if previous_id:
+        event.previous_id = previous_id
+    if group_id:
+        event.group_id = group_id
+    if traits_bytes:
+        event.traits = traits_bytes
+    if properties_bytes:
+        event.properties = properties_bytes
+    if context_bytes:
+        event.context = context_bytes
     return event
 
 
