@@ -13,9 +13,9 @@ class Settings(ServiceSettings):
     archive_dir: str = Field(
         ".headrace/archive", description="Folder of the Parquet archive, or a URL such as s3://bucket/prefix."
     )
-    archive_interval_seconds: float = Field(60.0, gt=0, description="How often new events are written to the archive.")
+    archive_interval_seconds: float = Field(15.0, gt=0, description="How often new events are written to the archive.")
     archive_settle_seconds: float = Field(
-        10.0, ge=0, description="Age at which an event is written to the archive; open transactions are shorter."
+        3.0, ge=0, description="Age at which an event is written to the archive; open transactions are shorter."
     )
     archive_margin_seconds: float = Field(
         60.0, ge=0, description="How far behind its watermark the archive looks for events that were committed late."

@@ -38,6 +38,7 @@ from headrace_audience.recovery import LogReplay
 from headrace_audience.settings import Settings
 from headrace_audience.snapshots import Snapshot, SnapshotStore
 from headrace_audience.store import ACTIVE, MEMBERSHIPS
+from headrace_audience.threads import to_the_end
 from headrace_audience.tracing import evaluated
 
 log = logs.get_logger(__name__)
@@ -49,6 +50,8 @@ BLOCK_MS = 200
 REDIS_CHECK_S = 2.0
 CATALOG_S = 1.0
 PAUSE_S = 0.5
+LEAVE_S = 5.0
+"""How long flips are still written at the end; the next owner finds the rest by comparing."""
 
 _events = metrics.counter("headrace_audience_events", "Resolved events folded.")
 _latency = metrics.histogram(
@@ -181,16 +184,11 @@ class Worker:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-            await asyncio.shield(self._leave())
+            await to_the_end(self._leave())
 
     async def _whole_step(self) -> None:
         """Run a step to its end even when the loop is told to end meanwhile, so that its flips are written."""
-        step = asyncio.ensure_future(self._step())
-        try:
-            await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.wait([step])
-            raise
+        await to_the_end(self._step())
 
     async def _step(self) -> None:
         await self._take_and_leave()
@@ -314,7 +312,8 @@ class Worker:
     async def _leave(self) -> None:
         """Store what was computed and give everything back."""
         try:
-            while any(len(e.pending) for e in self._evaluations.values()):
+            until = time.monotonic() + LEAVE_S
+            while any(len(e.pending) for e in self._evaluations.values()) and time.monotonic() < until:
                 if not await self._write():
                     return
             for partition in sorted(self._held):
@@ -490,7 +489,8 @@ class Worker:
         async with self._lock:
             for partition, held in self._held.items():
                 here = edges[partition]
-                if not here.reach_back_to(held.position):
+                # A stream that was empty at the last look has everything since: it is trimmed when it is long.
+                if held.position != streaming.START and not here.reach_back_to(held.position):
                     self._hold_and_replay(partition, held.mark_us)
                     held.position = held.target = here.last
                 elif partition not in self._replay.waiting:

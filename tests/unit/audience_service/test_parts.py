@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -15,6 +16,7 @@ from headrace_audience.pending import Pending
 from headrace_audience.states import PROFILES
 from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
 from headrace_audience.streaming import Edges
+from headrace_audience.threads import in_thread, to_the_end
 
 from headrace.domain.ids import partition_of
 
@@ -189,3 +191,22 @@ def test_a_paused_audience_keeps_its_members() -> None:
     evaluation.start_what_is_complete([0])
     assert evaluation.advance(NOW) == []
     assert evaluation.engine.members("a") == ["p1"]
+
+
+async def test_work_goes_to_its_end_however_often_it_is_cancelled() -> None:
+    done = asyncio.Event()
+
+    async def work() -> None:
+        await asyncio.sleep(0.05)
+        done.set()
+
+    task = asyncio.create_task(to_the_end(work()))
+    for _ in range(3):
+        await asyncio.sleep(0.005)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done.is_set()
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(lambda: 1 // 0)
+    assert await in_thread(lambda: 7) == 7

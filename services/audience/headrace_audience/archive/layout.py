@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.api.common.v1.event_pb2 import EventKind
-from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.api.common.v1.event_pb2 import Event, EventKind
+from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
+from headrace.storage.mongo.client import Document
 from headrace_audience.traits import person_traits
 
 EVENTS = "events"
@@ -53,6 +54,23 @@ MERGE_SCHEMA = pa.schema(
     ]
 )
 """Columns of merge files, described in docs/reference/archive.md."""
+
+TAIL_SCHEMA = pa.schema(
+    [
+        EVENT_SCHEMA.field(name)
+        for name in (
+            "profile",
+            "timestamp_us",
+            "message_id",
+            "kind",
+            "name",
+            "properties",
+            "person_traits",
+            "namespaces",
+        )
+    ]
+)
+"""What is read of events that are not in the archive yet."""
 
 SORT_KEYS = {
     EVENTS: [(key, "ascending") for key in ("name", "profile", "timestamp_us", "message_id", "sequence")],
@@ -115,6 +133,29 @@ def event_table(events: Sequence[ResolvedEvent]) -> pa.Table:
         for name, value in row.items():
             columns[name].append(value)
     return pa.table(columns, schema=EVENT_SCHEMA)
+
+
+def tail_table(documents: Sequence[Document]) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """Documents of the log as rows of TAIL_SCHEMA, and the merges (loser, survivor) that they caused.
+
+    Only what is needed is unpacked: a view is opened for each preview, and the tail may hold many seconds of traffic.
+    """
+    columns: list[list[Any]] = [[] for _ in TAIL_SCHEMA.names]
+    add = [column.append for column in columns]
+    merges: list[tuple[str, str]] = []
+    for document in documents:
+        event = Event.FromString(document["e"])
+        decision = Decision.FromString(document["d"])
+        add[0](document["p"])
+        add[1](document["t"])
+        add[2](event.message_id)
+        add[3](_KINDS[event.kind])
+        add[4](document["n"])
+        add[5](_text(event.properties))
+        add[6](_text(person_traits(event)))
+        add[7]([i.namespace for i in decision.identifiers])
+        merges += [(m.loser, m.survivor) for m in decision.merges]
+    return pa.table(columns, schema=TAIL_SCHEMA), merges
 
 
 def merge_table(events: Sequence[ResolvedEvent]) -> pa.Table:

@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.storage.mongo import log as event_log
-from headrace.storage.mongo.client import Database
+from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
-from headrace_audience.archive.registry import ArchiveFile, Registry
+from headrace_audience.archive.registry import ArchiveFile, Listing, Registry
 from headrace_audience.archive.survivors import Survivors
 
 T = TypeVar("T")
 
 END = 2**63 - 1
+"""A sequence after all others."""
+_TAIL_FIELDS = {"_id": 0, "p": 1, "t": 1, "n": 1, "e": 1, "d": 1}
 _TAIL_CHUNK = 5_000
 _QUERIES_AT_A_TIME = 2
 
@@ -89,7 +91,7 @@ class ArchiveReader:
         async with self._slots:
             # The files first: what is copied meanwhile is then in both, and that is harmless.
             listing = await self._registry.listing(workspace_id)
-            tail, merges = await self._tail(workspace_id, listing.watermark - self._margin_us)
+            tail, merges = await self._tail(workspace_id, listing)
             survivors = await self._survivors(listing.files, merges)
             connection = await asyncio.to_thread(self._connect, listing.files, tail, survivors)
             try:
@@ -100,24 +102,49 @@ class ArchiveReader:
     async def survivors(self, workspace_id: str) -> Survivors:
         """All merges of a workspace that were committed before the call."""
         listing = await self._registry.listing(workspace_id)
-        merges: list[tuple[str, str]] = []
-        floor = listing.watermark - self._margin_us
-        async for resolved in event_log.events_between(self._db, floor, END, workspace_id):
-            merges += [(m.loser, m.survivor) for m in resolved.decision.merges]
+        _, merges = await self._tail(workspace_id, listing)
         return await self._survivors(listing.files, merges)
 
-    async def _tail(self, workspace_id: str, floor: int) -> tuple[pa.Table, list[tuple[str, str]]]:
-        tables: list[pa.Table] = []
+    async def _tail(self, workspace_id: str, listing: Listing) -> tuple[pa.Table, list[tuple[str, str]]]:
+        """Events that are not in the files, and the merges that they caused."""
+        late = await self._late(listing)
+        floor = listing.watermark if late is not None else listing.watermark - self._margin_us
+        queries: list[Document] = [{"s": {"$gte": floor}, "w": workspace_id}]
+        if late:
+            queries.append({"s": {"$in": late}, "w": workspace_id})
+        tables = [layout.TAIL_SCHEMA.empty_table()]
         merges: list[tuple[str, str]] = []
-        chunk: list[ResolvedEvent] = []
-        async for resolved in event_log.events_between(self._db, floor, END, workspace_id):
-            chunk.append(resolved)
-            merges += [(m.loser, m.survivor) for m in resolved.decision.merges]
-            if len(chunk) >= _TAIL_CHUNK:
-                tables.append(await asyncio.to_thread(layout.event_table, chunk))
-                chunk = []
-        tables.append(layout.event_table(chunk))
+        chunk: list[Document] = []
+
+        async def convert() -> None:
+            table, found = await asyncio.to_thread(layout.tail_table, chunk)
+            tables.append(table)
+            merges.extend(found)
+            chunk.clear()
+
+        for query in queries:
+            async for document in self._db[event_log.EVENTS].find(query, _TAIL_FIELDS):
+                chunk.append(document)
+                if len(chunk) >= _TAIL_CHUNK:
+                    await convert()
+        await convert()
         return pa.concat_tables(tables), merges
+
+    async def _late(self, listing: Listing) -> list[int] | None:
+        """Sequences below the watermark that were committed after the files were written; None: unknown.
+
+        As many as the files hold means that there are none, and counting an index is cheap.
+        """
+        recent = listing.recent
+        if recent is None:
+            return None
+        events = self._db[event_log.EVENTS]
+        query: Document = {"s": {"$gte": recent.floor, "$lt": listing.watermark}}
+        if await events.count_documents(query, hint="sequence") == len(recent.sequences):
+            return []
+        there = [d["s"] async for d in events.find(query, {"_id": 0, "s": 1}).hint("sequence")]
+        missing = np.setdiff1d(np.array(there, np.int64), recent.sequences)
+        return [int(s) for s in missing]
 
     async def _survivors(self, files: tuple[ArchiveFile, ...], merges: list[tuple[str, str]]) -> Survivors:
         survivors = Survivors()

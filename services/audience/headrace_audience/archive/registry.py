@@ -11,6 +11,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+import zstandard
+from bson.binary import Binary
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from headrace.domain.times import now_us
@@ -71,6 +75,29 @@ class Listing:
     watermark: int
     """All events with a lower sequence are in the files, but for those that were committed late."""
     files: tuple[ArchiveFile, ...]
+    recent: Recent | None = None
+    """What is in the files of the events just below the watermark; None: unknown."""
+
+
+@dataclass(frozen=True)
+class Recent:
+    """Sequences just below the watermark that are in the files, of all workspaces."""
+
+    floor: int
+    """Lowest sequence of the range; the watermark is its end."""
+    sequences: npt.NDArray[np.int64]
+    """Ascending."""
+
+    def document(self) -> Document:
+        """The stored form."""
+        steps = np.diff(self.sequences, prepend=np.int64(0))
+        return {"from": self.floor, "n": len(steps), "b": Binary(zstandard.ZstdCompressor(1).compress(steps.tobytes()))}
+
+    @staticmethod
+    def of(document: Document) -> Recent:
+        """From the stored form."""
+        raw = zstandard.ZstdDecompressor().decompress(document["b"]) if document["n"] else b""
+        return Recent(document["from"], np.cumsum(np.frombuffer(raw, np.int64)))
 
 
 class Registry:
@@ -106,6 +133,7 @@ class Registry:
         *,
         retired: Sequence[ArchiveFile] = (),
         watermark: int | None = None,
+        recent: Recent | None = None,
     ) -> None:
         """Make files valid and others not, and move the watermark, all or nothing.
 
@@ -115,17 +143,24 @@ class Registry:
         """
         for attempt in range(ATTEMPTS):
             try:
-                return await self._commit(token, added, retired, watermark)
+                return await self._commit(token, added, retired, watermark, recent)
             except OperationFailure as error:
                 if not error.has_error_label("TransientTransactionError") or attempt == ATTEMPTS - 1:
                     raise
                 await asyncio.sleep(0.02 * 2**attempt)
 
     async def _commit(
-        self, token: int, added: Sequence[ArchiveFile], retired: Sequence[ArchiveFile], watermark: int | None
+        self,
+        token: int,
+        added: Sequence[ArchiveFile],
+        retired: Sequence[ArchiveFile],
+        watermark: int | None,
+        recent: Recent | None,
     ) -> None:
         async with transaction(self._client) as session:
             change: Document = {"$set": {"token": token}, "$max": {"watermark": watermark or 0}}
+            if recent is not None:
+                change["$set"]["recent"] = recent.document()
             head = await self._files.update_one({"_id": HEAD, "token": token}, change, session=session)
             if head.matched_count != 1:
                 raise ArchiveFencedError
@@ -148,7 +183,8 @@ class Registry:
         async with transaction(self._client) as session:
             head = await self._files.find_one({"_id": HEAD}, session=session)
             files = [ArchiveFile.of(d) async for d in self._files.find(query, session=session)]
-        return Listing(int(head["watermark"]) if head else 0, tuple(files))
+        recent = Recent.of(head["recent"]) if head and "recent" in head else None
+        return Listing(int(head["watermark"]) if head else 0, tuple(files), recent)
 
     async def retired_before(self, moment_us: int) -> list[str]:
         """Paths of files that were retired before a moment, to be removed."""

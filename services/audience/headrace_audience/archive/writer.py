@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
 from pymongo import ASCENDING
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
@@ -21,7 +22,7 @@ from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs, metrics
 from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
-from headrace_audience.archive.registry import ArchiveFile, Registry
+from headrace_audience.archive.registry import ArchiveFile, Recent, Registry
 
 log = logs.get_logger(__name__)
 
@@ -116,12 +117,13 @@ class ArchiveWriter:
             added.append(await asyncio.to_thread(self._file, layout.EVENTS, workspace_id, day, own, watermark))
         for workspace_id, own in sorted(merging.items()):
             added.append(await asyncio.to_thread(self._file, layout.MERGES, workspace_id, "", own, watermark))
-        if added or watermark > self._watermark:
-            await self._registry.commit(self._token, added, watermark=watermark)
-        self._watermark = watermark
-        self._recent.update(r.decision.sequence for r in events)
         floor = watermark - self._margin_us
-        self._recent = {s for s in self._recent if s >= floor}
+        recent = {s for s in (*self._recent, *(r.decision.sequence for r in events)) if s >= floor}
+        if added or watermark > self._watermark:
+            stored = Recent(floor, np.sort(np.fromiter(recent, np.int64, len(recent))))
+            await self._registry.commit(self._token, added, watermark=watermark, recent=stored)
+        self._watermark = watermark
+        self._recent = recent
         for workspace_id in sorted({f.workspace_id for f in added}):
             await publish_manifest(self._registry, self._files, workspace_id)
         _archived.add(len(events))
