@@ -9,28 +9,27 @@ from google.protobuf import json_format
 
 from headrace.api.common.v1.event_pb2 import Event
 from headrace.domain.ids import new_time_ordered_id
+from headrace.domain.segment import Found, InvalidIdentifier, check_namespace
 from headrace.telemetry.spans import is_valid
 from headrace_ingest import lenient
-from headrace_ingest.context import Found, check_namespace, of_context, of_traits
 from headrace_ingest.limits import (
     DEFAULT_LIMITS,
-    MAX_IDENTIFIERS,
     MAX_MESSAGE_ID,
     MAX_TIME_US,
     Limits,
 )
 from headrace_ingest.messages import (
-    GROUP,
     KINDS,
     Arrival,
     Fields,
+    add_free_form,
     event_name,
     identifier_of,
     new_event,
     require_ids,
     text_of,
 )
-from headrace_ingest.refusal import Code, Refused
+from headrace_ingest.refusal import Code, Refused, refused_of
 
 _KINDS = frozenset(KINDS.values())
 _FIELDS = Fields("an identifier of namespace user_id", "previous_id", "group_id", "identifiers")
@@ -130,14 +129,12 @@ def _identifiers(event: Event, traits: dict[str, Any], context: dict[str, Any]) 
     found: Found = {}
     for identifier in event.identifiers:
         namespace = identifier.namespace.strip()
-        check_namespace(namespace, "identifiers")
+        try:
+            check_namespace(namespace, "identifiers")
+        except InvalidIdentifier as error:
+            raise refused_of(error) from None
         value = identifier_of(identifier.value, "identifiers")
         if value:
             found[namespace, value] = None
-    if traits and event.kind != GROUP:
-        of_traits(traits, found)
-    if context:
-        of_context(context, found)
-    if len(found) > MAX_IDENTIFIERS:
-        raise Refused(Code.TOO_MANY_IDENTIFIERS, f"An event has at most {MAX_IDENTIFIERS} identifiers.", "identifiers")
+    add_free_form(event.kind, traits, context, found, "identifiers")
     return found

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace.domain.identifiers import MAX_VALUE_LENGTH
+
 MAX_MESSAGE_ID = 100
 """Characters of a message id."""
 MAX_NAME = 200
 """Characters of an event's name."""
 MAX_IDENTIFIERS = 50
 """Identifiers of one event."""
-MAX_IDENTIFIER = 512
+MAX_IDENTIFIER = MAX_VALUE_LENGTH
 """Characters of an identifier's value."""
-MAX_NAMESPACE = 100
-"""Characters of an identifier's namespace."""
 FUTURE_US = 5 * 60 * 1_000_000
 """How far ahead of the clock an event may be before it is flagged."""
 MAX_TIME_US = 253_402_300_799_000_000

@@ -14,7 +14,7 @@ import jmespath.exceptions
 import msgspec
 from jmespath.parser import ParsedResult
 
-from headrace_ingest.context import check_namespace
+from headrace.domain.segment import InvalidIdentifier, check_namespace
 from headrace_ingest.limits import MAX_IDENTIFIERS, MAX_NAME
 from headrace_ingest.messages import KINDS
 from headrace_ingest.refusal import Code, Refused
@@ -81,8 +81,8 @@ def parse_mapping(text: str) -> Mapping:
     for namespace in spec.identifiers:
         try:
             check_namespace(namespace, "identifiers")
-        except Refused as refused:
-            raise InvalidMapping(f"identifiers: {refused.reason}") from None
+        except InvalidIdentifier as error:
+            raise InvalidMapping(f"identifiers: {error.reason}") from None
     scalars = {
         name: _compile(getattr(spec, name), name)
         for name in ("event_from", "timestamp", "message_id", "group_id", "previous_id", "each", "when")

@@ -19,10 +19,10 @@ from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.domain.event_names import canonical, is_reserved
 from headrace.domain.identifiers import ANONYMOUS_ID, CLICK_ID_NAMESPACES, USER_ID
 from headrace.domain.ids import new_time_ordered_id
+from headrace.domain.segment import Found, InvalidIdentifier, as_text, has_control, of_context, of_traits
 from headrace.domain.times import parse_time_us
 from headrace.telemetry.spans import new_traceparent
 from headrace_ingest import lenient
-from headrace_ingest.context import Found, as_text, has_control, of_context, of_traits
 from headrace_ingest.limits import (
     DEFAULT_LIMITS,
     FUTURE_US,
@@ -33,7 +33,7 @@ from headrace_ingest.limits import (
     MAX_TIME_US,
     Limits,
 )
-from headrace_ingest.refusal import Code, Refused
+from headrace_ingest.refusal import Code, Refused, refused_of
 
 # Looked up once: an enum's attribute costs a microsecond at each use.
 IDENTIFY, TRACK, PAGE = event_pb2.EVENT_KIND_IDENTIFY, event_pb2.EVENT_KIND_TRACK, event_pb2.EVENT_KIND_PAGE
@@ -259,13 +259,34 @@ def _identifiers(
     anonymous_id = identifier_of(envelope.anonymousId, "anonymousId")
     if anonymous_id:
         found[ANONYMOUS_ID, anonymous_id] = None
-    if traits and kind != GROUP:  # a group's traits are not the person's
-        of_traits(traits, found)
-    if context:
-        of_context(context, found)
-    if len(found) > MAX_IDENTIFIERS:
-        raise Refused(Code.TOO_MANY_IDENTIFIERS, f"An event has at most {MAX_IDENTIFIERS} identifiers.")
+    add_free_form(kind, traits, context, found)
     return found
+
+
+def add_free_form(
+    kind: EventKind.ValueType, traits: dict[str, Any], context: dict[str, Any], found: Found, field: str = ""
+) -> None:
+    """Add the identifiers in traits and context to those that were given as such.
+
+    Args:
+        kind: Kind of the event.
+        traits: Its traits.
+        context: Its context.
+        found: The identifiers.
+        field: Field to name when there are too many.
+
+    Raises:
+        Refused: INVALID_TYPE, INVALID_NAMESPACE, IDENTIFIER_TOO_LONG or TOO_MANY_IDENTIFIERS.
+    """
+    try:
+        if traits and kind != GROUP:  # a group's traits are not the person's
+            of_traits(traits, found)
+        if context:
+            of_context(context, found)
+    except InvalidIdentifier as error:
+        raise refused_of(error) from None
+    if len(found) > MAX_IDENTIFIERS:
+        raise Refused(Code.TOO_MANY_IDENTIFIERS, f"An event has at most {MAX_IDENTIFIERS} identifiers.", field)
 
 
 class Fields(NamedTuple):

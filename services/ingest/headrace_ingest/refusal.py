@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from headrace.domain.segment import InvalidIdentifier
+
 
 class Code(StrEnum):
     """Every reason for which ingest refuses a message or a request; listed in docs/guides/sending-events.md."""
@@ -57,3 +59,8 @@ class Refused(Exception):
         self.code = code
         self.reason = reason
         self.field = field
+
+
+def refused_of(error: InvalidIdentifier) -> Refused:
+    """The refusal of a message in which something is no identifier."""
+    return Refused(Code(error.code), error.reason, error.field)

@@ -8,10 +8,10 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from headrace.api.ingest.v1.source_service_pb2 import Source as SourceMessage
+from headrace.domain.segment import has_control
 from headrace.domain.times import now_us
 from headrace.rpc import errors, names
 from headrace.storage.mongo.client import Database, Document
-from headrace_ingest.context import has_control
 from headrace_ingest.mapping import InvalidMapping, parse_mapping
 from headrace_ingest.sources import (
     KINDS,

@@ -1,4 +1,6 @@
-"""Identifiers in the free-form parts of a message: external ids, email and phone, click ids.
+"""Who a message in the form of the Segment spec is about: identifiers in its free-form parts.
+
+External ids, email and phone, click ids: what ingest takes from a message, and what offline commands read from a file.
 
 Click ids name a click, not a person; they travel as identifiers of their own namespaces, and the
 identity service sets them aside when it resolves the event.
@@ -10,9 +12,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from headrace.domain.identifiers import CLICK_ID_NAMESPACES, EMAIL, PHONE
-from headrace_ingest.limits import MAX_IDENTIFIER, MAX_NAMESPACE
-from headrace_ingest.refusal import Code, Refused
+from headrace.domain.identifiers import CLICK_ID_NAMESPACES, EMAIL, MAX_NAMESPACE_LENGTH, MAX_VALUE_LENGTH, PHONE
 
 BROWSER_ID_NAMESPACES = frozenset({"fbp", "ga_client_id", "ttp"})
 """Ids that a platform's own script gave the browser: they identify it, so they may join people."""
@@ -27,6 +27,28 @@ Found = dict[tuple[str, str], None]
 """Different (namespace, value) pairs in order of appearance."""
 
 
+class InvalidIdentifier(ValueError):
+    """Something that a sender gives as an identifier on purpose, and that is none.
+
+    Attributes:
+        code: INVALID_TYPE, INVALID_NAMESPACE or TOO_LONG.
+        reason: A sentence that never quotes what was sent.
+        field: The field at fault.
+    """
+
+    def __init__(self, code: str, reason: str, field: str) -> None:
+        """Say why."""
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.field = field
+
+
+INVALID_TYPE = "invalid_type"
+INVALID_NAMESPACE = "invalid_namespace"
+TOO_LONG = "identifier_too_long"
+
+
 def of_traits(traits: dict[str, Any], found: Found) -> None:
     """Add email and phone of a person's traits; values that are no text or number, or too long, identify nobody."""
     for name in (EMAIL, PHONE):
@@ -39,7 +61,7 @@ def of_context(context: dict[str, Any], found: Found) -> None:
     """Add external ids, traits, click ids and browser ids in a context.
 
     Raises:
-        Refused: INVALID_TYPE, INVALID_NAMESPACE or IDENTIFIER_TOO_LONG, for external ids, which a sender gives on
+        InvalidIdentifier: INVALID_TYPE, INVALID_NAMESPACE or TOO_LONG, for external ids, which a sender gives on
             purpose; everything else that is odd identifies nobody.
     """
     get = context.get
@@ -74,12 +96,12 @@ def as_text(value: Any) -> str:
 
 def _external(entries: Any, found: Found) -> None:
     if not isinstance(entries, list):
-        raise Refused(Code.INVALID_TYPE, "context.externalIds must be an array.", "context.externalIds")
+        raise InvalidIdentifier(INVALID_TYPE, "context.externalIds must be an array.", "context.externalIds")
     for entry in entries:
         namespace = entry.get("type") if isinstance(entry, dict) else None
         if not isinstance(namespace, str):
-            raise Refused(
-                Code.INVALID_TYPE,
+            raise InvalidIdentifier(
+                INVALID_TYPE,
                 'Each entry of context.externalIds must be an object with "type" and "id".',
                 "context.externalIds",
             )
@@ -90,21 +112,25 @@ def _external(entries: Any, found: Found) -> None:
             continue
         namespace = namespace.strip()
         check_namespace(namespace, "context.externalIds")
-        if len(value) > MAX_IDENTIFIER:
-            raise Refused(
-                Code.IDENTIFIER_TOO_LONG,
-                f"An identifier has at most {MAX_IDENTIFIER} characters.",
+        if len(value) > MAX_VALUE_LENGTH:
+            raise InvalidIdentifier(
+                TOO_LONG,
+                f"An identifier has at most {MAX_VALUE_LENGTH} characters.",
                 "context.externalIds",
             )
         found[namespace, value] = None
 
 
 def check_namespace(namespace: str, field: str) -> None:
-    """Refuse what is no namespace: empty, too long, or with control characters."""
-    if not 1 <= len(namespace) <= MAX_NAMESPACE or has_control(namespace):
-        raise Refused(
-            Code.INVALID_NAMESPACE,
-            f"The type of an identifier has 1 to {MAX_NAMESPACE} characters and no control characters.",
+    """Refuse what is no namespace: empty, too long, or with control characters.
+
+    Raises:
+        InvalidIdentifier: INVALID_NAMESPACE.
+    """
+    if not 1 <= len(namespace) <= MAX_NAMESPACE_LENGTH or has_control(namespace):
+        raise InvalidIdentifier(
+            INVALID_NAMESPACE,
+            f"The type of an identifier has 1 to {MAX_NAMESPACE_LENGTH} characters and no control characters.",
             field,
         )
 
@@ -133,5 +159,5 @@ def _of_url(url: str, found: Found) -> None:
 
 def _add(namespace: str, value: Any, found: Found) -> None:
     text = as_text(value)
-    if text and len(text) <= MAX_IDENTIFIER:
+    if text and len(text) <= MAX_VALUE_LENGTH:
         found[namespace, text] = None
