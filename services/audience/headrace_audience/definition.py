@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.domain.event_names import canonical
 from headrace_audience.definition_values import (
     MAX_NAME,
     DefinitionError,
@@ -277,7 +278,8 @@ def _event(path: str, raw: Mapping[str, Any]) -> EventCount:
             property_path = need_path(f"{place}.property", item["property"])
             where.append(Predicate(property_path, parse_test(place, item, subject="property", moving=False)))
     accept = parse_count(f"{path}.count", raw["count"]) if "count" in raw else (False, True)
-    return EventCount(tuple(sorted(set(names))), tuple(where), _window(path, raw), accept)
+    # Events are stored in the canonical spelling; a definition may name them in any.
+    return EventCount(tuple(sorted(set(map(canonical, names)))), tuple(where), _window(path, raw), accept)
 
 
 def _window(path: str, raw: Mapping[str, Any]) -> Window:

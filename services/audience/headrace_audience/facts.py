@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
+from headrace.domain.event_names import canonical
 from headrace.domain.times import parse_time_us
 from headrace_audience.predicates import decode_object
 from headrace_audience.traits import decoded_traits
@@ -114,7 +115,8 @@ def facts_of_people(people: Mapping[str, Any], at_us: int) -> Iterator[Fact]:
             time = _time(raw.get("timestamp"), f"{place}[{i}].timestamp")
             message_id = str(raw.get("message_id") or raw.get("messageId") or f"{profile}-{i:06d}")
             properties = raw.get("properties") or {}
-            facts.append(Fact(profile, time, message_id, "track", raw["event"], properties, {}, identifiers))
+            name = canonical(raw["event"])
+            facts.append(Fact(profile, time, message_id, "track", name, properties, {}, identifiers))
         first = min([at_us, *(fact.timestamp_us for fact in facts)]) - 1
         yield Fact(profile, first, f"{profile}-traits", "identify", "", {}, dict(traits), identifiers)
         yield from facts
@@ -153,7 +155,7 @@ def facts_of_lines(lines: Iterable[str]) -> Iterator[Fact]:
             _time(raw.get("timestamp"), f"{place}.timestamp"),
             str(raw.get("messageId") or raw.get("message_id") or f"line-{number}"),
             kind,
-            str(raw.get("event") or raw.get("name") or ""),
+            canonical(str(raw.get("event") or "")) or str(raw.get("name") or ""),
             raw.get("properties") or {},
             {**(in_context or {}), **(own or {})},
             tuple((n, str(v)) for n, v in identifiers),
