@@ -183,6 +183,13 @@ class Committer:
         self._slots.release()
 
     async def _write_and_tell(self, group: list[Work]) -> None:
+        try:
+            await self._write_all(group)
+        except Exception as error:
+            log.exception("a group commit failed by a defect: nothing of it is acknowledged")
+            _tell(group, error)  # whoever waits must not wait for ever
+
+    async def _write_all(self, group: list[Work]) -> None:
         error = await self._write(group)
         if error is None or len(group) == 1 or isinstance(error, TimeoutError) or is_unavailable(error):
             _tell(group, error)

@@ -155,3 +155,18 @@ async def _post(ingest: Ingest, key: str, number: int, text: str = "") -> tuple[
     body = {"userId": f"u{number}", "event": "A", "properties": {"a": text}}
     async with ingest.http.post(f"{ingest.url}/v1/track", json=body, headers={"X-Write-Key": key}) as answer:
         return answer.status, answer.headers.get("Retry-After", "")
+
+
+async def test_a_defect_leaves_nobody_waiting_and_ends_nothing(db: Database) -> None:
+    defects = [RuntimeError("a defect")]
+
+    def on_committed(_: list[log.Segment]) -> None:
+        if defects:
+            raise defects.pop()
+
+    async with _committer(db, on_committed) as committer:
+        async with asyncio.timeout(10):
+            with pytest.raises(NotWritten):
+                await committer.commit(Work(events=[_event("m1")]))
+            await committer.commit(Work(events=[_event("m2")]))
+    assert {e.message_id for e in await logged_events(db)} == {"m1", "m2"}, "m1 is sent again, with the same id"
