@@ -27,7 +27,7 @@ run: $(STAMP)  ## Starts all of Headrace on this machine and plays the demo shop
 	$(BIN)/headrace demo
 
 test: setup  ## Runs the whole test suite on real embedded stores
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)  ## Checks style, types, imports, dependencies and protos
 	$(BIN)/ruff check .
