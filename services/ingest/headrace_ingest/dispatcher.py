@@ -135,7 +135,11 @@ class Dispatcher:
         while not (self._closing and not self._held):
             await self._arrived.wait()
             self._arrived.clear()
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:
+                log.exception("segments could not be sent by a defect: the sweeper sends them later")
+                self._leave()
 
     async def flush(self) -> None:
         """Send what is held."""
@@ -155,10 +159,14 @@ class Dispatcher:
                     await self._streams.send(ready)
                 metrics.dispatched(len(ready), "dispatcher")
             except (RedisError, OSError) as error:
-                self._held.clear()
-                self._paused_until = time.monotonic() + _PAUSE_S
-                self.left_behind = True
+                self._leave()
                 log.warning("segments could not be sent to Redis: the sweeper sends them later", failure=error)
+
+    def _leave(self) -> None:
+        """Leave what is held, and what comes in the next moments, to the sweeper."""
+        self._held.clear()
+        self._paused_until = time.monotonic() + _PAUSE_S
+        self.left_behind = True
 
     def close(self) -> None:
         """Send what is held, then let `run` return."""

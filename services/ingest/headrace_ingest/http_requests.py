@@ -157,25 +157,24 @@ class Bodies:
         """
         if self.in_work > self._in_work_max:
             raise Answer(429, "overloaded", "Too much is in work: send this again later.", retry_after_s=1)
-        body, more = await _next(receive)
-        self.in_work += len(body)
-        parts = [body]
-        size = len(body)
+        parts: list[bytes] = []
+        size = 0
+        more = True
         try:
-            if more and size <= self._limit:
-                async with asyncio.timeout(self._seconds):
-                    while more and size <= self._limit:
-                        part, more = await _next(receive)
-                        parts.append(part)
-                        size += len(part)
-                        self.in_work += len(part)
+            # The first part too: who sends a head and nothing else must not hold a connection for ever.
+            async with asyncio.timeout(self._seconds):
+                while more and size <= self._limit:
+                    part, more = await _next(receive)
+                    parts.append(part)
+                    size += len(part)
+                    self.in_work += len(part)
         except BaseException as error:
             self.in_work -= size
             if isinstance(error, TimeoutError):
                 text = f"The body did not come within {self._seconds:g} seconds."
                 raise Refused(Code.BODY_INCOMPLETE, text) from None
             raise
-        whole = body if len(parts) == 1 else b"".join(parts)
+        whole = parts[0] if len(parts) == 1 else b"".join(parts)
         if size > self._limit:
             self.in_work -= size
             raise BodyTooLarge(self._limit, whole[: self._limit])

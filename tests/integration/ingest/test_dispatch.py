@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import pytest
 from headrace_ingest.dispatcher import SENT, Dispatcher, Streams
 from headrace_ingest.store import expire_segments, read_mark, waiting_segments, write_mark
 from headrace_ingest.sweeper import SETTLE_US, Sweeper
@@ -159,6 +160,35 @@ async def test_the_dispatcher_stops_at_a_full_stream(db: Database, redis: Redis)
         dispatcher.offer([_sent(0, _segment(0)) for _ in range(3)])
         await dispatcher.flush()
     assert await redis.xlen(names.events(0)) == 2 and dispatcher.left_behind
+
+
+async def test_a_defect_in_sending_does_not_end_the_dispatcher(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = Streams(redis, partitions=8, backlog=10)
+    dispatcher = Dispatcher(streams)
+    send, defects = streams.send, [RuntimeError("a defect")]
+
+    async def failing(segments: Sequence[log.Segment]) -> None:
+        if defects:
+            raise defects.pop()
+        await send(segments)
+
+    monkeypatch.setattr(streams, "send", failing)
+    monkeypatch.setattr("headrace_ingest.dispatcher._PAUSE_S", 0.0)
+    running = asyncio.create_task(dispatcher.run())
+    dispatcher.offer([_sent(0, _segment(0))])
+
+    async def left() -> bool:
+        return dispatcher.left_behind
+
+    await _until(left)
+    dispatcher.offer([_sent(0, _segment(0))])
+
+    async def sent() -> bool:
+        return bool(await redis.xlen(names.events(0)) == 1)
+
+    await _until(sent)
+    dispatcher.close()
+    await running
 
 
 async def test_the_position_of_the_sweeper_only_passes_what_is_finished(db: Database, redis: Redis) -> None:
