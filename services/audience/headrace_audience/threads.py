@@ -10,8 +10,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_the_end(work: Coroutine[Any, Any, T], on_cancel: Callable[[], object] = lambda: None) -> T:
     """Run work to its end; a cancellation that came meanwhile is raised then.
+
+    Args:
+        work: What must not be left in the middle.
+        on_cancel: Called at each cancellation, to make the work end sooner.
 
     Raises:
         asyncio.CancelledError: The caller was cancelled; the work is done.
@@ -23,6 +27,7 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             cancelled = True
+            on_cancel()
         except Exception:
             break
     if cancelled:

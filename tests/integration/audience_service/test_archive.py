@@ -356,3 +356,15 @@ async def test_a_missing_merge_survivor_of_another_workspace_is_not_mixed_up(
     )
     await archive.writer().run_once()
     assert await archive.rows("other") == [("p2", "m2")]
+
+
+async def test_a_query_whose_caller_goes_away_is_interrupted(archive: Archive) -> None:
+    async with archive.reader.open("acme") as view:
+        endless = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b"
+        task = asyncio.create_task(view.run(lambda c: c.execute(endless).fetchone()))
+        await asyncio.sleep(0.2)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0.01)
+        with pytest.raises(asyncio.CancelledError):
+            await task

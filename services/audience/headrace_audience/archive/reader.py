@@ -19,6 +19,7 @@ from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
 from headrace_audience.archive.registry import ArchiveFile, Listing, Registry
 from headrace_audience.archive.survivors import Survivors
+from headrace_audience.threads import to_the_end
 
 T = TypeVar("T")
 
@@ -42,13 +43,7 @@ class View:
 
     async def run(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """Run a blocking query in a thread. When the caller is cancelled, the query is interrupted."""
-        task = asyncio.create_task(asyncio.to_thread(query, self.connection))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            self.connection.interrupt()
-            await asyncio.wait([task])
-            raise
+        return await to_the_end(asyncio.to_thread(query, self.connection), on_cancel=self.connection.interrupt)
 
 
 class ArchiveReader:
