@@ -26,7 +26,7 @@ DAY = 86_400_000_000
 NAMES = ("Category viewed", "Search made", "Product viewed", "Added to cart", "Checkout made", "Purchased")
 SHARES = (30, 15, 35, 10, 6, 4)
 PARTITIONS = 64
-ACTIVE = 5_000
+ACTIVE = 2_000
 
 
 def definitions() -> dict[str, Definition]:
@@ -170,7 +170,7 @@ def run(*, profiles: int = 1_000_000, events: int = 200_000) -> list[dict[str, A
     add("first evaluation of everybody", _seconds(lambda: engine.advance(START)), "s", lower_is_better=True)
     # Live traffic comes from people who are active now; they have entered what their activity lets them enter.
     active = min(profiles, ACTIVE)
-    _live(engine, batches(active, active * 40 // 1_000, 1_000, 1, START + 1))()
+    _live(engine, batches(active, active * 100 // 1_000, 1_000, 1, START + 1))()
     for size in (1_000, 100, 1):
         count = max(events // 1_000, 20) if size == 1_000 else 200
         data = batches(active, count, size, 1_000_000 + size, engine.clock_us + 1)

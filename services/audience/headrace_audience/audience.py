@@ -13,8 +13,10 @@ from headrace_audience.past import LOOK_BACK, Past, PastSlot, holding_since
 from headrace_audience.people import Bools, Ordinals, People
 from headrace_audience.states import Candidate, Group, Note, Route, candidate_of
 
-MANY = 32
+MANY = 16
 """So many changes of an audience at once are explained with whole arrays."""
+REMEMBERED_VIEWS = 10_000
+"""About so many profiles it is remembered what was found out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +143,10 @@ class Explainer:
         self._made: dict[int, list[Candidate]] = {}
 
     def flips(self, changes: Iterable[Changes]) -> list[Flip]:
-        """The flips of changes of the same profiles, which share what is found out about them."""
-        self._views.clear()
-        self._made.clear()
+        """The flips of changes; what is found out about a profile is shared by all of one evaluation."""
+        if len(self._views) > REMEMBERED_VIEWS:
+            self._views.clear()
+            self._made.clear()
         flips: list[Flip] = []
         for change in changes:
             ordinals, entered = change.ordinals.tolist(), change.entered.tolist()
