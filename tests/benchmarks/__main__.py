@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import inspect
 import sys
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def main() -> int:
     for suite in arguments.suites or SUITES:
         print(f"measuring {suite} ...", file=sys.stderr)
         module = importlib.import_module(f"tests.benchmarks.{suite}")
-        results += asyncio.run(module.run())
+        found = module.run()
+        rows = asyncio.run(found) if inspect.iscoroutine(found) else found
+        results += [row if isinstance(row, Result) else Result(**row) for row in rows]
     show(results)
     print(f"written to {write(results, arguments.out)}")
     return 0

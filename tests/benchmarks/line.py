@@ -145,6 +145,7 @@ class Sender:
 
     url: str
     write_key: str
+    serial: str = "line"
     sent_at: dict[str, float] = field(default_factory=dict)
     purchases: set[str] = field(default_factory=set)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -156,6 +157,12 @@ class Sender:
             for start in range(0, PEOPLE * VIEWS, BATCH):
                 people = range(start, start + BATCH)
                 await self._post(http, [self._viewed(person % PEOPLE) for person in people])
+
+    async def send_number(self, batches: int) -> None:
+        """Send so many batches of the usual mix, one after the other."""
+        async with aiohttp.ClientSession(headers={"X-Write-Key": self.write_key}) as http:
+            for _ in range(batches):
+                await self._post(http, [self._message() for _ in range(BATCH)])
 
     async def send(self, seconds: float, *, per_second: float | None) -> None:
         """Send for some seconds, as fast as possible or at a pace."""
@@ -184,7 +191,7 @@ class Sender:
         self.sent_at.update((m["messageId"], now) for m in messages)
 
     def _viewed(self, person: int) -> dict[str, Any]:
-        message_id = f"line-{next(self._numbers):09d}"
+        message_id = f"{self.serial}-{next(self._numbers):09d}"
         message = {"messageId": message_id, "anonymousId": f"b-{person}", "context": CONTEXT}
         return message | {"type": "track", "event": "Product viewed", "properties": PROPERTIES}
 

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
-from headrace.domain.identifiers import ANONYMOUS_ID, EMAIL, PHONE, USER_ID
+from headrace.domain import segment
+from headrace.domain.identifiers import ANONYMOUS_ID, USER_ID
 from headrace.domain.times import parse_time_us
 from headrace_identity.replay import as_json, replay
 from headrace_identity.rules import DEFAULT_RULES, parse_text
@@ -29,7 +30,6 @@ _KINDS = {
     "alias": EventKind.EVENT_KIND_ALIAS,
 }
 _TIMES = ("timestamp", "originalTimestamp", "receivedAt", "sentAt")
-_IDENTIFYING_TRAITS = (EMAIL, PHONE)
 
 
 class LineError(ValueError):
@@ -118,30 +118,23 @@ def event_of(message: object, *, default_id: str = "", default_time_us: int = 0)
     event.identifiers.extend(
         Identifier(namespace=namespace, value=value)
         for namespace, value in _identifiers(message, is_group=type_name == "group")
-        if value
     )
     return event
 
 
-def _identifiers(message: Mapping[str, Any], *, is_group: bool) -> dict[tuple[str, str], None]:
-    context = _object(message, "context") or {}
-    found: list[tuple[str, str]] = [
-        (USER_ID, _id_text(message, "userId")),
-        (ANONYMOUS_ID, _id_text(message, "anonymousId")),
-    ]
-    in_context = context.get("traits")
-    sets = [in_context] if isinstance(in_context, Mapping) else []  # the context is free-form
+def _identifiers(message: Mapping[str, Any], *, is_group: bool) -> segment.Found:
+    """The same as ingest finds, by the same code."""
+    found: segment.Found = {}
+    for namespace, field in ((USER_ID, "userId"), (ANONYMOUS_ID, "anonymousId")):
+        if value := _id_text(message, field):
+            found[namespace, value] = None
     if not is_group:  # the traits of a group call are the group's
-        sets.append(_object(message, "traits") or {})
-    for traits in sets:
-        found += [(name, _id_text(traits, name)) for name in _IDENTIFYING_TRAITS if _is_scalar(traits.get(name))]
-    externals = context.get("externalIds") or []
-    for external in externals if isinstance(externals, list) else [None]:
-        if not isinstance(external, Mapping):
-            raise _Wrong("context.externalIds must be a list of objects")
-        if external.get("collection", "users") == "users":
-            found.append((_id_text(external, "type"), _id_text(external, "id")))
-    return dict.fromkeys((namespace, value) for namespace, value in found if namespace)
+        segment.of_traits(_object(message, "traits") or {}, found)
+    try:
+        segment.of_context(_object(message, "context") or {}, found)
+    except segment.InvalidIdentifier as error:
+        raise _Wrong(error.reason) from None
+    return found
 
 
 def _time_us(message: Mapping[str, Any], default_us: int) -> int:
@@ -165,7 +158,7 @@ def _id_text(message: Mapping[str, Any], field: str) -> str:
         return ""
     if not _is_scalar(value):
         raise _Wrong(f"{field} must be a text or a number")
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return segment.as_text(value)
 
 
 def _is_scalar(value: object) -> bool:

@@ -9,6 +9,7 @@ identity service sets them aside when it resolves the event.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -49,7 +50,7 @@ INVALID_NAMESPACE = "invalid_namespace"
 TOO_LONG = "identifier_too_long"
 
 
-def of_traits(traits: dict[str, Any], found: Found) -> None:
+def of_traits(traits: Mapping[str, Any], found: Found) -> None:
     """Add email and phone of a person's traits; values that are no text or number, or too long, identify nobody."""
     for name in (EMAIL, PHONE):
         value = traits.get(name)
@@ -57,7 +58,7 @@ def of_traits(traits: dict[str, Any], found: Found) -> None:
             _add(name, value, found)
 
 
-def of_context(context: dict[str, Any], found: Found) -> None:
+def of_context(context: Mapping[str, Any], found: Found) -> None:
     """Add external ids, traits, click ids and browser ids in a context.
 
     Raises:
@@ -140,7 +141,7 @@ def has_control(text: str) -> bool:
     return not text.isprintable() and any(c < " " or c == "\x7f" for c in text)
 
 
-def _known(values: dict[str, Any], found: Found) -> None:
+def _known(values: Mapping[str, Any], found: Found) -> None:
     for name in sorted(_IN_CONTEXT & values.keys()):
         _add(name, values[name], found)
 

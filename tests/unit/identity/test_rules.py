@@ -107,8 +107,11 @@ def test_priority_is_that_of_the_rules_then_the_default_one() -> None:
         ('{"type": "track", "timestamp": "yesterday"}', "line 2: timestamp must be an ISO 8601 time"),
         ('{"type": "track", "timestamp": 1}', "line 2: timestamp must be an ISO 8601 time"),
         ('{"type": "track", "traits": []}', "line 2: traits must be a JSON object"),
-        ('{"type": "track", "context": {"externalIds": [1]}}', "line 2: context.externalIds must be a list of objects"),
-        ('{"type": "track", "context": {"externalIds": 1}}', "line 2: context.externalIds must be a list of objects"),
+        (
+            '{"type": "track", "context": {"externalIds": [1]}}',
+            "line 2: Each entry of context.externalIds must be an object",
+        ),
+        ('{"type": "track", "context": {"externalIds": 1}}', "line 2: context.externalIds must be an array"),
     ],
 )
 def test_wrong_lines_are_named(line: str, description: str) -> None:
