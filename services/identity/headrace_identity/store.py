@@ -180,7 +180,8 @@ async def survivors(
     while wanted:
         keys = [profile_key(workspace_id, p) for p in wanted]
         query = {"_id": {"$in": keys}, "into": {"$exists": True}}
-        found = {profile_of_key(d["_id"]): d["into"] async for d in db[PROFILES].find(query, {"into": 1}, hint=_MERGED)}
+        cursor = db[PROFILES].find(query, {"into": 1}, hint=_MERGED, session=session)
+        found = {profile_of_key(d["_id"]): d["into"] async for d in cursor}
         pointers |= found
         wanted = set(found.values()) - pointers.keys()
     return {p: _end(pointers, p) for p in pointers}

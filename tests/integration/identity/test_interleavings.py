@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
+from headrace_identity import store
+from headrace_identity.documents import identifier_key, profile_key
+from headrace_identity.resolver import prepare
 from headrace_identity.rules import parse
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.worker import Incoming, Worker
 
 from headrace.api.common.v1.event_pb2 import Event
-from headrace.storage.mongo.client import Database
+from headrace.storage.mongo.client import Database, transaction
 from tests.support.identity import assert_equals_replay, event, read_stored
 
 STEPS = [
@@ -129,6 +132,23 @@ async def test_another_worker_is_quicker(db: Database, scenario: Scenario) -> No
         expected = {e.message_id for e in (*scenario.before, *scenario.slow, *scenario.quick)}
         assert {r.event.message_id for r in stored.events} == expected
         assert_equals_replay(stored, RULES)
+
+
+async def test_loading_sees_one_moment(db: Database) -> None:
+    """What is merged into a profile that appeared later is, in the transaction of the slow one, not merged yet."""
+    await RulesStore(db).write("w", RULES.as_json())
+    await Worker(db).process("w", _incoming("w", [event("b1", A1)], "before"))
+    async with transaction(db.client) as session:
+        _, rules = await RulesStore(db).read("w", session)  # the snapshot is of now
+        await Worker(db).process("w", _incoming("w", [event("q", U1)], "quick"))
+        mine, other = [
+            (await db[store.IDENTIFIERS].find({"_id": identifier_key("w", i)}).to_list(None))[0]["p"] for i in (A1, U1)
+        ]
+        # As a merge leaves it into a profile that was made earlier and committed later.
+        await db[store.PROFILES].update_one({"_id": profile_key("w", mine)}, {"$set": {"into": other}})
+        slow = prepare(_incoming("w", [event("s", A1, traits={"plan": "pro"})], "slow")[0].event, rules)
+        loaded = await store.load(db, session, "w", [slow])
+        assert loaded.graph.root(mine).id == mine
 
 
 def _incoming(workspace_id: str, events: Sequence[Event], segment: str) -> list[Incoming]:
