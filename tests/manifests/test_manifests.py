@@ -85,6 +85,18 @@ def test_services_probe_drain_and_survive_evictions(service: str) -> None:
     assert _named("Service", f"headrace-{service}")["spec"]["clusterIP"] == "None"
 
 
+def test_the_archive_outlives_pods() -> None:
+    """MongoDB says which files are valid, so they must be there for the next pod and for every replica."""
+    deployment = _named("Deployment", "headrace-audience")
+    folder = _named("ConfigMap", "headrace-audience")["data"]["HEADRACE_ARCHIVE_DIR"]
+    (mount,) = [m for m in _containers(deployment)[0]["volumeMounts"] if m["mountPath"] == folder]
+    (volume,) = [v for v in deployment["spec"]["template"]["spec"]["volumes"] if v["name"] == mount["name"]]
+    claim = _named("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"] and deployment["spec"]["replicas"] == 1
+    base = yaml.safe_load((ROOT / "deploy/k8s/base/audience/archive-claim.yaml").read_text())
+    assert base["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
 def rendered_environment(container: Mapping[str, Any]) -> dict[str, str]:
     """A container's environment as the kubelet makes it."""
     environment: dict[str, str] = {}
