@@ -246,6 +246,22 @@ async def test_compaction_merges_files_and_keeps_rows(archive: Archive, identity
     assert await archive.rows() == before
 
 
+@pytest.mark.parametrize("everything", [True, False])
+async def test_files_that_are_lost_are_written_again(
+    archive: Archive, identity: FakeIdentity, everything: bool
+) -> None:
+    expected = await written(archive, identity, 4)
+    before = await archive.rows()
+    for path in archive.on_disk()[: None if everything else 1]:
+        (archive.folder / path).unlink()
+    await archive.writer().run_once()
+    assert await archive.archived() == dict.fromkeys(expected, 1)
+    assert await archive.rows() == before
+    assert {f.path for f in (await archive.registry.listing()).files} <= set(archive.on_disk())
+    with pytest.raises(ArchiveFencedError):
+        await archive.registry.start_again(0)
+
+
 async def test_storage_that_is_no_local_folder(
     mongo: Client, db: Database, tmp_path: Path, identity: FakeIdentity
 ) -> None:

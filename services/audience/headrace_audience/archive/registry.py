@@ -175,6 +175,20 @@ class Registry:
                 if answer.matched_count != len(retired):
                     raise ArchiveFencedError
 
+    async def start_again(self, token: int) -> None:
+        """Make no file valid and the watermark 0, so that everything is read and copied from the log.
+
+        Raises:
+            ArchiveFencedError: Another replica writes the archive now.
+        """
+        async with transaction(self._client) as session:
+            change: Document = {"$set": {"watermark": 0}, "$unset": {"recent": ""}}
+            head = await self._files.update_one({"_id": HEAD, "token": token}, change, session=session)
+            if head.matched_count != 1:
+                raise ArchiveFencedError
+            # Dropped, not retired: a file may be written again under the same path.
+            await self._files.delete_many({"_id": {"$ne": HEAD}}, session=session)
+
     async def listing(self, workspace_id: str | None = None) -> Listing:
         """The watermark and the valid files of one workspace or of all, as of one instant."""
         query: Document = {"live": True}

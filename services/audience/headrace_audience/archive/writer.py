@@ -22,7 +22,7 @@ from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs, metrics
 from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
-from headrace_audience.archive.registry import ArchiveFile, Recent, Registry
+from headrace_audience.archive.registry import ArchiveFile, Listing, Recent, Registry
 
 log = logs.get_logger(__name__)
 
@@ -82,15 +82,26 @@ class ArchiveWriter:
         return count + await self._write(chunk, upto)
 
     async def _claim(self) -> None:
-        """Take over: which events just behind the watermark are copied is read from the files themselves."""
+        """Take over: which events just behind the watermark are copied is read from the files themselves.
+
+        Files may be gone, with a folder that was lost or changed; the log has everything, so the archive starts again.
+        """
         watermark = await self._registry.claim(self._token)
-        floor = watermark - self._margin_us
         listing = await self._registry.listing()
+        missing = {f.path for f in listing.files} - await asyncio.to_thread(self._paths)
+        if missing:
+            log.error("files of the archive are missing, all is written again from the log", count=len(missing))
+            await self._registry.start_again(self._token)
+            watermark, listing = 0, Listing(0, ())
+        floor = watermark - self._margin_us
         for file in listing.files:
             if file.kind == layout.EVENTS and file.last > floor:
                 table = await asyncio.to_thread(self._files.read, file.path, ["sequence"])
                 self._recent.update(s for s in table.column("sequence").to_pylist() if s >= floor)
         self._watermark = watermark
+
+    def _paths(self) -> set[str]:
+        return {path for path, _ in self._files.list()}
 
     async def _late(self) -> list[ResolvedEvent]:
         """Events behind the watermark that were not yet committed when it passed them."""
