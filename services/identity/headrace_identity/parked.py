@@ -97,7 +97,8 @@ async def replay_parked(
 ) -> int:
     """Append parked events to the log again; ingest's sweeper dispatches them within seconds.
 
-    An event that fails again is parked again. A crash in between at worst leaves one parked that was resolved.
+    An event that fails again is parked again, and waits for another call. A crash in between at worst leaves one parked
+    that was resolved.
 
     Args:
         db: Database.
@@ -108,7 +109,7 @@ async def replay_parked(
     Returns:
         Number of events.
     """
-    query: Document = {"w": workspace_id}
+    query: Document = {"w": workspace_id, "t": {"$lte": now_us()}}
     if message_ids is not None:
         query["_id"] = {"$in": [event_key(workspace_id, m) for m in message_ids]}
     replayed = 0

@@ -20,11 +20,13 @@ from headrace.cli.problems import FAILED, CommandFailed, UsageProblem, say
 if TYPE_CHECKING:
     from headrace.storage.mongo.client import Database
 
-app = group("For operators: indexes, workspaces, identity rules, checks.")
+app = group("For operators: indexes, workspaces, identity rules, parked events, checks.")
 workspace = group("Workspaces; with the service token.")
 rules = group("Identity rules of a workspace; with access to MongoDB.")
+parked = group("Events that identity could not process; with access to MongoDB.")
 app.add_typer(workspace, name="workspace")
 app.add_typer(rules, name="identity-rules")
+app.add_typer(parked, name="parked")
 
 SERVICE_TOKEN_VARIABLE = "HEADRACE_SERVICE_TOKEN"  # noqa: S105 - names a variable
 T = TypeVar("T")
@@ -240,3 +242,50 @@ def set_rules(
 
     version = _with_database(_MongoSettings(mongo_url, mongo_database), store)
     write(f"rules of {workspace_id} are at version {version}")
+
+
+@parked.command("list")
+def list_parked_events(
+    workspace_id: Annotated[str, Argument(metavar="WORKSPACE", help="Workspace id.")],
+    after: Annotated[str, Option("--after", help="Only those behind this message id.")] = "",
+    limit: Limit = DEFAULT_LIMIT,
+    mongo_url: MongoUrl = None,
+    mongo_database: MongoDatabase = None,
+) -> None:
+    """List the parked events of a workspace as JSON, by message id, with the kinds of the errors."""
+
+    async def read(db: Database) -> list[dict[str, Any]]:
+        from headrace_identity.parked import list_parked
+
+        from headrace.domain.times import format_time_us
+
+        return [
+            {
+                "message_id": found.message_id,
+                "parked_at": format_time_us(found.parked_at_us),
+                "reason": list(found.reason),
+                "segment": found.segment_id,
+            }
+            for found in await list_parked(db, workspace_id, after=after, limit=limit)
+        ]
+
+    write_json(_with_database(_MongoSettings(mongo_url, mongo_database), read))
+
+
+@parked.command("replay")
+def replay_parked_events(
+    workspace_id: Annotated[str, Argument(metavar="WORKSPACE", help="Workspace id.")],
+    message_ids: Annotated[list[str] | None, Argument(metavar="[MESSAGE_ID]...", help="Default: all.")] = None,
+    mongo_url: MongoUrl = None,
+    mongo_database: MongoDatabase = None,
+) -> None:
+    """Process parked events again; one that fails again is parked again."""
+
+    async def replay(db: Database) -> int:
+        from headrace_identity.parked import replay_parked
+
+        # The first partition exists however many there are, so nothing needs to be known of the services' settings.
+        return await replay_parked(db, workspace_id, message_ids or None, event_partitions=1)
+
+    count = _with_database(_MongoSettings(mongo_url, mongo_database), replay)
+    write(f"events that are in the log again: {count}")
