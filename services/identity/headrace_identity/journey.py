@@ -155,7 +155,7 @@ class Journeys:
             parent=names.format(names.WORKSPACE, workspace_id), message_id=message_id, page_size=_PAGE
         )
         answer = await self._sources.ListRejectedMessages(request, timeout=_TIMEOUT_S)
-        return [_rejected(message) for message in answer.messages if message.message_id == message_id]
+        return [_rejected(message) for message in answer.messages]
 
 
 def _accepted(event: Event, detail: str) -> JourneyStep:

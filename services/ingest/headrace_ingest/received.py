@@ -47,12 +47,14 @@ class Received:
         return [d async for d in self._raw.find(query).sort("_id", DESCENDING).limit(limit)]
 
     async def rejected_messages(
-        self, workspace_id: str, source_id: str, before: str | None, limit: int
+        self, workspace_id: str, source_id: str, message_id: str, before: str | None, limit: int
     ) -> list[Document]:
-        """Refused messages of a workspace, or of one source, newest first, older than a position."""
+        """Refused messages of a workspace, only of a source, only with a message id; newest first, before a position."""
         query: Document = {"w": workspace_id}
         if source_id:
             query["s"] = source_id
+        if message_id:
+            query["m"] = message_id
         if before is not None:
             query["_id"] = {"$lt": before}
         return [d async for d in self._rejected.find(query).sort("_id", DESCENDING).limit(limit)]

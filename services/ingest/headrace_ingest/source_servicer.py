@@ -136,9 +136,11 @@ class SourceServicer(SourceServiceServicer):
             if of_workspace != workspace_id:
                 raise errors.invalid_argument("source", "must be a source of the parent")
         size = page_size(request.page_size, 50, 500)
-        bound = [request.parent, request.source]
+        bound = [request.parent, request.source, request.message_id]
         before = self._pager.decode("ListRejectedMessages", bound, request.page_token)
-        documents = await self._received.rejected_messages(workspace_id, source_id, before, size + 1)
+        documents = await self._received.rejected_messages(
+            workspace_id, source_id, request.message_id, before, size + 1
+        )
         token = ""
         if len(documents) > size:
             token = self._pager.encode("ListRejectedMessages", bound, documents[size - 1]["_id"])

@@ -34,6 +34,11 @@ INDEXES: dict[str, list[IndexModel]] = {
     REJECTED_MESSAGES: [
         IndexModel([("w", ASCENDING), ("_id", DESCENDING)], name="workspace_time"),
         IndexModel([("w", ASCENDING), ("s", ASCENDING), ("_id", DESCENDING)], name="workspace_source_time"),
+        IndexModel(
+            [("w", ASCENDING), ("m", ASCENDING), ("_id", DESCENDING)],
+            name="workspace_message_time",
+            partialFilterExpression={"m": {"$gt": ""}},
+        ),
         IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
     ],
 }

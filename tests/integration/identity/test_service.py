@@ -242,6 +242,7 @@ class Peers(AudienceServiceServicer, SyncServiceServicer, SourceServiceServicer)
                 source=f"{PARENT}/sources/web", code="missing_identifier", reason="no identifier", message_id=m
             )
             for m in ("refused", "another")
+            if m == request.message_id
         ]
         return source_service_pb2.ListRejectedMessagesResponse(messages=messages)
 

@@ -116,3 +116,14 @@ async def test_lists_by_source_in_pages_newest_first(ingest: Ingest) -> None:
     assert users == ["4", "3", "2", "1", "0"] and not second.next_page_token
     other = pb.ListRejectedMessagesRequest(parent="workspaces/other")
     assert not (await ingest.sources.ListRejectedMessages(other)).messages
+
+
+async def test_lists_by_message_id(ingest: Ingest) -> None:
+    key = (await ingest.source()).write_key
+    for message_id in ("m1", "m2", "m1"):
+        await ingest.post("/v1/track", {"userId": "u", "messageId": message_id}, key)
+    request = pb.ListRejectedMessagesRequest(parent=PARENT, message_id="m1")
+    answer = await ingest.sources.ListRejectedMessages(request)
+    assert [m.message_id for m in answer.messages] == ["m1", "m1"]
+    request = pb.ListRejectedMessagesRequest(parent="workspaces/other", message_id="m1")
+    assert list((await ingest.sources.ListRejectedMessages(request)).messages) == []
