@@ -49,7 +49,7 @@ class Received:
     async def rejected_messages(
         self, workspace_id: str, source_id: str, message_id: str, before: str | None, limit: int
     ) -> list[Document]:
-        """Refused messages of a workspace, only of a source, only with a message id; newest first, before a position."""
+        """Refused messages of a workspace, of one source, with one message id; newest first, before a position."""
         query: Document = {"w": workspace_id}
         if source_id:
             query["s"] = source_id
