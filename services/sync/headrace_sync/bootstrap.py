@@ -46,6 +46,7 @@ from headrace_sync.registry import Registry
 from headrace_sync.servicer import DestinationServicer, SyncServicer
 from headrace_sync.settings import Settings
 from headrace_sync.store import ConfigStore
+from headrace_sync.streams import Lag
 from headrace_sync.sync_handlers import SyncHandlers
 
 log = logs.get_logger(__name__)
@@ -170,6 +171,7 @@ class _Parts:
         )
         taker = ChangeTaker(list_store, handover, lists.wake)
         self.changes = ChangesConsumer(redis, owner=owner, registry=registry, taker=taker)
+        self.lag = Lag(redis, settings.partitions)
         self.recovery = Recovery(
             db=db,
             redis=redis,
@@ -235,6 +237,7 @@ class _Parts:
             "alive": self.alive.run,
             "reconcile": self.reconciler.run,
             "measure": self._measure,
+            "lag": self.lag.run,
             "store_watch": self._watch,
         }
         for name, loop in running.items():

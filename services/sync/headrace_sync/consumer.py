@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChange, MembershipChangeBatch
 from headrace.api.identity.v1.profile_pb2 import Merge, ResolvedBatch, ResolvedEvent
 from headrace.domain.times import now_us
 from headrace.storage.streams import names
 from headrace.storage.streams.client import Entry, GroupReader, Redis
-from headrace.telemetry import metrics
+from headrace.telemetry import logs, metrics
 from headrace_sync.batching import chunks
 from headrace_sync.forwarding import Planner
 from headrace_sync.handover import Handover
@@ -21,6 +24,9 @@ from headrace_sync.list_store import ListStore
 from headrace_sync.registry import Registry, Snapshot
 from headrace_sync.touched import Touched
 from headrace_sync.work import Work, event_sync_document, membership_event
+
+log = logs.get_logger(__name__)
+B = TypeVar("B", ResolvedBatch, MembershipChangeBatch)
 
 _consumed = metrics.counter("headrace_sync_consumed", "Events and membership changes taken from the streams.")
 
@@ -69,7 +75,7 @@ class ResolvedConsumer:
                 await self._handle(entries)
 
     async def _handle(self, entries: Sequence[Entry]) -> None:
-        batches = [ResolvedBatch.FromString(entry.payload) for entry in entries]
+        batches = _batches(ResolvedBatch, entries)
         # Read after the events: a sync that was made before an event was accepted is in it.
         snapshot = await self._registry.refresh()
         events = [event for batch in batches for event in batch.events]
@@ -118,11 +124,21 @@ class ChangesConsumer:
             if not entries:
                 continue
             snapshot = await self._registry.refresh()
-            for entry in entries:
-                batch = MembershipChangeBatch.FromString(entry.payload)
+            for batch in _batches(MembershipChangeBatch, entries):
                 await self._taker.take(snapshot, batch.workspace_id, batch.changes)
                 _consumed.add(len(batch.changes), {"stream": "changes"})
             await self._reader.acknowledge(entries, delete=True)
+
+
+def _batches(kind: type[B], entries: Sequence[Entry]) -> list[B]:
+    """What the entries hold. One that cannot be read holds up nobody: what it held is found missing in the accounts."""
+    batches: list[B] = []
+    for entry in entries:
+        try:
+            batches.append(kind.FromString(entry.payload))
+        except DecodeError:
+            log.exception("an entry of a stream cannot be read and is passed over", stream=entry.stream, entry=entry.id)
+    return batches
 
 
 class ChangeTaker:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.ids import new_time_ordered_id
@@ -31,6 +31,7 @@ from headrace_sync.planner import SETTLE_US
 from headrace_sync.positions import StreamState, has_gap, mark_us
 from headrace_sync.registry import Registry
 from headrace_sync.store import STATE
+from headrace_sync.streams import read_states
 
 log = logs.get_logger(__name__)
 
@@ -135,7 +136,7 @@ class Recovery:
         clock: Any = await self._redis.time()
         server: Any = await self._redis.info("server")
         run_id = str(server["run_id"])
-        states = await self._states()
+        states = await read_states(self._redis, self._streams)
         epoch = await self._redis.get(_EPOCH)
         stored = await self._db[STATE].find_one({"_id": _MARK})
         lost = {stream for stream, state in states.items() if state is None or has_gap(state)}
@@ -153,35 +154,6 @@ class Recovery:
             await self._redis.set(_EPOCH, current)
         change = {"$set": {"s": mark, "run": run_id, "epoch": current}}
         await self._db[STATE].update_one({"_id": _MARK}, change, upsert=True)
-
-    async def _states(self) -> dict[str, StreamState | None]:
-        """The state of each stream; None when the stream or the group is not there."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for stream in self._streams:
-            pipeline.xinfo_stream(stream)
-            pipeline.xinfo_groups(stream)
-            pipeline.xpending(stream, names.SYNC_GROUP)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        found: dict[str, StreamState | None] = {}
-        for place, stream in enumerate(self._streams):
-            about, groups, pending = answers[3 * place : 3 * place + 3]
-            failures = [a for a in (about, groups, pending) if isinstance(a, Exception)]
-            for failure in failures:
-                if not isinstance(failure, ResponseError):
-                    raise failure
-            group = None if failures else next((g for g in groups if _text(g["name"]) == names.SYNC_GROUP), None)
-            if group is None:
-                found[stream] = None
-                continue
-            first = about["first-entry"]
-            found[stream] = StreamState(
-                length=int(about["length"]),
-                first_id=_text(first[0]) if first else "",
-                last_id=_text(about["last-generated-id"]),
-                delivered_id=_text(group["last-delivered-id"]),
-                oldest_pending_id=_text(pending["min"]) if pending["pending"] else "",
-            )
-        return found
 
     async def _give_up_trimmed(self, states: dict[str, StreamState | None]) -> None:
         """Acknowledge entries that were given and have left the stream: the log was planned in their place."""
