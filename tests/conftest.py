@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from headrace.embedded.stores import EmbeddedStores
 from headrace.storage.mongo import client as mongo_client
@@ -17,6 +18,10 @@ from headrace.storage.mongo.client import Client, Database
 from headrace.storage.streams import client as streams_client
 from headrace.storage.streams.client import Redis
 from tests.support.settings import MakeSettings, S
+
+# The suite takes the same examples each time, at any speed; `--hypothesis-profile=default` looks for new ones.
+hypothesis_settings.register_profile("suite", derandomize=True, deadline=None)
+hypothesis_settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
