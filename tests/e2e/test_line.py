@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 import aiohttp
 import pytest
 
+from headrace.api.audience.v1 import audience_service_pb2 as audience_api
+from headrace.api.audience.v1.audience_pb2 import AudienceState
+from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceStub
 from headrace.api.common.v1.event_pb2 import Identifier
 from headrace.api.identity.v1 import profile_service_pb2 as profile_api
 from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceStub
@@ -98,29 +101,38 @@ async def story(up: Up) -> AsyncIterator[Story]:
         up.headrace, "apply", "-f", str(configuration), SANDBOX_URL=sandbox.url, SANDBOX_TOKEN=ACCESS_TOKEN
     )
     assert applied.returncode == 0, applied.stdout + applied.stderr
-    trace_id, purchase_id = uuid.uuid4().hex, f"purchase-{uuid.uuid4()}"
-    browser = f"browser-{uuid.uuid4()}"
-    batch = [
-        {"type": "track", "event": "Product viewed", "anonymousId": browser},
-        {"type": "identify", "anonymousId": browser, "userId": "grace", "traits": {"email": EMAIL}},
-        {
-            "type": "track",
-            "event": "Purchased",
-            "userId": "grace",
-            "messageId": purchase_id,
-            "properties": {"value": 9},
-        },
-    ]
-    headers = {"traceparent": f"00-{trace_id}-00000000000000aa-01"}
-    async with aiohttp.ClientSession(headers={"X-Write-Key": up.ready["write_key"]}) as http:
+    trace_id, serial = uuid.uuid4().hex, uuid.uuid4().hex
+    viewed_id, identified_id, purchase_id = f"viewed-{serial}", f"identified-{serial}", f"purchase-{serial}"
+    who = {"anonymousId": f"browser-{serial}"}
+    known = {**who, "userId": "grace"}
+    viewed = {"type": "track", "event": "Product viewed", "messageId": viewed_id, **who}
+    identified = {"type": "identify", "messageId": identified_id, "traits": {"email": EMAIL}, **known}
+    purchase = {"type": "track", "event": "Purchased", "messageId": purchase_id, "properties": {"value": 9}, **known}
+    headers = {"traceparent": f"00-{trace_id}-00000000000000aa-01", "X-Write-Key": up.ready["write_key"]}
+
+    async def send(*messages: dict[str, Any]) -> None:
         url = f"{up.ready['ingest_http']}/v1/batch"
-        async with http.post(url, json={"batch": batch}, headers=headers) as answer:
+        async with http.post(url, json={"batch": messages}, headers=headers) as answer:
             assert (answer.status, await answer.json()) == (200, {"success": True})
+
+    async with aiohttp.ClientSession() as http:
+        await send(viewed, identified)
+        await _until(lambda: {viewed_id, identified_id} <= sandbox.webhook_ids.keys(), "the webhook knows who it is")
+        await _until_found(lambda: _state_of_audience(up), lambda state: state == AudienceState.AUDIENCE_STATE_ACTIVE)
+        # Only now, so that it is this event that brings somebody into the audience: not its filling, and no merge.
+        await send(purchase)
     row = hashlib.sha256(EMAIL.encode()).hexdigest()
     await _until(lambda: purchase_id in sandbox.webhook_ids, "the webhook has the purchase")
     await _until(lambda: any(("EMAIL", row) in r for r in sandbox.lists.get("77", set())), "the list has the buyer")
     yield Story(sandbox, trace_id, purchase_id, up.ready["workspace"])
     await sandbox.stop()
+
+
+async def _state_of_audience(up: Up) -> int:
+    async with with_token(up.ready["grpc"]["audience"], up.ready["api_token"]) as channel:
+        name = f"workspaces/{up.ready['workspace']}/audiences/e2e-buyers"
+        answer = await AudienceServiceStub(channel).GetAudience(audience_api.GetAudienceRequest(name=name))
+        return int(answer.audience.state)
 
 
 async def test_one_event_goes_all_the_way(story: Story, up: Up, collector: Collector) -> None:
