@@ -24,6 +24,7 @@ from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceStub
 from headrace.demo.report import Platform
 from headrace.rpc.channel import with_token
 from tests.benchmarks.accept import CONTEXT, PROPERTIES
+from tests.benchmarks.bare import mongo_inserts_per_second
 from tests.benchmarks.results import Result
 from tests.support.up import Up, platform_up
 
@@ -93,6 +94,8 @@ async def _measure(up: Up, receiver: Receiver, started_s: float) -> list[Result]
         await sender.introduce()
         await _settle(platform, sender, metrics_url)
         introduced = set(sender.sent_at)
+        mongo_url = f"mongodb://127.0.0.1:{int(ready['ingest_http'].rsplit(':', 1)[1]) + 31}/?directConnection=true"
+        bare = await asyncio.to_thread(mongo_inserts_per_second, mongo_url, 600, seconds=3)
         before = _cpu_seconds(up)
         begun = time.perf_counter()
         await sender.send(SECONDS, per_second=None)
@@ -110,6 +113,8 @@ async def _measure(up: Up, receiver: Receiver, started_s: float) -> list[Result]
     lines = [
         Result(name="whole line, load and stores on the same 2 cores", value=rate, unit="events/s", target=10_000,
                note=f"{len(first_half):,} events, {AUDIENCES} audiences, {whole_s:.0f} s until all was delivered"),
+        Result(name="whole line, beside the store alone", value=rate, unit="events/s",
+               baseline="bare MongoDB insert", baseline_value=bare),
         Result(name="start of `headrace up`", value=started_s, unit="s", target=8, lower_is_better=True),
     ]  # fmt: skip
     lines += [
