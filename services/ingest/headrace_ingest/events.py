@@ -27,6 +27,7 @@ from headrace_ingest.messages import (
     identifier_of,
     new_event,
     require_ids,
+    set_parts,
     text_of,
 )
 from headrace_ingest.refusal import Code, Refused, refused_of
@@ -76,16 +77,7 @@ def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS)
         raise Refused(Code.INVALID_TRACEPARENT, "traceparent must be a W3C trace context.", "traceparent")
     traceparent = traceparent or arrival.traceparent
     event = new_event(arrival, kind, message_id, name, found, original, sent, traceparent, repairs)
-    if previous_id:
-        event.previous_id = previous_id
-    if group_id:
-        event.group_id = group_id
-    if traits_bytes:
-        event.traits = traits_bytes
-    if properties_bytes:
-        event.properties = properties_bytes
-    if context_bytes:
-        event.context = context_bytes
+    set_parts(event, previous_id, group_id, traits_bytes, properties_bytes, context_bytes)
     return event
 
 

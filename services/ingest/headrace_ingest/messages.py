@@ -179,17 +179,22 @@ def _event(envelope: _Envelope, arrival: Arrival, repairs: list[str]) -> Event:
     sent = _sent_at(envelope.sentAt if envelope.sentAt is not None else arrival.sent_at, repairs)
     name = event_name(kind, text_of(envelope.event, "event") if kind == TRACK else text_of(envelope.name, "name"))
     event = new_event(arrival, kind, message_id, name, identifiers, original, sent, arrival.traceparent, repairs)
+    set_parts(event, previous_id, group_id, traits_bytes, properties_bytes, context_bytes)
+    return event
+
+
+def set_parts(event: Event, previous_id: str, group_id: str, traits: bytes, properties: bytes, context: bytes) -> None:
+    """Give an event what only some have; an empty part is not set, which costs nothing on the wire."""
     if previous_id:
         event.previous_id = previous_id
     if group_id:
         event.group_id = group_id
-    if traits_bytes:
-        event.traits = traits_bytes
-    if properties_bytes:
-        event.properties = properties_bytes
-    if context_bytes:
-        event.context = context_bytes
-    return event
+    if traits:
+        event.traits = traits
+    if properties:
+        event.properties = properties
+    if context:
+        event.context = context
 
 
 def new_event(

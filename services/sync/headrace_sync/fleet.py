@@ -192,7 +192,8 @@ class Fleet:
             return await self._open_connector(destination.connector, msgspec.json.decode(text))
 
         async def halt(reason: str) -> None:
-            log.warning("a destination is stopped", destination=destination.name, reason=reason)
+            # Why is stored with the destination: it may be the vendor's own words, and those may name a person.
+            log.warning("a destination is stopped", destination=destination.name)
             self._spawn(self._store_halt(destination, reason))
 
         return Outlet(

@@ -87,11 +87,9 @@ async def test_a_client_with_a_wrong_key_is_told_so_and_does_not_retry(
         assert "invalid_write_key" in await asyncio.to_thread(send)
 
 
-@pytest.mark.skipif(
-    not (_HERE.parent / "node/node_modules/@segment").exists() or shutil.which("node") is None,
-    reason="needs Node and `make setup`",
-)
 async def test_segment_analytics_node(make_settings: MakeSettings, db: Database) -> None:
+    installed = (_HERE.parent / "node/node_modules/@segment").exists() and shutil.which("node") is not None
+    assert installed, "needs Node 20 and `make setup`, which `make test` runs"
     async with ingest_serving(make_settings, db) as ingest:
         key = (await ingest.source()).write_key
         process = await asyncio.create_subprocess_exec(
