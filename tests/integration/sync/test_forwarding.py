@@ -128,7 +128,9 @@ async def test_what_a_receiver_refuses_for_good_waits_in_the_dead_letter(serve: 
     assert again.state == pb.DeliveryState.DELIVERY_STATE_DELIVERED
 
 
-async def test_refused_credentials_pause_the_destination_and_lose_nothing(serve: Any, hooks: Hooks, line: Line) -> None:
+async def test_refused_credentials_pause_the_destination_and_lose_nothing(
+    serve: Any, hooks: Hooks, line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
     async def answer(request: web.Request, body: Any) -> web.Response | None:
         good = request.headers.get("Authorization") == "Bearer right-token"
         return None if good else web.json_response({}, status=401)
@@ -151,6 +153,9 @@ async def test_refused_credentials_pause_the_destination_and_lose_nothing(serve:
         stored = await state()
         assert "401" in stored.state_reason
         assert "wrong-token" not in stored.settings + stored.state_reason
+        logged = [str(getattr(record, "fields", {})) for record in caplog.records]
+        assert any(name in fields for fields in logged), "the log says which destination is stopped"
+        assert not any(stored.state_reason in fields for fields in logged), "but not the vendor's words"
         tried = hooks.total_attempts
         ids += await line.send_new(5)
         ledger = await api.ledger(sync)
