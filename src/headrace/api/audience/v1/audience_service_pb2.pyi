@@ -553,3 +553,75 @@ class VerifyAudienceResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "evaluate_time", b"evaluate_time", "live_size", b"live_size", "mismatched_profile_ids", b"mismatched_profile_ids"]) -> None: ...
 
 Global___VerifyAudienceResponse: typing_extensions.TypeAlias = VerifyAudienceResponse
+
+@typing.final
+class ListProfileAudiencesRequest(google.protobuf.message.Message):
+    """Request of ListProfileAudiences."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PROFILE_ID_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    profile_id: builtins.str
+    """Required. The profile's id."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        profile_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["parent", b"parent", "profile_id", b"profile_id"]) -> None: ...
+
+Global___ListProfileAudiencesRequest: typing_extensions.TypeAlias = ListProfileAudiencesRequest
+
+@typing.final
+class ListProfileAudiencesResponse(google.protobuf.message.Message):
+    """Response of ListProfileAudiences."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AUDIENCES_FIELD_NUMBER: builtins.int
+    @property
+    def audiences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ProfileAudience]:
+        """The audiences, by id; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        audiences: collections.abc.Iterable[Global___ProfileAudience] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audiences", b"audiences"]) -> None: ...
+
+Global___ListProfileAudiencesResponse: typing_extensions.TypeAlias = ListProfileAudiencesResponse
+
+@typing.final
+class ProfileAudience(google.protobuf.message.Message):
+    """An audience that a profile is in."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AUDIENCE_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    LEAVES_AT_US_FIELD_NUMBER: builtins.int
+    audience: builtins.str
+    """Resource name of the audience."""
+    display_name: builtins.str
+    """Its display name."""
+    since_us: builtins.int
+    """Since when, in microseconds since 1970 UTC."""
+    leaves_at_us: builtins.int
+    """When time alone ends that if no event comes, in microseconds since 1970 UTC; 0 when it does not."""
+    def __init__(
+        self,
+        *,
+        audience: builtins.str = ...,
+        display_name: builtins.str = ...,
+        since_us: builtins.int = ...,
+        leaves_at_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "display_name", b"display_name", "leaves_at_us", b"leaves_at_us", "since_us", b"since_us"]) -> None: ...
+
+Global___ProfileAudience: typing_extensions.TypeAlias = ProfileAudience

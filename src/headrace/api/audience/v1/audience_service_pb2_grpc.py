@@ -85,6 +85,11 @@ class AudienceServiceStub(object):
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesResponse.FromString,
                 _registered_method=True)
+        self.ListProfileAudiences = channel.unary_unary(
+                '/headrace.api.audience.v1.AudienceService/ListProfileAudiences',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListProfileAudiencesRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListProfileAudiencesResponse.FromString,
+                _registered_method=True)
         self.VerifyAudience = channel.unary_unary(
                 '/headrace.api.audience.v1.AudienceService/VerifyAudience',
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.VerifyAudienceRequest.SerializeToString,
@@ -166,6 +171,13 @@ class AudienceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListProfileAudiences(self, request, context):
+        """Lists the audiences that a profile is in, with the moment when time alone ends that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyAudience(self, request, context):
         """Compares the live members with the batch evaluator at one instant.
         """
@@ -225,6 +237,11 @@ def add_AudienceServiceServicer_to_server(servicer, server):
                     servicer.ListMembershipChanges,
                     request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesRequest.FromString,
                     response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesResponse.SerializeToString,
+            ),
+            'ListProfileAudiences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProfileAudiences,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListProfileAudiencesRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListProfileAudiencesResponse.SerializeToString,
             ),
             'VerifyAudience': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyAudience,
@@ -503,6 +520,33 @@ class AudienceService(object):
             '/headrace.api.audience.v1.AudienceService/ListMembershipChanges',
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesRequest.SerializeToString,
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProfileAudiences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/ListProfileAudiences',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListProfileAudiencesRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListProfileAudiencesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -185,6 +185,22 @@ _AudienceServiceListMembershipChangesType = typing_extensions.TypeVar(
     ],
 )
 
+_AudienceServiceListProfileAudiencesType = typing_extensions.TypeVar(
+    '_AudienceServiceListProfileAudiencesType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesResponse,
+    ],
+)
+
 _AudienceServiceVerifyAudienceType = typing_extensions.TypeVar(
     '_AudienceServiceVerifyAudienceType',
     grpc.UnaryUnaryMultiCallable[
@@ -201,7 +217,7 @@ _AudienceServiceVerifyAudienceType = typing_extensions.TypeVar(
     ],
 )
 
-class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServicePauseAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceVerifyAudienceType]):
+class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServicePauseAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType]):
     """Manages audiences and reads their members. Scopes: audiences:read, audiences:write."""
 
     @typing.overload
@@ -245,6 +261,10 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesRequest,
             headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
+            headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.VerifyAudienceRequest,
@@ -295,6 +315,10 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
             headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
+            headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.VerifyAudienceRequest,
             headrace.api.audience.v1.audience_service_pb2.VerifyAudienceResponse,
         ],
@@ -329,6 +353,9 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
 
     ListMembershipChanges: _AudienceServiceListMembershipChangesType
     """Lists recorded changes, newest first."""
+
+    ListProfileAudiences: _AudienceServiceListProfileAudiencesType
+    """Lists the audiences that a profile is in, with the moment when time alone ends that."""
 
     VerifyAudience: _AudienceServiceVerifyAudienceType
     """Compares the live members with the batch evaluator at one instant."""
@@ -373,6 +400,10 @@ AudienceServiceAsyncStub: typing_extensions.TypeAlias = AudienceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesRequest,
         headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.VerifyAudienceRequest,
@@ -462,6 +493,14 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse]]:
         """Lists recorded changes, newest first."""
+
+    @abc.abstractmethod
+    def ListProfileAudiences(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesResponse]]:
+        """Lists the audiences that a profile is in, with the moment when time alone ends that."""
 
     @abc.abstractmethod
     def VerifyAudience(

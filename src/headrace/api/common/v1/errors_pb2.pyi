@@ -50,6 +50,12 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A defect of the service; metadata: error_id, which stands in its log."""
     ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 13
     """The resource is used by another; metadata: used_by."""
+    ERROR_REASON_LINKS_CONTRADICT: _ErrorReason.ValueType  # 14
+    """Manual links contradict each other; metadata: links, the chain of those that hold together what is to be kept apart."""
+    ERROR_REASON_CONCURRENT_CHANGE: _ErrorReason.ValueType  # 15
+    """Somebody else changes the same people at this moment: nothing was done, try again."""
+    ERROR_REASON_PERSON_ERASED: _ErrorReason.ValueType  # 16
+    """The person was deleted or suppressed."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons in google.rpc.ErrorInfo (domain "headrace"), without the prefix ERROR_REASON_."""
@@ -82,4 +88,10 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 12
 """A defect of the service; metadata: error_id, which stands in its log."""
 ERROR_REASON_IN_USE: ErrorReason.ValueType  # 13
 """The resource is used by another; metadata: used_by."""
+ERROR_REASON_LINKS_CONTRADICT: ErrorReason.ValueType  # 14
+"""Manual links contradict each other; metadata: links, the chain of those that hold together what is to be kept apart."""
+ERROR_REASON_CONCURRENT_CHANGE: ErrorReason.ValueType  # 15
+"""Somebody else changes the same people at this moment: nothing was done, try again."""
+ERROR_REASON_PERSON_ERASED: ErrorReason.ValueType  # 16
+"""The person was deleted or suppressed."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

@@ -21,6 +21,30 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _ConsentStatus:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ConsentStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ConsentStatus.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CONSENT_STATUS_UNSPECIFIED: _ConsentStatus.ValueType  # 0
+    """Not known."""
+    CONSENT_STATUS_GRANTED: _ConsentStatus.ValueType  # 1
+    """Allowed."""
+    CONSENT_STATUS_DENIED: _ConsentStatus.ValueType  # 2
+    """Not allowed, or withdrawn."""
+
+class ConsentStatus(_ConsentStatus, metaclass=_ConsentStatusEnumTypeWrapper):
+    """Whether a purpose is allowed."""
+
+CONSENT_STATUS_UNSPECIFIED: ConsentStatus.ValueType  # 0
+"""Not known."""
+CONSENT_STATUS_GRANTED: ConsentStatus.ValueType  # 1
+"""Allowed."""
+CONSENT_STATUS_DENIED: ConsentStatus.ValueType  # 2
+"""Not allowed, or withdrawn."""
+Global___ConsentStatus: typing_extensions.TypeAlias = ConsentStatus
+
 class _DecisionAction:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -65,6 +89,9 @@ class Profile(google.protobuf.message.Message):
     PARTS_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     MERGE_COUNT_FIELD_NUMBER: builtins.int
+    CONSENTS_FIELD_NUMBER: builtins.int
+    GROUPS_FIELD_NUMBER: builtins.int
+    COMPUTED_TRAITS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/profiles/{profile}"."""
     merge_count: builtins.int
@@ -85,6 +112,18 @@ class Profile(google.protobuf.message.Message):
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When its first event was resolved."""
 
+    @property
+    def consents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Consent]:
+        """What the person allows, by purpose, last writer wins."""
+
+    @property
+    def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GroupLink]:
+        """Groups that the person belongs to."""
+
+    @property
+    def computed_traits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ComputedTraitValue]:
+        """Computed traits that have a value now."""
+
     def __init__(
         self,
         *,
@@ -94,11 +133,104 @@ class Profile(google.protobuf.message.Message):
         parts: collections.abc.Iterable[builtins.str] | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         merge_count: builtins.int = ...,
+        consents: collections.abc.Iterable[Global___Consent] | None = ...,
+        groups: collections.abc.Iterable[Global___GroupLink] | None = ...,
+        computed_traits: collections.abc.Iterable[Global___ComputedTraitValue] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "identifiers", b"identifiers", "merge_count", b"merge_count", "name", b"name", "parts", b"parts", "traits", b"traits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["computed_traits", b"computed_traits", "consents", b"consents", "create_time", b"create_time", "groups", b"groups", "identifiers", b"identifiers", "merge_count", b"merge_count", "name", b"name", "parts", b"parts", "traits", b"traits"]) -> None: ...
 
 Global___Profile: typing_extensions.TypeAlias = Profile
+
+@typing.final
+class Consent(google.protobuf.message.Message):
+    """What a person said about one purpose, with its provenance."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    SOURCE_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TIMESTAMP_US_FIELD_NUMBER: builtins.int
+    purpose: builtins.str
+    """The purpose: "ad_storage", "ad_user_data", "ad_personalization", "analytics_storage" or an own one."""
+    status: Global___ConsentStatus.ValueType
+    """Whether it is allowed."""
+    source_id: builtins.str
+    """Source id of the event that said so."""
+    message_id: builtins.str
+    """Message id of the event that said so."""
+    timestamp_us: builtins.int
+    """Event time of that event, in microseconds since 1970 UTC."""
+    def __init__(
+        self,
+        *,
+        purpose: builtins.str = ...,
+        status: Global___ConsentStatus.ValueType = ...,
+        source_id: builtins.str = ...,
+        message_id: builtins.str = ...,
+        timestamp_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message_id", b"message_id", "purpose", b"purpose", "source_id", b"source_id", "status", b"status", "timestamp_us", b"timestamp_us"]) -> None: ...
+
+Global___Consent: typing_extensions.TypeAlias = Consent
+
+@typing.final
+class GroupLink(google.protobuf.message.Message):
+    """A person's membership of a group."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    SOURCE_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TIMESTAMP_US_FIELD_NUMBER: builtins.int
+    group_id: builtins.str
+    """The group's identifier."""
+    source_id: builtins.str
+    """Source id of the first event that said so."""
+    message_id: builtins.str
+    """Message id of the first event that said so."""
+    timestamp_us: builtins.int
+    """Event time of that event, in microseconds since 1970 UTC."""
+    def __init__(
+        self,
+        *,
+        group_id: builtins.str = ...,
+        source_id: builtins.str = ...,
+        message_id: builtins.str = ...,
+        timestamp_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["group_id", b"group_id", "message_id", b"message_id", "source_id", b"source_id", "timestamp_us", b"timestamp_us"]) -> None: ...
+
+Global___GroupLink: typing_extensions.TypeAlias = GroupLink
+
+@typing.final
+class ComputedTraitValue(google.protobuf.message.Message):
+    """The value of a computed trait for one person."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMPUTED_TRAIT_ID_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    AT_US_FIELD_NUMBER: builtins.int
+    computed_trait_id: builtins.str
+    """Id of the computed trait."""
+    value: builtins.bytes
+    """Value as JSON."""
+    at_us: builtins.int
+    """The moment for which it holds, in microseconds since 1970 UTC."""
+    def __init__(
+        self,
+        *,
+        computed_trait_id: builtins.str = ...,
+        value: builtins.bytes = ...,
+        at_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "computed_trait_id", b"computed_trait_id", "value", b"value"]) -> None: ...
+
+Global___ComputedTraitValue: typing_extensions.TypeAlias = ComputedTraitValue
 
 @typing.final
 class Trait(google.protobuf.message.Message):
@@ -174,7 +306,9 @@ class SetAside(google.protobuf.message.Message):
     action: builtins.str
     """"blocked" or "demoted"."""
     rule: builtins.str
-    """Rule that did it, such as "blocked:value" or "limit:user_id" or "protected:user_id" or "cap:merges"."""
+    """Rule that did it, such as "blocked:value", "limit:user_id", "protected:user_id", "cap:merges", "apart:{link}" or
+    "policy:isolation".
+    """
     @property
     def identifier(self) -> headrace.api.common.v1.event_pb2.Identifier:
         """The identifier, as normalised as it could be."""
@@ -204,6 +338,8 @@ class Decision(google.protobuf.message.Message):
     SET_ASIDE_FIELD_NUMBER: builtins.int
     MERGES_FIELD_NUMBER: builtins.int
     RULES_VERSION_FIELD_NUMBER: builtins.int
+    HANDOVERS_FIELD_NUMBER: builtins.int
+    STEMS_FROM_FIELD_NUMBER: builtins.int
     action: Global___DecisionAction.ValueType
     """What was done."""
     sequence: builtins.int
@@ -212,6 +348,8 @@ class Decision(google.protobuf.message.Message):
     """Rule that decided, such as "attach" or "merge" or "alias"."""
     rules_version: builtins.int
     """Version of the workspace's identity rules that decided; 0 for the default rules."""
+    stems_from: builtins.str
+    """Profile from which this event's new profile stems, by the policy "link"; empty otherwise."""
     @property
     def identifiers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.common.v1.event_pb2.Identifier]:
         """Normalised identifiers that the event adds to or finds on its profile."""
@@ -224,6 +362,10 @@ class Decision(google.protobuf.message.Message):
     def merges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]:
         """Merges caused by the event."""
 
+    @property
+    def handovers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Handover]:
+        """Identifiers that went from one profile to another, by a policy for shared devices."""
+
     def __init__(
         self,
         *,
@@ -234,10 +376,37 @@ class Decision(google.protobuf.message.Message):
         set_aside: collections.abc.Iterable[Global___SetAside] | None = ...,
         merges: collections.abc.Iterable[Global___Merge] | None = ...,
         rules_version: builtins.int = ...,
+        handovers: collections.abc.Iterable[Global___Handover] | None = ...,
+        stems_from: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "identifiers", b"identifiers", "merges", b"merges", "rule", b"rule", "rules_version", b"rules_version", "sequence", b"sequence", "set_aside", b"set_aside"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "handovers", b"handovers", "identifiers", b"identifiers", "merges", b"merges", "rule", b"rule", "rules_version", b"rules_version", "sequence", b"sequence", "set_aside", b"set_aside", "stems_from", b"stems_from"]) -> None: ...
 
 Global___Decision: typing_extensions.TypeAlias = Decision
+
+@typing.final
+class Handover(google.protobuf.message.Message):
+    """An identifier of a shared device that a logout took from one profile and gave to another."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IDENTIFIER_FIELD_NUMBER: builtins.int
+    FROM_PROFILE_FIELD_NUMBER: builtins.int
+    from_profile: builtins.str
+    """Id of the profile that had it."""
+    @property
+    def identifier(self) -> headrace.api.common.v1.event_pb2.Identifier:
+        """The identifier."""
+
+    def __init__(
+        self,
+        *,
+        identifier: headrace.api.common.v1.event_pb2.Identifier | None = ...,
+        from_profile: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["identifier", b"identifier"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["from_profile", b"from_profile", "identifier", b"identifier"]) -> None: ...
+
+Global___Handover: typing_extensions.TypeAlias = Handover
 
 @typing.final
 class ResolvedEvent(google.protobuf.message.Message):
@@ -252,6 +421,7 @@ class ResolvedEvent(google.protobuf.message.Message):
     SEGMENT_ID_FIELD_NUMBER: builtins.int
     SEGMENT_INDEX_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
     profile_id: builtins.str
     """Id of the profile at the time of sending; empty when unidentified."""
     resolved_at_us: builtins.int
@@ -262,6 +432,8 @@ class ResolvedEvent(google.protobuf.message.Message):
     """Place in that segment."""
     traceparent: builtins.str
     """Trace context of the resolving span, the parent of what follows."""
+    epoch: builtins.int
+    """Epoch of the workspace in which profile_id holds; see Reassignment."""
     @property
     def event(self) -> headrace.api.common.v1.event_pb2.Event:
         """The event."""
@@ -280,11 +452,52 @@ class ResolvedEvent(google.protobuf.message.Message):
         segment_id: builtins.str = ...,
         segment_index: builtins.int = ...,
         traceparent: builtins.str = ...,
+        epoch: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["decision", b"decision", "event", b"event"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decision", b"decision", "event", b"event", "profile_id", b"profile_id", "resolved_at_us", b"resolved_at_us", "segment_id", b"segment_id", "segment_index", b"segment_index", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decision", b"decision", "epoch", b"epoch", "event", b"event", "profile_id", b"profile_id", "resolved_at_us", b"resolved_at_us", "segment_id", b"segment_id", "segment_index", b"segment_index", "traceparent", b"traceparent"]) -> None: ...
 
 Global___ResolvedEvent: typing_extensions.TypeAlias = ResolvedEvent
+
+@typing.final
+class Reassignment(google.protobuf.message.Message):
+    """Says that the events of a profile were assigned anew: by an undone merge, a manual link, a rebuild or a deletion.
+
+    Whoever keeps something per profile forgets it and reads the events of the profile's parts from the log again. An event
+    that arrives for this profile later with a lower epoch was placed before that and is in the log: it is passed over.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROFILE_ID_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    SURVIVOR_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    ERASED_FIELD_NUMBER: builtins.int
+    profile_id: builtins.str
+    """A profile whose events changed; in the batch of its partition."""
+    survivor: builtins.str
+    """The profile that holds it now, when it is merged into another; else empty."""
+    epoch: builtins.int
+    """Epoch of the workspace from which this holds."""
+    erased: builtins.bool
+    """True when the person was deleted: what is kept about them is to be removed without a trace."""
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """All parts of it now, itself included; empty when it is no profile of its own any more."""
+
+    def __init__(
+        self,
+        *,
+        profile_id: builtins.str = ...,
+        parts: collections.abc.Iterable[builtins.str] | None = ...,
+        survivor: builtins.str = ...,
+        epoch: builtins.int = ...,
+        erased: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "erased", b"erased", "parts", b"parts", "profile_id", b"profile_id", "survivor", b"survivor"]) -> None: ...
+
+Global___Reassignment: typing_extensions.TypeAlias = Reassignment
 
 @typing.final
 class ResolvedBatch(google.protobuf.message.Message):
@@ -296,6 +509,7 @@ class ResolvedBatch(google.protobuf.message.Message):
     PARTITION_FIELD_NUMBER: builtins.int
     EVENTS_FIELD_NUMBER: builtins.int
     MERGES_FIELD_NUMBER: builtins.int
+    REASSIGNMENTS_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """The workspace of all of it."""
     partition: builtins.int
@@ -308,6 +522,10 @@ class ResolvedBatch(google.protobuf.message.Message):
     def merges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]:
         """Merges whose loser or survivor is in this partition."""
 
+    @property
+    def reassignments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Reassignment]:
+        """Profiles of this partition whose events were assigned anew."""
+
     def __init__(
         self,
         *,
@@ -315,7 +533,8 @@ class ResolvedBatch(google.protobuf.message.Message):
         partition: builtins.int = ...,
         events: collections.abc.Iterable[Global___ResolvedEvent] | None = ...,
         merges: collections.abc.Iterable[Global___Merge] | None = ...,
+        reassignments: collections.abc.Iterable[Global___Reassignment] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "merges", b"merges", "partition", b"partition", "workspace_id", b"workspace_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "merges", b"merges", "partition", b"partition", "reassignments", b"reassignments", "workspace_id", b"workspace_id"]) -> None: ...
 
 Global___ResolvedBatch: typing_extensions.TypeAlias = ResolvedBatch

@@ -7,9 +7,11 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import headrace.api.common.v1.event_pb2
+import headrace.api.identity.v1.identity_service_pb2
 import headrace.api.identity.v1.profile_pb2
 import sys
 import typing
@@ -20,6 +22,38 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _DeletionState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _DeletionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DeletionState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    DELETION_STATE_UNSPECIFIED: _DeletionState.ValueType  # 0
+    """Never stored."""
+    DELETION_STATE_WAITING: _DeletionState.ValueType  # 1
+    """Waits and can be cancelled."""
+    DELETION_STATE_RUNNING: _DeletionState.ValueType  # 2
+    """Is being done."""
+    DELETION_STATE_DONE: _DeletionState.ValueType  # 3
+    """Done; the receipt says what was removed where."""
+    DELETION_STATE_CANCELLED: _DeletionState.ValueType  # 4
+    """Cancelled before it began."""
+
+class DeletionState(_DeletionState, metaclass=_DeletionStateEnumTypeWrapper):
+    """Where a deletion is."""
+
+DELETION_STATE_UNSPECIFIED: DeletionState.ValueType  # 0
+"""Never stored."""
+DELETION_STATE_WAITING: DeletionState.ValueType  # 1
+"""Waits and can be cancelled."""
+DELETION_STATE_RUNNING: DeletionState.ValueType  # 2
+"""Is being done."""
+DELETION_STATE_DONE: DeletionState.ValueType  # 3
+"""Done; the receipt says what was removed where."""
+DELETION_STATE_CANCELLED: DeletionState.ValueType  # 4
+"""Cancelled before it began."""
+Global___DeletionState: typing_extensions.TypeAlias = DeletionState
 
 @typing.final
 class LookupProfileRequest(google.protobuf.message.Message):
@@ -235,15 +269,26 @@ class ListProfileEventsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     EVENT_NAMES_FIELD_NUMBER: builtins.int
+    SOURCE_IDS_FIELD_NUMBER: builtins.int
+    FROM_US_FIELD_NUMBER: builtins.int
+    TO_US_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. The profile's resource name."""
     page_size: builtins.int
     """Optional. At most this many, 0 means 100, at most 1,000."""
     page_token: builtins.str
     """Optional. From the previous page."""
+    from_us: builtins.int
+    """Optional. Only events whose time is at or after this, in microseconds since 1970 UTC."""
+    to_us: builtins.int
+    """Optional. Only events whose time is before this, in microseconds since 1970 UTC; 0 means no end."""
     @property
     def event_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Optional. Only events of these names."""
+
+    @property
+    def source_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. Only events of these sources."""
 
     def __init__(
         self,
@@ -252,8 +297,11 @@ class ListProfileEventsRequest(google.protobuf.message.Message):
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
         event_names: collections.abc.Iterable[builtins.str] | None = ...,
+        source_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        from_us: builtins.int = ...,
+        to_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["event_names", b"event_names", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["event_names", b"event_names", "from_us", b"from_us", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "source_ids", b"source_ids", "to_us", b"to_us"]) -> None: ...
 
 Global___ListProfileEventsRequest: typing_extensions.TypeAlias = ListProfileEventsRequest
 
@@ -366,3 +414,918 @@ class JourneyStep(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["detail", b"detail", "outcome", b"outcome", "resource", b"resource", "stage", b"stage", "time", b"time"]) -> None: ...
 
 Global___JourneyStep: typing_extensions.TypeAlias = JourneyStep
+
+@typing.final
+class SearchProfilesRequest(google.protobuf.message.Message):
+    """Request of SearchProfiles. Exactly one of the two is given."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    IDENTIFIER_PREFIX_FIELD_NUMBER: builtins.int
+    TRAIT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    page_size: builtins.int
+    """Optional. At most this many, 0 means 100, at most 1,000."""
+    page_token: builtins.str
+    """Optional. From the previous page."""
+    @property
+    def identifier_prefix(self) -> headrace.api.common.v1.event_pb2.Identifier:
+        """Optional. Profiles that hold an identifier whose value begins with this; an empty namespace means any."""
+
+    @property
+    def trait(self) -> Global___TraitQuery:
+        """Optional. Profiles that have this trait now."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        identifier_prefix: headrace.api.common.v1.event_pb2.Identifier | None = ...,
+        trait: Global___TraitQuery | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["identifier_prefix", b"identifier_prefix", "trait", b"trait"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["identifier_prefix", b"identifier_prefix", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "trait", b"trait"]) -> None: ...
+
+Global___SearchProfilesRequest: typing_extensions.TypeAlias = SearchProfilesRequest
+
+@typing.final
+class TraitQuery(google.protobuf.message.Message):
+    """A trait with a value, or with the beginning of one."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    PREFIX_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Name of the trait."""
+    value: builtins.str
+    """Required. The value as text, compared without regard to case: of a text, a number, true or false."""
+    prefix: builtins.bool
+    """Optional. True: the value begins with it."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.str = ...,
+        prefix: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "prefix", b"prefix", "value", b"value"]) -> None: ...
+
+Global___TraitQuery: typing_extensions.TypeAlias = TraitQuery
+
+@typing.final
+class SearchProfilesResponse(google.protobuf.message.Message):
+    """Response of SearchProfiles."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROFILES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page. A page may hold fewer than were asked for, and even none, while there are more."""
+    @property
+    def profiles(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.profile_pb2.Profile]:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        profiles: collections.abc.Iterable[headrace.api.identity.v1.profile_pb2.Profile] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "profiles", b"profiles"]) -> None: ...
+
+Global___SearchProfilesResponse: typing_extensions.TypeAlias = SearchProfilesResponse
+
+@typing.final
+class GetProfileViewRequest(google.protobuf.message.Message):
+    """Request of GetProfileView."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    EVENT_COUNT_FIELD_NUMBER: builtins.int
+    DELIVERY_COUNT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name; a merged part's finds the survivor."""
+    event_count: builtins.int
+    """Optional. Events on the timeline, 0 means 50, at most 200."""
+    delivery_count: builtins.int
+    """Optional. Deliveries, 0 means 20, at most 200."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        event_count: builtins.int = ...,
+        delivery_count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delivery_count", b"delivery_count", "event_count", b"event_count", "name", b"name"]) -> None: ...
+
+Global___GetProfileViewRequest: typing_extensions.TypeAlias = GetProfileViewRequest
+
+@typing.final
+class GetProfileViewResponse(google.protobuf.message.Message):
+    """Response of GetProfileView."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
+    NEXT_EVENTS_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    AUDIENCES_FIELD_NUMBER: builtins.int
+    DELIVERIES_FIELD_NUMBER: builtins.int
+    MERGES_FIELD_NUMBER: builtins.int
+    MANUAL_LINKS_FIELD_NUMBER: builtins.int
+    UNAVAILABLE_FIELD_NUMBER: builtins.int
+    DELETION_FIELD_NUMBER: builtins.int
+    SUPPRESSED_FIELD_NUMBER: builtins.int
+    next_events_page_token: builtins.str
+    """For ListProfileEvents: where the timeline goes on; empty when all of it is here."""
+    deletion: builtins.str
+    """The deletion that is waiting or running for this person, by its resource name; empty when there is none."""
+    suppressed: builtins.bool
+    """True when further events of the person are refused."""
+    @property
+    def profile(self) -> headrace.api.identity.v1.profile_pb2.Profile:
+        """Identifiers, traits, consents, groups and computed traits."""
+
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.profile_pb2.ResolvedEvent]:
+        """The newest events."""
+
+    @property
+    def audiences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AudienceOfProfile]:
+        """Audiences that the person is in."""
+
+    @property
+    def deliveries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DeliveryOfProfile]:
+        """The newest deliveries."""
+
+    @property
+    def merges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.identity_service_pb2.RecordedMerge]:
+        """Merges in the person's history, newest first, at most 100."""
+
+    @property
+    def manual_links(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.identity_service_pb2.ManualLink]:
+        """Manual links that concern the person."""
+
+    @property
+    def unavailable(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Parts of the view that could not be read now, such as "audiences" or "deliveries"; they are empty."""
+
+    def __init__(
+        self,
+        *,
+        profile: headrace.api.identity.v1.profile_pb2.Profile | None = ...,
+        events: collections.abc.Iterable[headrace.api.identity.v1.profile_pb2.ResolvedEvent] | None = ...,
+        next_events_page_token: builtins.str = ...,
+        audiences: collections.abc.Iterable[Global___AudienceOfProfile] | None = ...,
+        deliveries: collections.abc.Iterable[Global___DeliveryOfProfile] | None = ...,
+        merges: collections.abc.Iterable[headrace.api.identity.v1.identity_service_pb2.RecordedMerge] | None = ...,
+        manual_links: collections.abc.Iterable[headrace.api.identity.v1.identity_service_pb2.ManualLink] | None = ...,
+        unavailable: collections.abc.Iterable[builtins.str] | None = ...,
+        deletion: builtins.str = ...,
+        suppressed: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["profile", b"profile"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audiences", b"audiences", "deletion", b"deletion", "deliveries", b"deliveries", "events", b"events", "manual_links", b"manual_links", "merges", b"merges", "next_events_page_token", b"next_events_page_token", "profile", b"profile", "suppressed", b"suppressed", "unavailable", b"unavailable"]) -> None: ...
+
+Global___GetProfileViewResponse: typing_extensions.TypeAlias = GetProfileViewResponse
+
+@typing.final
+class AudienceOfProfile(google.protobuf.message.Message):
+    """An audience that a person is in."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AUDIENCE_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    LEAVES_AT_US_FIELD_NUMBER: builtins.int
+    audience: builtins.str
+    """Resource name of the audience."""
+    display_name: builtins.str
+    """Its display name."""
+    since_us: builtins.int
+    """Since when the person is in, in microseconds since 1970 UTC."""
+    leaves_at_us: builtins.int
+    """When time alone ends that, in microseconds since 1970 UTC; 0 when it does not."""
+    def __init__(
+        self,
+        *,
+        audience: builtins.str = ...,
+        display_name: builtins.str = ...,
+        since_us: builtins.int = ...,
+        leaves_at_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "display_name", b"display_name", "leaves_at_us", b"leaves_at_us", "since_us", b"since_us"]) -> None: ...
+
+Global___AudienceOfProfile: typing_extensions.TypeAlias = AudienceOfProfile
+
+@typing.final
+class DeliveryOfProfile(google.protobuf.message.Message):
+    """A delivery that concerns a person."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SYNC_FIELD_NUMBER: builtins.int
+    ITEM_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    UPDATE_TIME_FIELD_NUMBER: builtins.int
+    sync: builtins.str
+    """Resource name of the sync."""
+    item: builtins.str
+    """What was delivered: message id of the event, or the membership change."""
+    state: builtins.str
+    """State of the delivery."""
+    detail: builtins.str
+    """More in a sentence, without personal data."""
+    @property
+    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When its state was reached."""
+
+    def __init__(
+        self,
+        *,
+        sync: builtins.str = ...,
+        item: builtins.str = ...,
+        state: builtins.str = ...,
+        detail: builtins.str = ...,
+        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["detail", b"detail", "item", b"item", "state", b"state", "sync", b"sync", "update_time", b"update_time"]) -> None: ...
+
+Global___DeliveryOfProfile: typing_extensions.TypeAlias = DeliveryOfProfile
+
+@typing.final
+class GetProfileAtRequest(google.protobuf.message.Message):
+    """Request of GetProfileAt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    AT_US_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name; a merged part's finds the survivor."""
+    at_us: builtins.int
+    """Required. The moment, in microseconds since 1970 UTC; events up to and at it count."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        at_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "name", b"name"]) -> None: ...
+
+Global___GetProfileAtRequest: typing_extensions.TypeAlias = GetProfileAtRequest
+
+@typing.final
+class GetProfileAtResponse(google.protobuf.message.Message):
+    """Response of GetProfileAt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: builtins.int
+    EVENT_COUNT_FIELD_NUMBER: builtins.int
+    event_count: builtins.int
+    """Number of events up to that moment."""
+    @property
+    def profile(self) -> headrace.api.identity.v1.profile_pb2.Profile:
+        """Identifiers, traits, consents, groups and computed traits by events up to that moment, over today's parts."""
+
+    def __init__(
+        self,
+        *,
+        profile: headrace.api.identity.v1.profile_pb2.Profile | None = ...,
+        event_count: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["profile", b"profile"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["event_count", b"event_count", "profile", b"profile"]) -> None: ...
+
+Global___GetProfileAtResponse: typing_extensions.TypeAlias = GetProfileAtResponse
+
+@typing.final
+class ListTraitHistoryRequest(google.protobuf.message.Message):
+    """Request of ListTraitHistory."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    TRAIT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. The profile's resource name."""
+    trait: builtins.str
+    """Required. Name of the trait."""
+    page_size: builtins.int
+    """Optional. At most this many, 0 means 100, at most 1,000."""
+    page_token: builtins.str
+    """Optional. From the previous page."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        trait: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "trait", b"trait"]) -> None: ...
+
+Global___ListTraitHistoryRequest: typing_extensions.TypeAlias = ListTraitHistoryRequest
+
+@typing.final
+class ListTraitHistoryResponse(google.protobuf.message.Message):
+    """Response of ListTraitHistory."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.profile_pb2.Trait]:
+        """The page; a deleted trait has the value null."""
+
+    def __init__(
+        self,
+        *,
+        values: collections.abc.Iterable[headrace.api.identity.v1.profile_pb2.Trait] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "values", b"values"]) -> None: ...
+
+Global___ListTraitHistoryResponse: typing_extensions.TypeAlias = ListTraitHistoryResponse
+
+@typing.final
+class ListConsentHistoryRequest(google.protobuf.message.Message):
+    """Request of ListConsentHistory."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PURPOSE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. The profile's resource name."""
+    purpose: builtins.str
+    """Optional. Only this purpose."""
+    page_size: builtins.int
+    """Optional. At most this many, 0 means 100, at most 1,000."""
+    page_token: builtins.str
+    """Optional. From the previous page."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        purpose: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "purpose", b"purpose"]) -> None: ...
+
+Global___ListConsentHistoryRequest: typing_extensions.TypeAlias = ListConsentHistoryRequest
+
+@typing.final
+class ListConsentHistoryResponse(google.protobuf.message.Message):
+    """Response of ListConsentHistory."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def consents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.profile_pb2.Consent]:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        consents: collections.abc.Iterable[headrace.api.identity.v1.profile_pb2.Consent] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consents", b"consents", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___ListConsentHistoryResponse: typing_extensions.TypeAlias = ListConsentHistoryResponse
+
+@typing.final
+class WatchProfilesRequest(google.protobuf.message.Message):
+    """Request of WatchProfiles."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    cursor: builtins.str
+    """Optional. Goes on after this cursor of an earlier answer; empty means from now on."""
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. Only these profiles (resource names), at most 1,000; empty means all."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "names", b"names", "parent", b"parent"]) -> None: ...
+
+Global___WatchProfilesRequest: typing_extensions.TypeAlias = WatchProfilesRequest
+
+@typing.final
+class WatchProfilesResponse(google.protobuf.message.Message):
+    """One answer of WatchProfiles."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    cursor: builtins.str
+    """Where to go on after an interruption. Changes that are no longer kept are OUT_OF_RANGE: read everything again."""
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Resource names of profiles that may have changed: read them again."""
+
+    def __init__(
+        self,
+        *,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "names", b"names"]) -> None: ...
+
+Global___WatchProfilesResponse: typing_extensions.TypeAlias = WatchProfilesResponse
+
+@typing.final
+class Deletion(google.protobuf.message.Message):
+    """The deletion of a person."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    MASKED_IDENTIFIER_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    DUE_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    WAITING_FOR_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Resource name: "workspaces/{workspace}/deletions/{deletion}"."""
+    state: Global___DeletionState.ValueType
+    """Where it is."""
+    masked_identifier: builtins.str
+    """The identifier by which it was asked for, masked: personal data does not outlive the person."""
+    reason: builtins.str
+    """Why or on whose request, for the record."""
+    waiting_for: builtins.str
+    """What holds it up, without personal data; empty when nothing does."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @property
+    def due_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it begins, or began."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was done or cancelled; absent before."""
+
+    @property
+    def receipt(self) -> Global___Receipt:
+        """The signed receipt, once it is done."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        state: Global___DeletionState.ValueType = ...,
+        masked_identifier: builtins.str = ...,
+        reason: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        due_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        receipt: Global___Receipt | None = ...,
+        waiting_for: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "due_time", b"due_time", "end_time", b"end_time", "receipt", b"receipt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "due_time", b"due_time", "end_time", b"end_time", "masked_identifier", b"masked_identifier", "name", b"name", "reason", b"reason", "receipt", b"receipt", "state", b"state", "waiting_for", b"waiting_for"]) -> None: ...
+
+Global___Deletion: typing_extensions.TypeAlias = Deletion
+
+@typing.final
+class Receipt(google.protobuf.message.Message):
+    """What a deletion removed, signed by the workspace's key."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    KEY_ID_FIELD_NUMBER: builtins.int
+    statement: builtins.bytes
+    """The statement: a JSON object with workspace, deletion, times, and places with outcome and count."""
+    signature: builtins.bytes
+    """Ed25519 signature of the statement's bytes."""
+    key_id: builtins.str
+    """Id of the key that signed it."""
+    def __init__(
+        self,
+        *,
+        statement: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+        key_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key_id", b"key_id", "signature", b"signature", "statement", b"statement"]) -> None: ...
+
+Global___Receipt: typing_extensions.TypeAlias = Receipt
+
+@typing.final
+class RequestDeletionRequest(google.protobuf.message.Message):
+    """Request of RequestDeletion. Exactly one of the two says who."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    IDENTIFIER_FIELD_NUMBER: builtins.int
+    PROFILE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    profile: builtins.str
+    """Optional. The profile's resource name."""
+    reason: builtins.str
+    """Optional. Why or on whose request, at most 500 characters, without personal data."""
+    request_id: builtins.str
+    """Optional. UUID; the same id within 24 hours returns the first answer."""
+    @property
+    def identifier(self) -> headrace.api.common.v1.event_pb2.Identifier:
+        """Optional. Any identifier of the person; it need not be known: then only its tombstone is left."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        identifier: headrace.api.common.v1.event_pb2.Identifier | None = ...,
+        profile: builtins.str = ...,
+        reason: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["identifier", b"identifier"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["identifier", b"identifier", "parent", b"parent", "profile", b"profile", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+Global___RequestDeletionRequest: typing_extensions.TypeAlias = RequestDeletionRequest
+
+@typing.final
+class RequestDeletionResponse(google.protobuf.message.Message):
+    """Response of RequestDeletion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELETION_FIELD_NUMBER: builtins.int
+    @property
+    def deletion(self) -> Global___Deletion:
+        """The deletion; the waiting one when there is one for this person."""
+
+    def __init__(
+        self,
+        *,
+        deletion: Global___Deletion | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deletion", b"deletion"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deletion", b"deletion"]) -> None: ...
+
+Global___RequestDeletionResponse: typing_extensions.TypeAlias = RequestDeletionResponse
+
+@typing.final
+class CancelDeletionRequest(google.protobuf.message.Message):
+    """Request of CancelDeletion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+Global___CancelDeletionRequest: typing_extensions.TypeAlias = CancelDeletionRequest
+
+@typing.final
+class CancelDeletionResponse(google.protobuf.message.Message):
+    """Response of CancelDeletion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELETION_FIELD_NUMBER: builtins.int
+    @property
+    def deletion(self) -> Global___Deletion:
+        """The deletion."""
+
+    def __init__(
+        self,
+        *,
+        deletion: Global___Deletion | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deletion", b"deletion"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deletion", b"deletion"]) -> None: ...
+
+Global___CancelDeletionResponse: typing_extensions.TypeAlias = CancelDeletionResponse
+
+@typing.final
+class GetDeletionRequest(google.protobuf.message.Message):
+    """Request of GetDeletion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+Global___GetDeletionRequest: typing_extensions.TypeAlias = GetDeletionRequest
+
+@typing.final
+class GetDeletionResponse(google.protobuf.message.Message):
+    """Response of GetDeletion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELETION_FIELD_NUMBER: builtins.int
+    @property
+    def deletion(self) -> Global___Deletion:
+        """The deletion."""
+
+    def __init__(
+        self,
+        *,
+        deletion: Global___Deletion | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deletion", b"deletion"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deletion", b"deletion"]) -> None: ...
+
+Global___GetDeletionResponse: typing_extensions.TypeAlias = GetDeletionResponse
+
+@typing.final
+class ListDeletionsRequest(google.protobuf.message.Message):
+    """Request of ListDeletions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    page_size: builtins.int
+    """Optional. At most this many, 0 means 100, at most 1,000."""
+    page_token: builtins.str
+    """Optional. From the previous page."""
+    state: Global___DeletionState.ValueType
+    """Optional. Only those in this state."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        state: Global___DeletionState.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "state", b"state"]) -> None: ...
+
+Global___ListDeletionsRequest: typing_extensions.TypeAlias = ListDeletionsRequest
+
+@typing.final
+class ListDeletionsResponse(google.protobuf.message.Message):
+    """Response of ListDeletions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELETIONS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def deletions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Deletion]:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        deletions: collections.abc.Iterable[Global___Deletion] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deletions", b"deletions", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___ListDeletionsResponse: typing_extensions.TypeAlias = ListDeletionsResponse
+
+@typing.final
+class SuppressProfileRequest(google.protobuf.message.Message):
+    """Request of SuppressProfile. Exactly one of the two says who."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    IDENTIFIER_FIELD_NUMBER: builtins.int
+    PROFILE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    profile: builtins.str
+    """Optional. The profile's resource name."""
+    request_id: builtins.str
+    """Optional. UUID; the same id within 24 hours returns the first answer."""
+    @property
+    def identifier(self) -> headrace.api.common.v1.event_pb2.Identifier:
+        """Optional. Any identifier of the person, known or not."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        identifier: headrace.api.common.v1.event_pb2.Identifier | None = ...,
+        profile: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["identifier", b"identifier"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["identifier", b"identifier", "parent", b"parent", "profile", b"profile", "request_id", b"request_id"]) -> None: ...
+
+Global___SuppressProfileRequest: typing_extensions.TypeAlias = SuppressProfileRequest
+
+@typing.final
+class SuppressProfileResponse(google.protobuf.message.Message):
+    """Response of SuppressProfile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUPPRESSED_IDENTIFIERS_FIELD_NUMBER: builtins.int
+    suppressed_identifiers: builtins.int
+    """Number of identifiers that are refused from now on and were not before."""
+    def __init__(
+        self,
+        *,
+        suppressed_identifiers: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["suppressed_identifiers", b"suppressed_identifiers"]) -> None: ...
+
+Global___SuppressProfileResponse: typing_extensions.TypeAlias = SuppressProfileResponse
+
+@typing.final
+class UnsuppressProfileRequest(google.protobuf.message.Message):
+    """Request of UnsuppressProfile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    IDENTIFIER_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    request_id: builtins.str
+    """Optional. UUID; the same id within 24 hours returns the first answer."""
+    @property
+    def identifier(self) -> headrace.api.common.v1.event_pb2.Identifier:
+        """Required. Any identifier. With a profile that holds it, all of the profile's are taken again."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        identifier: headrace.api.common.v1.event_pb2.Identifier | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["identifier", b"identifier"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["identifier", b"identifier", "parent", b"parent", "request_id", b"request_id"]) -> None: ...
+
+Global___UnsuppressProfileRequest: typing_extensions.TypeAlias = UnsuppressProfileRequest
+
+@typing.final
+class UnsuppressProfileResponse(google.protobuf.message.Message):
+    """Response of UnsuppressProfile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UNSUPPRESSED_IDENTIFIERS_FIELD_NUMBER: builtins.int
+    unsuppressed_identifiers: builtins.int
+    """Number of identifiers that are taken again."""
+    def __init__(
+        self,
+        *,
+        unsuppressed_identifiers: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["unsuppressed_identifiers", b"unsuppressed_identifiers"]) -> None: ...
+
+Global___UnsuppressProfileResponse: typing_extensions.TypeAlias = UnsuppressProfileResponse
+
+@typing.final
+class CheckErasedRequest(google.protobuf.message.Message):
+    """Request of CheckErased."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    IDENTIFIERS_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    @property
+    def identifiers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.common.v1.event_pb2.Identifier]:
+        """Required. Identifiers as they came, at most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        identifiers: collections.abc.Iterable[headrace.api.common.v1.event_pb2.Identifier] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["identifiers", b"identifiers", "parent", b"parent"]) -> None: ...
+
+Global___CheckErasedRequest: typing_extensions.TypeAlias = CheckErasedRequest
+
+@typing.final
+class CheckErasedResponse(google.protobuf.message.Message):
+    """Response of CheckErased."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ERASED_FIELD_NUMBER: builtins.int
+    @property
+    def erased(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]:
+        """For each identifier, in order: true when its person was deleted or suppressed."""
+
+    def __init__(
+        self,
+        *,
+        erased: collections.abc.Iterable[builtins.bool] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["erased", b"erased"]) -> None: ...
+
+Global___CheckErasedResponse: typing_extensions.TypeAlias = CheckErasedResponse
+
+@typing.final
+class GetReceiptKeyRequest(google.protobuf.message.Message):
+    """Request of GetReceiptKey."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["parent", b"parent"]) -> None: ...
+
+Global___GetReceiptKeyRequest: typing_extensions.TypeAlias = GetReceiptKeyRequest
+
+@typing.final
+class GetReceiptKeyResponse(google.protobuf.message.Message):
+    """Response of GetReceiptKey."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """Id of the key."""
+    public_key: builtins.bytes
+    """Ed25519 public key, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+        public_key: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key_id", b"key_id", "public_key", b"public_key"]) -> None: ...
+
+Global___GetReceiptKeyResponse: typing_extensions.TypeAlias = GetReceiptKeyResponse

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ProfileServiceStub(object):
-    """Reads profiles. Scope: profiles:read.
+    """Finds, shows, suppresses and deletes profiles. Scopes: profiles:read, profiles:write.
     """
 
     def __init__(self, channel):
@@ -65,10 +65,80 @@ class ProfileServiceStub(object):
                 request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetEventJourneyRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetEventJourneyResponse.FromString,
                 _registered_method=True)
+        self.SearchProfiles = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/SearchProfiles',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SearchProfilesRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SearchProfilesResponse.FromString,
+                _registered_method=True)
+        self.GetProfileView = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/GetProfileView',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileViewRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileViewResponse.FromString,
+                _registered_method=True)
+        self.GetProfileAt = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/GetProfileAt',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileAtRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileAtResponse.FromString,
+                _registered_method=True)
+        self.ListTraitHistory = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/ListTraitHistory',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListTraitHistoryRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListTraitHistoryResponse.FromString,
+                _registered_method=True)
+        self.ListConsentHistory = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/ListConsentHistory',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListConsentHistoryRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListConsentHistoryResponse.FromString,
+                _registered_method=True)
+        self.WatchProfiles = channel.unary_stream(
+                '/headrace.api.identity.v1.ProfileService/WatchProfiles',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.WatchProfilesRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.WatchProfilesResponse.FromString,
+                _registered_method=True)
+        self.RequestDeletion = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/RequestDeletion',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.RequestDeletionRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.RequestDeletionResponse.FromString,
+                _registered_method=True)
+        self.CancelDeletion = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/CancelDeletion',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CancelDeletionRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CancelDeletionResponse.FromString,
+                _registered_method=True)
+        self.GetDeletion = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/GetDeletion',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetDeletionRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetDeletionResponse.FromString,
+                _registered_method=True)
+        self.ListDeletions = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/ListDeletions',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListDeletionsRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListDeletionsResponse.FromString,
+                _registered_method=True)
+        self.SuppressProfile = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/SuppressProfile',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SuppressProfileRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SuppressProfileResponse.FromString,
+                _registered_method=True)
+        self.UnsuppressProfile = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/UnsuppressProfile',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.UnsuppressProfileRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.UnsuppressProfileResponse.FromString,
+                _registered_method=True)
+        self.CheckErased = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/CheckErased',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedResponse.FromString,
+                _registered_method=True)
+        self.GetReceiptKey = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/GetReceiptKey',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetReceiptKeyRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetReceiptKeyResponse.FromString,
+                _registered_method=True)
 
 
 class ProfileServiceServicer(object):
-    """Reads profiles. Scope: profiles:read.
+    """Finds, shows, suppresses and deletes profiles. Scopes: profiles:read, profiles:write.
     """
 
     def LookupProfile(self, request, context):
@@ -113,6 +183,104 @@ class ProfileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchProfiles(self, request, context):
+        """Finds profiles by the beginning of an identifier, or by a trait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProfileView(self, request, context):
+        """Reads everything about a person in one call: the 360 degree view.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProfileAt(self, request, context):
+        """Reads what was known of a person at a moment of the past.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTraitHistory(self, request, context):
+        """Lists every value that a trait of a person had, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConsentHistory(self, request, context):
+        """Lists everything that a person said about a purpose, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchProfiles(self, request, context):
+        """Follows the profiles that change, from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestDeletion(self, request, context):
+        """Asks for the deletion of a person; it waits, and can be cancelled until it begins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelDeletion(self, request, context):
+        """Cancels a deletion that has not begun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeletion(self, request, context):
+        """Reads a deletion, with its receipt when it is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeletions(self, request, context):
+        """Lists deletions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuppressProfile(self, request, context):
+        """Refuses all further events of a person, without deleting anything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnsuppressProfile(self, request, context):
+        """Takes events of a suppressed or deleted person again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckErased(self, request, context):
+        """Says which of these identifiers belong to deleted or suppressed people; for other services.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceiptKey(self, request, context):
+        """Reads the public key by which receipts of a workspace are checked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProfileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +314,76 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetEventJourneyRequest.FromString,
                     response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetEventJourneyResponse.SerializeToString,
             ),
+            'SearchProfiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchProfiles,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SearchProfilesRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SearchProfilesResponse.SerializeToString,
+            ),
+            'GetProfileView': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProfileView,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileViewRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileViewResponse.SerializeToString,
+            ),
+            'GetProfileAt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProfileAt,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileAtRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileAtResponse.SerializeToString,
+            ),
+            'ListTraitHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTraitHistory,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListTraitHistoryRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListTraitHistoryResponse.SerializeToString,
+            ),
+            'ListConsentHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConsentHistory,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListConsentHistoryRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListConsentHistoryResponse.SerializeToString,
+            ),
+            'WatchProfiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchProfiles,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.WatchProfilesRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.WatchProfilesResponse.SerializeToString,
+            ),
+            'RequestDeletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestDeletion,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.RequestDeletionRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.RequestDeletionResponse.SerializeToString,
+            ),
+            'CancelDeletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelDeletion,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CancelDeletionRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CancelDeletionResponse.SerializeToString,
+            ),
+            'GetDeletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeletion,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetDeletionRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetDeletionResponse.SerializeToString,
+            ),
+            'ListDeletions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeletions,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListDeletionsRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListDeletionsResponse.SerializeToString,
+            ),
+            'SuppressProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuppressProfile,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SuppressProfileRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SuppressProfileResponse.SerializeToString,
+            ),
+            'UnsuppressProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnsuppressProfile,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.UnsuppressProfileRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.UnsuppressProfileResponse.SerializeToString,
+            ),
+            'CheckErased': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckErased,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedResponse.SerializeToString,
+            ),
+            'GetReceiptKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceiptKey,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetReceiptKeyRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetReceiptKeyResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'headrace.api.identity.v1.ProfileService', rpc_method_handlers)
@@ -155,7 +393,7 @@ def add_ProfileServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProfileService(object):
-    """Reads profiles. Scope: profiles:read.
+    """Finds, shows, suppresses and deletes profiles. Scopes: profiles:read, profiles:write.
     """
 
     @staticmethod
@@ -310,6 +548,384 @@ class ProfileService(object):
             '/headrace.api.identity.v1.ProfileService/GetEventJourney',
             headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetEventJourneyRequest.SerializeToString,
             headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetEventJourneyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/SearchProfiles',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SearchProfilesRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SearchProfilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfileView(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/GetProfileView',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileViewRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileViewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfileAt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/GetProfileAt',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileAtRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetProfileAtResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTraitHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/ListTraitHistory',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListTraitHistoryRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListTraitHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConsentHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/ListConsentHistory',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListConsentHistoryRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListConsentHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/WatchProfiles',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.WatchProfilesRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.WatchProfilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestDeletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/RequestDeletion',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.RequestDeletionRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.RequestDeletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelDeletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/CancelDeletion',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CancelDeletionRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CancelDeletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/GetDeletion',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetDeletionRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetDeletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeletions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/ListDeletions',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListDeletionsRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.ListDeletionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuppressProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/SuppressProfile',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SuppressProfileRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.SuppressProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnsuppressProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/UnsuppressProfile',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.UnsuppressProfileRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.UnsuppressProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckErased(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/CheckErased',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceiptKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/GetReceiptKey',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetReceiptKeyRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetReceiptKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,8 +121,232 @@ _ProfileServiceGetEventJourneyType = typing_extensions.TypeVar(
     ],
 )
 
-class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _ProfileServiceGetProfileType, _ProfileServiceBatchGetProfilesType, _ProfileServiceListProfilesType, _ProfileServiceListProfileEventsType, _ProfileServiceGetEventJourneyType]):
-    """Reads profiles. Scope: profiles:read."""
+_ProfileServiceSearchProfilesType = typing_extensions.TypeVar(
+    '_ProfileServiceSearchProfilesType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.SearchProfilesRequest,
+        headrace.api.identity.v1.profile_service_pb2.SearchProfilesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.SearchProfilesRequest,
+        headrace.api.identity.v1.profile_service_pb2.SearchProfilesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.SearchProfilesRequest,
+        headrace.api.identity.v1.profile_service_pb2.SearchProfilesResponse,
+    ],
+)
+
+_ProfileServiceGetProfileViewType = typing_extensions.TypeVar(
+    '_ProfileServiceGetProfileViewType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetProfileViewRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetProfileViewResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetProfileViewRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetProfileViewResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetProfileViewRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetProfileViewResponse,
+    ],
+)
+
+_ProfileServiceGetProfileAtType = typing_extensions.TypeVar(
+    '_ProfileServiceGetProfileAtType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetProfileAtRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetProfileAtResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetProfileAtRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetProfileAtResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetProfileAtRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetProfileAtResponse,
+    ],
+)
+
+_ProfileServiceListTraitHistoryType = typing_extensions.TypeVar(
+    '_ProfileServiceListTraitHistoryType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse,
+    ],
+)
+
+_ProfileServiceListConsentHistoryType = typing_extensions.TypeVar(
+    '_ProfileServiceListConsentHistoryType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryResponse,
+    ],
+)
+
+_ProfileServiceWatchProfilesType = typing_extensions.TypeVar(
+    '_ProfileServiceWatchProfilesType',
+    grpc.UnaryStreamMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.WatchProfilesRequest,
+        headrace.api.identity.v1.profile_service_pb2.WatchProfilesResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.WatchProfilesRequest,
+        headrace.api.identity.v1.profile_service_pb2.WatchProfilesResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.WatchProfilesRequest,
+        headrace.api.identity.v1.profile_service_pb2.WatchProfilesResponse,
+    ],
+)
+
+_ProfileServiceRequestDeletionType = typing_extensions.TypeVar(
+    '_ProfileServiceRequestDeletionType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.RequestDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.RequestDeletionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.RequestDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.RequestDeletionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.RequestDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.RequestDeletionResponse,
+    ],
+)
+
+_ProfileServiceCancelDeletionType = typing_extensions.TypeVar(
+    '_ProfileServiceCancelDeletionType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.CancelDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.CancelDeletionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.CancelDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.CancelDeletionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.CancelDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.CancelDeletionResponse,
+    ],
+)
+
+_ProfileServiceGetDeletionType = typing_extensions.TypeVar(
+    '_ProfileServiceGetDeletionType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetDeletionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetDeletionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetDeletionResponse,
+    ],
+)
+
+_ProfileServiceListDeletionsType = typing_extensions.TypeVar(
+    '_ProfileServiceListDeletionsType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListDeletionsRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListDeletionsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListDeletionsRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListDeletionsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListDeletionsRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListDeletionsResponse,
+    ],
+)
+
+_ProfileServiceSuppressProfileType = typing_extensions.TypeVar(
+    '_ProfileServiceSuppressProfileType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.SuppressProfileRequest,
+        headrace.api.identity.v1.profile_service_pb2.SuppressProfileResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.SuppressProfileRequest,
+        headrace.api.identity.v1.profile_service_pb2.SuppressProfileResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.SuppressProfileRequest,
+        headrace.api.identity.v1.profile_service_pb2.SuppressProfileResponse,
+    ],
+)
+
+_ProfileServiceUnsuppressProfileType = typing_extensions.TypeVar(
+    '_ProfileServiceUnsuppressProfileType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileRequest,
+        headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileRequest,
+        headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileRequest,
+        headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileResponse,
+    ],
+)
+
+_ProfileServiceCheckErasedType = typing_extensions.TypeVar(
+    '_ProfileServiceCheckErasedType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.CheckErasedRequest,
+        headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.CheckErasedRequest,
+        headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.CheckErasedRequest,
+        headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse,
+    ],
+)
+
+_ProfileServiceGetReceiptKeyType = typing_extensions.TypeVar(
+    '_ProfileServiceGetReceiptKeyType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyResponse,
+    ],
+)
+
+class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _ProfileServiceGetProfileType, _ProfileServiceBatchGetProfilesType, _ProfileServiceListProfilesType, _ProfileServiceListProfileEventsType, _ProfileServiceGetEventJourneyType, _ProfileServiceSearchProfilesType, _ProfileServiceGetProfileViewType, _ProfileServiceGetProfileAtType, _ProfileServiceListTraitHistoryType, _ProfileServiceListConsentHistoryType, _ProfileServiceWatchProfilesType, _ProfileServiceRequestDeletionType, _ProfileServiceCancelDeletionType, _ProfileServiceGetDeletionType, _ProfileServiceListDeletionsType, _ProfileServiceSuppressProfileType, _ProfileServiceUnsuppressProfileType, _ProfileServiceCheckErasedType, _ProfileServiceGetReceiptKeyType]):
+    """Finds, shows, suppresses and deletes profiles. Scopes: profiles:read, profiles:write."""
 
     @typing.overload
     def __init__(self: ProfileServiceStub[
@@ -149,6 +373,62 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _Profi
         grpc.UnaryUnaryMultiCallable[
             headrace.api.identity.v1.profile_service_pb2.GetEventJourneyRequest,
             headrace.api.identity.v1.profile_service_pb2.GetEventJourneyResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.SearchProfilesRequest,
+            headrace.api.identity.v1.profile_service_pb2.SearchProfilesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.GetProfileViewRequest,
+            headrace.api.identity.v1.profile_service_pb2.GetProfileViewResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.GetProfileAtRequest,
+            headrace.api.identity.v1.profile_service_pb2.GetProfileAtResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryRequest,
+            headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryRequest,
+            headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.WatchProfilesRequest,
+            headrace.api.identity.v1.profile_service_pb2.WatchProfilesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.RequestDeletionRequest,
+            headrace.api.identity.v1.profile_service_pb2.RequestDeletionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.CancelDeletionRequest,
+            headrace.api.identity.v1.profile_service_pb2.CancelDeletionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.GetDeletionRequest,
+            headrace.api.identity.v1.profile_service_pb2.GetDeletionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.ListDeletionsRequest,
+            headrace.api.identity.v1.profile_service_pb2.ListDeletionsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.SuppressProfileRequest,
+            headrace.api.identity.v1.profile_service_pb2.SuppressProfileResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileRequest,
+            headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.CheckErasedRequest,
+            headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
+            headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -178,6 +458,62 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _Profi
             headrace.api.identity.v1.profile_service_pb2.GetEventJourneyRequest,
             headrace.api.identity.v1.profile_service_pb2.GetEventJourneyResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.SearchProfilesRequest,
+            headrace.api.identity.v1.profile_service_pb2.SearchProfilesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.GetProfileViewRequest,
+            headrace.api.identity.v1.profile_service_pb2.GetProfileViewResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.GetProfileAtRequest,
+            headrace.api.identity.v1.profile_service_pb2.GetProfileAtResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryRequest,
+            headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryRequest,
+            headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.WatchProfilesRequest,
+            headrace.api.identity.v1.profile_service_pb2.WatchProfilesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.RequestDeletionRequest,
+            headrace.api.identity.v1.profile_service_pb2.RequestDeletionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.CancelDeletionRequest,
+            headrace.api.identity.v1.profile_service_pb2.CancelDeletionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.GetDeletionRequest,
+            headrace.api.identity.v1.profile_service_pb2.GetDeletionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.ListDeletionsRequest,
+            headrace.api.identity.v1.profile_service_pb2.ListDeletionsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.SuppressProfileRequest,
+            headrace.api.identity.v1.profile_service_pb2.SuppressProfileResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileRequest,
+            headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.CheckErasedRequest,
+            headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
+            headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     LookupProfile: _ProfileServiceLookupProfileType
@@ -197,6 +533,48 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _Profi
 
     GetEventJourney: _ProfileServiceGetEventJourneyType
     """Follows an event through all services by its message id."""
+
+    SearchProfiles: _ProfileServiceSearchProfilesType
+    """Finds profiles by the beginning of an identifier, or by a trait."""
+
+    GetProfileView: _ProfileServiceGetProfileViewType
+    """Reads everything about a person in one call: the 360 degree view."""
+
+    GetProfileAt: _ProfileServiceGetProfileAtType
+    """Reads what was known of a person at a moment of the past."""
+
+    ListTraitHistory: _ProfileServiceListTraitHistoryType
+    """Lists every value that a trait of a person had, newest first."""
+
+    ListConsentHistory: _ProfileServiceListConsentHistoryType
+    """Lists everything that a person said about a purpose, newest first."""
+
+    WatchProfiles: _ProfileServiceWatchProfilesType
+    """Follows the profiles that change, from now on."""
+
+    RequestDeletion: _ProfileServiceRequestDeletionType
+    """Asks for the deletion of a person; it waits, and can be cancelled until it begins."""
+
+    CancelDeletion: _ProfileServiceCancelDeletionType
+    """Cancels a deletion that has not begun."""
+
+    GetDeletion: _ProfileServiceGetDeletionType
+    """Reads a deletion, with its receipt when it is done."""
+
+    ListDeletions: _ProfileServiceListDeletionsType
+    """Lists deletions, newest first."""
+
+    SuppressProfile: _ProfileServiceSuppressProfileType
+    """Refuses all further events of a person, without deleting anything."""
+
+    UnsuppressProfile: _ProfileServiceUnsuppressProfileType
+    """Takes events of a suppressed or deleted person again."""
+
+    CheckErased: _ProfileServiceCheckErasedType
+    """Says which of these identifiers belong to deleted or suppressed people; for other services."""
+
+    GetReceiptKey: _ProfileServiceGetReceiptKeyType
+    """Reads the public key by which receipts of a workspace are checked."""
 
 ProfileServiceAsyncStub: typing_extensions.TypeAlias = ProfileServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -223,10 +601,66 @@ ProfileServiceAsyncStub: typing_extensions.TypeAlias = ProfileServiceStub[
         headrace.api.identity.v1.profile_service_pb2.GetEventJourneyRequest,
         headrace.api.identity.v1.profile_service_pb2.GetEventJourneyResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.SearchProfilesRequest,
+        headrace.api.identity.v1.profile_service_pb2.SearchProfilesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetProfileViewRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetProfileViewResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetProfileAtRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetProfileAtResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.WatchProfilesRequest,
+        headrace.api.identity.v1.profile_service_pb2.WatchProfilesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.RequestDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.RequestDeletionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.CancelDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.CancelDeletionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetDeletionRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetDeletionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.ListDeletionsRequest,
+        headrace.api.identity.v1.profile_service_pb2.ListDeletionsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.SuppressProfileRequest,
+        headrace.api.identity.v1.profile_service_pb2.SuppressProfileResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileRequest,
+        headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.CheckErasedRequest,
+        headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
+        headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyResponse,
+    ],
 ]
 
 class ProfileServiceServicer(metaclass=abc.ABCMeta):
-    """Reads profiles. Scope: profiles:read."""
+    """Finds, shows, suppresses and deletes profiles. Scopes: profiles:read, profiles:write."""
 
     @abc.abstractmethod
     def LookupProfile(
@@ -275,5 +709,117 @@ class ProfileServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.GetEventJourneyResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.GetEventJourneyResponse]]:
         """Follows an event through all services by its message id."""
+
+    @abc.abstractmethod
+    def SearchProfiles(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.SearchProfilesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.SearchProfilesResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.SearchProfilesResponse]]:
+        """Finds profiles by the beginning of an identifier, or by a trait."""
+
+    @abc.abstractmethod
+    def GetProfileView(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.GetProfileViewRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.GetProfileViewResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.GetProfileViewResponse]]:
+        """Reads everything about a person in one call: the 360 degree view."""
+
+    @abc.abstractmethod
+    def GetProfileAt(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.GetProfileAtRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.GetProfileAtResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.GetProfileAtResponse]]:
+        """Reads what was known of a person at a moment of the past."""
+
+    @abc.abstractmethod
+    def ListTraitHistory(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse]]:
+        """Lists every value that a trait of a person had, newest first."""
+
+    @abc.abstractmethod
+    def ListConsentHistory(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.ListConsentHistoryResponse]]:
+        """Lists everything that a person said about a purpose, newest first."""
+
+    @abc.abstractmethod
+    def WatchProfiles(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.WatchProfilesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[headrace.api.identity.v1.profile_service_pb2.WatchProfilesResponse], collections.abc.AsyncIterator[headrace.api.identity.v1.profile_service_pb2.WatchProfilesResponse]]:
+        """Follows the profiles that change, from now on."""
+
+    @abc.abstractmethod
+    def RequestDeletion(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.RequestDeletionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.RequestDeletionResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.RequestDeletionResponse]]:
+        """Asks for the deletion of a person; it waits, and can be cancelled until it begins."""
+
+    @abc.abstractmethod
+    def CancelDeletion(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.CancelDeletionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.CancelDeletionResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.CancelDeletionResponse]]:
+        """Cancels a deletion that has not begun."""
+
+    @abc.abstractmethod
+    def GetDeletion(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.GetDeletionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.GetDeletionResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.GetDeletionResponse]]:
+        """Reads a deletion, with its receipt when it is done."""
+
+    @abc.abstractmethod
+    def ListDeletions(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.ListDeletionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.ListDeletionsResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.ListDeletionsResponse]]:
+        """Lists deletions, newest first."""
+
+    @abc.abstractmethod
+    def SuppressProfile(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.SuppressProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.SuppressProfileResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.SuppressProfileResponse]]:
+        """Refuses all further events of a person, without deleting anything."""
+
+    @abc.abstractmethod
+    def UnsuppressProfile(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.UnsuppressProfileResponse]]:
+        """Takes events of a suppressed or deleted person again."""
+
+    @abc.abstractmethod
+    def CheckErased(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.CheckErasedRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse]]:
+        """Says which of these identifiers belong to deleted or suppressed people; for other services."""
+
+    @abc.abstractmethod
+    def GetReceiptKey(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyResponse]]:
+        """Reads the public key by which receipts of a workspace are checked."""
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -629,6 +629,7 @@ class ListDeliveriesRequest(google.protobuf.message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     MESSAGE_ID_FIELD_NUMBER: builtins.int
+    PROFILE_IDS_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. "workspaces/{workspace}" or a sync's resource name."""
     page_size: builtins.int
@@ -639,6 +640,10 @@ class ListDeliveriesRequest(google.protobuf.message.Message):
     """Optional. Only of this state."""
     message_id: builtins.str
     """Optional. Only of this message id."""
+    @property
+    def profile_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. Only those that concern these profiles (ids of all parts of a person), at most 1,000; newest first."""
+
     def __init__(
         self,
         *,
@@ -647,8 +652,9 @@ class ListDeliveriesRequest(google.protobuf.message.Message):
         page_token: builtins.str = ...,
         state: Global___DeliveryState.ValueType = ...,
         message_id: builtins.str = ...,
+        profile_ids: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "profile_ids", b"profile_ids", "state", b"state"]) -> None: ...
 
 Global___ListDeliveriesRequest: typing_extensions.TypeAlias = ListDeliveriesRequest
 
