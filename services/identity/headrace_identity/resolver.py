@@ -154,10 +154,11 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
         profile = roots[0]
     else:
         decision.action, decision.rule = _MERGED, "merge"
-        profile = _merge(roots, sequence, decision, changes)
+        profile = _merge(outcome, sequence, decision, changes)
     if alias_of is not None and alias_of in identifiers:
         decision.rule = "alias"
     for identifier in outcome.new:
+        decision.brought.append(identifiers.index(identifier))
         graph.holders[identifier] = profile.id
         profile.identifiers[identifier] = event.timestamp_us
         changes.identifiers[identifier] = profile.id
@@ -299,10 +300,18 @@ def _create(graph: Graph, event: Event, sequence: int, changes: Changes) -> Prof
     return profile
 
 
-def _merge(roots: Sequence[Profile], sequence: int, decision: Decision, changes: Changes) -> Profile:
-    survivor, *losers = sorted(roots, key=lambda root: (root.created, root.id))
+def _merge(outcome: _Outcome, sequence: int, decision: Decision, changes: Changes) -> Profile:
+    survivor, *losers = sorted(outcome.roots.values(), key=lambda root: (root.created, root.id))
     for loser in losers:
-        decision.merges.append(Merge(loser=loser.id, survivor=survivor.id, loser_parts=loser.parts))
+        decision.merges.append(
+            Merge(
+                loser=loser.id,
+                survivor=survivor.id,
+                loser_parts=loser.parts,
+                loser_found_by=_places(outcome, loser),
+                survivor_found_by=_places(outcome, survivor),
+            )
+        )
         survivor.parts += loser.parts
         survivor.identifiers.update(loser.identifiers)
         survivor.merges += loser.merges + 1
@@ -311,6 +320,11 @@ def _merge(roots: Sequence[Profile], sequence: int, decision: Decision, changes:
         changes.merged.add(loser.id)
     changes.survivors.add(survivor.id)
     return survivor
+
+
+def _places(outcome: _Outcome, root: Profile) -> list[int]:
+    """Where among the event's identifiers those stand by which it found a profile."""
+    return [place for place, found in enumerate(outcome.found) if found == root.id]
 
 
 def _set_traits(profile: Profile, event: Event, traits: dict[str, bytes], changes: Changes) -> None:

@@ -275,6 +275,8 @@ class Merge(google.protobuf.message.Message):
     LOSER_FIELD_NUMBER: builtins.int
     SURVIVOR_FIELD_NUMBER: builtins.int
     LOSER_PARTS_FIELD_NUMBER: builtins.int
+    LOSER_FOUND_BY_FIELD_NUMBER: builtins.int
+    SURVIVOR_FOUND_BY_FIELD_NUMBER: builtins.int
     loser: builtins.str
     """Profile that was merged."""
     survivor: builtins.str
@@ -283,14 +285,24 @@ class Merge(google.protobuf.message.Message):
     def loser_parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """All parts of the loser, itself included."""
 
+    @property
+    def loser_found_by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Places, from 0, in the decision's `identifiers` of those by which the event found the loser."""
+
+    @property
+    def survivor_found_by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Places, from 0, in the decision's `identifiers` of those by which the event found the survivor."""
+
     def __init__(
         self,
         *,
         loser: builtins.str = ...,
         survivor: builtins.str = ...,
         loser_parts: collections.abc.Iterable[builtins.str] | None = ...,
+        loser_found_by: collections.abc.Iterable[builtins.int] | None = ...,
+        survivor_found_by: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["loser", b"loser", "loser_parts", b"loser_parts", "survivor", b"survivor"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["loser", b"loser", "loser_found_by", b"loser_found_by", "loser_parts", b"loser_parts", "survivor", b"survivor", "survivor_found_by", b"survivor_found_by"]) -> None: ...
 
 Global___Merge: typing_extensions.TypeAlias = Merge
 
@@ -340,6 +352,7 @@ class Decision(google.protobuf.message.Message):
     RULES_VERSION_FIELD_NUMBER: builtins.int
     HANDOVERS_FIELD_NUMBER: builtins.int
     STEMS_FROM_FIELD_NUMBER: builtins.int
+    BROUGHT_FIELD_NUMBER: builtins.int
     action: Global___DecisionAction.ValueType
     """What was done."""
     sequence: builtins.int
@@ -366,6 +379,10 @@ class Decision(google.protobuf.message.Message):
     def handovers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Handover]:
         """Identifiers that went from one profile to another, by a policy for shared devices."""
 
+    @property
+    def brought(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Places, from 0, in `identifiers` of those that nobody held before."""
+
     def __init__(
         self,
         *,
@@ -378,8 +395,9 @@ class Decision(google.protobuf.message.Message):
         rules_version: builtins.int = ...,
         handovers: collections.abc.Iterable[Global___Handover] | None = ...,
         stems_from: builtins.str = ...,
+        brought: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "handovers", b"handovers", "identifiers", b"identifiers", "merges", b"merges", "rule", b"rule", "rules_version", b"rules_version", "sequence", b"sequence", "set_aside", b"set_aside", "stems_from", b"stems_from"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "brought", b"brought", "handovers", b"handovers", "identifiers", b"identifiers", "merges", b"merges", "rule", b"rule", "rules_version", b"rules_version", "sequence", b"sequence", "set_aside", b"set_aside", "stems_from", b"stems_from"]) -> None: ...
 
 Global___Decision: typing_extensions.TypeAlias = Decision
 
