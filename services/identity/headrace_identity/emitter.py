@@ -32,6 +32,7 @@ class Resolved(NamedTuple):
         resolved_at_us: When, in microseconds.
         segment_id: Segment that brought it.
         place: Its place in that segment.
+        epoch: Epoch of the workspace in which the profile holds.
     """
 
     event: Event
@@ -42,10 +43,11 @@ class Resolved(NamedTuple):
     resolved_at_us: int
     segment_id: str
     place: int
+    epoch: int = 0
 
     @classmethod
-    def of(cls, stored: ResolvedEvent) -> Resolved:
-        """A resolved event that was stored before."""
+    def of(cls, stored: ResolvedEvent, epoch: int) -> Resolved:
+        """A resolved event that was stored before; the epoch was read before it was."""
         return cls(
             stored.event,
             stored.event.SerializeToString(),
@@ -55,6 +57,7 @@ class Resolved(NamedTuple):
             stored.resolved_at_us,
             stored.segment_id,
             stored.segment_index,
+            epoch,
         )
 
 
@@ -104,6 +107,7 @@ def _serialise(one: Resolved, profile_id: str, traceparent: str) -> bytes:
         segment_id=one.segment_id,
         segment_index=one.place,
         traceparent=traceparent,
+        epoch=one.epoch,
     )
     return b"".join(
         (

@@ -30,6 +30,8 @@ PROFILES = "profiles"
 IDENTIFIERS = "identifiers"
 IDENTITY_RULES = "identity_rules"
 IDENTITY_RULES_HISTORY = "identity_rules_history"
+IDENTITY_WORKSPACES = "identity_workspaces"
+IDENTITY_GATES = "identity_gates"
 PARKED_EVENTS = "parked_events"
 
 _MERGED = "merged"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,14 +19,14 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, transaction
 from headrace.telemetry import logs, metrics
-from headrace_identity import parked, store
+from headrace_identity import gates, parked, store
 from headrace_identity.emitter import Resolved
 from headrace_identity.failures import is_conflict, is_events_fault
 from headrace_identity.graph import Changes
 from headrace_identity.replay import ACTION_NAMES
 from headrace_identity.resolver import Prepared, prepare, resolve
 from headrace_identity.rules import Rules
-from headrace_identity.rules_store import RulesStore
+from headrace_identity.workspaces import Workspaces
 
 _log = logs.get_logger(__name__)
 
@@ -91,7 +91,8 @@ class Worker:
             at_step: Called between any two steps; tests end a worker there, or let another one be quicker.
         """
         self._db = db
-        self._rules = RulesStore(db)
+        self._workspaces = Workspaces(db)
+        self._gate = gates.choose()
         self._at_step = at_step
 
     async def process(self, workspace_id: str, events: Sequence[Incoming]) -> Outcome:
@@ -117,6 +118,7 @@ class Worker:
                 if is_conflict(error):
                     tries += 1
                     _conflicts.add(1)
+                    self._gate = gates.choose()  # perhaps another worker has the same one
                     if tries < _TRIES_BEFORE_SPLIT or len(events) == 1:
                         # Full jitter: two workers that collided must not do so again in step.
                         await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
@@ -163,7 +165,7 @@ class Worker:
         if strangers:
             raise EventFault(strangers)
         await self._at_step("begun")
-        stored = await log.events_by_id(self._db, workspace_id, by_id)
+        stored = await self._stored(workspace_id, by_id)
         await self._at_step("looked for repeated")
         new = [incoming for message_id, incoming in by_id.items() if message_id not in stored]
         resolved = await self._resolve(workspace_id, new) if new else {}
@@ -172,11 +174,21 @@ class Worker:
             _events.add(count, {"action": ACTION_NAMES[action]})
         if stored:
             _events.add(len(stored), {"action": "repeated"})
-        return Outcome([resolved.get(m) or Resolved.of(stored[m]) for m in by_id], repeated=len(stored))
+        return Outcome([resolved.get(m) or stored[m] for m in by_id], repeated=len(stored))
+
+    async def _stored(self, workspace_id: str, message_ids: Collection[str]) -> dict[str, Resolved]:
+        """Those that were resolved before. The epoch is read first: in it their profiles hold, or in a later one."""
+        stored = await log.events_by_id(self._db, workspace_id, message_ids)
+        if not stored:
+            return {}
+        epoch = (await self._workspaces.read(workspace_id)).epoch
+        again = await log.events_by_id(self._db, workspace_id, stored)
+        return {message_id: Resolved.of(event, epoch) for message_id, event in again.items()}
 
     async def _resolve(self, workspace_id: str, new: Sequence[Incoming]) -> dict[str, Resolved]:
         async with transaction(self._db.client) as session:
-            version, rules = await self._rules.read(workspace_id, session)
+            workspace = await self._workspaces.read(workspace_id, session)
+            rules = workspace.rules
             await self._at_step("read rules")
             prepared = _prepare(new, rules)
             loaded = await store.load(self._db, session, workspace_id, prepared)
@@ -193,7 +205,7 @@ class Worker:
                 except Exception as error:
                     raise EventFault({incoming.event.message_id: error}) from error
                 decision = resolution.decision
-                decision.rules_version = version
+                decision.rules_version = workspace.rules_version
                 resolved[incoming.event.message_id] = Resolved(
                     incoming.event,
                     incoming.event.SerializeToString(),
@@ -203,6 +215,7 @@ class Worker:
                     at_us,
                     incoming.segment_id,
                     incoming.place,
+                    workspace.epoch,
                 )
             await self._at_step("resolved")
             await store.write(self._db, session, workspace_id, loaded, changes)
@@ -210,6 +223,8 @@ class Worker:
             documents = [_document(r) for r in resolved.values()]
             await self._db[log.EVENTS].insert_many(documents, ordered=False, session=session)
             await self._at_step("inserted")
+            await gates.pass_gate(self._db, session, workspace_id, self._gate)
+            await self._at_step("passed the gate")
         return resolved
 
 

@@ -6,6 +6,9 @@ EVENTS_WRITE = "events:write"
 SOURCES_READ = "sources:read"
 SOURCES_WRITE = "sources:write"
 PROFILES_READ = "profiles:read"
+PROFILES_WRITE = "profiles:write"
+IDENTITY_READ = "identity:read"
+IDENTITY_WRITE = "identity:write"
 AUDIENCES_READ = "audiences:read"
 AUDIENCES_WRITE = "audiences:write"
 DESTINATIONS_READ = "destinations:read"
@@ -23,6 +26,9 @@ SCOPES = frozenset(
         SOURCES_READ,
         SOURCES_WRITE,
         PROFILES_READ,
+        PROFILES_WRITE,
+        IDENTITY_READ,
+        IDENTITY_WRITE,
         AUDIENCES_READ,
         AUDIENCES_WRITE,
         DESTINATIONS_READ,

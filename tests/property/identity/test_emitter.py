@@ -29,6 +29,7 @@ def resolved_events(draw: st.DrawFn) -> ResolvedEvent:
         segment_id="s1",
         segment_index=draw(st.integers(0, 5000)),
         traceparent=draw(st.sampled_from(["", "00-" + "a" * 32 + "-" + "b" * 16 + "-01"])),
+        epoch=draw(st.integers(0, 3)),
     )
 
 
@@ -55,7 +56,7 @@ def test_equals_protobuf(resolved: list[ResolvedEvent], partitions: int, survivo
                 expected[partition].merges.append(merge)
 
     contexts = [one.traceparent for one in resolved]
-    sent_messages = messages(WORKSPACE, [Resolved.of(r) for r in resolved], survivors, contexts, partitions)
+    sent_messages = messages(WORKSPACE, [Resolved.of(r, r.epoch) for r in resolved], survivors, contexts, partitions)
     assert [stream for stream, _ in sent_messages] == [names.resolved(p) for p in sorted(expected)]
     assert [ResolvedBatch.FromString(payload) for _, payload in sent_messages] == [
         expected[p] for p in sorted(expected)

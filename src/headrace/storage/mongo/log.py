@@ -3,7 +3,11 @@
 Ingest appends segments: one document holds the events of one workspace and partition as one
 compressed protobuf batch. Identity inserts one document per event, with the profile and the
 decision, in the same transaction as its own changes, and then marks the segment done. Nothing
-here is ever updated: a segment is done when its id stands in `segments_done`.
+of that is ever updated: a segment is done when its id stands in `segments_done`.
+
+Events are assigned anew when a merge is undone, identifiers are linked by hand, the graph is rebuilt or a person is
+deleted (ADR 10). Identity then changes the profile and the decision of the events concerned, or removes them, and
+records that in `reassignments`, which are part of the log: whoever keeps something per profile follows them too.
 
 Everybody else only reads: the tail by sequence, or the events of given profiles.
 """
@@ -15,7 +19,7 @@ from typing import NamedTuple
 
 import zstandard
 from bson.binary import Binary
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from headrace.api.common.v1.event_pb2 import Event, EventBatch
@@ -27,8 +31,11 @@ SEGMENTS = "segments"
 SEGMENTS_DONE = "segments_done"
 EVENTS = "events"
 COUNTERS = "counters"
+REASSIGNMENTS = "reassignments"
 
 DUPLICATE_KEY = 11000
+
+_ITEMS_A_DOCUMENT = 1_000
 
 _EVENTS_TAG = bytes((EventBatch.EVENTS_FIELD_NUMBER << 3 | 2,))
 """What protobuf writes before the length of each event of a batch."""
@@ -38,6 +45,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("s", ASCENDING)], name="sequence"),
         IndexModel([("p", ASCENDING), ("t", DESCENDING), ("s", DESCENDING)], name="profile_time"),
     ],
+    REASSIGNMENTS: [IndexModel([("s", ASCENDING)], name="sequence")],
 }
 """Indexes of the log's collections, beside those on _id; made by `headrace admin indexes`."""
 
@@ -60,6 +68,40 @@ class Segment(NamedTuple):
     event_count: int
     payload: bytes
     traceparents: Sequence[str] = ()
+
+
+class Reassigned(NamedTuple):
+    """What became of a profile whose events were assigned anew.
+
+    Attributes:
+        profile_id: The profile.
+        parts: All parts of it now, itself included; empty when it is no profile of its own any more.
+        survivor: The profile that holds it now when it is merged into another, else "".
+    """
+
+    profile_id: str
+    parts: Sequence[str]
+    survivor: str = ""
+
+
+class StoredReassignment(NamedTuple):
+    """A recorded reassignment, or a part of a large one.
+
+    Attributes:
+        id: Its key.
+        workspace_id: The workspace.
+        sequence: Place in the recorded order.
+        epoch: Epoch of the workspace from which it holds.
+        erased: Whether the person was deleted.
+        items: The profiles concerned.
+    """
+
+    id: str
+    workspace_id: str
+    sequence: int
+    epoch: int
+    erased: bool
+    items: list[Reassigned]
 
 
 def segment_of(workspace_id: str, partition: int, events: Sequence[bytes], traceparents: Sequence[str] = ()) -> Segment:
@@ -264,3 +306,92 @@ async def events_of_profiles(
     query = {"p": {"$in": list(profile_ids)}, "w": workspace_id}
     async for document in db[EVENTS].find(query):
         yield resolved_event(document)
+
+
+async def reassign_events(
+    db: Database, session: Session, workspace_id: str, assigned: Iterable[tuple[str, str, bytes]]
+) -> None:
+    """Assign stored events anew.
+
+    Args:
+        db: Database.
+        session: Transaction of the reassignment.
+        workspace_id: The workspace.
+        assigned: (message id, profile id, decision as bytes) of each event.
+    """
+    writes = [
+        UpdateOne({"_id": event_key(workspace_id, message_id)}, {"$set": {"p": profile_id, "d": decision}})
+        for message_id, profile_id, decision in assigned
+    ]
+    if writes:
+        await db[EVENTS].bulk_write(writes, ordered=False, session=session)
+
+
+async def delete_events(db: Database, session: Session, workspace_id: str, message_ids: Iterable[str]) -> int:
+    """Remove stored events, because their person is deleted; returns how many there were."""
+    keys = [event_key(workspace_id, m) for m in message_ids]
+    result = await db[EVENTS].delete_many({"_id": {"$in": keys}}, session=session)
+    return result.deleted_count
+
+
+async def add_reassignments(
+    db: Database,
+    session: Session,
+    workspace_id: str,
+    *,
+    epoch: int,
+    sequence: int,
+    items: Sequence[Reassigned],
+    erased: bool = False,
+) -> None:
+    """Record a reassignment in its transaction.
+
+    Args:
+        db: Database.
+        session: Transaction of the reassignment.
+        workspace_id: The workspace.
+        epoch: Epoch of the workspace from which it holds.
+        sequence: Reserved in this transaction, one for all of it.
+        items: The profiles concerned.
+        erased: Whether the person was deleted.
+    """
+    documents: list[Document] = [
+        {
+            "_id": f"{workspace_id}\x1f{epoch:012d}\x1f{start:09d}",
+            "w": workspace_id,
+            "s": sequence,
+            "e": epoch,
+            "x": erased,
+            "a": [[i.profile_id, list(i.parts), i.survivor] for i in items[start : start + _ITEMS_A_DOCUMENT]],
+        }
+        for start in range(0, len(items), _ITEMS_A_DOCUMENT)
+    ]
+    if documents:
+        await db[REASSIGNMENTS].insert_many(documents, ordered=False, session=session)
+
+
+async def reassignments_since(
+    db: Database, from_sequence: int, workspace_id: str | None = None
+) -> AsyncIterator[StoredReassignment]:
+    """Reassignments with sequence >= from_sequence, in recorded order.
+
+    A transaction that is still open may yet insert lower numbers: who keeps a position must read again from some
+    seconds before it.
+    """
+    query: Document = {"s": {"$gte": from_sequence}}
+    if workspace_id is not None:
+        query["w"] = workspace_id
+    async for document in db[REASSIGNMENTS].find(query).sort([("s", ASCENDING), ("_id", ASCENDING)]):
+        yield stored_reassignment(document)
+
+
+def stored_reassignment(document: Document) -> StoredReassignment:
+    """A reassignment from its stored form."""
+    return StoredReassignment(
+        document["_id"],
+        document["w"],
+        document["s"],
+        document["e"],
+        document["x"],
+        [Reassigned(profile_id, parts, survivor) for profile_id, parts, survivor in document["a"]],
+    )

@@ -1,0 +1,52 @@
+"""Gates: nobody commits a micro-batch that was resolved by rules, links or tombstones that have changed meanwhile.
+
+Resolving depends on inputs that hold for a whole workspace. A micro-batch that read them writes one gate of the
+workspace as the last write of its transaction; whoever changes such an input writes all of them before he reads
+anything. Of a micro-batch and a change that overlap MongoDB refuses one, which is then tried again on what the other
+left. Workers keep to different gates, so that they never wait for each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable
+
+from pymongo import UpdateOne
+
+from headrace.storage.mongo.client import Database, Session
+from headrace_identity.documents import SEPARATOR
+from headrace_identity.store import IDENTITY_GATES
+
+GATES = 64
+"""Gates of a workspace. Two workers that share one conflict at each micro-batch, until one of them chooses anew."""
+
+_next_gate = itertools.count(random.randrange(GATES))  # noqa: S311 - not for secrets
+
+
+def choose() -> int:
+    """A gate for a worker: none that another of this process has, unless there are very many of them."""
+    return next(_next_gate) % GATES
+
+
+async def pass_gate(db: Database, session: Session, workspace_id: str, gate: int) -> None:
+    """Pass through a gate, as the last write of a micro-batch.
+
+    Raises:
+        pymongo.errors.PyMongoError: An input was changed since the transaction began: resolve again.
+    """
+    await _write(db, session, workspace_id, (gate,))
+
+
+async def close_gates(db: Database, session: Session, workspace_id: str) -> None:
+    """Let no micro-batch of the workspace commit that began before the end of this transaction; its first statement.
+
+    Raises:
+        pymongo.errors.PyMongoError: A micro-batch is just committing: try again.
+    """
+    await _write(db, session, workspace_id, range(GATES))
+
+
+async def _write(db: Database, session: Session, workspace_id: str, gates: Iterable[int]) -> None:
+    writes = [UpdateOne({"_id": f"{workspace_id}{SEPARATOR}{gate}"}, {"$inc": {"g": 1}}, upsert=True) for gate in gates]
+    await db[IDENTITY_GATES].bulk_write(writes, ordered=False, session=session)
