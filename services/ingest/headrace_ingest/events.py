@@ -24,6 +24,7 @@ from headrace_ingest.messages import (
     Fields,
     add_free_form,
     event_name,
+    group_of,
     identifier_of,
     new_event,
     require_ids,
@@ -66,7 +67,7 @@ def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS)
     name = event_name(kind, text_of(given.name, "name"), "name")
     found = _identifiers(given, traits, context)
     previous_id = identifier_of(given.previous_id, "previous_id")
-    group_id = identifier_of(given.group_id, "group_id")
+    group_id = group_of(kind, given.group_id, "group_id", context, repairs)
     require_ids(kind, found, previous_id, group_id, _FIELDS)
     original, sent = given.original_timestamp_us, given.sent_at_us
     for field, moment in (("original_timestamp_us", original), ("sent_at_us", sent)):

@@ -171,7 +171,7 @@ def _event(envelope: _Envelope, arrival: Arrival, repairs: list[str]) -> Event:
 
     identifiers = _identifiers(envelope, kind, traits, context)
     previous_id = identifier_of(envelope.previousId, "previousId") if kind == ALIAS else ""
-    group_id = identifier_of(envelope.groupId, "groupId") if kind == GROUP else ""
+    group_id = group_of(kind, envelope.groupId, "groupId", context, repairs)
     require_ids(kind, identifiers, previous_id, group_id, _FIELDS)
 
     own = envelope.timestamp if envelope.timestamp is not None else envelope.originalTimestamp
@@ -405,6 +405,36 @@ def identifier_of(value: Scalar, field: str) -> str:
     if len(text) > MAX_IDENTIFIER:
         raise Refused(Code.IDENTIFIER_TOO_LONG, f"{field} has at most {MAX_IDENTIFIER} characters.", field)
     return text
+
+
+def group_of(kind: EventKind.ValueType, given: Scalar, field: str, context: dict[str, Any], repairs: list[str]) -> str:
+    """The group that an event names: its own group id, else `groupId` of its context; "" for none.
+
+    Args:
+        kind: Kind of the event.
+        given: Its own group id, as it came.
+        field: Field that holds it, for the error.
+        context: Its context.
+        repairs: Gets a note when what names the group cannot be an id; only a group call is worth nothing without it.
+
+    Raises:
+        Refused: IDENTIFIER_TOO_LONG or INVALID_CHARACTERS, for a group call.
+    """
+    if given is None or given == "":
+        given = context.get("groupId") if context else None
+        if given is None:
+            return ""
+        if not isinstance(given, str | int | float):
+            repairs.append("context.groupId: is no text or number, the event names no group")
+            return ""
+        field = "context.groupId"
+    try:
+        return identifier_of(given, field)
+    except Refused:
+        if kind == GROUP:
+            raise
+    repairs.append(f"{field}: cannot be an id, the event names no group")
+    return ""
 
 
 def _time(value: Scalar, field: str) -> int:

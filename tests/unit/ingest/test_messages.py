@@ -204,3 +204,32 @@ def test_a_checked_event_checks_again_as_itself() -> None:
     second = check_event(first, _ARRIVAL)
     del first.corrections[:]
     assert second == first
+
+
+@pytest.mark.parametrize(
+    ("message", "group"),
+    [
+        ({"context": {"groupId": " acme "}}, "acme"),
+        ({"context": {"groupId": 12.0}}, "12"),
+        ({"groupId": "acme", "context": {"groupId": "other"}}, "acme"),
+        ({"type": "page", "context": {"groupId": "acme"}}, "acme"),
+        ({"type": "group", "groupId": "acme", "context": {"groupId": "other"}}, "acme"),
+        ({"type": "group", "context": {"groupId": "acme"}}, "acme"),
+        ({"groupId": "", "context": {"groupId": None}}, ""),
+        ({"context": {"groupId": True}}, ""),
+    ],
+)
+def test_every_kind_of_event_may_name_a_group(message: dict[str, Any], group: str) -> None:
+    event = _read(**message)
+    assert event.group_id == group
+    assert not event.corrections
+    assert check_event(event, _ARRIVAL).group_id == group
+
+
+@pytest.mark.parametrize("odd", [{"id": "acme"}, ["acme"], "x" * 600, "a\x01b"])
+def test_a_group_that_cannot_be_an_id_costs_only_the_group(odd: Any) -> None:
+    event = _read(context={"groupId": odd})
+    assert event.group_id == ""
+    assert len(event.corrections) == 1
+    assert "groupId" in event.corrections[0]
+    assert isinstance(_refusal(type="group", context={"groupId": odd}), Refused)
