@@ -251,4 +251,5 @@ def _document(resolved: Resolved) -> Document:
         resolved_at_us=resolved.resolved_at_us,
         segment_id=resolved.segment_id,
         segment_index=resolved.place,
+        linked=log.linked_of(resolved.decision),
     )

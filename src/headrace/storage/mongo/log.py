@@ -15,6 +15,7 @@ Everybody else only reads: the tail by sequence, or the events of given profiles
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from enum import IntEnum
 from typing import NamedTuple
 
 import zstandard
@@ -23,7 +24,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from headrace.api.common.v1.event_pb2 import Event, EventBatch
-from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
+from headrace.api.identity.v1.profile_pb2 import Decision, DecisionAction, ResolvedEvent
 from headrace.domain.ids import event_key, new_time_ordered_id
 from headrace.storage.mongo.client import Database, Document, Session
 
@@ -37,6 +38,9 @@ DUPLICATE_KEY = 11000
 
 _ITEMS_A_DOCUMENT = 1_000
 
+# Looking these up in the enums costs much, for every event.
+_CREATED = DecisionAction.DECISION_ACTION_CREATED
+
 _EVENTS_TAG = bytes((EventBatch.EVENTS_FIELD_NUMBER << 3 | 2,))
 """What protobuf writes before the length of each event of a batch."""
 
@@ -44,10 +48,30 @@ INDEXES: dict[str, list[IndexModel]] = {
     EVENTS: [
         IndexModel([("s", ASCENDING)], name="sequence"),
         IndexModel([("p", ASCENDING), ("t", DESCENDING), ("s", DESCENDING)], name="profile_time"),
+        # Nearly all events only repeat what is known of their person, and do not stand in it.
+        IndexModel(
+            [("p", ASCENDING), ("s", ASCENDING), ("l", ASCENDING)],
+            name="profile_links",
+            partialFilterExpression={"l": {"$gt": 0}},
+        ),
     ],
     REASSIGNMENTS: [IndexModel([("s", ASCENDING)], name="sequence")],
 }
 """Indexes of the log's collections, beside those on _id; made by `headrace admin indexes`."""
+
+
+class Linked(IntEnum):
+    """What an event did to the graph of identifiers, the most that holds; the field `l` of events that did something.
+
+    An event that created a profile and had nothing set aside has none: its profile has its sequence.
+    """
+
+    BLOCKED = 1
+    DEMOTED = 2
+    JOINED = 3
+
+
+_BLOCKED, _DEMOTED, _JOINED = map(int, Linked)
 
 
 class Segment(NamedTuple):
@@ -232,7 +256,20 @@ def event_document(resolved: ResolvedEvent) -> Document:
         resolved_at_us=resolved.resolved_at_us,
         segment_id=resolved.segment_id,
         segment_index=resolved.segment_index,
+        linked=linked_of(resolved.decision),
     )
+
+
+def linked_of(decision: Decision) -> int:
+    """What an event did to the graph, as a value of `Linked`; 0 for nothing. A function of the decision alone."""
+    set_aside = decision.set_aside
+    if decision.action == _CREATED and not set_aside:
+        return 0
+    if decision.brought or decision.merges or decision.handovers:
+        return _JOINED
+    if not set_aside:
+        return 0
+    return _DEMOTED if any(s.action == "demoted" for s in set_aside) else _BLOCKED
 
 
 def event_document_of(
@@ -245,9 +282,10 @@ def event_document_of(
     resolved_at_us: int,
     segment_id: str,
     segment_index: int,
+    linked: int,
 ) -> Document:
     """The stored form of a resolved event, for who has the event and the decision serialised already."""
-    return {
+    document: Document = {
         "_id": event_key(event.workspace_id, event.message_id),
         "w": event.workspace_id,
         "p": profile_id,
@@ -260,6 +298,9 @@ def event_document_of(
         "e": serialised,  # bytes are stored as binary; wrapping them in Binary costs more than serialising
         "d": decision,
     }
+    if linked:
+        document["l"] = linked
+    return document
 
 
 def resolved_event(document: Document) -> ResolvedEvent:
@@ -319,10 +360,15 @@ async def reassign_events(
         workspace_id: The workspace.
         assigned: (message id, profile id, decision as bytes) of each event.
     """
-    writes = [
-        UpdateOne({"_id": event_key(workspace_id, message_id)}, {"$set": {"p": profile_id, "d": decision}})
-        for message_id, profile_id, decision in assigned
-    ]
+    writes = []
+    for message_id, profile_id, decision in assigned:
+        linked = linked_of(Decision.FromString(decision))
+        update: Document = {"$set": {"p": profile_id, "d": decision}}
+        if linked:
+            update["$set"]["l"] = linked
+        else:
+            update["$unset"] = {"l": ""}
+        writes.append(UpdateOne({"_id": event_key(workspace_id, message_id)}, update))
     if writes:
         await db[EVENTS].bulk_write(writes, ordered=False, session=session)
 
