@@ -81,13 +81,15 @@ class Changes:
         created: Ids of new profiles.
         identifiers: New identifiers with the part that each was attached to.
         traits: Ids of profiles whose own traits changed.
-        attached: Ids of profiles whose identifiers grew.
+        attached: Ids of profiles whose identifiers grew, or lost one that was handed over.
         survivors: Ids of profiles that others were merged into.
         merged: Ids of profiles that were merged into others.
         watched: Ids of profiles that a decision depended on in a way that a concurrent change could undo. Whoever
             commits concurrently must be made to conflict.
         absent: Identifiers whose absence a decision depended on. Whoever adds one concurrently must be made to
             conflict.
+        relied: Identifiers that were found where they are, and that a logout may hand over to another profile. Whoever
+            does so concurrently must be made to conflict. Empty without a policy for shared devices.
     """
 
     created: set[str] = field(default_factory=set)
@@ -98,6 +100,7 @@ class Changes:
     merged: set[str] = field(default_factory=set)
     watched: set[str] = field(default_factory=set)
     absent: set[Identifier] = field(default_factory=set)
+    relied: set[Identifier] = field(default_factory=set)
 
 
 def union_of_traits(parts: Iterable[Profile]) -> dict[str, TraitValue]:

@@ -106,6 +106,7 @@ def event_of(message: object, *, default_id: str = "", default_time_us: int = 0)
     event = Event(
         message_id=_id_text(message, "messageId") or default_id,
         workspace_id=WORKSPACE,
+        source_id=_id_text(message, "sourceId"),
         kind=kind,
         name=_id_text(message, "event") or _id_text(message, "name"),
         previous_id=_id_text(message, "previousId"),

@@ -100,6 +100,11 @@ def as_json(result: Replay) -> dict[str, Any]:
                 {"identifier": [s.identifier.namespace, s.identifier.value], "action": s.action, "rule": s.rule}
                 for s in resolution.decision.set_aside
             ],
+            "handovers": [
+                {"identifier": [h.identifier.namespace, h.identifier.value], "from_profile": h.from_profile}
+                for h in resolution.decision.handovers
+            ],
+            "stems_from": resolution.decision.stems_from,
         }
         for message_id, resolution in result.resolutions.items()
     ]

@@ -10,18 +10,19 @@ The outcome for an event depends on the graph only in ways that the store's tran
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.common.v1.event_pb2 import Identifier as IdentifierMessage
-from headrace.api.identity.v1.profile_pb2 import Decision, DecisionAction, Merge, SetAside
+from headrace.api.identity.v1.profile_pb2 import Decision, DecisionAction, Handover, Merge, SetAside
 from headrace.domain.identifiers import ANONYMOUS_ID, USER_ID
 from headrace.domain.ids import profile_id
+from headrace_identity import policies
 from headrace_identity.graph import Changes, Graph, Profile, TraitValue, most_in_a_period
-from headrace_identity.rules import PERIODS_US, Identifier, Rules
+from headrace_identity.rules import PERIODS_US, Identifier, Policy, Rules
 
 # Looking these up in the enums costs a microsecond each time.
 _ALIAS = EventKind.EVENT_KIND_ALIAS
@@ -51,6 +52,7 @@ class Prepared(NamedTuple):
         previous: For an alias, the identifiers that its previous id may mean, in the order in which they are tried.
         set_aside: Those that were blocked.
         traits: Traits that it sets, as JSON by name.
+        policy: The policy for shared devices that concerns it, else None.
     """
 
     event: Event
@@ -58,6 +60,7 @@ class Prepared(NamedTuple):
     previous: tuple[Identifier, ...]
     set_aside: tuple[SetAside, ...]
     traits: dict[str, bytes]
+    policy: Policy | None = None
 
 
 class Resolution(NamedTuple):
@@ -102,7 +105,8 @@ def prepare(event: Event, rules: Rules) -> Prepared:
     if event.traits and event.kind != _GROUP:
         traits.update(_traits(event.traits))
     identifiers = tuple((namespace, value) for _, value, namespace in sorted(found))
-    return Prepared(event, identifiers, tuple(previous), tuple(set_aside), traits)
+    policy = policies.policy_of(event, identifiers, rules)
+    return Prepared(event, identifiers, tuple(previous), tuple(set_aside), traits, policy)
 
 
 def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, changes: Changes) -> Resolution:
@@ -122,10 +126,20 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
         identifiers.append(alias_of)
         identifiers.sort(key=lambda i: (*_priority(rules, i)[:-1], i == alias_of, i[1]))
     decision = Decision(sequence=sequence, set_aside=prepared.set_aside)
+    if rules.handed_over:
+        changes.relied.update(i for i in identifiers if i[0] in rules.handed_over and i in graph.holders)
+    shared = None
+    if prepared.policy is not None:
+        shared = policies.effect(prepared.policy, prepared.identifiers, graph.find)
+        for device in shared.demoted:
+            if device != alias_of:
+                identifiers.remove(device)
+                _set_aside(decision, device, f"policy:{prepared.policy.policy}")
+    released = shared.released if shared is not None else {}
 
     protected_demotion = False
     while True:
-        outcome = _outcome(graph, identifiers, event.timestamp_us, alias_of)
+        outcome = _outcome(graph, identifiers, event.timestamp_us, alias_of, released)
         broken = _broken_rule(rules, outcome)
         if not broken:
             break
@@ -136,7 +150,9 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
             # With a holder its time would be another one, or it would name one more profile: the rule may hold then.
             # Every other broken rule is broken all the more when somebody holds the identifier.
             changes.absent.add(demoted)
-        decision.set_aside.append(SetAside(identifier=_message(demoted), action="demoted", rule=broken))
+        if rules.handed_over:
+            changes.watched.update(outcome.roots)  # a logout may take something from them, and the rule would hold
+        _set_aside(decision, demoted, broken)
 
     if not identifiers:
         decision.action = _UNIDENTIFIED
@@ -159,14 +175,21 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
         decision.rule = "alias"
     for identifier in outcome.new:
         decision.brought.append(identifiers.index(identifier))
+        if identifier in released:
+            _take(graph.profiles[released[identifier]], identifier, decision, changes)
         graph.holders[identifier] = profile.id
         profile.identifiers[identifier] = event.timestamp_us
         changes.identifiers[identifier] = profile.id
         changes.attached.add(profile.id)
     _set_traits(profile, event, prepared.traits, changes)
+    if shared is not None:
+        changes.watched |= shared.watched
+        if decision.action == _CREATED:
+            decision.stems_from = shared.stems_from
     if protected_demotion:
         # An alias may join the two identified profiles at the same time as this transaction; then this decision
-        # would have been another one. All other demotions stay right whatever happens, because profiles only grow.
+        # would have been another one. Other demotions stay right whatever happens, because profiles only grow, but for
+        # devices that are handed over.
         changes.watched.add(profile.id)
     return Resolution(profile.id, decision)
 
@@ -197,7 +220,7 @@ class _Outcome(NamedTuple):
         identifiers: The identifiers, the highest priority first.
         found: For each of them the id of the profile that holds it, "" for nobody.
         roots: Those profiles, by id.
-        new: Identifiers that nobody holds.
+        new: Identifiers that nobody holds, or whose holder gives them away.
         aliased: Id of the profile that an alias names by its previous id, "" for none.
     """
 
@@ -209,13 +232,19 @@ class _Outcome(NamedTuple):
     aliased: str
 
 
-def _outcome(graph: Graph, identifiers: Sequence[Identifier], time_us: int, alias_of: Identifier | None) -> _Outcome:
+def _outcome(
+    graph: Graph,
+    identifiers: Sequence[Identifier],
+    time_us: int,
+    alias_of: Identifier | None,
+    released: Container[Identifier],
+) -> _Outcome:
     roots: dict[str, Profile] = {}
     new: list[Identifier] = []
     found: list[str] = []
     aliased = ""
     for identifier in identifiers:
-        root = graph.find(identifier)
+        root = None if identifier in released else graph.find(identifier)
         if root is None:
             new.append(identifier)
             found.append("")
@@ -325,6 +354,17 @@ def _merge(outcome: _Outcome, sequence: int, decision: Decision, changes: Change
 def _places(outcome: _Outcome, root: Profile) -> list[int]:
     """Where among the event's identifiers those stand by which it found a profile."""
     return [place for place, found in enumerate(outcome.found) if found == root.id]
+
+
+def _take(holder: Profile, identifier: Identifier, decision: Decision, changes: Changes) -> None:
+    """Take an identifier from its holder, to give it to another profile."""
+    del holder.identifiers[identifier]
+    changes.attached.add(holder.id)
+    decision.handovers.append(Handover(identifier=_message(identifier), from_profile=holder.id))
+
+
+def _set_aside(decision: Decision, demoted: Identifier, rule: str) -> None:
+    decision.set_aside.append(SetAside(identifier=_message(demoted), action="demoted", rule=rule))
 
 
 def _set_traits(profile: Profile, event: Event, traits: dict[str, bytes], changes: Changes) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import re2
 
+from headrace.domain.event_names import fold
 from headrace.domain.identifiers import (
     ANONYMOUS_ID,
     CLICK_ID_NAMESPACES,
@@ -55,6 +56,15 @@ _NO_SHORT_VALUES = frozenset({EMAIL, PHONE, "fbp", "ga_client_id"})
 _MIN_DIFFERENT_CHARACTERS = 3
 _CACHED_CHECKS = 100_000
 
+POLICIES = ("conversion", "link", "isolation")
+"""What a policy for shared devices may be."""
+
+DEFAULT_DEVICES = frozenset({ANONYMOUS_ID, "fbp", "ga_client_id"})
+"""Namespaces that name a device, unless a policy says otherwise."""
+
+DEFAULT_LOGOUT_EVENTS = ("Signed Out", "Logged out")
+"""Names of the events that say that somebody logged out, unless a policy says otherwise."""
+
 _RULES_KEYS = (
     "namespaces",
     "default_limit",
@@ -63,9 +73,13 @@ _RULES_KEYS = (
     "max_merges",
     "max_identifiers",
     "default_country",
+    "policies",
+    "alarm_identifiers",
+    "alarm_people",
 )
 _NAMESPACE_KEYS = ("name", "limit", "per", "allow_short")
 _BLOCKED_KEYS = ("namespace", "equals", "matches")
+_POLICY_KEYS = ("source", "policy", "devices", "logout_events")
 
 
 class RulesError(ValueError):
@@ -111,6 +125,23 @@ class Blocked:
     namespace: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What logins and logouts on a shared device mean; see the module `policies`.
+
+    Attributes:
+        policy: "conversion", "link" or "isolation".
+        source: Id of the source whose events it is for; None for all that have no policy of their own.
+        devices: Namespaces that name a device. An event with an identifier of another namespace is a login.
+        logout_events: Names of the track events that are logouts, compared as `fold` writes them.
+    """
+
+    policy: str
+    source: str | None = None
+    devices: frozenset[str] = DEFAULT_DEVICES
+    logout_events: tuple[str, ...] = DEFAULT_LOGOUT_EVENTS
+
+
 @dataclass(frozen=True)
 class Rules:
     """Identity rules of one workspace; the fields are those of the JSON form, see docs/reference/identity-rules.md."""
@@ -122,17 +153,32 @@ class Rules:
     max_merges: int = 100
     max_identifiers: int = 1000
     default_country: str | None = None
+    policies: tuple[Policy, ...] = ()
+    alarm_identifiers: int = 50
+    alarm_people: int = 20
+    handed_over: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
+    """Namespaces whose identifiers a logout may take from one profile and give to another."""
     _by_name: dict[str, Namespace] = field(init=False, repr=False, compare=False, default_factory=dict)
     _ranks: dict[str, tuple[int, int, str]] = field(init=False, repr=False, compare=False, default_factory=dict)
     _checks: dict[Identifier, Checked] = field(init=False, repr=False, compare=False, default_factory=dict)
     _own_blocks: list[tuple[str | None, Callable[[str, str], bool]]] = field(
         init=False, repr=False, compare=False, default_factory=list
     )
+    _policies: dict[str | None, Policy] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._by_name.update({n.name: n for n in self.namespaces})
         self._ranks.update({n.name: (0, i, n.name) for i, n in enumerate(self.namespaces)})
         self._own_blocks.extend((b.namespace, self._predicate(b)) for b in self.blocked)
+        self._policies.update({p.source: p for p in self.policies})
+        handed_over = frozenset[str]().union(*(p.devices for p in self.policies if p.logout_events))
+        object.__setattr__(self, "handed_over", handed_over)
+
+    def policy(self, source_id: str) -> Policy | None:
+        """The policy for events of a source: its own, else that for all, else none."""
+        if not self._policies:
+            return None
+        return self._policies.get(source_id) or self._policies.get(None)
 
     def rank(self, namespace: str) -> tuple[int, int, str]:
         """Sort key of a namespace, the highest priority first.
@@ -209,6 +255,13 @@ class Rules:
             "protected": sorted(self.protected),
             "max_merges": self.max_merges,
             "max_identifiers": self.max_identifiers,
+            "policies": [
+                ({"source": p.source} if p.source is not None else {})
+                | {"policy": p.policy, "devices": sorted(p.devices), "logout_events": list(p.logout_events)}
+                for p in self.policies
+            ],
+            "alarm_identifiers": self.alarm_identifiers,
+            "alarm_people": self.alarm_people,
         }
         if self.default_country is not None:
             form["default_country"] = self.default_country
@@ -238,6 +291,9 @@ def parse(data: object) -> Rules:
         max_merges=_integer("max_merges", form.get("max_merges", 100), 0, 1000),
         max_identifiers=_integer("max_identifiers", form.get("max_identifiers", 1000), 1, 10_000),
         default_country=country,
+        policies=_policies(form.get("policies", [])),
+        alarm_identifiers=_integer("alarm_identifiers", form.get("alarm_identifiers", 50), 1, 10_000),
+        alarm_people=_integer("alarm_people", form.get("alarm_people", 20), 1, 100_000),
     )
 
 
@@ -290,6 +346,37 @@ def _blocked(place: str, data: object) -> Blocked:
         except re2.error as error:
             raise RulesError(f"{place}.matches", f"is no RE2 pattern: {_text(error)}") from error
     return Blocked(**form)
+
+
+def _policies(data: object) -> tuple[Policy, ...]:
+    found: dict[str | None, Policy] = {}
+    for i, item in enumerate(_list("policies", data)):
+        place = f"policies[{i}]"
+        form = _object(place, item, _POLICY_KEYS)
+        if form.get("policy") not in POLICIES:
+            raise RulesError(f"{place}.policy", f"must be one of {', '.join(POLICIES)}")
+        source = form.get("source")
+        if source is not None and not (isinstance(source, str) and source):
+            raise RulesError(f"{place}.source", "must be the id of a source; leave it out for all sources")
+        if source in found:
+            whose = "all sources have" if source is None else f"source {source!r} has"
+            raise RulesError(place, f"{whose} a policy already")
+        devices = _list(f"{place}.devices", form.get("devices", sorted(DEFAULT_DEVICES)))
+        if not devices:
+            raise RulesError(f"{place}.devices", "must name at least one namespace")
+        if USER_ID in devices:
+            raise RulesError(f"{place}.devices", f"{USER_ID} names a person, not a device")
+        events = _list(f"{place}.logout_events", form.get("logout_events", list(DEFAULT_LOGOUT_EVENTS)))
+        for j, name in enumerate(events):
+            if not isinstance(name, str) or not fold(name):
+                raise RulesError(f"{place}.logout_events[{j}]", "must be the name of an event")
+        found[source] = Policy(
+            form["policy"],
+            source,
+            frozenset(_name(f"{place}.devices[{j}]", name) for j, name in enumerate(devices)),
+            tuple(events),
+        )
+    return tuple(found.values())
 
 
 def _pattern_options() -> re2.Options:

@@ -60,11 +60,11 @@ class Loaded:
 
     Attributes:
         graph: Profiles and holders.
-        relied_on: Identifiers that nobody holds and whose absence another event relied on: they have a document.
+        stored: Identifiers that have a document: those that somebody holds, or whose absence another event relied on.
     """
 
     graph: Graph = field(default_factory=Graph)
-    relied_on: set[Identifier] = field(default_factory=set)
+    stored: set[Identifier] = field(default_factory=set)
 
 
 async def load(db: Database, session: Session, workspace_id: str, events: Sequence[Prepared]) -> Loaded:
@@ -84,10 +84,9 @@ async def load(db: Database, session: Session, workspace_id: str, events: Sequen
     found = await db[IDENTIFIERS].find({"_id": {"$in": list(by_key)}}, {"p": 1}, session=session).to_list(None)
     for document in found:
         identifier = by_key[document["_id"]]
+        loaded.stored.add(identifier)
         if document["p"]:
             graph.holders[identifier] = document["p"]
-        else:
-            loaded.relied_on.add(identifier)
     parts = set(graph.holders.values())
     moved = await survivors(db, workspace_id, parts, session) if parts else {}
     for part in parts | set(moved.values()):
@@ -109,7 +108,7 @@ def _to_be_read(events: Sequence[Prepared], graph: Graph) -> set[str]:
     needed: set[str] = set()
     for event in events:
         roots = {root.id if (root := graph.find(i)) is not None else "" for i in event.identifiers}
-        if len(roots) > 1 or event.traits or event.previous:
+        if len(roots) > 1 or event.traits or event.previous or event.policy is not None:
             needed |= roots
             needed.update(root.id for i in event.previous if (root := graph.find(i)) is not None)
     needed.discard("")
@@ -162,7 +161,7 @@ def _identifier_writes(workspace_id: str, loaded: Loaded, changes: Changes) -> l
     writes: list[InsertOne[Document] | UpdateOne] = []
     for identifier, holder in changes.identifiers.items():
         key = identifier_key(workspace_id, identifier)
-        if identifier in loaded.relied_on:
+        if identifier in loaded.stored:
             writes.append(UpdateOne({"_id": key}, {"$set": {"p": holder}}))
         else:
             writes.append(InsertOne({"_id": key, "p": holder}))
@@ -170,6 +169,8 @@ def _identifier_writes(workspace_id: str, loaded: Loaded, changes: Changes) -> l
         # Whoever adds it at the same time inserts or updates this document too, and one of the two conflicts.
         key = identifier_key(workspace_id, identifier)
         writes.append(UpdateOne({"_id": key}, {"$inc": {"g": 1}, "$setOnInsert": {"p": ""}}, upsert=True))
+    for identifier in changes.relied - changes.identifiers.keys():
+        writes.append(UpdateOne({"_id": identifier_key(workspace_id, identifier)}, {"$inc": {"g": 1}}))
     return writes
 
 
