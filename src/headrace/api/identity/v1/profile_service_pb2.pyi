@@ -1132,21 +1132,49 @@ class ListDeletionsResponse(google.protobuf.message.Message):
 
     DELETIONS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Empty on the last page."""
     @property
     def deletions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Deletion]:
         """The page."""
 
+    @property
+    def refused(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefusedCount]:
+        """On the first page: events that were refused because of tombstones, by day, newest first, at most 31 days."""
+
     def __init__(
         self,
         *,
         deletions: collections.abc.Iterable[Global___Deletion] | None = ...,
         next_page_token: builtins.str = ...,
+        refused: collections.abc.Iterable[Global___RefusedCount] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["deletions", b"deletions", "next_page_token", b"next_page_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deletions", b"deletions", "next_page_token", b"next_page_token", "refused", b"refused"]) -> None: ...
 
 Global___ListDeletionsResponse: typing_extensions.TypeAlias = ListDeletionsResponse
+
+@typing.final
+class RefusedCount(google.protobuf.message.Message):
+    """How many events of deleted and suppressed people were refused on a day."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    day: builtins.str
+    """The day in UTC, such as "2026-03-01"."""
+    count: builtins.int
+    """Number of events; one that is sent several times counts each time."""
+    def __init__(
+        self,
+        *,
+        day: builtins.str = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "day", b"day"]) -> None: ...
+
+Global___RefusedCount: typing_extensions.TypeAlias = RefusedCount
 
 @typing.final
 class SuppressProfileRequest(google.protobuf.message.Message):
@@ -1289,6 +1317,146 @@ class CheckErasedResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["erased", b"erased"]) -> None: ...
 
 Global___CheckErasedResponse: typing_extensions.TypeAlias = CheckErasedResponse
+
+@typing.final
+class FollowTombstonesRequest(google.protobuf.message.Message):
+    """Request of FollowTombstones."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FROM_SEQUENCE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    REFUSALS_FIELD_NUMBER: builtins.int
+    from_sequence: builtins.int
+    """Optional. Tombstones that were changed at or after this sequence; 0 means all."""
+    page_token: builtins.str
+    """Optional. Goes on after this position of the previous page."""
+    @property
+    def refusals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Refusals]:
+        """Optional. What the caller refused since its last call."""
+
+    def __init__(
+        self,
+        *,
+        from_sequence: builtins.int = ...,
+        page_token: builtins.str = ...,
+        refusals: collections.abc.Iterable[Global___Refusals] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["from_sequence", b"from_sequence", "page_token", b"page_token", "refusals", b"refusals"]) -> None: ...
+
+Global___FollowTombstonesRequest: typing_extensions.TypeAlias = FollowTombstonesRequest
+
+@typing.final
+class Refusals(google.protobuf.message.Message):
+    """How much a service refused in a workspace because of its tombstones."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace's id."""
+    count: builtins.int
+    """Number of messages."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "workspace_id", b"workspace_id"]) -> None: ...
+
+Global___Refusals: typing_extensions.TypeAlias = Refusals
+
+@typing.final
+class FollowTombstonesResponse(google.protobuf.message.Message):
+    """Response of FollowTombstones."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOMBSTONES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    KEYS_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    sequence: builtins.int
+    """The clock when the call was answered, comparable with sequences."""
+    @property
+    def tombstones(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tombstone]:
+        """Tombstones in the order of their changes, at most 10,000."""
+
+    @property
+    def keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TombstoneKey]:
+        """Keys of the workspaces on the page."""
+
+    def __init__(
+        self,
+        *,
+        tombstones: collections.abc.Iterable[Global___Tombstone] | None = ...,
+        next_page_token: builtins.str = ...,
+        keys: collections.abc.Iterable[Global___TombstoneKey] | None = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["keys", b"keys", "next_page_token", b"next_page_token", "sequence", b"sequence", "tombstones", b"tombstones"]) -> None: ...
+
+Global___FollowTombstonesResponse: typing_extensions.TypeAlias = FollowTombstonesResponse
+
+@typing.final
+class Tombstone(google.protobuf.message.Message):
+    """What is left of an identifier of a deleted or suppressed person."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    SHARED_FIELD_NUMBER: builtins.int
+    LIFTED_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace's id."""
+    digest: builtins.bytes
+    """The first 16 bytes of HMAC-SHA-256 of the identifier under the workspace's key."""
+    shared: builtins.bool
+    """True: of a device that others use too, so only an event that names nobody else is refused."""
+    lifted: builtins.bool
+    """True: taken back, events with it are taken again."""
+    sequence: builtins.int
+    """Sequence of its last change."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        digest: builtins.bytes = ...,
+        shared: builtins.bool = ...,
+        lifted: builtins.bool = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "lifted", b"lifted", "sequence", b"sequence", "shared", b"shared", "workspace_id", b"workspace_id"]) -> None: ...
+
+Global___Tombstone: typing_extensions.TypeAlias = Tombstone
+
+@typing.final
+class TombstoneKey(google.protobuf.message.Message):
+    """The key of a workspace's tombstones, sealed with the platform's master key."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    SEALED_KEY_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace's id."""
+    sealed_key: builtins.str
+    """The sealed key."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        sealed_key: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["sealed_key", b"sealed_key", "workspace_id", b"workspace_id"]) -> None: ...
+
+Global___TombstoneKey: typing_extensions.TypeAlias = TombstoneKey
 
 @typing.final
 class GetReceiptKeyRequest(google.protobuf.message.Message):

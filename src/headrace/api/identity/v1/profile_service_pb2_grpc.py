@@ -130,6 +130,11 @@ class ProfileServiceStub(object):
                 request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedResponse.FromString,
                 _registered_method=True)
+        self.FollowTombstones = channel.unary_unary(
+                '/headrace.api.identity.v1.ProfileService/FollowTombstones',
+                request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.FollowTombstonesRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.FollowTombstonesResponse.FromString,
+                _registered_method=True)
         self.GetReceiptKey = channel.unary_unary(
                 '/headrace.api.identity.v1.ProfileService/GetReceiptKey',
                 request_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.GetReceiptKeyRequest.SerializeToString,
@@ -274,6 +279,13 @@ class ProfileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FollowTombstones(self, request, context):
+        """Follows the tombstones of all workspaces, and counts what was refused because of them; for other services.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReceiptKey(self, request, context):
         """Reads the public key by which receipts of a workspace are checked.
         """
@@ -378,6 +390,11 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     servicer.CheckErased,
                     request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedRequest.FromString,
                     response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedResponse.SerializeToString,
+            ),
+            'FollowTombstones': grpc.unary_unary_rpc_method_handler(
+                    servicer.FollowTombstones,
+                    request_deserializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.FollowTombstonesRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.FollowTombstonesResponse.SerializeToString,
             ),
             'GetReceiptKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReceiptKey,
@@ -899,6 +916,33 @@ class ProfileService(object):
             '/headrace.api.identity.v1.ProfileService/CheckErased',
             headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedRequest.SerializeToString,
             headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.CheckErasedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowTombstones(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.identity.v1.ProfileService/FollowTombstones',
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.FollowTombstonesRequest.SerializeToString,
+            headrace_dot_api_dot_identity_dot_v1_dot_profile__service__pb2.FollowTombstonesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -329,6 +329,22 @@ _ProfileServiceCheckErasedType = typing_extensions.TypeVar(
     ],
 )
 
+_ProfileServiceFollowTombstonesType = typing_extensions.TypeVar(
+    '_ProfileServiceFollowTombstonesType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.FollowTombstonesRequest,
+        headrace.api.identity.v1.profile_service_pb2.FollowTombstonesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.FollowTombstonesRequest,
+        headrace.api.identity.v1.profile_service_pb2.FollowTombstonesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.FollowTombstonesRequest,
+        headrace.api.identity.v1.profile_service_pb2.FollowTombstonesResponse,
+    ],
+)
+
 _ProfileServiceGetReceiptKeyType = typing_extensions.TypeVar(
     '_ProfileServiceGetReceiptKeyType',
     grpc.UnaryUnaryMultiCallable[
@@ -345,7 +361,7 @@ _ProfileServiceGetReceiptKeyType = typing_extensions.TypeVar(
     ],
 )
 
-class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _ProfileServiceGetProfileType, _ProfileServiceBatchGetProfilesType, _ProfileServiceListProfilesType, _ProfileServiceListProfileEventsType, _ProfileServiceGetEventJourneyType, _ProfileServiceSearchProfilesType, _ProfileServiceGetProfileViewType, _ProfileServiceGetProfileAtType, _ProfileServiceListTraitHistoryType, _ProfileServiceListConsentHistoryType, _ProfileServiceWatchProfilesType, _ProfileServiceRequestDeletionType, _ProfileServiceCancelDeletionType, _ProfileServiceGetDeletionType, _ProfileServiceListDeletionsType, _ProfileServiceSuppressProfileType, _ProfileServiceUnsuppressProfileType, _ProfileServiceCheckErasedType, _ProfileServiceGetReceiptKeyType]):
+class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _ProfileServiceGetProfileType, _ProfileServiceBatchGetProfilesType, _ProfileServiceListProfilesType, _ProfileServiceListProfileEventsType, _ProfileServiceGetEventJourneyType, _ProfileServiceSearchProfilesType, _ProfileServiceGetProfileViewType, _ProfileServiceGetProfileAtType, _ProfileServiceListTraitHistoryType, _ProfileServiceListConsentHistoryType, _ProfileServiceWatchProfilesType, _ProfileServiceRequestDeletionType, _ProfileServiceCancelDeletionType, _ProfileServiceGetDeletionType, _ProfileServiceListDeletionsType, _ProfileServiceSuppressProfileType, _ProfileServiceUnsuppressProfileType, _ProfileServiceCheckErasedType, _ProfileServiceFollowTombstonesType, _ProfileServiceGetReceiptKeyType]):
     """Finds, shows, suppresses and deletes profiles. Scopes: profiles:read, profiles:write."""
 
     @typing.overload
@@ -425,6 +441,10 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _Profi
         grpc.UnaryUnaryMultiCallable[
             headrace.api.identity.v1.profile_service_pb2.CheckErasedRequest,
             headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.FollowTombstonesRequest,
+            headrace.api.identity.v1.profile_service_pb2.FollowTombstonesResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
@@ -511,6 +531,10 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _Profi
             headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.identity.v1.profile_service_pb2.FollowTombstonesRequest,
+            headrace.api.identity.v1.profile_service_pb2.FollowTombstonesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
             headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyResponse,
         ],
@@ -572,6 +596,9 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _Profi
 
     CheckErased: _ProfileServiceCheckErasedType
     """Says which of these identifiers belong to deleted or suppressed people; for other services."""
+
+    FollowTombstones: _ProfileServiceFollowTombstonesType
+    """Follows the tombstones of all workspaces, and counts what was refused because of them; for other services."""
 
     GetReceiptKey: _ProfileServiceGetReceiptKeyType
     """Reads the public key by which receipts of a workspace are checked."""
@@ -652,6 +679,10 @@ ProfileServiceAsyncStub: typing_extensions.TypeAlias = ProfileServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.identity.v1.profile_service_pb2.CheckErasedRequest,
         headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.identity.v1.profile_service_pb2.FollowTombstonesRequest,
+        headrace.api.identity.v1.profile_service_pb2.FollowTombstonesResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.identity.v1.profile_service_pb2.GetReceiptKeyRequest,
@@ -813,6 +844,14 @@ class ProfileServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.CheckErasedResponse]]:
         """Says which of these identifiers belong to deleted or suppressed people; for other services."""
+
+    @abc.abstractmethod
+    def FollowTombstones(
+        self,
+        request: headrace.api.identity.v1.profile_service_pb2.FollowTombstonesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.FollowTombstonesResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.FollowTombstonesResponse]]:
+        """Follows the tombstones of all workspaces, and counts what was refused because of them; for other services."""
 
     @abc.abstractmethod
     def GetReceiptKey(
