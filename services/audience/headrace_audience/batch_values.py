@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from headrace.domain.definitions import TIME_PATTERN, Scalar
+from headrace.domain.predicates import fold_case
 from headrace_audience.definition import Test
-from headrace_audience.definition_values import TIME_PATTERN, Scalar
-from headrace_audience.predicates import fold_case
 
 MAX_SCANNED = 16
 """Longer lists of operands are looked up by hash."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.domain.predicates import decode_object
 from headrace_audience.columns import NarrowColumn, WideColumn, hash_of
 from headrace_audience.conditions import State, TraitState, key_of, state_of
 from headrace_audience.definition import (
@@ -29,7 +30,6 @@ from headrace_audience.definition import (
 )
 from headrace_audience.past import Past
 from headrace_audience.people import FOREVER, NEVER, Bools, Ordinals, Times
-from headrace_audience.predicates import decode_object
 from headrace_audience.states import TRACK, EventRoute, IdentifierRoute, States, TraitRoute
 from headrace_audience.traits import decoded_traits
 from headrace_audience.waiting import FutureItem, TraitWrite

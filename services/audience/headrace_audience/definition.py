@@ -11,20 +11,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.domain.event_names import canonical
-from headrace_audience.definition_values import (
-    MAX_NAME,
+from headrace.domain.definitions import (
     DefinitionError,
+    Predicate,
     Test,
     check_keys,
     need_list,
     need_name,
     need_path,
-    parse_count,
     parse_duration,
+    parse_event_names,
+    parse_predicates,
     parse_test,
     parse_time,
 )
+from headrace_audience.definition_counts import parse_count
 
 __all__ = [
     "All",
@@ -61,14 +62,6 @@ class Window:
     older_than_us: int = 0
     from_us: int | None = None
     to_us: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Predicate:
-    """A test of one property of an event."""
-
-    path: tuple[str, ...]
-    test: Test
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,27 +252,10 @@ def _event(path: str, raw: Mapping[str, Any]) -> EventCount:
         if key in raw:
             raise DefinitionError(f"{path}.{key}", f'"{key}" is not supported yet; "count" is')
     check_keys(path, raw, allowed=("event", "where", "count", *_WINDOW_KEYS), required=("event",))
-    event = raw["event"]
-    if isinstance(event, list):
-        listed = need_list(f"{path}.event", event)
-        names = [need_name(f"{path}.event[{i}]", name, MAX_NAME) for i, name in enumerate(listed)]
-    else:
-        names = [need_name(f"{path}.event", event, MAX_NAME)]
-    where: list[Predicate] = []
-    if "where" in raw:
-        if not isinstance(raw["where"], list):
-            raise DefinitionError(
-                f"{path}.where", 'must be a list of predicates such as {"property": "value", "gt": 5}'
-            )
-        for i, item in enumerate(raw["where"]):
-            place = f"{path}.where[{i}]"
-            if not isinstance(item, Mapping) or "property" not in item:
-                raise DefinitionError(place, 'must be an object such as {"property": "value", "gt": 5}')
-            property_path = need_path(f"{place}.property", item["property"])
-            where.append(Predicate(property_path, parse_test(place, item, subject="property", moving=False)))
+    names = parse_event_names(f"{path}.event", raw["event"])
+    where = parse_predicates(f"{path}.where", raw["where"]) if "where" in raw else ()
     accept = parse_count(f"{path}.count", raw["count"]) if "count" in raw else (False, True)
-    # Events are stored in the canonical spelling; a definition may name them in any.
-    return EventCount(tuple(sorted(set(map(canonical, names)))), tuple(where), _window(path, raw), accept)
+    return EventCount(names, where, _window(path, raw), accept)
 
 
 def _window(path: str, raw: Mapping[str, Any]) -> Window:

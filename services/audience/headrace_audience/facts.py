@@ -17,8 +17,8 @@ import pyarrow as pa
 from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
 from headrace.domain.event_names import canonical
+from headrace.domain.predicates import decode_object
 from headrace.domain.times import parse_time_us
-from headrace_audience.predicates import decode_object
 from headrace_audience.traits import decoded_traits
 
 KINDS = ("identify", "track", "page", "screen", "group", "alias")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from headrace.domain.predicates import decode_value
 from headrace_audience.columns import hash_of
 from headrace_audience.people import Ordinals, People
-from headrace_audience.predicates import decode_value
 from headrace_audience.states import PROFILES, States
 from headrace_audience.waiting import Future, FutureItem, TraitWrite
 

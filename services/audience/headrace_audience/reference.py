@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from headrace.domain.predicates_reference import at_path, moment, passes
 from headrace_audience.definition import (
     All,
     Any_,
@@ -22,7 +23,6 @@ from headrace_audience.definition import (
     walk,
 )
 from headrace_audience.facts import Fact
-from headrace_audience.reference_values import at_path, moment, passes
 
 Audiences = Mapping[str, Definition | Collection[str]]
 """What references to other audiences mean: definitions, or ids of the members."""

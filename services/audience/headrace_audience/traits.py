@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind
-from headrace_audience.predicates import decode_object
+from headrace.domain.predicates import decode_object
 
 TRAITS_MARK = b'"traits"'
 """A context without these bytes has no traits."""

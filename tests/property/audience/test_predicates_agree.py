@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 from headrace_audience.batch_values import Parameters, json_path, passes_sql
 from headrace_audience.definition import EventCount, parse_definition, walk
-from headrace_audience.predicates import compile_predicates, decode_object
-from headrace_audience.reference_values import at_path, passes
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
+from headrace.domain.predicates import compile_predicates, decode_object
+from headrace.domain.predicates_reference import at_path, passes
 
 TEXTS = (
     *(

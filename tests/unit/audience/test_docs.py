@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from headrace_audience.definition import DefinitionError, parse_definition
-from headrace_audience.definition_values import OPS
+
+from headrace.domain.definitions import OPS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "audience-definitions.md").read_text()
 EXAMPLES = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)

@@ -1,4 +1,8 @@
-"""The small parts of audience definitions: keys, names, paths, durations, times, tests of values, counts."""
+"""The parts that definitions of users share: keys, names, paths, durations, times, tests of values, predicates.
+
+Definitions are JSON and are parsed strictly: what is unknown or wrong is refused, with its place and what to write
+instead.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,11 @@ from typing import Any
 
 import re2
 
+from headrace.domain.event_names import canonical
 from headrace.domain.times import parse_duration_us
 
 MAX_NAME = 200
 MAX_LIST = 10_000
-MAX_COUNT = 10_000
 MAX_TEXT = 1_000
 MAX_DURATION_US = 100 * 366 * 24 * 3600 * 1_000_000
 
@@ -27,7 +31,6 @@ TIME_OPS = ("before", "after")
 MOVING_OPS = ("in_last", "in_next")
 OPS = ("eq", "neq", "in", "not_in", *TEXT_OPS, *NUMBER_OPS, "exists", *TIME_OPS, *MOVING_OPS)
 CASE_OPS = ("eq", "neq", "in", "not_in", *TEXT_OPS)
-COUNT_OPS = ("eq", "neq", "in", "not_in", "gt", "gte", "lt", "lte", "between")
 
 
 class DefinitionError(ValueError):
@@ -52,6 +55,14 @@ class Test:
     ignore_case: bool = False
 
     __test__ = False  # keeps pytest from collecting it
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """A test of one property of an event."""
+
+    path: tuple[str, ...]
+    test: Test
 
 
 def check_keys(path: str, raw: Mapping[str, Any], allowed: Sequence[str], required: Sequence[str]) -> None:
@@ -166,6 +177,28 @@ def parse_test(path: str, raw: Mapping[str, Any], *, subject: str, moving: bool)
     return Test(op, _operands(place, op, raw[op]), ignore_case)
 
 
+def parse_event_names(path: str, raw: object) -> tuple[str, ...]:
+    """The names of events in a definition, one or a list, in their stored spelling, sorted."""
+    listed = need_list(path, raw) if isinstance(raw, list) else [raw]
+    places = [f"{path}[{i}]" for i in range(len(listed))] if isinstance(raw, list) else [path]
+    # Events are stored in the canonical spelling; a definition may name them in any.
+    return tuple(sorted({canonical(need_name(place, name)) for place, name in zip(places, listed, strict=True)}))
+
+
+def parse_predicates(path: str, raw: object) -> tuple[Predicate, ...]:
+    """Tests of the properties of an event: a list of objects such as {"property": "value", "gt": 5}."""
+    if not isinstance(raw, list):
+        raise DefinitionError(path, 'must be a list of predicates such as {"property": "value", "gt": 5}')
+    predicates: list[Predicate] = []
+    for i, item in enumerate(raw):
+        place = f"{path}[{i}]"
+        if not isinstance(item, Mapping) or "property" not in item:
+            raise DefinitionError(place, 'must be an object such as {"property": "value", "gt": 5}')
+        property_path = need_path(f"{place}.property", item["property"])
+        predicates.append(Predicate(property_path, parse_test(place, item, subject="property", moving=False)))
+    return tuple(predicates)
+
+
 def _operands(place: str, op: str, raw: object) -> tuple[Scalar, ...]:
     if op in ("eq", "neq"):
         return (_scalar(place, raw),)
@@ -234,51 +267,3 @@ def _check_pattern(place: str, pattern: str) -> None:
             error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else str(error)
         )
         raise DefinitionError(place, f"is no RE2 regular expression: {reason}") from None
-
-
-def parse_count(path: str, raw: object) -> tuple[bool, ...]:
-    """A comparison of a number of events, as the table of accepted numbers (see EventCount.accept)."""
-    if not isinstance(raw, Mapping) or not raw:
-        raise DefinitionError(path, 'must be an object such as {"gte": 2}')
-    check_keys(path, raw, allowed=COUNT_OPS, required=())
-    if len(raw) != 1:
-        raise DefinitionError(path, f'must hold one comparison, not {len(raw)}; {{"between": [2, 5]}} is two in one')
-    op, operand = next(iter(raw.items()))
-    place = f"{path}.{op}"
-    if op in ("in", "not_in"):
-        numbers = [_whole(f"{place}[{i}]", item) for i, item in enumerate(need_list(place, operand))]
-    elif op == "between":
-        if not isinstance(operand, list) or len(operand) != 2:
-            raise DefinitionError(place, "must be a list of two whole numbers")
-        numbers = [_whole(f"{place}[{i}]", item) for i, item in enumerate(operand)]
-        if numbers[1] < numbers[0]:
-            raise DefinitionError(place, "the second number is less than the first")
-    else:
-        numbers = [_whole(place, operand)]
-    n = numbers[0]
-    table: list[bool] = []
-    for c in range(max(numbers) + 2):
-        table.append(
-            {
-                "eq": c == n,
-                "neq": c != n,
-                "in": c in numbers,
-                "not_in": c not in numbers,
-                "gt": c > n,
-                "gte": c >= n,
-                "lt": c < n,
-                "lte": c <= n,
-                "between": n <= c <= numbers[-1],
-            }[op]
-        )
-    while len(table) > 1 and table[-1] == table[-2]:
-        table.pop()
-    return tuple(table)
-
-
-def _whole(place: str, raw: object) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int) or raw < 0:
-        raise DefinitionError(place, "must be a whole number, 0 or greater")
-    if raw > MAX_COUNT:
-        raise DefinitionError(place, f"must be at most {MAX_COUNT}")
-    return raw

@@ -1,4 +1,4 @@
-"""Comparisons of values for the reference evaluator, written apart from `predicates`, in the plainest way."""
+"""Tests of values for the reference evaluators, written apart from `predicates`, in the plainest way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import re2
 
-from headrace_audience.definition import Test
+from headrace.domain.definitions import Test
 
 _TIME = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"

@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 import re2
 
-from headrace_audience.definition import Predicate, Test
-from headrace_audience.definition_values import Scalar, time_of
+from headrace.domain.definitions import Predicate, Scalar, Test, time_of
 
 ValueTest = Callable[[Any], bool]
 
