@@ -88,8 +88,11 @@ def messages(
         partition = partition_of(profile_id or one.event.message_id, partitions)
         events.setdefault(partition, []).append(_serialise(one, profile_id, traceparent))
         for merge in one.decision.merges:
+            announced = Merge()
+            announced.CopyFrom(merge)
+            announced.epoch = one.epoch
             for concerned in {partition_of(merge.loser, partitions), partition_of(merge.survivor, partitions)}:
-                merges.setdefault(concerned, []).append(merge)
+                merges.setdefault(concerned, []).append(announced)
     return [
         (
             names.resolved(p),

@@ -52,8 +52,11 @@ def test_equals_protobuf(resolved: list[ResolvedEvent], partitions: int, survivo
             expected.setdefault(partition, ResolvedBatch(workspace_id=WORKSPACE, partition=partition))
         expected[to].events.append(sent)
         for merge in one.decision.merges:
+            announced = Merge()
+            announced.CopyFrom(merge)
+            announced.epoch = one.epoch
             for partition in {partition_of(merge.loser, partitions), partition_of(merge.survivor, partitions)}:
-                expected[partition].merges.append(merge)
+                expected[partition].merges.append(announced)
 
     contexts = [one.traceparent for one in resolved]
     sent_messages = messages(WORKSPACE, [Resolved.of(r, r.epoch) for r in resolved], survivors, contexts, partitions)

@@ -164,13 +164,15 @@ class MembershipChange(google.protobuf.message.Message):
     changed_at_us: builtins.int
     """When it was found, in microseconds."""
     cause: builtins.str
-    """"event", "time", "merge", "fill", "definition", "paused"."""
+    """"event", "time", "merge", "fill", "definition", "paused", or "reassignment": the profile's events were assigned anew,
+    because a merge was undone, identifiers were linked by hand or the graph was rebuilt.
+    """
     message_id: builtins.str
     """Message id of the event, when an event did it."""
     traceparent: builtins.str
     """Trace context of the evaluating span."""
     merged_into: builtins.str
-    """When the cause is "merge" and the profile left because it was merged: the survivor."""
+    """When the profile left because it was merged: the survivor."""
     def __init__(
         self,
         *,

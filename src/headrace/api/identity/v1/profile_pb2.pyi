@@ -277,10 +277,13 @@ class Merge(google.protobuf.message.Message):
     LOSER_PARTS_FIELD_NUMBER: builtins.int
     LOSER_FOUND_BY_FIELD_NUMBER: builtins.int
     SURVIVOR_FOUND_BY_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
     loser: builtins.str
     """Profile that was merged."""
     survivor: builtins.str
     """Profile that both are from then on."""
+    epoch: builtins.int
+    """Epoch of the workspace in which it was announced; set on the stream only. See Reassignment."""
     @property
     def loser_parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """All parts of the loser, itself included."""
@@ -301,8 +304,9 @@ class Merge(google.protobuf.message.Message):
         loser_parts: collections.abc.Iterable[builtins.str] | None = ...,
         loser_found_by: collections.abc.Iterable[builtins.int] | None = ...,
         survivor_found_by: collections.abc.Iterable[builtins.int] | None = ...,
+        epoch: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["loser", b"loser", "loser_found_by", b"loser_found_by", "loser_parts", b"loser_parts", "survivor", b"survivor", "survivor_found_by", b"survivor_found_by"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "loser", b"loser", "loser_found_by", b"loser_found_by", "loser_parts", b"loser_parts", "survivor", b"survivor", "survivor_found_by", b"survivor_found_by"]) -> None: ...
 
 Global___Merge: typing_extensions.TypeAlias = Merge
 
