@@ -385,7 +385,7 @@ class Decision(google.protobuf.message.Message):
 
     @property
     def brought(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Places, from 0, in `identifiers` of those that nobody held before."""
+        """Places, from 0, in `identifiers` of those that its profile got by the event: new ones, and those handed over."""
 
     def __init__(
         self,
