@@ -33,6 +33,10 @@ IDENTITY_RULES_HISTORY = "identity_rules_history"
 IDENTITY_WORKSPACES = "identity_workspaces"
 IDENTITY_GATES = "identity_gates"
 PARKED_EVENTS = "parked_events"
+TOMBSTONES = "tombstones"
+DELETIONS = "deletions"
+DELETION_KEYS = "deletion_keys"
+REFUSED_COUNTS = "refused_counts"
 
 _MERGED = "merged"
 
@@ -46,6 +50,26 @@ INDEXES: dict[str, list[IndexModel]] = {
         ),
     ],
     PARKED_EVENTS: [IndexModel([("w", ASCENDING), ("_id", ASCENDING)], name="workspace")],
+    TOMBSTONES: [
+        IndexModel([("w", ASCENDING), ("s", ASCENDING)], name="workspace_changes"),
+        IndexModel([("s", ASCENDING), ("_id", ASCENDING)], name="changes"),
+        IndexModel([("w", ASCENDING), ("of", ASCENDING)], name="forms"),
+    ],
+    DELETIONS: [
+        IndexModel([("w", ASCENDING), ("_id", ASCENDING)], name="workspace"),
+        IndexModel([("s", ASCENDING), ("next", ASCENDING)], name="due"),
+        # One person has one deletion at a time; those that are over have no such field.
+        IndexModel(
+            [("w", ASCENDING), ("who", ASCENDING)],
+            name="person",
+            unique=True,
+            partialFilterExpression={"who": {"$exists": True}},
+        ),
+    ],
+    REFUSED_COUNTS: [
+        IndexModel([("w", ASCENDING), ("_id", ASCENDING)], name="workspace"),
+        IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
+    ],
 }
 """Indexes beside those on _id; made by `headrace admin indexes`."""
 
