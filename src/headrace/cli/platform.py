@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import grpc
 
     from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceAsyncStub
+    from headrace.api.identity.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
     from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceAsyncStub
     from headrace.api.ingest.v1.source_service_pb2_grpc import SourceServiceAsyncStub
     from headrace.api.sync.v1.destination_service_pb2_grpc import DestinationServiceAsyncStub
@@ -55,6 +56,13 @@ class Platform:
         from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceStub
 
         return ProfileServiceStub(self.channel("identity"))
+
+    @property
+    def identity(self) -> IdentityServiceAsyncStub:
+        """IdentityService."""
+        from headrace.api.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+
+        return IdentityServiceStub(self.channel("identity"))
 
     @property
     def audiences(self) -> AudienceServiceAsyncStub:

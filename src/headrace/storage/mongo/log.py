@@ -36,6 +36,9 @@ REASSIGNMENTS = "reassignments"
 
 DUPLICATE_KEY = 11000
 
+PROFILE_LINKS = "profile_links"
+"""Name of the index of the events that did something to the graph of identifiers."""
+
 _ITEMS_A_DOCUMENT = 1_000
 
 # Looking these up in the enums costs much, for every event.
@@ -51,8 +54,14 @@ INDEXES: dict[str, list[IndexModel]] = {
         # Nearly all events only repeat what is known of their person, and do not stand in it.
         IndexModel(
             [("p", ASCENDING), ("s", ASCENDING), ("l", ASCENDING)],
-            name="profile_links",
+            name=PROFILE_LINKS,
             partialFilterExpression={"l": {"$gt": 0}},
+        ),
+        # Only events that name a group stand in it.
+        IndexModel(
+            [("w", ASCENDING), ("gr", ASCENDING), ("t", DESCENDING), ("s", DESCENDING)],
+            name="group_time",
+            partialFilterExpression={"gr": {"$exists": True}},
         ),
     ],
     REASSIGNMENTS: [IndexModel([("s", ASCENDING)], name="sequence")],
@@ -291,6 +300,7 @@ def event_document_of(
         "p": profile_id,
         "t": event.timestamp_us,
         "n": event.name,
+        "o": event.source_id,
         "s": sequence,
         "r": resolved_at_us,
         "g": segment_id,
@@ -300,6 +310,8 @@ def event_document_of(
     }
     if linked:
         document["l"] = linked
+    if event.group_id:
+        document["gr"] = event.group_id
     return document
 
 
