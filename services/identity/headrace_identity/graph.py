@@ -7,10 +7,12 @@ so that the service can write it with one write per changed profile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from headrace.domain.consent import ConsentValue
 from headrace_identity.rules import Identifier
 
 
@@ -39,6 +41,7 @@ class Profile:
         identifiers: Identifiers over all parts, with the time of the event that brought each, in microseconds.
         traits: Traits that events set while this profile was their survivor. The traits of the whole person are
             the union over the parts.
+        consents: What events said about purposes, kept like the traits.
         merged_into: Id of the profile that it was merged into, or None.
         merged_sequence: Sequence of the event that merged it, or 0.
     """
@@ -49,6 +52,7 @@ class Profile:
     merges: int = 0
     identifiers: dict[Identifier, int] = field(default_factory=dict)
     traits: dict[str, TraitValue] = field(default_factory=dict)
+    consents: dict[str, ConsentValue] = field(default_factory=dict)
     merged_into: str | None = None
     merged_sequence: int = 0
 
@@ -81,6 +85,7 @@ class Changes:
         created: Ids of new profiles.
         identifiers: New identifiers with the part that each was attached to.
         traits: Ids of profiles whose own traits changed.
+        consents: Ids of profiles whose own consents changed.
         attached: Ids of profiles whose identifiers grew, or lost one that was handed over.
         survivors: Ids of profiles that others were merged into.
         merged: Ids of profiles that were merged into others.
@@ -95,6 +100,7 @@ class Changes:
     created: set[str] = field(default_factory=set)
     identifiers: dict[Identifier, str] = field(default_factory=dict)
     traits: set[str] = field(default_factory=set)
+    consents: set[str] = field(default_factory=set)
     attached: set[str] = field(default_factory=set)
     survivors: set[str] = field(default_factory=set)
     merged: set[str] = field(default_factory=set)
@@ -105,9 +111,14 @@ class Changes:
 
 def union_of_traits(parts: Iterable[Profile]) -> dict[str, TraitValue]:
     """Traits of a person: the newest of each over the parts, deleted ones left out, by name."""
+    return newest_traits(part.traits for part in parts)
+
+
+def newest_traits(places: Iterable[Mapping[str, TraitValue]]) -> dict[str, TraitValue]:
+    """Traits that are kept in several places, by name: the newest of each, deleted ones left out."""
     union: dict[str, TraitValue] = {}
-    for part in parts:
-        for name, trait in part.traits.items():
+    for place in places:
+        for name, trait in place.items():
             known = union.get(name)
             if known is None or trait.newer_than(known):
                 union[name] = trait
@@ -124,4 +135,22 @@ def most_in_a_period(times_us: Sequence[int], period_us: int | None) -> int:
         while ordered[start] <= time_us - period_us:
             start += 1
         most = max(most, end - start + 1)
+    return most
+
+
+def most_different_in_a_period(dated: Sequence[tuple[int, Hashable]], period_us: int | None) -> int:
+    """The greatest number of different things in one period (t - period, t], of (time, thing); ever when it is None."""
+    if period_us is None:
+        return len({thing for _, thing in dated})
+    ordered = sorted(dated, key=lambda one: one[0])
+    inside: Counter[Hashable] = Counter()
+    most = start = 0
+    for time_us, thing in ordered:
+        inside[thing] += 1
+        while ordered[start][0] <= time_us - period_us:
+            inside[ordered[start][1]] -= 1
+            if not inside[ordered[start][1]]:
+                del inside[ordered[start][1]]
+            start += 1
+        most = max(most, len(inside))
     return most

@@ -14,6 +14,7 @@ import msgspec
 
 from headrace.api.common.v1.event_pb2 import Event
 from headrace.api.identity.v1.profile_pb2 import DecisionAction
+from headrace.domain.consent import ConsentValue, newest
 from headrace_identity.graph import Changes, Graph, TraitValue, union_of_traits
 from headrace_identity.resolver import Resolution, prepare, resolve
 from headrace_identity.rules import Identifier, Rules
@@ -51,6 +52,11 @@ class Replay:
         """Traits of a profile over its parts, by name."""
         return union_of_traits(self.graph.profiles[part] for part in self.graph.profiles[root_id].parts)
 
+    def consents(self, root_id: str) -> dict[str, ConsentValue]:
+        """Consents of a profile over its parts, by purpose."""
+        graph = self.graph
+        return newest(graph.profiles[part].consents for part in graph.profiles[root_id].parts)
+
 
 def replay(events: Iterable[Event], rules: Rules, sequences: Iterable[int] | None = None) -> Replay:
     """Resolve events one after the other; a message id that came before changes nothing.
@@ -87,6 +93,7 @@ def as_json(result: Replay) -> dict[str, Any]:
             "traits": {name: msgspec.json.decode(t.value) for name, t in result.traits(root).items()},
             "message_ids": message_ids,
         }
+        | ({"consents": {p: c.status for p, c in said.items()}} if (said := result.consents(root)) else {})
         for root, message_ids in messages.items()
     ]
     decisions = [

@@ -10,7 +10,7 @@ The outcome for an event depends on the graph only in ways that the store's tran
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -18,10 +18,19 @@ import msgspec
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.common.v1.event_pb2 import Identifier as IdentifierMessage
 from headrace.api.identity.v1.profile_pb2 import Decision, DecisionAction, Handover, Merge, SetAside
+from headrace.domain import consent
 from headrace.domain.identifiers import ANONYMOUS_ID, USER_ID
 from headrace.domain.ids import profile_id
 from headrace_identity import policies
-from headrace_identity.graph import Changes, Graph, Profile, TraitValue, most_in_a_period
+from headrace_identity.graph import (
+    Changes,
+    Graph,
+    Profile,
+    TraitValue,
+    most_different_in_a_period,
+    most_in_a_period,
+)
+from headrace_identity.links import NO_LINKS, Links
 from headrace_identity.rules import PERIODS_US, Identifier, Policy, Rules
 
 # Looking these up in the enums costs a microsecond each time.
@@ -31,6 +40,8 @@ _CREATED = DecisionAction.DECISION_ACTION_CREATED
 _ATTACHED = DecisionAction.DECISION_ACTION_ATTACHED
 _MERGED = DecisionAction.DECISION_ACTION_MERGED
 _UNIDENTIFIED = DecisionAction.DECISION_ACTION_UNIDENTIFIED
+
+_NOTHING: Identifier = ("", "")
 
 
 class _Context(msgspec.Struct):
@@ -53,6 +64,7 @@ class Prepared(NamedTuple):
         set_aside: Those that were blocked.
         traits: Traits that it sets, as JSON by name.
         policy: The policy for shared devices that concerns it, else None.
+        consents: What it says about purposes: purpose -> True when it is granted.
     """
 
     event: Event
@@ -61,6 +73,7 @@ class Prepared(NamedTuple):
     set_aside: tuple[SetAside, ...]
     traits: dict[str, bytes]
     policy: Policy | None = None
+    consents: Mapping[str, bool] = {}
 
 
 class Resolution(NamedTuple):
@@ -106,22 +119,27 @@ def prepare(event: Event, rules: Rules) -> Prepared:
         traits.update(_traits(event.traits))
     identifiers = tuple((namespace, value) for _, value, namespace in sorted(found))
     policy = policies.policy_of(event, identifiers, rules)
-    return Prepared(event, identifiers, tuple(previous), tuple(set_aside), traits, policy)
+    consents = consent.statements_of(event)
+    return Prepared(event, identifiers, tuple(previous), tuple(set_aside), traits, policy, consents)
 
 
-def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, changes: Changes) -> Resolution:
+def resolve(
+    graph: Graph, rules: Rules, prepared: Prepared, sequence: int, changes: Changes, links: Links = NO_LINKS
+) -> Resolution:
     """Decide to whom an event belongs, and change the graph accordingly.
 
     Args:
-        graph: Holds at least the profiles of the event's identifiers; changed in place.
+        graph: Holds at least the profiles of the event's identifiers and of what these are forced together with;
+            changed in place.
         rules: Rules of the workspace.
         prepared: The event, not resolved before.
         sequence: Its place in the recorded order, greater than all before it.
         changes: Collects what was changed.
+        links: Manual links of the workspace.
     """
     event = prepared.event
     identifiers = list(prepared.identifiers)
-    alias_of = _previous(graph, prepared, changes) if prepared.previous else None
+    alias_of = _previous(graph, prepared, links, changes) if prepared.previous else None
     if alias_of is not None and alias_of not in identifiers:
         identifiers.append(alias_of)
         identifiers.sort(key=lambda i: (*_priority(rules, i)[:-1], i == alias_of, i[1]))
@@ -136,16 +154,21 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
                 identifiers.remove(device)
                 _set_aside(decision, device, f"policy:{prepared.policy.policy}")
     released = shared.released if shared is not None else {}
+    if links:
+        # What is linked by hand with anything stays where that is.
+        released = {device: holder for device, holder in released.items() if not links.partners(device)}
 
     protected_demotion = False
+    outcomes: list[_Outcome] = []
     while True:
-        outcome = _outcome(graph, identifiers, event.timestamp_us, alias_of, released)
-        broken = _broken_rule(rules, outcome)
+        outcome = _outcome(graph, links, identifiers, event.timestamp_us, alias_of, released)
+        outcomes.append(outcome)
+        broken, demoted = _broken_rule(rules, links, outcome)
         if not broken:
             break
         protected = broken.startswith("protected:")
         protected_demotion |= protected
-        demoted = identifiers.pop()
+        identifiers.remove(demoted)
         if demoted in outcome.new and (protected or _is_of_a_period(rules, broken)):
             # With a holder its time would be another one, or it would name one more profile: the rule may hold then.
             # Every other broken rule is broken all the more when somebody holds the identifier.
@@ -153,6 +176,8 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
         if rules.handed_over:
             changes.watched.update(outcome.roots)  # a logout may take something from them, and the rule would hold
         _set_aside(decision, demoted, broken)
+    if links:
+        _rely_on(graph, links, outcomes, decision, changes)
 
     if not identifiers:
         decision.action = _UNIDENTIFIED
@@ -161,7 +186,7 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
 
     for namespace, value in identifiers:
         decision.identifiers.add(namespace=namespace, value=value)
-    roots = list(outcome.roots.values())
+    roots = [*outcome.roots.values(), *outcome.forced.values()]
     if not roots:
         decision.action, decision.rule = _CREATED, "create"
         profile = _create(graph, event, sequence, changes)
@@ -170,8 +195,10 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
         profile = roots[0]
     else:
         decision.action, decision.rule = _MERGED, "merge"
-        profile = _merge(outcome, sequence, decision, changes)
-    if alias_of is not None and alias_of in identifiers:
+        profile = _merge(roots, outcome, sequence, decision, changes)
+    if outcome.forced:
+        decision.rule = f"together:{outcome.forcing}"
+    elif alias_of is not None and alias_of in identifiers:
         decision.rule = "alias"
     for identifier in outcome.new:
         decision.brought.append(identifiers.index(identifier))
@@ -182,6 +209,8 @@ def resolve(graph: Graph, rules: Rules, prepared: Prepared, sequence: int, chang
         changes.identifiers[identifier] = profile.id
         changes.attached.add(profile.id)
     _set_traits(profile, event, prepared.traits, changes)
+    if prepared.consents:
+        _set_consents(profile, event, prepared.consents, changes)
     if shared is not None:
         changes.watched |= shared.watched
         if decision.action == _CREATED:
@@ -203,12 +232,13 @@ def _priority(rules: Rules, identifier: Identifier) -> tuple[tuple[int, int, str
     return rules.rank(identifier[0]), identifier[1]
 
 
-def _previous(graph: Graph, prepared: Prepared, changes: Changes) -> Identifier | None:
+def _previous(graph: Graph, prepared: Prepared, links: Links, changes: Changes) -> Identifier | None:
     """What an alias means by its previous id: the user id if somebody holds it, else the anonymous id."""
     for identifier in prepared.previous:
-        if identifier[0] != USER_ID or identifier in graph.holders or identifier in prepared.identifiers:
+        meant = (identifier, *links.partners(identifier))
+        if identifier[0] != USER_ID or identifier in prepared.identifiers or any(i in graph.holders for i in meant):
             return identifier
-        changes.absent.add(identifier)
+        changes.absent.update(meant)
     return None
 
 
@@ -218,22 +248,31 @@ class _Outcome(NamedTuple):
     Attributes:
         time_us: Event time.
         identifiers: The identifiers, the highest priority first.
-        found: For each of them the id of the profile that holds it, "" for nobody.
-        roots: Those profiles, by id.
+        found: For each of them the id of the profile that holds it, or holds what it is forced together with; "" for
+            none.
+        roots: The profiles that hold any of them, by id.
+        forced: Further profiles that hold what any of them is forced together with, by id: they join whatever the
+            limits.
         new: Identifiers that nobody holds, or whose holder gives them away.
+        growing: Those of them that count against limits; what is forced together is one thing.
         aliased: Id of the profile that an alias names by its previous id, "" for none.
+        forcing: Id of a manual link by which a further profile was found, "" for none.
     """
 
     time_us: int
     identifiers: Sequence[Identifier]
     found: list[str]
     roots: dict[str, Profile]
+    forced: dict[str, Profile]
     new: list[Identifier]
+    growing: list[Identifier]
     aliased: str
+    forcing: str = ""
 
 
 def _outcome(
     graph: Graph,
+    links: Links,
     identifiers: Sequence[Identifier],
     time_us: int,
     alias_of: Identifier | None,
@@ -253,23 +292,95 @@ def _outcome(
         found.append(root.id)
         if identifier == alias_of:
             aliased = root.id
-    return _Outcome(time_us, identifiers, found, roots, new, aliased)
+    outcome = _Outcome(time_us, tuple(identifiers), found, roots, {}, new, new, aliased)
+    return _with_forced(graph, links, outcome, alias_of) if links and new else outcome
 
 
-def _broken_rule(rules: Rules, outcome: _Outcome) -> str:
-    """The rule that the resulting profile would break, or "".
+def _with_forced(graph: Graph, links: Links, outcome: _Outcome, alias_of: Identifier | None) -> _Outcome:
+    """An outcome with what new identifiers find because somebody forced them together with it."""
+    growing: dict[Identifier, Identifier] = {}
+    aliased, forcing = outcome.aliased, ""
+    for identifier in outcome.new:
+        known = False
+        for partner in links.partners(identifier):
+            root = graph.find(partner)
+            if root is None:
+                continue
+            outcome.found[outcome.identifiers.index(identifier)] = root.id
+            if root.id in outcome.roots:
+                known = True
+            else:
+                outcome.forced[root.id] = root
+                forcing = forcing or links.chain(identifier, partner)[0]
+            if identifier == alias_of:
+                aliased = root.id
+        if not known:
+            growing.setdefault(links.one_of(identifier), identifier)
+    return outcome._replace(growing=list(growing.values()), aliased=aliased, forcing=forcing)
+
+
+def _rely_on(graph: Graph, links: Links, outcomes: Sequence[_Outcome], decision: Decision, changes: Changes) -> None:
+    """Make those conflict who concurrently change what manual links made of an event.
+
+    Args:
+        graph: The graph before it is changed.
+        links: Manual links.
+        outcomes: What was considered: with all identifiers first, and with those that were not demoted last.
+        decision: With what was demoted.
+        changes: Collects what was relied on.
+    """
+    first, last = outcomes[0], outcomes[-1]
+    for identifier in last.new:  # it joins whatever holds what it is forced together with
+        changes.absent.update(p for p in links.partners(identifier) if p not in graph.holders)
+    if len(outcomes) == 1:
+        return
+    if not any(s.rule.startswith("apart:") for s in decision.set_aside) and not any(map(links.partners, first.new)):
+        return
+    # The demotion may be needless, or another one, once people have grown: other demotions are not.
+    changes.watched.update(first.roots, first.forced)
+    for identifier in first.new:
+        if identifier not in last.new:
+            meant = (identifier, *links.partners(identifier))
+            changes.absent.update(i for i in meant if i not in graph.holders)
+
+
+def _broken_rule(rules: Rules, links: Links, outcome: _Outcome) -> tuple[str, Identifier]:
+    """The rule that the resulting profile would break, or "", and the identifier that is demoted for it.
 
     A rule is broken by a profile that is over the limit, and further than each of its parts was: people who were
-    over a limit before it was tightened stay as they are, and their events still find them.
+    over a limit before it was tightened stay as they are, and their events still find them. What is forced together
+    joins over all limits; what is forced apart never does.
     """
+    last = outcome.identifiers[-1] if outcome.identifiers else _NOTHING
     if len(outcome.roots) <= 1 and not outcome.new:
-        return ""  # nothing grows
-    return _broken_limit(rules, outcome) or _broken_cap(rules, outcome) or _broken_protection(rules, outcome)
+        return "", last  # nothing grows
+    if links.any_apart and (apart := _broken_apart(links, outcome)) is not None:
+        return apart
+    broken = _broken_limit(rules, links, outcome) or _broken_cap(rules, outcome) or _broken_protection(rules, outcome)
+    return broken, last
 
 
-def _broken_limit(rules: Rules, outcome: _Outcome) -> str:
+def _broken_apart(links: Links, outcome: _Outcome) -> tuple[str, Identifier] | None:
+    """The link that keeps apart what would be joined, and the last identifier that leads to one of its two sides."""
+    roots = {**outcome.roots, **outcome.forced}
+    held = {
+        root.id: {one for i in root.identifiers if links.apart_from(one := links.one_of(i))} for root in roots.values()
+    }
+    leads = [
+        {links.one_of(identifier)} | held.get(root_id, set())
+        for identifier, root_id in zip(outcome.identifiers, outcome.found, strict=True)
+    ]
+    link_id = links.keeps_apart(leads)
+    if link_id is None:
+        return None
+    sides = {links.one_of(side) for side in links.by_id[link_id].pair}
+    demoted = [i for i, lead in zip(outcome.identifiers, leads, strict=True) if lead & sides]
+    return f"apart:{link_id}", demoted[-1]
+
+
+def _broken_limit(rules: Rules, links: Links, outcome: _Outcome) -> str:
     roots = outcome.roots.values()
-    growing = {namespace for namespace, _ in outcome.new}
+    growing = {namespace for namespace, _ in outcome.growing}
     if len(roots) > 1:
         growing.update(namespace for root in roots for namespace, _ in root.identifiers)
     # The namespace of the identifier that would be demoted comes first: if its own limit is broken, that is the reason
@@ -278,15 +389,22 @@ def _broken_limit(rules: Rules, outcome: _Outcome) -> str:
     for name in sorted(growing, key=lambda n: (n != demoted, rules.rank(n))):
         namespace = rules.namespace(name)
         period_us = PERIODS_US[namespace.per] if namespace.per else None
-        times_of_parts = [[t for (n, _), t in root.identifiers.items() if n == name] for root in roots]
-        times = [t for part in times_of_parts for t in part]
-        times += [outcome.time_us for n, _ in outcome.new if n == name]
-        if len(times) <= namespace.limit:
+        parts = [[(t, i) for i, t in root.identifiers.items() if i[0] == name] for root in roots]
+        whole = [dated for part in parts for dated in part]
+        whole += [(outcome.time_us, i) for i in outcome.growing if i[0] == name]
+        if len(whole) <= namespace.limit:
             continue
-        most = most_in_a_period(times, period_us)
-        if most > namespace.limit and all(most > most_in_a_period(part, period_us) for part in times_of_parts):
+        most = _most(links, whole, period_us)
+        if most > namespace.limit and all(most > _most(links, part, period_us) for part in parts):
             return f"limit:{name}"
     return ""
+
+
+def _most(links: Links, dated: Sequence[tuple[int, Identifier]], period_us: int | None) -> int:
+    """How many different identifiers a profile has in a period at most; what is forced together counts as one."""
+    if links.any_together:
+        return most_different_in_a_period([(t, links.one_of(i)) for t, i in dated], period_us)
+    return most_in_a_period([t for t, _ in dated], period_us)
 
 
 def _is_of_a_period(rules: Rules, broken: str) -> bool:
@@ -298,7 +416,7 @@ def _broken_cap(rules: Rules, outcome: _Outcome) -> str:
     roots = outcome.roots.values()
     if len(roots) > 1 and sum(root.merges for root in roots) + len(roots) - 1 > rules.max_merges:
         return "cap:merges"
-    if sum(len(root.identifiers) for root in roots) + len(outcome.new) > rules.max_identifiers:
+    if sum(len(root.identifiers) for root in roots) + len(outcome.growing) > rules.max_identifiers:
         return "cap:identifiers"
     return ""
 
@@ -329,8 +447,8 @@ def _create(graph: Graph, event: Event, sequence: int, changes: Changes) -> Prof
     return profile
 
 
-def _merge(outcome: _Outcome, sequence: int, decision: Decision, changes: Changes) -> Profile:
-    survivor, *losers = sorted(outcome.roots.values(), key=lambda root: (root.created, root.id))
+def _merge(roots: Iterable[Profile], outcome: _Outcome, sequence: int, decision: Decision, changes: Changes) -> Profile:
+    survivor, *losers = sorted(roots, key=lambda root: (root.created, root.id))
     for loser in losers:
         decision.merges.append(
             Merge(
@@ -374,6 +492,15 @@ def _set_traits(profile: Profile, event: Event, traits: dict[str, bytes], change
         if known is None or trait.newer_than(known):
             profile.traits[name] = trait
             changes.traits.add(profile.id)
+
+
+def _set_consents(profile: Profile, event: Event, said: Mapping[str, bool], changes: Changes) -> None:
+    for purpose, granted in said.items():
+        value = consent.ConsentValue(granted, event.timestamp_us, event.message_id, event.source_id)
+        known = profile.consents.get(purpose)
+        if known is None or value.newer_than(known):
+            profile.consents[purpose] = value
+            changes.consents.add(profile.id)
 
 
 def _message(identifier: Identifier) -> IdentifierMessage:
