@@ -9,7 +9,7 @@ stored.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Literal, NamedTuple
 
 from headrace_identity.rules import Identifier
@@ -75,6 +75,11 @@ class Links:
         """Whether anything is forced apart."""
         return bool(self._apart)
 
+    @property
+    def any_together(self) -> bool:
+        """Whether anything is forced together."""
+        return bool(self._classes)
+
     def one_of(self, identifier: Identifier) -> Identifier:
         """The identifier that stands for the class of this one: itself when it is linked with nothing."""
         members = self._classes.get(identifier)
@@ -88,6 +93,21 @@ class Links:
     def apart_from(self, one: Identifier) -> Mapping[Identifier, str]:
         """What the class that this identifier stands for is kept apart from, with the link that does it."""
         return self._apart.get(one, {})
+
+    def keeps_apart(self, groups: Sequence[Set[Identifier]]) -> str | None:
+        """The first link that keeps apart what stands in two of these groups and in none of them together, or None.
+
+        Args:
+            groups: Identifiers that stand for their classes.
+        """
+        together = frozenset[Identifier]().union(*groups)
+        broken = [
+            link_id
+            for one in together
+            for other, link_id in self.apart_from(one).items()
+            if other in together and not any(one in group and other in group for group in groups)
+        ]
+        return min(broken, default=None)
 
     def chain(self, start: Identifier, end: Identifier) -> list[str]:
         """Ids of the links that force two identifiers together, in order; empty when none do, or they are the same."""

@@ -16,6 +16,7 @@ from headrace.api.common.v1.event_pb2 import Event
 from headrace.api.identity.v1.profile_pb2 import DecisionAction
 from headrace.domain.consent import ConsentValue, newest
 from headrace_identity.graph import Changes, Graph, TraitValue, union_of_traits
+from headrace_identity.links import NO_LINKS, Links
 from headrace_identity.resolver import Resolution, prepare, resolve
 from headrace_identity.rules import Identifier, Rules
 
@@ -58,13 +59,16 @@ class Replay:
         return newest(graph.profiles[part].consents for part in graph.profiles[root_id].parts)
 
 
-def replay(events: Iterable[Event], rules: Rules, sequences: Iterable[int] | None = None) -> Replay:
+def replay(
+    events: Iterable[Event], rules: Rules, sequences: Iterable[int] | None = None, links: Links = NO_LINKS
+) -> Replay:
     """Resolve events one after the other; a message id that came before changes nothing.
 
     Args:
         events: Events of one workspace, in order.
         rules: Rules of the workspace.
         sequences: Recorded sequence of each event; their places when not given.
+        links: Manual links of the workspace.
 
     Raises:
         ValueError: An event's traits or context are no JSON object.
@@ -75,7 +79,7 @@ def replay(events: Iterable[Event], rules: Rules, sequences: Iterable[int] | Non
         sequence = place if numbers is None else next(numbers)
         if event.message_id not in result.resolutions:
             prepared = prepare(event, rules)
-            result.resolutions[event.message_id] = resolve(result.graph, rules, prepared, sequence, Changes())
+            result.resolutions[event.message_id] = resolve(result.graph, rules, prepared, sequence, Changes(), links)
     return result
 
 
