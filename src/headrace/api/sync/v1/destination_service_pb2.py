@@ -26,15 +26,15 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.headrace/api/sync/v1/destination_service.proto\x12\x14headrace.api.sync.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x01\n\tConnector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06plugin\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x17\n\x0fsettings_schema\x18\x06 \x01(\t\x12\x34\n\x06\x66ields\x18\x07 \x03(\x0b\x32$.headrace.api.sync.v1.ConnectorField\x12\r\n\x05\x65rror\x18\x08 \x01(\t\"?\n\x0e\x43onnectorField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\"\'\n\x15ListConnectorsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"M\n\x16ListConnectorsResponse\x12\x33\n\nconnectors\x18\x01 \x03(\x0b\x32\x1f.headrace.api.sync.v1.Connector\"\x93\x02\n\x0b\x44\x65stination\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x11\n\tconnector\x18\x03 \x01(\t\x12\x10\n\x08settings\x18\x04 \x01(\t\x12\x35\n\x05state\x18\x05 \x01(\x0e\x32&.headrace.api.sync.v1.DestinationState\x12\x14\n\x0cstate_reason\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\"\x8e\x01\n\x18\x43reateDestinationRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65stination_id\x18\x02 \x01(\t\x12\x36\n\x0b\x64\x65stination\x18\x03 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"S\n\x19\x43reateDestinationResponse\x12\x36\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\"%\n\x15GetDestinationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"P\n\x16GetDestinationResponse\x12\x36\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\"P\n\x17ListDestinationsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x18ListDestinationsResponse\x12\x37\n\x0c\x64\x65stinations\x18\x01 \x03(\x0b\x32!.headrace.api.sync.v1.Destination\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x97\x01\n\x18UpdateDestinationRequest\x12\x36\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"S\n\x19UpdateDestinationResponse\x12\x36\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\"<\n\x18\x44\x65leteDestinationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1b\n\x19\x44\x65leteDestinationResponse*\x95\x01\n\x10\x44\x65stinationState\x12!\n\x1d\x44\x45STINATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45STINATION_STATE_ACTIVE\x10\x01\x12\x1c\n\x18\x44\x45STINATION_STATE_PAUSED\x10\x02\x12\"\n\x1e\x44\x45STINATION_STATE_UNAUTHORIZED\x10\x03\x32\xc3\x05\n\x12\x44\x65stinationService\x12k\n\x0eListConnectors\x12+.headrace.api.sync.v1.ListConnectorsRequest\x1a,.headrace.api.sync.v1.ListConnectorsResponse\x12t\n\x11\x43reateDestination\x12..headrace.api.sync.v1.CreateDestinationRequest\x1a/.headrace.api.sync.v1.CreateDestinationResponse\x12k\n\x0eGetDestination\x12+.headrace.api.sync.v1.GetDestinationRequest\x1a,.headrace.api.sync.v1.GetDestinationResponse\x12q\n\x10ListDestinations\x12-.headrace.api.sync.v1.ListDestinationsRequest\x1a..headrace.api.sync.v1.ListDestinationsResponse\x12t\n\x11UpdateDestination\x12..headrace.api.sync.v1.UpdateDestinationRequest\x1a/.headrace.api.sync.v1.UpdateDestinationResponse\x12t\n\x11\x44\x65leteDestination\x12..headrace.api.sync.v1.DeleteDestinationRequest\x1a/.headrace.api.sync.v1.DeleteDestinationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.headrace/api/sync/v1/destination_service.proto\x12\x14headrace.api.sync.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x01\n\tConnector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06plugin\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x17\n\x0fsettings_schema\x18\x06 \x01(\t\x12\x34\n\x06\x66ields\x18\x07 \x03(\x0b\x32$.headrace.api.sync.v1.ConnectorField\x12\r\n\x05\x65rror\x18\x08 \x01(\t\"?\n\x0e\x43onnectorField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\"\'\n\x15ListConnectorsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"M\n\x16ListConnectorsResponse\x12\x33\n\nconnectors\x18\x01 \x03(\x0b\x32\x1f.headrace.api.sync.v1.Connector\"\xae\x02\n\x0b\x44\x65stination\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x11\n\tconnector\x18\x03 \x01(\t\x12\x10\n\x08settings\x18\x04 \x01(\t\x12\x35\n\x05state\x18\x05 \x01(\x0e\x32&.headrace.api.sync.v1.DestinationState\x12\x14\n\x0cstate_reason\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x19\n\x11required_consents\x18\n \x03(\t\"\x8e\x01\n\x18\x43reateDestinationRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65stination_id\x18\x02 \x01(\t\x12\x36\n\x0b\x64\x65stination\x18\x03 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"S\n\x19\x43reateDestinationResponse\x12\x36\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\"%\n\x15GetDestinationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"P\n\x16GetDestinationResponse\x12\x36\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\"P\n\x17ListDestinationsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x18ListDestinationsResponse\x12\x37\n\x0c\x64\x65stinations\x18\x01 \x03(\x0b\x32!.headrace.api.sync.v1.Destination\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x97\x01\n\x18UpdateDestinationRequest\x12\x36\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"S\n\x19UpdateDestinationResponse\x12\x36\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32!.headrace.api.sync.v1.Destination\"<\n\x18\x44\x65leteDestinationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1b\n\x19\x44\x65leteDestinationResponse*\x95\x01\n\x10\x44\x65stinationState\x12!\n\x1d\x44\x45STINATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45STINATION_STATE_ACTIVE\x10\x01\x12\x1c\n\x18\x44\x45STINATION_STATE_PAUSED\x10\x02\x12\"\n\x1e\x44\x45STINATION_STATE_UNAUTHORIZED\x10\x03\x32\xc3\x05\n\x12\x44\x65stinationService\x12k\n\x0eListConnectors\x12+.headrace.api.sync.v1.ListConnectorsRequest\x1a,.headrace.api.sync.v1.ListConnectorsResponse\x12t\n\x11\x43reateDestination\x12..headrace.api.sync.v1.CreateDestinationRequest\x1a/.headrace.api.sync.v1.CreateDestinationResponse\x12k\n\x0eGetDestination\x12+.headrace.api.sync.v1.GetDestinationRequest\x1a,.headrace.api.sync.v1.GetDestinationResponse\x12q\n\x10ListDestinations\x12-.headrace.api.sync.v1.ListDestinationsRequest\x1a..headrace.api.sync.v1.ListDestinationsResponse\x12t\n\x11UpdateDestination\x12..headrace.api.sync.v1.UpdateDestinationRequest\x1a/.headrace.api.sync.v1.UpdateDestinationResponse\x12t\n\x11\x44\x65leteDestination\x12..headrace.api.sync.v1.DeleteDestinationRequest\x1a/.headrace.api.sync.v1.DeleteDestinationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.api.sync.v1.destination_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DESTINATIONSTATE']._serialized_start=1668
-  _globals['_DESTINATIONSTATE']._serialized_end=1817
+  _globals['_DESTINATIONSTATE']._serialized_start=1695
+  _globals['_DESTINATIONSTATE']._serialized_end=1844
   _globals['_CONNECTOR']._serialized_start=140
   _globals['_CONNECTOR']._serialized_end=329
   _globals['_CONNECTORFIELD']._serialized_start=331
@@ -44,27 +44,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCONNECTORSRESPONSE']._serialized_start=437
   _globals['_LISTCONNECTORSRESPONSE']._serialized_end=514
   _globals['_DESTINATION']._serialized_start=517
-  _globals['_DESTINATION']._serialized_end=792
-  _globals['_CREATEDESTINATIONREQUEST']._serialized_start=795
-  _globals['_CREATEDESTINATIONREQUEST']._serialized_end=937
-  _globals['_CREATEDESTINATIONRESPONSE']._serialized_start=939
-  _globals['_CREATEDESTINATIONRESPONSE']._serialized_end=1022
-  _globals['_GETDESTINATIONREQUEST']._serialized_start=1024
-  _globals['_GETDESTINATIONREQUEST']._serialized_end=1061
-  _globals['_GETDESTINATIONRESPONSE']._serialized_start=1063
-  _globals['_GETDESTINATIONRESPONSE']._serialized_end=1143
-  _globals['_LISTDESTINATIONSREQUEST']._serialized_start=1145
-  _globals['_LISTDESTINATIONSREQUEST']._serialized_end=1225
-  _globals['_LISTDESTINATIONSRESPONSE']._serialized_start=1227
-  _globals['_LISTDESTINATIONSRESPONSE']._serialized_end=1335
-  _globals['_UPDATEDESTINATIONREQUEST']._serialized_start=1338
-  _globals['_UPDATEDESTINATIONREQUEST']._serialized_end=1489
-  _globals['_UPDATEDESTINATIONRESPONSE']._serialized_start=1491
-  _globals['_UPDATEDESTINATIONRESPONSE']._serialized_end=1574
-  _globals['_DELETEDESTINATIONREQUEST']._serialized_start=1576
-  _globals['_DELETEDESTINATIONREQUEST']._serialized_end=1636
-  _globals['_DELETEDESTINATIONRESPONSE']._serialized_start=1638
-  _globals['_DELETEDESTINATIONRESPONSE']._serialized_end=1665
-  _globals['_DESTINATIONSERVICE']._serialized_start=1820
-  _globals['_DESTINATIONSERVICE']._serialized_end=2527
+  _globals['_DESTINATION']._serialized_end=819
+  _globals['_CREATEDESTINATIONREQUEST']._serialized_start=822
+  _globals['_CREATEDESTINATIONREQUEST']._serialized_end=964
+  _globals['_CREATEDESTINATIONRESPONSE']._serialized_start=966
+  _globals['_CREATEDESTINATIONRESPONSE']._serialized_end=1049
+  _globals['_GETDESTINATIONREQUEST']._serialized_start=1051
+  _globals['_GETDESTINATIONREQUEST']._serialized_end=1088
+  _globals['_GETDESTINATIONRESPONSE']._serialized_start=1090
+  _globals['_GETDESTINATIONRESPONSE']._serialized_end=1170
+  _globals['_LISTDESTINATIONSREQUEST']._serialized_start=1172
+  _globals['_LISTDESTINATIONSREQUEST']._serialized_end=1252
+  _globals['_LISTDESTINATIONSRESPONSE']._serialized_start=1254
+  _globals['_LISTDESTINATIONSRESPONSE']._serialized_end=1362
+  _globals['_UPDATEDESTINATIONREQUEST']._serialized_start=1365
+  _globals['_UPDATEDESTINATIONREQUEST']._serialized_end=1516
+  _globals['_UPDATEDESTINATIONRESPONSE']._serialized_start=1518
+  _globals['_UPDATEDESTINATIONRESPONSE']._serialized_end=1601
+  _globals['_DELETEDESTINATIONREQUEST']._serialized_start=1603
+  _globals['_DELETEDESTINATIONREQUEST']._serialized_end=1663
+  _globals['_DELETEDESTINATIONRESPONSE']._serialized_start=1665
+  _globals['_DELETEDESTINATIONRESPONSE']._serialized_end=1692
+  _globals['_DESTINATIONSERVICE']._serialized_start=1847
+  _globals['_DESTINATIONSERVICE']._serialized_end=2554
 # @@protoc_insertion_point(module_scope)

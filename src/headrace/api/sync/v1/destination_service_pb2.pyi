@@ -178,6 +178,7 @@ class Destination(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
+    REQUIRED_CONSENTS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/destinations/{destination}"."""
     display_name: builtins.str
@@ -200,6 +201,12 @@ class Destination(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it was last changed."""
 
+    @property
+    def required_consents(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. Purposes of consent that a person must have granted before anything about them is sent here, such as
+        "ad_user_data"; at most 20. None by default.
+        """
+
     def __init__(
         self,
         *,
@@ -212,9 +219,10 @@ class Destination(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
+        required_consents: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["connector", b"connector", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "settings", b"settings", "state", b"state", "state_reason", b"state_reason", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["connector", b"connector", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "required_consents", b"required_consents", "settings", b"settings", "state", b"state", "state_reason", b"state_reason", "update_time", b"update_time"]) -> None: ...
 
 Global___Destination: typing_extensions.TypeAlias = Destination
 

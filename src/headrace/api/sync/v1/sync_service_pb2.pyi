@@ -11,6 +11,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import headrace.api.identity.v1.profile_pb2
 import sys
 import typing
 
@@ -567,6 +568,7 @@ class Delivery(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    CONSENTS_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id of the delivery."""
     sync: builtins.str
@@ -597,6 +599,10 @@ class Delivery(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When its state last changed."""
 
+    @property
+    def consents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.profile_pb2.Consent]:
+        """What the person had said about the purposes that the destination requires, when it was last sent."""
+
     def __init__(
         self,
         *,
@@ -612,9 +618,10 @@ class Delivery(google.protobuf.message.Message):
         reason: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        consents: collections.abc.Iterable[headrace.api.identity.v1.profile_pb2.Consent] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "next_attempt_time", b"next_attempt_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "create_time", b"create_time", "id", b"id", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "operation", b"operation", "profile_id", b"profile_id", "reason", b"reason", "state", b"state", "status_code", b"status_code", "sync", b"sync", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "consents", b"consents", "create_time", b"create_time", "id", b"id", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "operation", b"operation", "profile_id", b"profile_id", "reason", b"reason", "state", b"state", "status_code", b"status_code", "sync", b"sync", "update_time", b"update_time"]) -> None: ...
 
 Global___Delivery: typing_extensions.TypeAlias = Delivery
 
