@@ -26,17 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.api.common.v1 import event_pb2 as headrace_dot_api_dot_common_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/api/identity/v1/profile.proto\x12\x18headrace.api.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"headrace/api/common/v1/event.proto\"\x87\x03\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x0bidentifiers\x18\x02 \x03(\x0b\x32\".headrace.api.common.v1.Identifier\x12/\n\x06traits\x18\x03 \x03(\x0b\x32\x1f.headrace.api.identity.v1.Trait\x12\r\n\x05parts\x18\x04 \x03(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bmerge_count\x18\x06 \x01(\x05\x12\x33\n\x08\x63onsents\x18\x07 \x03(\x0b\x32!.headrace.api.identity.v1.Consent\x12\x33\n\x06groups\x18\x08 \x03(\x0b\x32#.headrace.api.identity.v1.GroupLink\x12\x45\n\x0f\x63omputed_traits\x18\t \x03(\x0b\x32,.headrace.api.identity.v1.ComputedTraitValue\"\x90\x01\n\x07\x43onsent\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x37\n\x06status\x18\x02 \x01(\x0e\x32\'.headrace.api.identity.v1.ConsentStatus\x12\x11\n\tsource_id\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\x14\n\x0ctimestamp_us\x18\x05 \x01(\x03\"Z\n\tGroupLink\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x14\n\x0ctimestamp_us\x18\x04 \x01(\x03\"M\n\x12\x43omputedTraitValue\x12\x19\n\x11\x63omputed_trait_id\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05\x61t_us\x18\x03 \x01(\x03\"a\n\x05Trait\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x11\n\tsource_id\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\x14\n\x0ctimestamp_us\x18\x05 \x01(\x03\"\x7f\n\x05Merge\x12\r\n\x05loser\x18\x01 \x01(\t\x12\x10\n\x08survivor\x18\x02 \x01(\t\x12\x13\n\x0bloser_parts\x18\x03 \x03(\t\x12\x16\n\x0eloser_found_by\x18\x04 \x03(\x05\x12\x19\n\x11survivor_found_by\x18\x05 \x03(\x05\x12\r\n\x05\x65poch\x18\x06 \x01(\x03\"`\n\x08SetAside\x12\x36\n\nidentifier\x18\x01 \x01(\x0b\x32\".headrace.api.common.v1.Identifier\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\"\xf8\x02\n\x08\x44\x65\x63ision\x12\x38\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32(.headrace.api.identity.v1.DecisionAction\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x37\n\x0bidentifiers\x18\x04 \x03(\x0b\x32\".headrace.api.common.v1.Identifier\x12\x35\n\tset_aside\x18\x05 \x03(\x0b\x32\".headrace.api.identity.v1.SetAside\x12/\n\x06merges\x18\x06 \x03(\x0b\x32\x1f.headrace.api.identity.v1.Merge\x12\x15\n\rrules_version\x18\x07 \x01(\x03\x12\x35\n\thandovers\x18\x08 \x03(\x0b\x32\".headrace.api.identity.v1.Handover\x12\x12\n\nstems_from\x18\t \x01(\t\x12\x0f\n\x07\x62rought\x18\n \x03(\x05\"X\n\x08Handover\x12\x36\n\nidentifier\x18\x01 \x01(\x0b\x32\".headrace.api.common.v1.Identifier\x12\x14\n\x0c\x66rom_profile\x18\x02 \x01(\t\"\xee\x01\n\rResolvedEvent\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.headrace.api.common.v1.Event\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x34\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32\".headrace.api.identity.v1.Decision\x12\x16\n\x0eresolved_at_us\x18\x04 \x01(\x03\x12\x12\n\nsegment_id\x18\x05 \x01(\t\x12\x15\n\rsegment_index\x18\x06 \x01(\x05\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\r\n\x05\x65poch\x18\x08 \x01(\x03\"b\n\x0cReassignment\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\r\n\x05parts\x18\x02 \x03(\t\x12\x10\n\x08survivor\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\x0e\n\x06\x65rased\x18\x05 \x01(\x08\"\xe1\x01\n\rResolvedBatch\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x37\n\x06\x65vents\x18\x03 \x03(\x0b\x32\'.headrace.api.identity.v1.ResolvedEvent\x12/\n\x06merges\x18\x04 \x03(\x0b\x32\x1f.headrace.api.identity.v1.Merge\x12=\n\rreassignments\x18\x05 \x03(\x0b\x32&.headrace.api.identity.v1.Reassignment*f\n\rConsentStatus\x12\x1e\n\x1a\x43ONSENT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ONSENT_STATUS_GRANTED\x10\x01\x12\x19\n\x15\x43ONSENT_STATUS_DENIED\x10\x02*\xaa\x01\n\x0e\x44\x65\x63isionAction\x12\x1f\n\x1b\x44\x45\x43ISION_ACTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45\x43ISION_ACTION_CREATED\x10\x01\x12\x1c\n\x18\x44\x45\x43ISION_ACTION_ATTACHED\x10\x02\x12\x1a\n\x16\x44\x45\x43ISION_ACTION_MERGED\x10\x03\x12 \n\x1c\x44\x45\x43ISION_ACTION_UNIDENTIFIED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/api/identity/v1/profile.proto\x12\x18headrace.api.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"headrace/api/common/v1/event.proto\"\x87\x03\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x0bidentifiers\x18\x02 \x03(\x0b\x32\".headrace.api.common.v1.Identifier\x12/\n\x06traits\x18\x03 \x03(\x0b\x32\x1f.headrace.api.identity.v1.Trait\x12\r\n\x05parts\x18\x04 \x03(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bmerge_count\x18\x06 \x01(\x05\x12\x33\n\x08\x63onsents\x18\x07 \x03(\x0b\x32!.headrace.api.identity.v1.Consent\x12\x33\n\x06groups\x18\x08 \x03(\x0b\x32#.headrace.api.identity.v1.GroupLink\x12\x45\n\x0f\x63omputed_traits\x18\t \x03(\x0b\x32,.headrace.api.identity.v1.ComputedTraitValue\"\x90\x01\n\x07\x43onsent\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x37\n\x06status\x18\x02 \x01(\x0e\x32\'.headrace.api.identity.v1.ConsentStatus\x12\x11\n\tsource_id\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\x14\n\x0ctimestamp_us\x18\x05 \x01(\x03\"Z\n\tGroupLink\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x14\n\x0ctimestamp_us\x18\x04 \x01(\x03\"`\n\x12\x43omputedTraitValue\x12\x19\n\x11\x63omputed_trait_id\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05\x61t_us\x18\x03 \x01(\x03\x12\x11\n\ttruncated\x18\x04 \x01(\x08\"a\n\x05Trait\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x11\n\tsource_id\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\x14\n\x0ctimestamp_us\x18\x05 \x01(\x03\"\x7f\n\x05Merge\x12\r\n\x05loser\x18\x01 \x01(\t\x12\x10\n\x08survivor\x18\x02 \x01(\t\x12\x13\n\x0bloser_parts\x18\x03 \x03(\t\x12\x16\n\x0eloser_found_by\x18\x04 \x03(\x05\x12\x19\n\x11survivor_found_by\x18\x05 \x03(\x05\x12\r\n\x05\x65poch\x18\x06 \x01(\x03\"`\n\x08SetAside\x12\x36\n\nidentifier\x18\x01 \x01(\x0b\x32\".headrace.api.common.v1.Identifier\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\"\xf8\x02\n\x08\x44\x65\x63ision\x12\x38\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32(.headrace.api.identity.v1.DecisionAction\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x37\n\x0bidentifiers\x18\x04 \x03(\x0b\x32\".headrace.api.common.v1.Identifier\x12\x35\n\tset_aside\x18\x05 \x03(\x0b\x32\".headrace.api.identity.v1.SetAside\x12/\n\x06merges\x18\x06 \x03(\x0b\x32\x1f.headrace.api.identity.v1.Merge\x12\x15\n\rrules_version\x18\x07 \x01(\x03\x12\x35\n\thandovers\x18\x08 \x03(\x0b\x32\".headrace.api.identity.v1.Handover\x12\x12\n\nstems_from\x18\t \x01(\t\x12\x0f\n\x07\x62rought\x18\n \x03(\x05\"X\n\x08Handover\x12\x36\n\nidentifier\x18\x01 \x01(\x0b\x32\".headrace.api.common.v1.Identifier\x12\x14\n\x0c\x66rom_profile\x18\x02 \x01(\t\"\xee\x01\n\rResolvedEvent\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.headrace.api.common.v1.Event\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x34\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32\".headrace.api.identity.v1.Decision\x12\x16\n\x0eresolved_at_us\x18\x04 \x01(\x03\x12\x12\n\nsegment_id\x18\x05 \x01(\t\x12\x15\n\rsegment_index\x18\x06 \x01(\x05\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\r\n\x05\x65poch\x18\x08 \x01(\x03\"b\n\x0cReassignment\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\r\n\x05parts\x18\x02 \x03(\t\x12\x10\n\x08survivor\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\x0e\n\x06\x65rased\x18\x05 \x01(\x08\"\xe1\x01\n\rResolvedBatch\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x37\n\x06\x65vents\x18\x03 \x03(\x0b\x32\'.headrace.api.identity.v1.ResolvedEvent\x12/\n\x06merges\x18\x04 \x03(\x0b\x32\x1f.headrace.api.identity.v1.Merge\x12=\n\rreassignments\x18\x05 \x03(\x0b\x32&.headrace.api.identity.v1.Reassignment*f\n\rConsentStatus\x12\x1e\n\x1a\x43ONSENT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ONSENT_STATUS_GRANTED\x10\x01\x12\x19\n\x15\x43ONSENT_STATUS_DENIED\x10\x02*\xaa\x01\n\x0e\x44\x65\x63isionAction\x12\x1f\n\x1b\x44\x45\x43ISION_ACTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45\x43ISION_ACTION_CREATED\x10\x01\x12\x1c\n\x18\x44\x45\x43ISION_ACTION_ATTACHED\x10\x02\x12\x1a\n\x16\x44\x45\x43ISION_ACTION_MERGED\x10\x03\x12 \n\x1c\x44\x45\x43ISION_ACTION_UNIDENTIFIED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.api.identity.v1.profile_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONSENTSTATUS']._serialized_start=2213
-  _globals['_CONSENTSTATUS']._serialized_end=2315
-  _globals['_DECISIONACTION']._serialized_start=2318
-  _globals['_DECISIONACTION']._serialized_end=2488
+  _globals['_CONSENTSTATUS']._serialized_start=2232
+  _globals['_CONSENTSTATUS']._serialized_end=2334
+  _globals['_DECISIONACTION']._serialized_start=2337
+  _globals['_DECISIONACTION']._serialized_end=2507
   _globals['_PROFILE']._serialized_start=138
   _globals['_PROFILE']._serialized_end=529
   _globals['_CONSENT']._serialized_start=532
@@ -44,21 +44,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GROUPLINK']._serialized_start=678
   _globals['_GROUPLINK']._serialized_end=768
   _globals['_COMPUTEDTRAITVALUE']._serialized_start=770
-  _globals['_COMPUTEDTRAITVALUE']._serialized_end=847
-  _globals['_TRAIT']._serialized_start=849
-  _globals['_TRAIT']._serialized_end=946
-  _globals['_MERGE']._serialized_start=948
-  _globals['_MERGE']._serialized_end=1075
-  _globals['_SETASIDE']._serialized_start=1077
-  _globals['_SETASIDE']._serialized_end=1173
-  _globals['_DECISION']._serialized_start=1176
-  _globals['_DECISION']._serialized_end=1552
-  _globals['_HANDOVER']._serialized_start=1554
-  _globals['_HANDOVER']._serialized_end=1642
-  _globals['_RESOLVEDEVENT']._serialized_start=1645
-  _globals['_RESOLVEDEVENT']._serialized_end=1883
-  _globals['_REASSIGNMENT']._serialized_start=1885
-  _globals['_REASSIGNMENT']._serialized_end=1983
-  _globals['_RESOLVEDBATCH']._serialized_start=1986
-  _globals['_RESOLVEDBATCH']._serialized_end=2211
+  _globals['_COMPUTEDTRAITVALUE']._serialized_end=866
+  _globals['_TRAIT']._serialized_start=868
+  _globals['_TRAIT']._serialized_end=965
+  _globals['_MERGE']._serialized_start=967
+  _globals['_MERGE']._serialized_end=1094
+  _globals['_SETASIDE']._serialized_start=1096
+  _globals['_SETASIDE']._serialized_end=1192
+  _globals['_DECISION']._serialized_start=1195
+  _globals['_DECISION']._serialized_end=1571
+  _globals['_HANDOVER']._serialized_start=1573
+  _globals['_HANDOVER']._serialized_end=1661
+  _globals['_RESOLVEDEVENT']._serialized_start=1664
+  _globals['_RESOLVEDEVENT']._serialized_end=1902
+  _globals['_REASSIGNMENT']._serialized_start=1904
+  _globals['_REASSIGNMENT']._serialized_end=2002
+  _globals['_RESOLVEDBATCH']._serialized_start=2005
+  _globals['_RESOLVEDBATCH']._serialized_end=2230
 # @@protoc_insertion_point(module_scope)

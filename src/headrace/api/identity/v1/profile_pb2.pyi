@@ -215,20 +215,24 @@ class ComputedTraitValue(google.protobuf.message.Message):
     COMPUTED_TRAIT_ID_FIELD_NUMBER: builtins.int
     VALUE_FIELD_NUMBER: builtins.int
     AT_US_FIELD_NUMBER: builtins.int
+    TRUNCATED_FIELD_NUMBER: builtins.int
     computed_trait_id: builtins.str
     """Id of the computed trait."""
     value: builtins.bytes
     """Value as JSON."""
     at_us: builtins.int
     """The moment for which it holds, in microseconds since 1970 UTC."""
+    truncated: builtins.bool
+    """True when a list has more than 1,000 values: the value holds the first 1,000 of them."""
     def __init__(
         self,
         *,
         computed_trait_id: builtins.str = ...,
         value: builtins.bytes = ...,
         at_us: builtins.int = ...,
+        truncated: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "computed_trait_id", b"computed_trait_id", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "computed_trait_id", b"computed_trait_id", "truncated", b"truncated", "value", b"value"]) -> None: ...
 
 Global___ComputedTraitValue: typing_extensions.TypeAlias = ComputedTraitValue
 
