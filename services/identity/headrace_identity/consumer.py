@@ -22,6 +22,7 @@ from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Entry, GroupReader, Redis, send
 from headrace.telemetry import logs, metrics, spans
 from headrace_identity import emitter, parked, store
+from headrace_identity.deletion.refusing import Refusals
 from headrace_identity.emitter import Resolved
 from headrace_identity.replay import ACTION_NAMES
 from headrace_identity.worker import AtStep, Incoming, Worker, no_step
@@ -71,6 +72,7 @@ class Lane:
         streams: int,
         batch_events: int,
         claim_every_s: float,
+        refusals: Refusals | None = None,
         at_step: AtStep = no_step,
     ) -> None:
         """Describe a lane.
@@ -84,6 +86,7 @@ class Lane:
             streams: Number of streams that the reader reads.
             batch_events: Most events in a micro-batch.
             claim_every_s: How often to look for what other replicas left behind, in seconds.
+            refusals: Told what tombstones refused; None where there are none.
             at_step: Called between any two steps; tests end a worker there.
         """
         self._db = db
@@ -95,6 +98,7 @@ class Lane:
         self._most_events = batch_events
         self._batch_events = batch_events
         self._claim_every_s = claim_every_s
+        self._refusals = refusals
         self._at_step = at_step
         self._events_per_entry = 1.0
         self._claim_at = 0.0
@@ -179,24 +183,37 @@ class Lane:
         by_workspace: dict[str, list[Incoming]] = {}
         for batch in batches:
             incoming = by_workspace.setdefault(batch.workspace_id, [])
-            incoming.extend(Incoming(event, batch.segment_id, place) for place, event in enumerate(batch.events))
+            incoming.extend(
+                Incoming(event, batch.segment_id, place)
+                for place, event in enumerate(batch.events)
+                if not log.is_erased(event)
+            )
         messages: list[tuple[str, bytes]] = []
+        unclean: set[str] = set()
         for workspace_id, events in by_workspace.items():
             # One entry alone may hold more than a micro-batch.
             for start in range(0, len(events), self._batch_events):
-                messages += await self._resolve(workspace_id, events[start : start + self._batch_events])
+                messages += await self._resolve(workspace_id, events[start : start + self._batch_events], unclean)
         await self._at_step("resolved")
         await send(self._redis, messages, max_length=self._sending.stream_entries)
         await self._at_step("sent")
         await self._reader.acknowledge(entries, delete=True)
         await self._at_step("acknowledged")
-        await log.mark_done(self._db, dict.fromkeys(b.segment_id for b in batches if b.segment_id))
+        finished = dict.fromkeys(b.segment_id for b in batches if b.segment_id and b.segment_id not in unclean)
+        await log.mark_done(self._db, finished)
         await self._at_step("done")
 
-    async def _resolve(self, workspace_id: str, events: Sequence[Incoming]) -> list[tuple[str, bytes]]:
+    async def _resolve(
+        self, workspace_id: str, events: Sequence[Incoming], unclean: set[str]
+    ) -> list[tuple[str, bytes]]:
+        """Resolve events; segments that still hold something that was refused are told in `unclean`."""
         with spans.batch_span("identity micro-batch", [e.event.traceparent for e in events]):
             outcome = await self._worker.process(workspace_id, events)
             resolved = outcome.resolved
+            if outcome.refused and self._refusals is not None:
+                refused = [(r.segment_id, r.event.message_id) for r in outcome.refused]
+                if not await self._refusals.handle(workspace_id, refused):
+                    unclean.update(segment_id for segment_id, _ in refused)
             # Read after the commit: a merge that committed before has been or will be announced to the loser's
             # partition, where nobody would look for these events any more.
             survivors = await store.survivors(self._db, workspace_id, {r.profile_id for r in resolved if r.profile_id})

@@ -17,16 +17,18 @@ from typing import NamedTuple
 from headrace.api.common.v1.event_pb2 import Event
 from headrace.domain.times import now_us
 from headrace.storage.mongo import log
-from headrace.storage.mongo.client import Database, Document, transaction
+from headrace.storage.mongo.client import Database, Document, Session, transaction
 from headrace.telemetry import logs, metrics
 from headrace_identity import gates, parked, store
+from headrace_identity.deletion.refusing import count_refused
+from headrace_identity.deletion.tombstones import Marks, Tombstones
 from headrace_identity.emitter import Resolved
 from headrace_identity.failures import is_conflict, is_events_fault
 from headrace_identity.graph import Changes
 from headrace_identity.replay import ACTION_NAMES
 from headrace_identity.resolver import Prepared, prepare, resolve
 from headrace_identity.rules import Rules
-from headrace_identity.workspaces import Workspaces
+from headrace_identity.workspaces import Workspace, Workspaces
 
 _log = logs.get_logger(__name__)
 
@@ -51,17 +53,22 @@ class Incoming(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a micro-batch: resolved events, in order, and which of them had been stored before."""
+    """What came of a micro-batch: resolved events, in order, and which of them had been stored before.
+
+    Events that tombstones refuse are in `refused` alone: nothing of them was stored, and nothing is sent on.
+    """
 
     resolved: list[Resolved] = field(default_factory=list)
     repeated: int = 0
     parked: int = 0
+    refused: list[Incoming] = field(default_factory=list)
 
     def add(self, other: Outcome) -> None:
         """Append what came of the next part."""
         self.resolved += other.resolved
         self.repeated += other.repeated
         self.parked += other.parked
+        self.refused += other.refused
 
 
 class EventFault(Exception):
@@ -70,6 +77,10 @@ class EventFault(Exception):
     def __init__(self, causes: Mapping[str, BaseException]) -> None:
         super().__init__("events cannot be processed")
         self.causes = causes
+
+
+class NoTombstones(RuntimeError):
+    """A worker that was wired without tombstones works on a workspace that has some."""
 
 
 AtStep = Callable[[str], Awaitable[None]]
@@ -83,14 +94,16 @@ async def no_step(_: str) -> None:
 class Worker:
     """Resolves micro-batches of one workspace each; any number may run at a time, here and in other processes."""
 
-    def __init__(self, db: Database, *, at_step: AtStep = no_step) -> None:
+    def __init__(self, db: Database, *, tombstones: Tombstones | None = None, at_step: AtStep = no_step) -> None:
         """Work on a database.
 
         Args:
             db: Database.
+            tombstones: Which events are refused; only a database without any can do without.
             at_step: Called between any two steps; tests end a worker there, or let another one be quicker.
         """
         self._db = db
+        self._tombstones = tombstones
         self._workspaces = Workspaces(db)
         self._gate = gates.choose()
         self._at_step = at_step
@@ -114,6 +127,8 @@ class Worker:
         while events:
             try:
                 outcome = await self._attempt(workspace_id, events)
+            except NoTombstones:
+                raise  # no event is at fault
             except Exception as error:
                 if is_conflict(error):
                     tries += 1
@@ -168,29 +183,52 @@ class Worker:
         stored = await self._stored(workspace_id, by_id)
         await self._at_step("looked for repeated")
         new = [incoming for message_id, incoming in by_id.items() if message_id not in stored]
-        resolved = await self._resolve(workspace_id, new) if new else {}
+        refused: dict[str, str] = {}
+        resolved = await self._resolve(workspace_id, new, refused) if new else {}
         await self._at_step("committed")
+        count_refused(Counter(refused.values()))
         for action, count in Counter(r.decision.action for r in resolved.values()).items():
             _events.add(count, {"action": ACTION_NAMES[action]})
         if stored:
             _events.add(len(stored), {"action": "repeated"})
-        return Outcome([resolved.get(m) or stored[m] for m in by_id], repeated=len(stored))
+        taken = [found for m in by_id if (found := resolved.get(m) or stored.get(m)) is not None]
+        return Outcome(taken, repeated=len(stored), refused=[by_id[m] for m in refused])
 
     async def _stored(self, workspace_id: str, message_ids: Collection[str]) -> dict[str, Resolved]:
         """Those that were resolved before. The epoch is read first: in it their profiles hold, or in a later one."""
         stored = await log.events_by_id(self._db, workspace_id, message_ids)
         if not stored:
             return {}
-        epoch = (await self._workspaces.read(workspace_id)).epoch
+        workspace = await self._workspaces.read(workspace_id)
         again = await log.events_by_id(self._db, workspace_id, stored)
-        return {message_id: Resolved.of(event, epoch) for message_id, event in again.items()}
+        found = {message_id: Resolved.of(event, workspace.epoch) for message_id, event in again.items()}
+        marks = await self._marks(workspace)
+        if marks is not None and marks.deleted:
+            # Those of a person whose deletion is under way are sent to nobody: they are as good as removed.
+            return {m: r for m, r in found.items() if not marks.is_deleted(r.decision)}
+        return found
 
-    async def _resolve(self, workspace_id: str, new: Sequence[Incoming]) -> dict[str, Resolved]:
+    async def _marks(self, workspace: Workspace, session: Session | None = None) -> Marks | None:
+        if not workspace.tombstones_version:
+            return None
+        if self._tombstones is None:
+            raise NoTombstones
+        return await self._tombstones.marks(workspace, session)
+
+    async def _resolve(
+        self, workspace_id: str, new: Sequence[Incoming], refused: dict[str, str]
+    ) -> dict[str, Resolved]:
+        """Resolve and store new events; those that are refused are left out, and told with the reason."""
         async with transaction(self._db.client) as session:
             workspace = await self._workspaces.read(workspace_id, session)
             rules = workspace.rules
             await self._at_step("read rules")
             prepared = _prepare(new, rules)
+            marks = await self._marks(workspace, session)
+            if marks is not None:
+                new, prepared = _admitted(new, prepared, marks, refused)
+                if not new:
+                    return {}
             loaded = await store.load(self._db, session, workspace_id, prepared)
             await self._at_step("loaded")
             # Reserved after the first read: see the module `headrace.storage.mongo.log` and ADR 6.
@@ -239,6 +277,17 @@ def _prepare(new: Sequence[Incoming], rules: Rules) -> list[Prepared]:
     if faults:
         raise EventFault(faults)
     return prepared
+
+
+def _admitted(
+    new: Sequence[Incoming], prepared: Sequence[Prepared], marks: Marks, refused: dict[str, str]
+) -> tuple[list[Incoming], list[Prepared]]:
+    """Events that are not refused; the message ids of the others with the reasons go into `refused`."""
+    admitted = [(incoming, one, marks.admit(one)) for incoming, one in zip(new, prepared, strict=True)]
+    refused.clear()
+    refused.update({i.event.message_id: marks.reason(one) for i, one, taken in admitted if taken is None})
+    kept = [(incoming, taken) for incoming, _, taken in admitted if taken is not None]
+    return [incoming for incoming, _ in kept], [taken for _, taken in kept]
 
 
 def _document(resolved: Resolved) -> Document:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pymongo import ASCENDING, UpdateOne
 
 from headrace.api.common.v1.event_pb2 import Identifier as IdentifierMessage
-from headrace.api.identity.v1.profile_pb2 import SetAside
+from headrace.api.identity.v1.profile_pb2 import Decision, SetAside
 from headrace.domain.times import now_us
 from headrace.domain.tombstones import DIGEST_BYTES, digest_of
 from headrace.storage.mongo import log
@@ -73,13 +73,26 @@ class Marks:
             return None
         return _without(prepared, digests, previous, self.shared)
 
-    def keep(self, prepared: Prepared) -> Prepared | None:
-        """What may be resolved of a stored event; None when it belongs to a person whose deletion is under way."""
+    def keep(self, prepared: Prepared, decision: Decision) -> Prepared | None:
+        """What may be resolved anew of a stored event; None when it is a person's whose deletion is under way."""
         if not self.deleted:
             return prepared
+        if self.is_deleted(decision):
+            return None
         digests = [digest_of(self.key, *identifier) for identifier in prepared.identifiers]
         previous = [digest_of(self.key, *identifier) for identifier in prepared.previous]
-        return _without(prepared, digests, previous, self.deleted)
+        # It names somebody else: by an identifier of its decision, or by none that may identify.
+        return _without(prepared, digests, previous, self.deleted) or prepared._replace(identifiers=(), previous=())
+
+    def is_deleted(self, decision: Decision) -> bool:
+        """Whether a stored event is one of a deleted person: the decision names the identifiers of its own person."""
+        return any(digest_of(self.key, i.namespace, i.value) in self.deleted for i in decision.identifiers)
+
+    def reason(self, prepared: Prepared) -> str:
+        """Why an event is refused: DELETED or SUPPRESSED."""
+        raw = ((i.namespace, i.value.strip()) for i in prepared.event.identifiers)
+        every = (*raw, *prepared.identifiers, *prepared.previous)
+        return DELETED if any(digest_of(self.key, *i) in self.deleted for i in every) else SUPPRESSED
 
     def refused(self, identifiers: Iterable[Iterable[Identifier]]) -> list[bool]:
         """For each identifier, in all its forms: whether its person was deleted or suppressed."""

@@ -3,7 +3,8 @@
 Ingest appends segments: one document holds the events of one workspace and partition as one
 compressed protobuf batch. Identity inserts one document per event, with the profile and the
 decision, in the same transaction as its own changes, and then marks the segment done. Nothing
-of that is ever updated: a segment is done when its id stands in `segments_done`.
+of that is ever updated, except that what was a deleted person's is emptied: a segment is done when its id stands in
+`segments_done`.
 
 Events are assigned anew when a merge is undone, identifiers are linked by hand, the graph is rebuilt or a person is
 deleted (ADR 10). Identity then changes the profile and the decision of the events concerned, or removes them, and
@@ -14,7 +15,7 @@ Everybody else only reads: the tail by sequence, or the events of given profiles
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -210,6 +211,47 @@ async def stored_segments(db: Database, segment_ids: Sequence[str]) -> list[Segm
 async def read_segments(db: Database, segment_ids: Sequence[str]) -> list[tuple[int, EventBatch]]:
     """(partition, segment) of each id that is stored, in order of id."""
     return [(s.partition, EventBatch.FromString(s.payload)) for s in await stored_segments(db, segment_ids)]
+
+
+async def erase_events(db: Database, segment_id: str, is_unwanted: Callable[[Event], bool]) -> int:
+    """Empty events of a segment, because their person is deleted; the others keep their places.
+
+    Args:
+        db: Database.
+        segment_id: The segment; an unknown one is passed over.
+        is_unwanted: Which events go.
+
+    Returns:
+        Number of events that went.
+    """
+    while True:
+        document = await db[SEGMENTS].find_one({"_id": segment_id}, {"b": 1})
+        if document is None:
+            return 0
+        batch = EventBatch.FromString(zstandard.ZstdDecompressor().decompress(document["b"]))
+        erased = erase_from(batch, is_unwanted)
+        if not erased:
+            return 0
+        payload = Binary(zstandard.ZstdCompressor(level=1).compress(batch.SerializeToString()))
+        # Only if nobody else emptied another event meanwhile; then that one stays empty too.
+        result = await db[SEGMENTS].update_one({"_id": segment_id, "b": document["b"]}, {"$set": {"b": payload}})
+        if result.modified_count:
+            return erased
+
+
+def erase_from(batch: EventBatch, is_unwanted: Callable[[Event], bool]) -> int:
+    """Empty events of a batch in place; returns how many."""
+    erased = 0
+    for event in batch.events:
+        if not is_erased(event) and is_unwanted(event):
+            event.Clear()
+            erased += 1
+    return erased
+
+
+def is_erased(event: Event) -> bool:
+    """Whether this is only the place of an event whose person was deleted."""
+    return not event.message_id and event.ByteSize() == 0
 
 
 async def unfinished_segments(db: Database, after_id: str, before_id: str, limit: int) -> list[str]:
