@@ -4,18 +4,23 @@ Names of fields are short, because they stand in every document. A profile keeps
 need: its identifiers, its traits, what it was merged with. Everything about events is in the log.
 
     profiles     _id workspace + profile, w workspace, c created, ids [[namespace, value, time_us], ...],
-                 tr [[name, value, time_us, message, source], ...], parts [...] and m merges once it has merged others,
-                 into profile and ms sequence once it was merged, g a counter that only makes transactions conflict
+                 tr [[name, value, time_us, message, source], ...] and s what its traits are searched by,
+                 co [[purpose, granted, time_us, message, source], ...] once somebody spoke of consent,
+                 parts [...] and m merges once it has merged others, into profile and ms sequence once it was merged,
+                 g a counter that only makes transactions conflict
     identifiers  _id workspace + namespace + value, p the part that holds it ("" while an absence is relied on), g too
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from headrace.domain.consent import ConsentValue
 from headrace.storage.mongo.client import Document
 from headrace_identity.graph import Profile, TraitValue
 from headrace_identity.rules import Identifier
+from headrace_identity.search import trait_terms
 
 SEPARATOR = "\x1f"
 
@@ -44,10 +49,8 @@ def profile_from(document: Document) -> Profile:
         parts=document.get("parts") or [profile_id],
         merges=document.get("m", 0),
         identifiers={(namespace, value): time_us for namespace, value, time_us in document["ids"]},
-        traits={
-            name: TraitValue(value, time_us, message_id, source_id)
-            for name, value, time_us, message_id, source_id in document.get("tr", ())
-        },
+        traits=traits_of_rows(document.get("tr", ())),
+        consents={purpose: ConsentValue(*value) for purpose, *value in document.get("co", ())},
         merged_into=document.get("into"),
         merged_sequence=document.get("ms", 0),
     )
@@ -62,7 +65,9 @@ def profile_document(workspace_id: str, profile: Profile) -> Document:
         "ids": identifiers_field(profile),
     }
     if profile.traits:
-        document["tr"] = traits_field(profile)
+        document |= traits_fields(profile)
+    if profile.consents:
+        document["co"] = consents_field(profile)
     if profile.merges:
         document |= merges_fields(profile)
     if profile.merged_into is not None:
@@ -75,11 +80,27 @@ def identifiers_field(profile: Profile) -> list[Any]:
     return [[namespace, value, time_us] for (namespace, value), time_us in profile.identifiers.items()]
 
 
-def traits_field(profile: Profile) -> list[Any]:
-    """The field `tr`; a list, because names of traits may be what BSON allows in no name of a field."""
-    return [
-        [name, trait.value, trait.time_us, trait.message_id, trait.source_id] for name, trait in profile.traits.items()
-    ]
+def traits_fields(profile: Profile) -> Document:
+    """The fields `tr`, a list, because names of traits may be what BSON allows in no name of a field, and `s`."""
+    return {
+        "tr": [trait_row(name, trait) for name, trait in profile.traits.items()],
+        "s": trait_terms(profile.traits),
+    }
+
+
+def trait_row(name: str, trait: TraitValue) -> list[Any]:
+    """The stored form of a trait."""
+    return [name, trait.value, trait.time_us, trait.message_id, trait.source_id]
+
+
+def traits_of_rows(rows: Iterable[Sequence[Any]]) -> dict[str, TraitValue]:
+    """Traits from their stored form."""
+    return {name: TraitValue(value, time_us, message_id, source) for name, value, time_us, message_id, source in rows}
+
+
+def consents_field(profile: Profile) -> list[Any]:
+    """The field `co`, a list for the same reason as the traits."""
+    return [[purpose, *value] for purpose, value in profile.consents.items()]
 
 
 def merges_fields(profile: Profile) -> Document:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pymongo import ASCENDING, DESCENDING
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.domain.consent import ConsentValue, newest
 from headrace.domain.ids import event_key
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document
 from headrace_identity.documents import SEPARATOR, identifier_key, profile_from, profile_key
 from headrace_identity.graph import Profile, TraitValue, union_of_traits
+from headrace_identity.group_store import GroupReader
+from headrace_identity.groups import Membership, memberships_of_person
 from headrace_identity.rules import Identifier
 from headrace_identity.store import IDENTIFIERS, PROFILES, MissingProfile, survivors
 
@@ -21,10 +24,24 @@ _AFTER_SEPARATOR = chr(ord(SEPARATOR) + 1)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A profile that was not merged into another, with the traits of all its parts."""
+    """A profile that was not merged into another.
+
+    Attributes:
+        profile: The profile.
+        parts: The profile and those that were merged into it, each with its own traits.
+        traits: Traits of all parts, by name.
+        groups: Groups that it belongs to by any part, by id.
+    """
 
     profile: Profile
+    parts: tuple[Profile, ...]
     traits: dict[str, TraitValue]
+    groups: dict[str, Membership]
+
+    @property
+    def consents(self) -> dict[str, ConsentValue]:
+        """What the person said last about each purpose, over all parts."""
+        return newest(part.consents for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +58,7 @@ class Profiles:
     def __init__(self, db: Database) -> None:
         """Read from a database."""
         self._db = db
+        self._groups = GroupReader(db)
 
     async def find(self, workspace_id: str, identifier: Identifier) -> Person | None:
         """Who holds an identifier, as normalised by the rules; None when nobody does."""
@@ -68,7 +86,16 @@ class Profiles:
         return [people[root.id] for root in roots]
 
     async def events(
-        self, workspace_id: str, person: Person, *, before: EventPosition | None, names: Sequence[str], limit: int
+        self,
+        workspace_id: str,
+        person: Person,
+        *,
+        before: EventPosition | None = None,
+        names: Collection[str] = (),
+        source_ids: Collection[str] = (),
+        from_us: int = 0,
+        to_us: int = 0,
+        limit: int,
     ) -> list[ResolvedEvent]:
         """Events of a person over all parts, newest event time first.
 
@@ -77,23 +104,62 @@ class Profiles:
             person: The person.
             before: Only those after this one in the order; None from the newest on.
             names: Only events of these names; empty means all.
+            source_ids: Only events of these sources; empty means all.
+            from_us: Only events at or after this moment, in microseconds.
+            to_us: Only events before this moment, in microseconds; 0 means no end.
             limit: At most this many.
         """
         query: Document = {"p": {"$in": person.profile.parts}, "w": workspace_id}
         if names:
             query["n"] = {"$in": list(names)}
+        if source_ids:
+            query["o"] = {"$in": list(source_ids)}
+        times: Document = {}
+        if from_us:
+            times["$gte"] = from_us
+        if to_us:
+            times["$lt"] = to_us
+        found = await self._events(query, times, before, limit)
+        for event in found:
+            event.profile_id = person.profile.id
+        return found
+
+    async def events_of_group(
+        self, workspace_id: str, group_id: str, *, before: EventPosition | None, limit: int
+    ) -> list[ResolvedEvent]:
+        """Events that name a group, newest event time first, with the ids of the profiles that they belong to now.
+
+        Args:
+            workspace_id: The workspace.
+            group_id: The group.
+            before: Only those after this one in the order; None from the newest on.
+            limit: At most this many.
+        """
+        found = await self._events({"w": workspace_id, "gr": group_id}, {}, before, limit)
+        moved = await survivors(self._db, workspace_id, {e.profile_id for e in found if e.profile_id})
+        for event in found:
+            event.profile_id = moved.get(event.profile_id, event.profile_id)
+        return found
+
+    async def _events(
+        self, query: Document, times: Document, before: EventPosition | None, limit: int
+    ) -> list[ResolvedEvent]:
         if before is not None:
             # The range bounds the scan of the index; the rest only tells events of exactly that time apart.
-            query["t"] = {"$lte": before.timestamp_us}
+            times["$lte"] = before.timestamp_us
             query["$or"] = [
                 {"t": {"$lt": before.timestamp_us}},
                 {"t": before.timestamp_us, "s": {"$lt": before.sequence}},
             ]
+        if times:
+            query["t"] = times
         cursor = self._db[log.EVENTS].find(query).sort([("t", DESCENDING), ("s", DESCENDING)]).limit(limit)
-        found = [log.resolved_event(d) async for d in cursor]
-        for event in found:
-            event.profile_id = person.profile.id
-        return found
+        return [log.resolved_event(d) async for d in cursor]
+
+    async def survivors_of(self, workspace_id: str, profile_ids: Collection[str]) -> set[str]:
+        """Ids of the people that some parts belong to now."""
+        moved = await survivors(self._db, workspace_id, profile_ids)
+        return {moved.get(p, p) for p in profile_ids}
 
     async def event(self, workspace_id: str, message_id: str) -> ResolvedEvent | None:
         """One resolved event, with the id of the profile that it belongs to now; None when it is not stored."""
@@ -117,4 +183,10 @@ class Profiles:
         parts = found | (await self._load(workspace_id, others) if others else {})
         if not others <= parts.keys():
             raise MissingProfile
-        return {r.id: Person(r, union_of_traits(parts[part] for part in r.parts)) for r in found.values()}
+        groups = await self._groups.of_parts(workspace_id, parts)
+        people: dict[str, Person] = {}
+        for root in found.values():
+            own = tuple(parts[part] for part in root.parts)
+            of_parts = [membership for part in root.parts for membership in groups.get(part, ())]
+            people[root.id] = Person(root, own, union_of_traits(own), memberships_of_person(of_parts))
+        return people

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from headrace.api.common.v1.event_pb2 import Identifier
-from headrace.api.identity.v1 import profile_pb2, profile_service_pb2
+from headrace.api.identity.v1 import profile_service_pb2
 from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceServicer
 from headrace.rpc import auth, names
 from headrace.rpc.errors import invalid_argument, not_found
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.rpc.scopes import PROFILES_READ
 from headrace_identity.journey import Journeys
+from headrace_identity.profile_messages import profile_message
 from headrace_identity.profiles import EventPosition, Person, Profiles
 from headrace_identity.rules_store import RulesStore
 
@@ -51,12 +49,12 @@ class ProfileServicer(ProfileServiceServicer):
         if person is None:
             # Not the value: it may be an email, and errors are logged.
             raise not_found(f"{request.parent}/profiles: a profile with this {identifier.namespace}")
-        return pb.LookupProfileResponse(profile=_profile(workspace_id, person))
+        return pb.LookupProfileResponse(profile=profile_message(workspace_id, person))
 
     async def GetProfile(self, request: pb.GetProfileRequest, context: Any) -> pb.GetProfileResponse:
         """See the proto."""
         workspace_id = auth.authorize_name(PROFILES_READ, request.name)
-        return pb.GetProfileResponse(profile=_profile(workspace_id, await self._person(request.name, "name")))
+        return pb.GetProfileResponse(profile=profile_message(workspace_id, await self._person(request.name, "name")))
 
     async def BatchGetProfiles(self, request: pb.BatchGetProfilesRequest, context: Any) -> pb.BatchGetProfilesResponse:
         """See the proto."""
@@ -67,7 +65,7 @@ class ProfileServicer(ProfileServiceServicer):
         results = []
         for profile_id in request.profile_ids:
             person = people.get(profile_id)
-            profile = _profile(workspace_id, person) if person is not None else None
+            profile = profile_message(workspace_id, person) if person is not None else None
             results.append(pb.ProfileResult(profile_id=profile_id, profile=profile))
         return pb.BatchGetProfilesResponse(results=results)
 
@@ -82,7 +80,7 @@ class ProfileServicer(ProfileServiceServicer):
         if len(people) > size:
             token = self._pager.encode("ListProfiles", arguments, people[size - 1].profile.id)
         return pb.ListProfilesResponse(
-            profiles=[_profile(workspace_id, p) for p in people[:size]], next_page_token=token
+            profiles=[profile_message(workspace_id, p) for p in people[:size]], next_page_token=token
         )
 
     async def ListProfileEvents(
@@ -134,25 +132,3 @@ def _workspace(parent: str) -> str:
     workspace_id = auth.authorize_name(PROFILES_READ, parent, "parent")
     names.parse(names.WORKSPACE, parent, "parent")
     return workspace_id
-
-
-def _profile(workspace_id: str, person: Person) -> profile_pb2.Profile:
-    profile = person.profile
-    return profile_pb2.Profile(
-        name=names.format(names.PROFILE, workspace_id, profile.id),
-        identifiers=[Identifier(namespace=n, value=v) for n, v in sorted(profile.identifiers)],
-        traits=[
-            profile_pb2.Trait(
-                name=name,
-                value=trait.value,
-                source_id=trait.source_id,
-                message_id=trait.message_id,
-                timestamp_us=trait.time_us,
-            )
-            for name, trait in person.traits.items()
-        ],
-        parts=profile.parts,
-        # The sequence of the event that made it is the clock of that moment (ADR 6).
-        create_time=Timestamp(seconds=profile.created // 1_000_000, nanos=profile.created % 1_000_000 * 1_000),
-        merge_count=profile.merges,
-    )

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pymongo import ASCENDING, IndexModel, InsertOne, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, UpdateOne
 
 from headrace.storage.mongo.client import Database, Document, Session
 from headrace_identity.documents import (
+    consents_field,
     identifier_key,
     identifiers_field,
     merged_fields,
@@ -20,9 +21,10 @@ from headrace_identity.documents import (
     profile_from,
     profile_key,
     profile_of_key,
-    traits_field,
+    traits_fields,
 )
 from headrace_identity.graph import Changes, Graph, Profile
+from headrace_identity.links import NO_LINKS, Links
 from headrace_identity.resolver import Prepared
 from headrace_identity.rules import Identifier
 
@@ -32,11 +34,22 @@ IDENTITY_RULES = "identity_rules"
 IDENTITY_RULES_HISTORY = "identity_rules_history"
 IDENTITY_WORKSPACES = "identity_workspaces"
 IDENTITY_GATES = "identity_gates"
+IDENTITY_LINKS = "identity_links"
+DEMOTIONS = "demotions"
 PARKED_EVENTS = "parked_events"
 TOMBSTONES = "tombstones"
 DELETIONS = "deletions"
 DELETION_KEYS = "deletion_keys"
 REFUSED_COUNTS = "refused_counts"
+GROUPS = "groups"
+GROUP_TRAITS = "group_traits"
+GROUP_MEMBERS = "group_members"
+COMPUTED_TRAITS = "computed_traits"
+COMPUTED_TRAIT_REMOVALS = "computed_trait_removals"
+COMPUTED_VALUES = "computed_values"
+
+TRAIT_TERMS = "trait_terms"
+"""Name of the index that traits are searched by."""
 
 _MERGED = "merged"
 
@@ -48,8 +61,29 @@ INDEXES: dict[str, list[IndexModel]] = {
             name=_MERGED,
             partialFilterExpression={"into": {"$exists": True}},
         ),
+        IndexModel(
+            [("w", ASCENDING), ("ms", DESCENDING), ("_id", DESCENDING)],
+            name="merges",
+            partialFilterExpression={"into": {"$exists": True}},
+        ),
+        IndexModel(
+            [("w", ASCENDING), ("s", ASCENDING), ("_id", ASCENDING)],
+            name=TRAIT_TERMS,
+            partialFilterExpression={"s": {"$exists": True}},
+        ),
     ],
+    GROUP_MEMBERS: [IndexModel([("w", ASCENDING), ("p", ASCENDING)], name="part")],
+    IDENTITY_LINKS: [IndexModel([("w", ASCENDING), ("u", ASCENDING)], name="undone_merges")],
+    DEMOTIONS: [IndexModel([("k", ASCENDING)], name="identifier")],
     PARKED_EVENTS: [IndexModel([("w", ASCENDING), ("_id", ASCENDING)], name="workspace")],
+    COMPUTED_TRAITS: [
+        IndexModel([("st", ASCENDING)], name="filling", partialFilterExpression={"st": "filling"}),
+    ],
+    COMPUTED_VALUES: [
+        IndexModel([("p", ASCENDING)], name="part"),
+        # MongoDB itself removes days that no window can reach any more.
+        IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
+    ],
     TOMBSTONES: [
         IndexModel([("w", ASCENDING), ("s", ASCENDING)], name="workspace_changes"),
         IndexModel([("s", ASCENDING), ("_id", ASCENDING)], name="changes"),
@@ -91,8 +125,12 @@ class Loaded:
     stored: set[Identifier] = field(default_factory=set)
 
 
-async def load(db: Database, session: Session, workspace_id: str, events: Sequence[Prepared]) -> Loaded:
+async def load(
+    db: Database, session: Session, workspace_id: str, events: Sequence[Prepared], links: Links = NO_LINKS
+) -> Loaded:
     """Load what these events touch: who holds their identifiers, and the profiles that they may change.
+
+    Who holds what these identifiers are forced together with is loaded too.
 
     Most events find one profile by identifiers that it has already, and set no trait. For those the id of the
     profile is all that resolving asks for, so the profile is not read unless another event needs it.
@@ -102,7 +140,9 @@ async def load(db: Database, session: Session, workspace_id: str, events: Sequen
     """
     loaded = Loaded()
     graph = loaded.graph
-    by_key = {identifier_key(workspace_id, i): i for e in events for i in (*e.identifiers, *e.previous)}
+    mentioned = {i for e in events for i in (*e.identifiers, *e.previous)}
+    mentioned.update([partner for i in mentioned for partner in links.partners(i)] if links else ())
+    by_key = {identifier_key(workspace_id, i): i for i in mentioned}
     if not by_key:
         return loaded
     found = await db[IDENTIFIERS].find({"_id": {"$in": list(by_key)}}, {"p": 1}, session=session).to_list(None)
@@ -115,7 +155,7 @@ async def load(db: Database, session: Session, workspace_id: str, events: Sequen
     moved = await survivors(db, workspace_id, parts, session) if parts else {}
     for part in parts | set(moved.values()):
         graph.profiles[part] = Profile(part, created=0, parts=[part], merged_into=moved.get(part))
-    needed = _to_be_read(events, graph)
+    needed = _to_be_read(events, graph, links)
     if needed:
         keys = [profile_key(workspace_id, p) for p in needed]
         documents = await db[PROFILES].find({"_id": {"$in": keys}}, session=session).to_list(None)
@@ -127,12 +167,17 @@ async def load(db: Database, session: Session, workspace_id: str, events: Sequen
     return loaded
 
 
-def _to_be_read(events: Sequence[Prepared], graph: Graph) -> set[str]:
+def _to_be_read(events: Sequence[Prepared], graph: Graph, links: Links) -> set[str]:
     """Ids of the profiles that resolving these events may look into or change."""
     needed: set[str] = set()
     for event in events:
         roots = {root.id if (root := graph.find(i)) is not None else "" for i in event.identifiers}
-        if len(roots) > 1 or event.traits or event.previous or event.policy is not None:
+        if links:
+            found = [
+                graph.find(partner) for i in (*event.identifiers, *event.previous) for partner in links.partners(i)
+            ]
+            roots.update(root.id for root in found if root is not None)
+        if len(roots) > 1 or event.traits or event.consents or event.previous or event.policy is not None:
             needed |= roots
             needed.update(root.id for i in event.previous if (root := graph.find(i)) is not None)
     needed.discard("")
@@ -163,14 +208,17 @@ def _profile_writes(
         InsertOne(profile_document(workspace_id, graph.profiles[p])) for p in changes.created
     ]
     created = len(writes)
-    changed = changes.attached | changes.traits | changes.survivors | changes.merged | changes.watched
+    changed = changes.attached | changes.traits | changes.consents | changes.survivors
+    changed |= changes.merged | changes.watched
     for profile_id in changed - changes.created:
         profile = graph.profiles[profile_id]
         fields: Document = {}
         if profile_id in changes.attached or profile_id in changes.survivors:
             fields["ids"] = identifiers_field(profile)
         if profile_id in changes.traits:
-            fields["tr"] = traits_field(profile)
+            fields |= traits_fields(profile)
+        if profile_id in changes.consents:
+            fields["co"] = consents_field(profile)
         if profile_id in changes.survivors:
             fields |= merges_fields(profile)
         if profile_id in changes.merged:
