@@ -50,6 +50,10 @@ class Links:
     def __init__(self, links: Iterable[ManualLink] = ()) -> None:
         """Compile links that do not contradict each other."""
         self.by_id: dict[str, ManualLink] = {link.id: link for link in sorted(links, key=lambda link: link.id)}
+        self._naming: dict[Identifier, list[ManualLink]] = {}
+        for link in self.by_id.values():
+            self._naming.setdefault(link.first, []).append(link)
+            self._naming.setdefault(link.second, []).append(link)
         self._joined: dict[Identifier, list[tuple[Identifier, str]]] = {}
         for link in self.by_id.values():
             if link.kind == "together":
@@ -120,6 +124,12 @@ class Links:
             at, link_id = steps[at]
             chain.append(link_id)
         return chain[::-1]
+
+    def concerning(self, identifiers: Iterable[Identifier]) -> list[ManualLink]:
+        """The links that name any of these identifiers, or what is forced together with one, by id."""
+        named = {m for identifier in identifiers for m in (identifier, *self.partners(identifier))}
+        found = {link.id: link for identifier in named for link in self._naming.get(identifier, ())}
+        return [found[link_id] for link_id in sorted(found)]
 
     def same(self, link: ManualLink) -> ManualLink | None:
         """The link that says the same already, or None."""
