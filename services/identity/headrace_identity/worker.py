@@ -19,12 +19,14 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session, transaction
 from headrace.telemetry import logs, metrics
-from headrace_identity import gates, parked, store
+from headrace_identity import demotions, gates, group_store, parked, store
 from headrace_identity.deletion.refusing import count_refused
 from headrace_identity.deletion.tombstones import Marks, Tombstones
 from headrace_identity.emitter import Resolved
 from headrace_identity.failures import is_conflict, is_events_fault
 from headrace_identity.graph import Changes
+from headrace_identity.groups import Mention
+from headrace_identity.links_store import LinksStore
 from headrace_identity.replay import ACTION_NAMES
 from headrace_identity.resolver import Prepared, prepare, resolve
 from headrace_identity.rules import Rules
@@ -105,6 +107,7 @@ class Worker:
         self._db = db
         self._tombstones = tombstones
         self._workspaces = Workspaces(db)
+        self._links = LinksStore(db)
         self._gate = gates.choose()
         self._at_step = at_step
 
@@ -229,7 +232,8 @@ class Worker:
                 new, prepared = _admitted(new, prepared, marks, refused)
                 if not new:
                     return {}
-            loaded = await store.load(self._db, session, workspace_id, prepared)
+            links = await self._links.read(workspace, session)
+            loaded = await store.load(self._db, session, workspace_id, prepared, links)
             await self._at_step("loaded")
             # Reserved after the first read: see the module `headrace.storage.mongo.log` and ADR 6.
             sequence = await log.next_sequence(self._db, len(new), now_us())
@@ -237,9 +241,12 @@ class Worker:
             changes = Changes()
             at_us = now_us()
             resolved: dict[str, Resolved] = {}
+            mentions: list[Mention] = []
             for number, (incoming, one) in enumerate(zip(new, prepared, strict=True), start=sequence):
                 try:
-                    resolution = resolve(loaded.graph, rules, one, number, changes)
+                    resolution = resolve(loaded.graph, rules, one, number, changes, links)
+                    if incoming.event.group_id:
+                        mentions.append(Mention.of(incoming.event, resolution.profile_id, number))
                 except Exception as error:
                     raise EventFault({incoming.event.message_id: error}) from error
                 decision = resolution.decision
@@ -257,6 +264,10 @@ class Worker:
                 )
             await self._at_step("resolved")
             await store.write(self._db, session, workspace_id, loaded, changes)
+            if mentions:
+                await group_store.record(self._db, session, workspace_id, mentions, stripe=self._gate)
+            found = [d for r in resolved.values() for d in demotions.demotions_of(r.profile_id, r.decision)]
+            await demotions.add(self._db, session, workspace_id, found)
             await self._at_step("written")
             documents = [_document(r) for r in resolved.values()]
             await self._db[log.EVENTS].insert_many(documents, ordered=False, session=session)
