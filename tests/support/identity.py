@@ -32,6 +32,7 @@ def event(
     traits: Mapping[str, object] | None = None,
     day: float = 0,
     name: str = "Viewed",
+    source_id: str = "web",
     workspace_id: str = WORKSPACE,
 ) -> Event:
     """An event with these identifiers; an alias when it has a previous id."""
@@ -39,7 +40,7 @@ def event(
     return Event(
         message_id=message_id,
         workspace_id=workspace_id,
-        source_id="web",
+        source_id=source_id,
         kind=kind,
         name=name,
         identifiers=[Identifier(namespace=n, value=v) for n, v in identifiers],
@@ -141,6 +142,8 @@ def essence(decision: Decision) -> tuple[object, ...]:
         [(i.namespace, i.value) for i in decision.identifiers],
         [(s.identifier.namespace, s.identifier.value, s.action) for s in decision.set_aside],
         [(m.loser, m.survivor, sorted(m.loser_parts)) for m in decision.merges],
+        [(h.identifier.namespace, h.identifier.value, h.from_profile) for h in decision.handovers],
+        decision.stems_from,
     )
 
 

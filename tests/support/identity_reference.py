@@ -33,6 +33,8 @@ class Reference:
         self.people: list[Human] = []
         self.demoted: dict[str, list[Id]] = {}
         self.nobody: list[str] = []
+        self.stems: dict[str, str] = {}
+        self.handed_over: dict[str, set[Id]] = {}
 
     def play(self, events: list[Event]) -> None:
         """All events in order, each message id once."""
@@ -52,14 +54,20 @@ class Reference:
             # An alias's previous id stands behind the other identifiers of its namespace.
             place = sum(self.rules.rank(i[0]) <= self.rules.rank(alias[0]) for i in wanted)
             wanted.insert(place, alias)
-        demoted: list[Id] = []
-        while not self._allowed(wanted, event.timestamp_us, alias):
+        demoted, taken, stems = self._at_a_shared_device(event, wanted, alias)
+        while not self._allowed(wanted, event.timestamp_us, alias, taken):
             demoted.append(wanted.pop())
         self.demoted[event.message_id] = demoted
         if not wanted:
             self.nobody.append(event.message_id)
             return
-        found = self._holders(wanted)
+        found = self._holders([i for i in wanted if i not in taken])
+        for identifier in taken & set(wanted):
+            for human in self._holders([identifier]):
+                del human.ids[identifier]
+            self.handed_over.setdefault(event.message_id, set()).add(identifier)
+        if stems and not found:
+            self.stems[event.message_id] = stems
         if found:
             person = min(found, key=lambda h: (h.first, h.name))
         else:
@@ -75,6 +83,34 @@ class Reference:
             person.ids.setdefault(identifier, event.timestamp_us)
         person.messages.append(event.message_id)
 
+    def _at_a_shared_device(self, event: Event, wanted: list[Id], alias: Id | None) -> tuple[list[Id], set[Id], str]:
+        """Devices that do not count, those that change hands, and who had the first of the former, by a link."""
+        own = [p for p in self.rules.policies if p.source == event.source_id]
+        for policy in own or [p for p in self.rules.policies if p.source is None]:
+            given = [i for i in wanted if i != alias or i in self._given(event)]
+            devices = [i for i in given if i[0] in policy.devices]
+            people = self._holders([i for i in given if i[0] not in policy.devices])
+            strange = [(i, h) for i in devices for h in self._holders([i]) if h not in people]
+            if len(devices) < len(given):
+                if policy.policy == "conversion" or not strange:
+                    return [], set(), ""
+                demoted = [i for i, _ in strange if i != alias]
+                for identifier in demoted:
+                    wanted.remove(identifier)
+                return demoted, set(), strange[0][1].name if policy.policy == "link" else ""
+            names = [n.lower().replace(" ", "").replace("_", "") for n in policy.logout_events]
+            if (
+                event.kind == EventKind.EVENT_KIND_TRACK
+                and event.name.lower().replace("_", "").replace(" ", "") in names
+            ):
+                named = [(i, h) for i, h in strange if any(n not in policy.devices for n, _ in h.ids)]
+                return [], {i for i, _ in (strange if policy.policy == "link" else named)}, ""
+        return [], set(), ""
+
+    def _given(self, event: Event) -> list[Id]:
+        checked = [(raw.namespace, self.rules.check(raw.namespace, raw.value)) for raw in event.identifiers]
+        return [(namespace, c.value) for namespace, c in checked if not c.rule]
+
     def _alias(self, event: Event, wanted: list[Id]) -> Id | None:
         if event.kind != EventKind.EVENT_KIND_ALIAS or not event.previous_id:
             return None
@@ -89,8 +125,8 @@ class Reference:
     def _holders(self, wanted: list[Id]) -> list[Human]:
         return [h for h in self.people if any(i in h.ids for i in wanted)]
 
-    def _allowed(self, wanted: list[Id], now_us: int, alias: Id | None) -> bool:
-        found = self._holders(wanted)
+    def _allowed(self, wanted: list[Id], now_us: int, alias: Id | None, taken: set[Id]) -> bool:
+        found = self._holders([i for i in wanted if i not in taken])
         together = {i: t for h in found for i, t in h.ids.items()}
         for identifier in wanted:
             together.setdefault(identifier, now_us)

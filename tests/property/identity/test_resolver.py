@@ -40,6 +40,8 @@ def events(draw: st.DrawFn, *, aliases: bool = True) -> Event:
         previous_id=previous,
         traits=draw(st.none() | st.dictionaries(st.sampled_from("xy"), st.integers(0, 3) | st.none(), max_size=2)),
         day=draw(st.sampled_from([0, 1, 6, 7, 8, 40])),
+        name=draw(st.sampled_from(["Viewed", "Viewed", "signed_out"])),
+        source_id=draw(st.sampled_from(["web", "shop"])),
     )
 
 
@@ -50,6 +52,19 @@ def histories(draw: st.DrawFn, *, aliases: bool = True, most: int = 12) -> list[
     for number, one in enumerate(history):
         one.message_id = f"m{number:02}"
     return history
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> dict[str, Any]:
+    """A policy for shared devices."""
+    form: dict[str, Any] = {"policy": draw(st.sampled_from(["conversion", "link", "isolation"]))}
+    if draw(st.booleans()):
+        form["source"] = "shop"
+    if draw(st.integers(0, 3)) == 0:
+        form["devices"] = draw(st.sampled_from([["email"], ["anonymous_id", "email"]]))
+    if draw(st.integers(0, 3)) == 0:
+        form["logout_events"] = []
+    return form
 
 
 @st.composite
@@ -66,6 +81,7 @@ def rules(draw: st.DrawFn) -> Rules:
         "protected": draw(st.sampled_from([["user_id"], [], ["email"], ["user_id", "email"]])),
         "max_merges": draw(st.sampled_from([0, 1, 2, 100])),
         "max_identifiers": draw(st.sampled_from([1, 3, 5, 1000])),
+        "policies": draw(st.lists(policies(), max_size=2, unique_by=lambda p: p.get("source"))),
     }
     return parse(form)
 
@@ -79,9 +95,38 @@ def people(result: Replay) -> set[tuple[frozenset[tuple[str, str]], frozenset[st
     return {(frozenset(result.identifiers(root)), frozenset(m), root) for root, m in found.items()}
 
 
+@st.composite
+def visits(draw: st.DrawFn) -> list[Event]:
+    """Logins, logouts and what is between on two devices."""
+    history = []
+    for number in range(draw(st.integers(2, 10))):
+        devices = draw(st.lists(st.sampled_from(["dev1", "dev2"]), min_size=1, max_size=2, unique=True))
+        logins = draw(st.sampled_from([[], [], [("user_id", "u1")], [("user_id", "u2"), ("email", "b@shop.example")]]))
+        history.append(
+            event(
+                f"m{number:02}",
+                *logins,
+                *[("anonymous_id", d) for d in devices],
+                name=draw(st.sampled_from(["Viewed", "signed_out", "Signed Out"])),
+                source_id=draw(st.sampled_from(["web", "web", "shop"])),
+            )
+        )
+    return history
+
+
 @thoroughly
 @given(history=histories(), under=rules())
 def test_equals_the_naive_reference(history: list[Event], under: Rules) -> None:
+    _assert_equals_the_reference(history, under)
+
+
+@thoroughly
+@given(history=visits(), policy=st.sampled_from(["conversion", "link", "isolation"]), limit=st.integers(1, 5))
+def test_shared_devices_equal_the_naive_reference(history: list[Event], policy: str, limit: int) -> None:
+    _assert_equals_the_reference(history, parse({"policies": [{"policy": policy}], "default_limit": limit}))
+
+
+def _assert_equals_the_reference(history: list[Event], under: Rules) -> None:
     reference = Reference(under)
     reference.play(history)
     result = replay(history, under)
@@ -93,6 +138,15 @@ def test_equals_the_naive_reference(history: list[Event], under: Rules) -> None:
         for m, r in result.resolutions.items()
     } == reference.demoted
     assert [m for m in result.resolutions if not result.root_of(m)] == reference.nobody
+    decisions = {m: r.decision for m, r in result.resolutions.items()}
+    assert {m: d.stems_from for m, d in decisions.items() if d.stems_from} == {
+        m: profile_id(WORKSPACE, name) for m, name in reference.stems.items()
+    }
+    assert {
+        m: {(h.identifier.namespace, h.identifier.value) for h in d.handovers}
+        for m, d in decisions.items()
+        if d.handovers
+    } == reference.handed_over
 
 
 @quickly
