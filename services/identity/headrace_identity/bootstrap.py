@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+from headrace.api.identity.v1.group_service_pb2_grpc import add_GroupServiceServicer_to_server
 from headrace.api.identity.v1.profile_service_pb2_grpc import add_ProfileServiceServicer_to_server
 from headrace.rpc.auth import authenticator
 from headrace.rpc.channel import connect
@@ -18,6 +19,8 @@ from headrace.storage.mongo import client as mongo
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
 from headrace_identity.consumer import Lane, Sending
+from headrace_identity.group_servicer import GroupServicer
+from headrace_identity.group_store import GroupReader
 from headrace_identity.journey import Journeys
 from headrace_identity.profiles import Profiles
 from headrace_identity.rules_store import RulesStore
@@ -53,12 +56,14 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             )
         ]
         profiles = Profiles(db)
+        pager = Pager(settings.service_token.get_secret_value())
         servicer = ProfileServicer(
             profiles,
             RulesStore(db),
             Journeys(db, profiles, ingest=ingest, audience=audience, sync=sync),
-            Pager(settings.service_token.get_secret_value()),
+            pager,
         )
+        groups = GroupServicer(GroupReader(db), profiles, pager)
         watch = Watch(db, redis, settings.event_partitions)
         loops = await stack.enter_async_context(background())
         loops.start("watch", watch.run)
@@ -66,12 +71,14 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         for number, lane in enumerate(own):
             loops.start(f"lane-{number}", lane.run)
         stack.push_async_callback(_drain, own, settings.drain_seconds)
-        hosted = Hosted(
-            "headrace.api.identity.v1.ProfileService", lambda s: add_ProfileServiceServicer_to_server(servicer, s)
-        )
+        api = "headrace.api.identity.v1"
+        hosted = [
+            Hosted(f"{api}.ProfileService", lambda s: add_ProfileServiceServicer_to_server(servicer, s)),
+            Hosted(f"{api}.GroupService", lambda s: add_GroupServiceServicer_to_server(groups, s)),
+        ]
         address = await stack.enter_async_context(
             serving(
-                [hosted],
+                hosted,
                 authenticator=authenticator(settings, workspace),
                 settings=settings,
                 is_ready=lambda: watch.ready,

@@ -125,6 +125,15 @@ def member_document(workspace_id: str, key: MemberKey, membership: Membership) -
     }
 
 
+async def stored_members(
+    db: Database, session: Session, workspace_id: str, parts: Collection[str]
+) -> dict[MemberKey, Membership]:
+    """All memberships of some parts, in the snapshot of a transaction."""
+    query = {"w": workspace_id, "p": {"$in": list(parts)}}
+    cursor = db[GROUP_MEMBERS].find(query, session=session)
+    return {MemberKey(d["g"], d["p"]): _membership(d) async for d in cursor}
+
+
 def _membership(document: Mapping[str, Any]) -> Membership:
     return Membership(document["t"], document["m"], document["s"])
 
