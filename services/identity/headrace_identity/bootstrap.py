@@ -8,16 +8,21 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+from headrace.api.identity.v1.computed_trait_service_pb2_grpc import add_ComputedTraitServiceServicer_to_server
 from headrace.api.identity.v1.group_service_pb2_grpc import add_GroupServiceServicer_to_server
 from headrace.api.identity.v1.profile_service_pb2_grpc import add_ProfileServiceServicer_to_server
 from headrace.rpc.auth import authenticator
 from headrace.rpc.channel import connect
+from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager
 from headrace.rpc.server import Hosted, serving
 from headrace.service import Running, background
 from headrace.storage.mongo import client as mongo
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
+from headrace_identity.computed.filling import Filler
+from headrace_identity.computed.store import ComputedTraitStore
+from headrace_identity.computed_servicer import ComputedTraitServicer
 from headrace_identity.consumer import Lane, Sending
 from headrace_identity.group_servicer import GroupServicer
 from headrace_identity.group_store import GroupReader
@@ -64,9 +69,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             pager,
         )
         groups = GroupServicer(GroupReader(db), profiles, pager)
+        filler = Filler(db)
+        computed = ComputedTraitServicer(db, ComputedTraitStore(db, filler.wake), profiles, pager, RequestIds(db))
         watch = Watch(db, redis, settings.event_partitions)
         loops = await stack.enter_async_context(background())
         loops.start("watch", watch.run)
+        loops.start("computed-traits", filler.run)
         own = lanes(settings, db, redis)
         for number, lane in enumerate(own):
             loops.start(f"lane-{number}", lane.run)
@@ -75,6 +83,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         hosted = [
             Hosted(f"{api}.ProfileService", lambda s: add_ProfileServiceServicer_to_server(servicer, s)),
             Hosted(f"{api}.GroupService", lambda s: add_GroupServiceServicer_to_server(groups, s)),
+            Hosted(f"{api}.ComputedTraitService", lambda s: add_ComputedTraitServiceServicer_to_server(computed, s)),
         ]
         address = await stack.enter_async_context(
             serving(

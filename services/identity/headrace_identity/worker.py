@@ -20,6 +20,8 @@ from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session, transaction
 from headrace.telemetry import logs, metrics
 from headrace_identity import demotions, gates, group_store, parked, store
+from headrace_identity.computed import folding
+from headrace_identity.computed.store import Compiled
 from headrace_identity.deletion.refusing import count_refused
 from headrace_identity.deletion.tombstones import Marks, Tombstones
 from headrace_identity.emitter import Resolved
@@ -107,6 +109,7 @@ class Worker:
         self._db = db
         self._tombstones = tombstones
         self._workspaces = Workspaces(db)
+        self._computed = Compiled(db)
         self._links = LinksStore(db)
         self._gate = gates.choose()
         self._at_step = at_step
@@ -269,6 +272,8 @@ class Worker:
             found = [d for r in resolved.values() for d in demotions.demotions_of(r.profile_id, r.decision)]
             await demotions.add(self._db, session, workspace_id, found)
             await self._at_step("written")
+            computed = await self._computed.read(workspace_id, workspace.computed_version, session)
+            await folding.fold(self._db, session, workspace_id, computed, resolved.values())
             documents = [_document(r) for r in resolved.values()]
             await self._db[log.EVENTS].insert_many(documents, ordered=False, session=session)
             await self._at_step("inserted")

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.storage.mongo.client import Database, Session
+from headrace_identity.computed.fold import ComputedTraitFold
 from headrace_identity.group_fold import GroupFold
 from headrace_identity.workspaces import Workspace
 
@@ -46,5 +47,5 @@ class Fold(Protocol):
         """
 
 
-FOLDS: tuple[Fold, ...] = (GroupFold(),)
+FOLDS: tuple[Fold, ...] = (GroupFold(), ComputedTraitFold())
 """All folds of the service, in the order in which they are made anew."""

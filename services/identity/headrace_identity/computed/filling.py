@@ -1,0 +1,181 @@
+"""Filling computed traits from the stored events, and removing values that nobody asks for any more.
+
+Filling goes through the parts in order of their ids. For some of them at a time one transaction makes what is kept of
+the trait anew from all their events, and remembers where it is. It does not matter what micro-batches added before: it
+is replaced by what follows from all events of the transaction's snapshot; and what they add afterwards comes on top. So
+filling needs no border between old events and new ones, repeats nothing twice, and stands a crash, live traffic and
+reassignments at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+
+from pymongo.errors import PyMongoError
+
+from headrace.domain.times import SECOND_US, now_us
+from headrace.storage.mongo.client import Database, Document, Session, transaction
+from headrace.telemetry import logs
+from headrace_identity import gates, workspaces
+from headrace_identity.computed import folding
+from headrace_identity.computed.store import FILLING, READY, compiled, of_workspace
+from headrace_identity.computed.traits import ComputedTrait, ComputedTraits
+from headrace_identity.documents import SEPARATOR, profile_of_key
+from headrace_identity.failures import is_conflict
+from headrace_identity.store import COMPUTED_TRAIT_REMOVALS, COMPUTED_TRAITS, COMPUTED_VALUES, PROFILES
+from headrace_identity.worker import AtStep, no_step
+
+_log = logs.get_logger(__name__)
+
+_LEASE_US = 60 * SECOND_US
+_EVENTS_AT_A_TIME = 5_000
+_MOST_PARTS = 1_000
+_FIRST_PARTS = 100
+_REMOVED_AT_A_TIME = 1_000
+_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+
+
+class _Superseded(Exception):
+    """The trait was changed or removed meanwhile, or another replica fills it."""
+
+
+class Filler:
+    """Fills and removes, for all workspaces. Any number may run; each piece of work is done by one of them."""
+
+    def __init__(self, db: Database, *, poll_s: float = 2.0, most_parts: int = _MOST_PARTS, at_step: AtStep = no_step):
+        """Work on a database.
+
+        Args:
+            db: Database.
+            poll_s: How often to look for work that other replicas were given, in seconds.
+            most_parts: Parts in one transaction, at most.
+            at_step: Called between any two steps; tests end it there, or let somebody else be quicker.
+        """
+        self._db = db
+        self._poll_s = poll_s
+        self._most_parts = most_parts
+        self._at_step = at_step
+        self._owner = os.urandom(8).hex()
+        self._parts = min(_FIRST_PARTS, most_parts)
+        self._gate = gates.choose()
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look for work at once."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        pause_s = _PAUSE_S
+        while True:
+            self._changed.clear()
+            try:
+                worked = await self.step()
+                pause_s = _PAUSE_S
+            except PyMongoError as error:
+                if not is_conflict(error):
+                    raise
+                # Somebody else changed the same people. Perhaps it was too much for one transaction.
+                self._parts = max(1, self._parts // 2)
+                self._gate = gates.choose()
+                await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                continue
+            if not worked:
+                try:
+                    async with asyncio.timeout(self._poll_s):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+
+    async def step(self) -> bool:
+        """Do one piece of work, if there is any that no other replica is at; returns whether there was.
+
+        Raises:
+            pymongo.errors.PyMongoError: Nothing of it was done, or all of it; trying again is safe.
+        """
+        trait = await self._take(COMPUTED_TRAITS, {"st": FILLING})
+        if trait is not None:
+            await self._fill(trait)
+            return True
+        removal = await self._take(COMPUTED_TRAIT_REMOVALS, {})
+        if removal is not None:
+            await self._remove(removal)
+            return True
+        return False
+
+    async def _take(self, collection: str, query: Document) -> Document | None:
+        now = now_us()
+        free: Document = {**query, "$or": [{"lo": self._owner}, {"lu": {"$lte": now}}]}
+        lease = {"$set": {"lo": self._owner, "lu": now + _LEASE_US}}
+        return await self._db[collection].find_one_and_update(free, lease, return_document=True)
+
+    async def _fill(self, document: Document) -> None:
+        workspace_id = document["w"]
+        trait = compiled(document)
+        await self._at_step("taken")
+        try:
+            async with transaction(self._db.client) as session:
+                parts = await self._next_parts(session, workspace_id, document["at"])
+                await self._at_step("read parts")
+                traits = ComputedTraits([trait])
+                events = await folding.fill(self._db, session, workspace_id, traits, parts) if parts else 0
+                await self._at_step("filled")
+                done = len(parts) < self._parts
+                await self._advance(session, document, trait, parts, events, done=done)
+                await self._at_step("advanced")
+                # A reassignment that takes all events from one of these parts writes no bucket: it closes the gates.
+                await gates.pass_gate(self._db, session, workspace_id, self._gate)
+        except _Superseded:
+            return
+        await self._at_step("committed")
+        if done:
+            _log.info("a computed trait was filled", workspace=workspace_id, computed_trait=trait.id)
+        # As many parts as have about so many events: a transaction must not take long.
+        share = _EVENTS_AT_A_TIME / max(events, 1)
+        self._parts = max(1, min(self._most_parts, round(self._parts * min(share, 2))))
+
+    async def _next_parts(self, session: Session, workspace_id: str, after: str) -> list[str]:
+        query = of_workspace(workspace_id, after)
+        cursor = self._db[PROFILES].find(query, {"_id": 1}, session=session).sort("_id", 1).limit(self._parts)
+        return [profile_of_key(d["_id"]) async for d in cursor]
+
+    async def _advance(
+        self, session: Session, document: Document, trait: ComputedTrait, parts: list[str], events: int, *, done: bool
+    ) -> None:
+        mine: Document = {"_id": document["_id"], "g": trait.generation, "lo": self._owner, "at": document["at"]}
+        change: Document = {"lu": now_us() + _LEASE_US}
+        if parts:
+            change["at"] = parts[-1]
+        if done:
+            change["st"] = READY
+            # So that who has read the definitions reads them again. What micro-batches fold stays the same.
+            await workspaces.count(self._db, session, document["w"], "c")
+        result = await self._db[COMPUTED_TRAITS].update_one(
+            mine, {"$set": change, "$inc": {"done": events}}, session=session
+        )
+        if not result.matched_count:
+            raise _Superseded
+
+    async def _remove(self, removal: Document) -> None:
+        values = self._db[COMPUTED_VALUES]
+        after = of_workspace(removal["w"], removal["at"])
+        await self._at_step("taken")
+        cursor = values.find(after, {"_id": 1}).sort("_id", 1).limit(_REMOVED_AT_A_TIME)
+        keys = [d["_id"] async for d in cursor]
+        if keys:
+            these = {"_id": {"$gte": keys[0], "$lte": keys[-1]}}
+            field = f"s.{removal['g']}"
+            await values.update_many({**these, field: {"$exists": True}}, {"$unset": {field: ""}})
+            await self._at_step("unset")
+            await values.delete_many({**these, "s": {}})
+            await self._at_step("removed")
+        mine = {"_id": removal["_id"], "lo": self._owner}
+        if len(keys) < _REMOVED_AT_A_TIME:
+            await self._db[COMPUTED_TRAIT_REMOVALS].delete_one(mine)
+        else:
+            change = {"at": keys[-1].partition(SEPARATOR)[2], "lu": now_us() + _LEASE_US}
+            await self._db[COMPUTED_TRAIT_REMOVALS].update_one(mine, {"$set": change})
