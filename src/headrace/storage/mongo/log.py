@@ -65,7 +65,10 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"gr": {"$exists": True}},
         ),
     ],
-    REASSIGNMENTS: [IndexModel([("s", ASCENDING)], name="sequence")],
+    REASSIGNMENTS: [
+        IndexModel([("s", ASCENDING)], name="sequence"),
+        IndexModel([("u", ASCENDING), ("s", ASCENDING)], name="unsent", partialFilterExpression={"u": True}),
+    ],
 }
 """Indexes of the log's collections, beside those on _id; made by `headrace admin indexes`."""
 
@@ -462,12 +465,24 @@ async def add_reassignments(
             "s": sequence,
             "e": epoch,
             "x": erased,
+            "u": True,
             "a": [[i.profile_id, list(i.parts), i.survivor] for i in items[start : start + _ITEMS_A_DOCUMENT]],
         }
         for start in range(0, len(items), _ITEMS_A_DOCUMENT)
     ]
     if documents:
         await db[REASSIGNMENTS].insert_many(documents, ordered=False, session=session)
+
+
+async def unsent_reassignments(db: Database, limit: int) -> list[StoredReassignment]:
+    """Reassignments that have not been sent to the streams yet, or not for certain, in recorded order."""
+    cursor = db[REASSIGNMENTS].find({"u": True}).sort([("s", ASCENDING), ("_id", ASCENDING)]).limit(limit)
+    return [stored_reassignment(d) async for d in cursor]
+
+
+async def mark_sent(db: Database, reassignments: Iterable[StoredReassignment]) -> None:
+    """Say that these reassignments are on the streams; saying it again is harmless."""
+    await db[REASSIGNMENTS].update_many({"_id": {"$in": [r.id for r in reassignments]}}, {"$unset": {"u": ""}})
 
 
 async def reassignments_since(
