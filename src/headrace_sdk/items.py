@@ -23,15 +23,22 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         id: Profile id.
         identifiers: Normalised values by namespace, such as {"email": ["ada@example.com"]}.
         traits: Traits by name.
+        consents: "granted" or "denied" by purpose, such as {"ad_user_data": "granted"}; what nobody spoke of is not
+            in it.
     """
 
     id: str
     identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
     traits: dict[str, Any] = msgspec.field(default_factory=dict)
+    consents: dict[str, str] = msgspec.field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """The profile as a JSON object (id, identifiers, traits), as mappings, templates and the webhook see it."""
-        return {"id": self.id, "identifiers": self.identifiers, "traits": self.traits}
+        """The profile as a JSON object, as mappings, templates and the webhook see it.
+
+        Members: id, identifiers, traits, and consents when there are any.
+        """
+        document: dict[str, Any] = {"id": self.id, "identifiers": self.identifiers, "traits": self.traits}
+        return {**document, "consents": self.consents} if self.consents else document
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

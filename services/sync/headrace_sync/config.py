@@ -43,6 +43,8 @@ class DestinationConfig:
         updated_us: When it was last changed.
         revision: Counts changes; the etag.
         request_id: Of the call that made it.
+        required_consents: Purposes that a person must have granted before anything about them is sent.
+        consents_changed_us: When required_consents last changed; 0 means never.
     """
 
     key: str
@@ -58,6 +60,8 @@ class DestinationConfig:
     updated_us: int
     revision: int
     request_id: str = ""
+    required_consents: tuple[str, ...] = ()
+    consents_changed_us: int = 0
 
     @property
     def name(self) -> str:
@@ -86,6 +90,8 @@ class DestinationConfig:
             updated_us=document["updated_us"],
             revision=document["revision"],
             request_id=document.get("rid", ""),
+            required_consents=tuple(document.get("required_consents", ())),
+            consents_changed_us=document.get("consents_changed_us", 0),
         )
 
     def document(self) -> Document:
@@ -104,6 +110,8 @@ class DestinationConfig:
             "updated_us": self.updated_us,
             "revision": self.revision,
             "rid": self.request_id,
+            "required_consents": list(self.required_consents),
+            "consents_changed_us": self.consents_changed_us,
         }
 
 
@@ -178,6 +186,11 @@ class SyncConfig:
     def is_forwarding(self) -> bool:
         """True for forwarding syncs."""
         return self.kind == SyncKind.SYNC_KIND_FORWARDING
+
+    @property
+    def maps_consents(self) -> bool:
+        """True when what is sent of a person depends on their consents by the mapping."""
+        return "consents" in self.mapping
 
     @cached_property
     def forwarding(self) -> Forwarding:

@@ -17,6 +17,7 @@ from headrace.domain.times import now_us
 from headrace.storage.streams import names
 from headrace.storage.streams.client import Entry, GroupReader, Redis
 from headrace.telemetry import logs, metrics
+from headrace_sync import consents
 from headrace_sync.batching import chunks
 from headrace_sync.forwarding import Planner
 from headrace_sync.handover import Handover
@@ -94,8 +95,16 @@ class ResolvedConsumer:
         if not syncs:
             return
         profiles = self._touched.profiles(events, merges)
-        for sync in syncs if profiles else ():
-            if await self._lists.mark_dirty(sync.key, profiles, now=now_us()):
+        required = {sync.key: snapshot.required_consents(sync) for sync in syncs}
+        speaking = any(required.values()) or any(sync.maps_consents for sync in syncs)
+        said = consents.statements(events) if speaking else []
+        for sync in syncs:
+            touched = profiles | {profile_id for profile_id, _ in said} if sync.maps_consents else profiles
+            marked = await self._lists.mark_dirty(sync.key, touched, now=now_us()) if touched else 0
+            if said and required[sync.key]:
+                spoken = consents.spoken(said, required[sync.key])
+                marked += await self._lists.mark_spoken(sync.key, spoken, now=now_us())
+            if marked:
                 self._wake_list(sync.key)
 
 

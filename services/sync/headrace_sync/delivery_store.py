@@ -6,7 +6,8 @@ the taker into `lo`, so a delivery whose process died comes back by itself.
 Fields: k sync key, w workspace, d destination key, m message id, p profile id, op operation, st state, at tries, pf
 failures of the plugin, na next attempt, lo lease owner, sg set when it may have been sent to a vendor who counts
 repetitions, sc status code, r reason, b begin of its time (its first try; 0 before), c planned, u changed, tp trace
-context, e the event itself (event syncs; forwarded events are in the log). All times in microseconds.
+context, e the event itself (event syncs; forwarded events are in the log), co the consents that allowed the last try,
+where the destination requires any. All times in microseconds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from headrace.domain.ids import new_time_ordered_id
 from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace.storage.mongo.log import DUPLICATE_KEY
 from headrace_sync.config import SEPARATOR
+from headrace_sync.consents import Consents, stored
 from headrace_sync.store import DELIVERED, DELIVERIES, FAILED, FILTERED, LEDGER, WAITING
 
 STATES = (WAITING, DELIVERED, 3, FAILED, FILTERED)
@@ -144,6 +146,12 @@ class DeliveryStore:
             )
             freed += int(result.modified_count)
         return freed
+
+    async def save_consents(self, consents: Sequence[tuple[str, Consents]]) -> None:
+        """Write down which consents allow what is about to be sent, by delivery id."""
+        operations = [UpdateOne({"_id": id, "st": WAITING}, {"$set": {"co": stored(own)}}) for id, own in consents]
+        if operations:
+            await self._db[DELIVERIES].bulk_write(operations, ordered=False)
 
     async def accept(self, ids: Sequence[str], *, state: int, code: int, reason: str, now: int) -> None:
         """The vendor took them: true whoever holds the lease."""

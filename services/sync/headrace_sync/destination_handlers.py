@@ -23,12 +23,13 @@ from headrace.rpc.errors import (
 )
 from headrace.storage.sealing import Sealer
 from headrace_sdk import wire
+from headrace_sync import consents
 from headrace_sync.config import DestinationConfig, key_of, sealing_place
 from headrace_sync.outlet import Connector
 from headrace_sync.requests import check_etag, display_name, settings_object
 from headrace_sync.store import ConfigStore
 
-CHANGEABLE = frozenset({"display_name", "settings", "state"})
+CHANGEABLE = frozenset({"display_name", "required_consents", "settings", "state"})
 FIXED = frozenset({"name", "connector", "create_time", "update_time", "state_reason", "etag"})
 
 _ACTIVE = DestinationState.DESTINATION_STATE_ACTIVE
@@ -96,6 +97,7 @@ class DestinationHandlers:
             updated_us=now,
             revision=1,
             request_id=request_id,
+            required_consents=consents.checked("destination.required_consents", wanted.required_consents),
         )
         if await self._store.insert_destination(destination):
             return destination
@@ -156,6 +158,10 @@ class DestinationHandlers:
             after = dataclasses.replace(
                 after, display_name=display_name("destination.display_name", wanted.display_name)
             )
+        if "required_consents" in fields:
+            required = consents.checked("destination.required_consents", wanted.required_consents)
+            if required != before.required_consents:
+                after = dataclasses.replace(after, required_consents=required, consents_changed_us=after.updated_us)
         if "settings" in fields:
             info = self._host.connectors().get(before.connector)
             if info is None:

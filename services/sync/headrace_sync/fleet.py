@@ -203,6 +203,8 @@ class Fleet:
             client=self._client,
             limiter=self._limiter,
             halt=halt,
+            required_consents=destination.required_consents,
+            consents_changed_us=destination.consents_changed_us,
         )
 
     async def _store_halt(self, destination: DestinationConfig, reason: str) -> None:

@@ -12,9 +12,10 @@ from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.plugins.mapping import CompiledMapping, MappingError, compile_mapping
 from headrace_sdk import EventItem, Member, Profile, wire
 from headrace_sync.config import SyncConfig
+from headrace_sync.consents import Allowed, evidence, refusal
 from headrace_sync.outlet import Outlet
 from headrace_sync.planner import MERGED
-from headrace_sync.profiles import Profiles
+from headrace_sync.profiles import Person, Profiles
 from headrace_sync.verdicts import Kind, Verdict
 
 NO_PROFILE = "no_profile"
@@ -50,7 +51,7 @@ class ItemBuilder:
 
     async def event_items(
         self, outlet: Outlet, pairs: Sequence[tuple[SyncConfig, Event, str, str]]
-    ) -> list[EventItem | Verdict]:
+    ) -> list[Allowed[EventItem] | Verdict]:
         """An item for each (sync, event, profile id, trace context), or why there is none.
 
         Raises:
@@ -61,52 +62,62 @@ class ItemBuilder:
             if profile_id:
                 wanted.setdefault(event.workspace_id, set()).add(profile_id)
         found = await asyncio.gather(*(self._profiles.get(w, ids) for w, ids in wanted.items()))
-        profiles = dict(zip(wanted, found, strict=True))
-        made: list[EventItem | Verdict] = []
+        people = dict(zip(wanted, found, strict=True))
+        made: list[Allowed[EventItem] | Verdict] = []
         for sync, event, profile_id, traceparent in pairs:
-            profile = profiles[event.workspace_id].get(profile_id) if profile_id else None
-            made.append(self._event_item(outlet.info, sync, event, profile, traceparent))
+            person = people[event.workspace_id].get(profile_id) if profile_id else None
+            made.append(self._event_item(outlet, sync, event, person, traceparent))
         return made
 
     async def members(
         self, outlet: Outlet, sync: SyncConfig, profile_ids: Sequence[str]
-    ) -> dict[str, Member | Verdict]:
+    ) -> dict[str, Allowed[Member] | Verdict]:
         """A member per profile id, or why there is none.
 
         Raises:
             grpc.aio.AioRpcError: Profiles cannot be read now.
         """
-        profiles = await self._profiles.get(sync.workspace_id, profile_ids)
-        return {id: self._member(outlet.info, sync, id, profiles.get(id)) for id in profile_ids}
+        people = await self._profiles.get(sync.workspace_id, profile_ids)
+        return {id: self._member(outlet, sync, id, people.get(id)) for id in profile_ids}
 
     def _event_item(
-        self, info: wire.ConnectorInfo, sync: SyncConfig, event: Event, profile: Profile | None, traceparent: str
-    ) -> EventItem | Verdict:
+        self, outlet: Outlet, sync: SyncConfig, event: Event, person: Person | None, traceparent: str
+    ) -> Allowed[EventItem] | Verdict:
+        refused = refusal(outlet.required_consents, person.consents if person else None)
+        if refused is not None:
+            return refused
+        info = outlet.info
         try:
-            item = event_item(event, profile, traceparent)
+            item = event_item(event, person.profile if person else None, traceparent)
             fields = self.mapping(sync, info).event_fields(item)
         except MappingError as error:
             return Verdict(Kind.REJECTED, f"mapping: {error}")
         missing = info.missing(fields)
         if missing:
             return Verdict(Kind.SKIPPED, f"{missing}: required, and the mapping gives no value")
-        return msgspec.structs.replace(item, fields=fields) if fields else item
+        consents = evidence(outlet.required_consents, person.consents) if person else {}
+        return Allowed(msgspec.structs.replace(item, fields=fields) if fields else item, consents)
 
     def _member(
-        self, info: wire.ConnectorInfo, sync: SyncConfig, profile_id: str, profile: Profile | None
-    ) -> Member | Verdict:
-        if profile is None:
+        self, outlet: Outlet, sync: SyncConfig, profile_id: str, person: Person | None
+    ) -> Allowed[Member] | Verdict:
+        if person is None:
             return Verdict(Kind.SKIPPED, NO_PROFILE)
-        if profile.id != profile_id:
+        if person.profile.id != profile_id:
             return Verdict(Kind.GONE, MERGED)
+        refused = refusal(outlet.required_consents, person.consents)
+        if refused is not None:
+            return refused
+        info = outlet.info
         try:
-            fields = self.mapping(sync, info).member_fields(profile)
+            fields = self.mapping(sync, info).member_fields(person.profile)
         except MappingError as error:
             return Verdict(Kind.SKIPPED, f"mapping: {error}")
         missing = info.missing(fields)
         if missing:
             return Verdict(Kind.SKIPPED, f"{missing}: required, and the mapping gives no value")
-        return Member(profile_id=profile_id, fields=fields)
+        consents = evidence(outlet.required_consents, person.consents)
+        return Allowed(Member(profile_id=profile_id, fields=fields), consents)
 
 
 def event_item(event: Event, profile: Profile | None, traceparent: str) -> EventItem:

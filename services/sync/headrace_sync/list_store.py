@@ -4,7 +4,8 @@ A member's document has `due` while something is to be done for it, and `g`, whi
 that; a pass takes `due` away only if `g` is still what it read. Only passes write rows, and one pass runs per sync.
 
 Fields: k sync key, w workspace, p profile id, desired, v version, rows [{k, d, s}], into survivor of a merge, due, g,
-st state, r reason, at tries, hold no removal before, a when the version came in, u changed. All times in microseconds.
+st state, r reason, at tries, hold no removal before, a when the version came in, u changed, co the consents that
+allowed the last addition, where the destination requires any. All times in microseconds.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from pymongo import ASCENDING, DESCENDING, UpdateOne
 from headrace.api.audience.v1.audience_pb2 import MembershipChange
 from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace_sync.config import SEPARATOR
+from headrace_sync.consents import REASON_PREFIX, Consents, Spoken, stored
 from headrace_sync.listdiff import HeldRow, MemberRecord, RowState
-from headrace_sync.store import DELIVERED, FAILED, FILTERED, LIST_MEMBERS, SYNC_RUNS, WAITING, WARNING
+from headrace_sync.store import DELIVERED, FAILED, FILTERED, LIST_MEMBERS, STATE, SYNC_RUNS, WAITING, WARNING
 
 MEMBER_STATES = (WAITING, DELIVERED, WARNING, FAILED, FILTERED)
 _KEEP_RUNS = timedelta(days=28)
@@ -73,6 +75,28 @@ class ListStore:
         )
         return int(result.modified_count)
 
+    async def mark_spoken(self, sync_key: str, spoken: Spoken, *, now: int) -> int:
+        """Ask that desired members be looked at again whose events spoke of required purposes; returns how many.
+
+        Many events repeat what was known. A denial is news unless the member is left out for lack of consent already,
+        a grant only if it is; and both are while a pass may be looking at the member.
+        """
+        left_out: Document = {"st": FILTERED, "r": {"$regex": f"^{REASON_PREFIX}"}}
+        idle: Document = {"due": {"$exists": False}}
+        under_way: Document = {"due": {"$exists": True}}
+        marked = 0
+        for profile_ids, news in (
+            (spoken.denied, {"$nor": [{**left_out, **idle}]}),
+            (spoken.granted, {"$or": [left_out, under_way]}),
+        ):
+            if profile_ids:
+                ids = [member_id(sync_key, p) for p in profile_ids]
+                result = await self._db[LIST_MEMBERS].update_many(
+                    {"_id": {"$in": ids}, "desired": True, **news}, {"$set": {"due": now}, "$inc": {"g": 1}}
+                )
+                marked += int(result.modified_count)
+        return marked
+
     async def mark_all(self, sync_key: str, *, now: int, doubt: bool) -> None:
         """Ask that all members be looked at; with doubt every acknowledgement is forgotten, so all is sent again."""
         change: Document = {"$set": {"due": now, "at": 0}, "$inc": {"g": 1}}
@@ -109,6 +133,26 @@ class ListStore:
         ]
         if operations:
             await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
+
+    async def save_consents(self, sync_key: str, consents: Mapping[str, Consents]) -> None:
+        """Write down which consents allow what is about to be added, by profile id."""
+        operations = [
+            UpdateOne({"_id": member_id(sync_key, profile_id)}, {"$set": {"co": stored(own)}})
+            for profile_id, own in consents.items()
+        ]
+        if operations:
+            await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
+
+    async def evaluated_consents(self, sync_key: str) -> int:
+        """When what the destination requires last changed, as of the last look at all members; 0 for never."""
+        document = await self._db[STATE].find_one({"_id": f"consents{SEPARATOR}{sync_key}"})
+        return int(document["t"]) if document else 0
+
+    async def remember_evaluated(self, sync_key: str, changed_us: int) -> None:
+        """All members have been marked since what the destination requires changed."""
+        await self._db[STATE].update_one(
+            {"_id": f"consents{SEPARATOR}{sync_key}"}, {"$max": {"t": changed_us}}, upsert=True
+        )
 
     async def finish(self, results: Sequence[MemberResult], *, sync_key: str, now: int) -> None:
         """Store what a pass made of members: rows always, state and due only if nobody asked for another look."""

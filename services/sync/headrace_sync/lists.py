@@ -15,6 +15,7 @@ from headrace_sync.fleet import Fleet
 from headrace_sync.items import ItemBuilder
 from headrace_sync.leases import Lease, LeaseLost, Leases
 from headrace_sync.list_store import ListStore
+from headrace_sync.outlet import Outlet
 from headrace_sync.passes import ListPass, Tally
 from headrace_sync.registry import Registry
 
@@ -50,6 +51,7 @@ class Lists:
         self._every_s = every_s
         self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._evaluated: dict[str, int] = {}
 
     def wake(self, sync_key: str) -> None:
         """Something is to be done for members of a list sync."""
@@ -102,7 +104,11 @@ class Lists:
         if sync is None or outlet is None or sync.paused or outlet.paused_s() > 0:
             return True
         requested = await self._lists.requested_runs(key)
-        if not requested and not await self._lists.has_due(key, now=now_us()):
+        if (
+            not requested
+            and self._evaluated.get(key, 0) == outlet.consents_changed_us
+            and not await self._lists.has_due(key, now=now_us())
+        ):
             return True
         async with self._leases.hold(f"pass{SEPARATOR}{key}") as lease:
             if lease is None:
@@ -112,7 +118,7 @@ class Lists:
 
     async def _run(self, sync: SyncConfig, lease: Lease) -> None:
         outlet = self._fleet.outlet(sync.destination_key)
-        if outlet is None:
+        if outlet is None or not await self._follow_requirements(sync, outlet):
             return
         requested = await self._lists.requested_runs(sync.key)
         for run in requested:
@@ -143,6 +149,21 @@ class Lists:
         _passes.add(1, {**labels, "outcome": "stopped" if tally.error else "done"})
         for what, count in (("added", tally.added), ("removed", tally.removed), ("failed", tally.failed)):
             _rows.add(count, {**labels, "outcome": what})
+
+    async def _follow_requirements(self, sync: SyncConfig, outlet: Outlet) -> bool:
+        """Look at all members again when other consents are required than before; only for who holds the lease.
+
+        Returns:
+            False when this process does not know yet what is required now.
+        """
+        evaluated = await self._lists.evaluated_consents(sync.key)
+        if evaluated > outlet.consents_changed_us:
+            return False
+        if evaluated < outlet.consents_changed_us:
+            await self._lists.mark_all(sync.key, now=now_us(), doubt=False)
+            await self._lists.remember_evaluated(sync.key, outlet.consents_changed_us)
+        self._evaluated[sync.key] = outlet.consents_changed_us
+        return True
 
 
 def new_run(sync: SyncConfig, run_id: str, *, end: int = 0, full: bool = False) -> dict[str, object]:

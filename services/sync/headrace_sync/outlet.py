@@ -95,6 +95,7 @@ class _Batch:
     traceparents: Sequence[str]
     permit: Permit | None
     done: Done | None = None
+    not_after: float | None = None
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     traced: set[int] = field(default_factory=set)
 
@@ -119,6 +120,8 @@ class Outlet:
     Attributes:
         info: What the connector is.
         breaker: Its breaker.
+        required_consents: Purposes that a person must have granted before anything about them is sent.
+        consents_changed_us: When these last changed; 0 means never.
     """
 
     def __init__(
@@ -130,6 +133,8 @@ class Outlet:
         client: VendorClient,
         limiter: RateLimiter,
         halt: Callable[[str], Awaitable[None]],
+        required_consents: Sequence[str] = (),
+        consents_changed_us: int = 0,
     ) -> None:
         """Make the way out.
 
@@ -140,8 +145,12 @@ class Outlet:
             client: Sends requests.
             limiter: Shared rate limits.
             halt: Called with a reason when the vendor refuses the credentials or the settings cannot work.
+            required_consents: Purposes that a person must have granted.
+            consents_changed_us: When these last changed; 0 means never.
         """
         self.info = info
+        self.required_consents = tuple(required_consents)
+        self.consents_changed_us = consents_changed_us
         self.breaker = Breaker()
         self._open = open_connector
         self._client = client
@@ -193,6 +202,7 @@ class Outlet:
         traceparents: Sequence[str] = (),
         permit: Permit | None = None,
         done: Done | None = None,
+        not_after: float | None = None,
     ) -> list[Verdict]:
         """Send a batch once.
 
@@ -202,13 +212,14 @@ class Outlet:
             traceparents: Trace contexts of the items.
             permit: Asked before each request; items that it leaves out end as GONE.
             done: Told of each verdict as soon as it is known.
+            not_after: Moment of the monotonic clock after which nothing may go out any more; the rest ends as UNTRIED.
 
         Returns:
             One verdict per item.
         """
         with spans.batch_span(f"deliver {self.info.name}", traceparents, {"headrace.operation": operation}):
             places = list(range(len(items)))
-            batch = _Batch(operation, items, traceparents, permit, done)
+            batch = _Batch(operation, items, traceparents, permit, done, not_after)
             await self._send_places(batch, places)
             found = [batch.verdicts[place] for place in places]
             rest = [place for place in places if traceparents and place not in batch.traced]
@@ -280,6 +291,8 @@ class Outlet:
             return [Verdict(Kind.UNTRIED, after_s=0.0)] * len(places)
         if self._halted:
             return [Verdict(Kind.UNTRIED, "the destination is stopped", after_s=_HALTED_S)] * len(places)
+        if batch.not_after is not None and time.monotonic() > batch.not_after:
+            return [Verdict(Kind.UNTRIED, "it waited so long that it is made anew", after_s=0.0)] * len(places)
         wait_us = self.breaker.admit(now_us())
         if wait_us:
             after_s = wait_us / SECOND_US

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from headrace_sdk import Member, Row
 from headrace_sync.backoff import delay_us
 from headrace_sync.batching import chunks
 from headrace_sync.config import SyncConfig
+from headrace_sync.consents import FRESH_S, Consents
 from headrace_sync.items import ItemBuilder
 from headrace_sync.leases import Lease
 from headrace_sync.list_store import ListStore, MemberResult, record_of
@@ -75,6 +77,7 @@ class _Looked:
     document: Document
     record: MemberRecord
     wanted: dict[str, Any] = field(default_factory=dict)
+    consents: Consents = field(default_factory=dict)
     kept_out: Verdict | None = None
     changes: Difference = field(default_factory=lambda: Difference({}, {}))
     verdicts: list[Verdict] = field(default_factory=list)
@@ -96,6 +99,7 @@ class ListPass:
         self._lease = lease
         self._tally = tally
         self._handed_over = False
+        self._not_after: float | None = None
 
     async def run(self) -> None:
         """Look at every member that is due, chunk by chunk.
@@ -153,6 +157,7 @@ class ListPass:
     async def _want(self, members: Sequence[_Looked]) -> None:
         """Find the rows that each desired member should have."""
         desired = [member for member in members if member.record.desired]
+        self._not_after = time.monotonic() + FRESH_S if self._outlet.required_consents else None
         made = await self._items.members(self._outlet, self._sync, [m.record.profile_id for m in desired])
         usable: list[tuple[_Looked, Member]] = []
         for member in desired:
@@ -160,7 +165,8 @@ class ListPass:
             if isinstance(found, Verdict):
                 member.kept_out = found
             else:
-                usable.append((member, found))
+                member.consents = found.consents
+                usable.append((member, found.item))
         answers = await self._outlet.rows([found for _, found in usable])
         for (member, _), answer in zip(usable, answers, strict=True):
             if isinstance(answer, Verdict):
@@ -227,8 +233,10 @@ class ListPass:
         adding = [member for member in members if member.changes.add]
         new = [member for member in adding if intend(member.record, member.changes.add)]
         await self._lists.save_rows([(self._sync.key, member.record) for member in new])
+        if self._outlet.required_consents:
+            await self._lists.save_consents(self._sync.key, {m.record.profile_id: m.consents for m in adding})
         sending = [(member, Row(key=key, data=data)) for member in adding for key, data in member.changes.add.items()]
-        for member, row, verdict in await self._send(ADD_MEMBERS, sending):
+        for member, row, verdict in await self._send(ADD_MEMBERS, sending, not_after=self._not_after):
             member.changed = True
             if verdict.kind in (Kind.DELIVERED, Kind.WARNED):
                 member.record.acknowledge([row.key])
@@ -241,7 +249,9 @@ class ListPass:
             member.verdicts.append(verdict)
             self._tally.failed += 1
 
-    async def _send(self, operation: str, rows: Sequence[tuple[_Looked, Row]]) -> list[tuple[_Looked, Row, Verdict]]:
+    async def _send(
+        self, operation: str, rows: Sequence[tuple[_Looked, Row]], *, not_after: float | None = None
+    ) -> list[tuple[_Looked, Row, Verdict]]:
         """Send rows in batches, several at a time."""
         if not rows:
             return []
@@ -250,7 +260,7 @@ class ListPass:
         async def batch(part: Sequence[tuple[_Looked, Row]]) -> list[tuple[_Looked, Row, Verdict]]:
             async with at_a_time:
                 self._lease.check()
-                verdicts = await self._outlet.send(operation, [row for _, row in part])
+                verdicts = await self._outlet.send(operation, [row for _, row in part], not_after=not_after)
             return [(member, row, verdict) for (member, row), verdict in zip(part, verdicts, strict=True)]
 
         sent = await asyncio.gather(*map(batch, chunks(rows, self._outlet.info.batch.max_items)))

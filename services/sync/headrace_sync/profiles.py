@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import grpc
 import msgspec
@@ -13,8 +14,22 @@ from headrace.api.identity.v1.profile_service_pb2 import BatchGetProfilesRequest
 from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceStub
 from headrace_sdk import Profile
 from headrace_sync.batching import chunks
+from headrace_sync.consents import Consents, consents_of
 
 _AT_A_TIME = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person as identity knows them.
+
+    Attributes:
+        profile: As connectors know it.
+        consents: What they said last about each purpose, with its provenance.
+    """
+
+    profile: Profile
+    consents: Consents
 
 
 class Profiles:
@@ -24,8 +39,8 @@ class Profiles:
         """Ask over a channel of the service's own."""
         self._stub = ProfileServiceStub(channel)
 
-    async def get(self, workspace_id: str, profile_ids: Iterable[str]) -> dict[str, Profile]:
-        """Profiles by the id that was asked for; unknown ones are left out.
+    async def get(self, workspace_id: str, profile_ids: Iterable[str]) -> dict[str, Person]:
+        """People by the profile id that was asked for; unknown ones are left out.
 
         A profile that was merged is answered by its survivor, whose id then differs from the one asked for.
 
@@ -33,26 +48,29 @@ class Profiles:
             grpc.aio.AioRpcError: Identity does not answer.
         """
         ids = sorted({id for id in profile_ids if id})
-        found: dict[str, Profile] = {}
+        found: dict[str, Person] = {}
         for answer in await asyncio.gather(
             *(self._batch(workspace_id, list(part)) for part in chunks(ids, _AT_A_TIME))
         ):
             found.update(answer)
         return found
 
-    async def _batch(self, workspace_id: str, profile_ids: list[str]) -> dict[str, Profile]:
+    async def _batch(self, workspace_id: str, profile_ids: list[str]) -> dict[str, Person]:
         request = BatchGetProfilesRequest(parent=f"workspaces/{workspace_id}", profile_ids=profile_ids)
         answer = await self._stub.BatchGetProfiles(request)
-        return {r.profile_id: profile_of(r.profile) for r in answer.results if r.HasField("profile")}
+        return {r.profile_id: person_of(r.profile) for r in answer.results if r.HasField("profile")}
 
 
-def profile_of(message: profile_pb2.Profile) -> Profile:
-    """A profile as connectors know it."""
+def person_of(message: profile_pb2.Profile) -> Person:
+    """A person from identity's message."""
+    consents = consents_of(message)
     identifiers: dict[str, list[str]] = {}
     for identifier in message.identifiers:
         identifiers.setdefault(identifier.namespace, []).append(identifier.value)
-    return Profile(
+    profile = Profile(
         id=message.name.rpartition("/")[2],
         identifiers=identifiers,
         traits={trait.name: msgspec.json.decode(trait.value) for trait in message.traits},
+        consents={purpose: value.status for purpose, value in consents.items()},
     )
+    return Person(profile, consents)

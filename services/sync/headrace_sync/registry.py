@@ -31,6 +31,11 @@ class Snapshot:
     by_audience: Mapping[tuple[str, str], list[SyncConfig]] = field(default_factory=dict)
     lists: Mapping[str, list[SyncConfig]] = field(default_factory=dict)
 
+    def required_consents(self, sync: SyncConfig) -> tuple[str, ...]:
+        """Purposes that the destination of a sync requires."""
+        destination = self.destinations.get(sync.destination_key)
+        return destination.required_consents if destination is not None else ()
+
 
 def snapshot_of(destinations: list[DestinationConfig], syncs: list[SyncConfig]) -> Snapshot:
     """Arrange destinations and syncs for looking up."""

@@ -19,7 +19,7 @@ from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.storage.mongo.client import Document
 from headrace_sdk import wire
-from headrace_sync import destination_handlers, sync_handlers
+from headrace_sync import consents, destination_handlers, sync_handlers
 from headrace_sync.config import DestinationConfig, SyncConfig
 from headrace_sync.destination_handlers import DestinationHandlers
 from headrace_sync.requests import changed_fields, etag
@@ -291,6 +291,7 @@ def _destination(config: DestinationConfig) -> dest.Destination:
         create_time=_time(config.created_us),
         update_time=_time(config.updated_us),
         etag=etag(config.revision),
+        required_consents=config.required_consents,
     )
 
 
@@ -337,6 +338,7 @@ def _delivery(sync: SyncConfig, document: Document) -> pb.Delivery:
             reason=document.get("r", ""),
             create_time=_time(document["a"]) if document.get("a") else None,
             update_time=_time(document["u"]),
+            consents=consents.messages(document.get("co", ())),
         )
     return pb.Delivery(
         id=document["m"],
@@ -351,6 +353,7 @@ def _delivery(sync: SyncConfig, document: Document) -> pb.Delivery:
         reason=document.get("r", ""),
         create_time=_time(document["c"]),
         update_time=_time(document["u"]),
+        consents=consents.messages(document.get("co", ())),
     )
 
 

@@ -20,7 +20,7 @@ LIST_MEMBERS = "list_members"
 SYNC_RUNS = "sync_runs"
 STATE = "sync_state"
 
-STATE_KINDS = ("balanced", "initial", "reconciled", "settled", "tally")
+STATE_KINDS = ("balanced", "consents", "initial", "reconciled", "settled", "tally")
 """What `sync_state` holds per sync, as kind + separator + sync key."""
 
 WAITING = 1

@@ -22,6 +22,7 @@ from headrace.telemetry import logs, metrics
 from headrace_sdk import EventItem
 from headrace_sync.backoff import delay_us, is_out_of_time
 from headrace_sync.config import SyncConfig
+from headrace_sync.consents import FRESH_S, Allowed, Consents
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.outlet import SEND_EVENTS, Done, Outlet
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, WARNING
@@ -52,7 +53,7 @@ class Items(Protocol):
 
     async def event_items(
         self, outlet: Outlet, pairs: Sequence[tuple[SyncConfig, Event, str, str]]
-    ) -> list[EventItem | Verdict]:
+    ) -> list[Allowed[EventItem] | Verdict]:
         """An item, or why there is none, for each (sync, event, profile id, trace context).
 
         Raises:
@@ -320,12 +321,17 @@ class Worker:
                 places.append(place)
         sendable: list[EventItem] = []
         at: list[int] = []
+        consents: list[tuple[str, Consents]] = []
+        not_after = time.monotonic() + FRESH_S if self.outlet.required_consents else None
         for place, made in zip(places, await self._items.event_items(self.outlet, asked), strict=True):
             if isinstance(made, Verdict):
                 decide(place, made)
             else:
-                sendable.append(made)
+                sendable.append(made.item)
                 at.append(place)
+                consents.append((batch[place].id, made.consents))
+        if self.outlet.required_consents:
+            await self._store.save_consents(consents)
 
         async def permit(chosen: Sequence[int]) -> set[int]:
             """Which deliveries are still this process's, and for long enough to send them."""
@@ -340,6 +346,7 @@ class Worker:
                 traceparents=traceparents,
                 permit=permit,
                 done=lambda i, verdict: decide(at[i], verdict),
+                not_after=not_after,
             )
 
     async def _held(self, works: Sequence[Work], *, sending: bool = False) -> set[str]:

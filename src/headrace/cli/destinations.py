@@ -15,6 +15,7 @@ from headrace.cli.problems import UsageProblem
 app = group("Destinations and connectors.")
 
 Id = Annotated[str, Argument(help="Destination id or resource name.")]
+_CONSENT_HELP = "Purpose that people must have granted before anything is sent, e.g. ad_user_data; can be repeated."
 _SETTINGS_HELP = "Settings as JSON, or @FILE; a secret given as its mask stays as it is."
 
 
@@ -63,12 +64,16 @@ async def create(
     connector: Annotated[str, Option("--connector", help="Name of the connector.")],
     settings: Annotated[str, Option("--settings", help="Settings as JSON, or @FILE.")] = "{}",
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
+    require_consent: Annotated[list[str] | None, Option("--require-consent", help=_CONSENT_HELP)] = None,
 ) -> None:
     """Make a destination."""
     from headrace.api.sync.v1.destination_service_pb2 import CreateDestinationRequest, Destination
 
     destination = Destination(
-        display_name=display_name or id, connector=connector, settings=json_argument("--settings", settings)
+        display_name=display_name or id,
+        connector=connector,
+        settings=json_argument("--settings", settings),
+        required_consents=require_consent or (),
     )
     request = CreateDestinationRequest(
         parent=platform.parent, destination_id=id, destination=destination, request_id=new_request_id()
@@ -86,6 +91,8 @@ async def update(
     paused: Annotated[
         bool | None, Option("--pause/--resume", help="Let deliveries wait, or deliver.", show_default=False)
     ] = None,
+    require_consent: Annotated[list[str] | None, Option("--require-consent", help=_CONSENT_HELP)] = None,
+    no_consents: Annotated[bool, Option("--require-no-consent", help="Require none any more.")] = False,
 ) -> None:
     """Change a destination; what is not given stays."""
     from google.protobuf.field_mask_pb2 import FieldMask
@@ -104,6 +111,11 @@ async def update(
         states = DestinationState.DESTINATION_STATE_ACTIVE, DestinationState.DESTINATION_STATE_PAUSED
         destination.state = states[paused]
         paths.append("state")
+    if require_consent and no_consents:
+        raise UsageProblem("give --require-consent or --require-no-consent, not both")
+    if require_consent or no_consents:
+        destination.required_consents.extend(require_consent or ())
+        paths.append("required_consents")
     if not paths:
         raise UsageProblem("nothing to change was given")
     request = UpdateDestinationRequest(

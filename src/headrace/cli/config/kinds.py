@@ -107,6 +107,9 @@ KINDS: dict[str, Kind] = {
                 "settings": Key(
                     Holds.OBJECT, "Settings by the connector's model; a masked secret stays as it is.", default={}
                 ),
+                "required_consents": Key(
+                    Holds.TEXTS, "Purposes that people must have granted before anything is sent.", default=[]
+                ),
                 "paused": Key(Holds.FLAG, "True lets deliveries wait.", field="state", switch=True),
             },
         ),

@@ -117,6 +117,7 @@ async def _read_destinations(platform: calls.Platform) -> dict[str, Stored]:
                 "display_name": destination.display_name,
                 "connector": destination.connector,
                 "settings": _object(destination.settings) or {},
+                "required_consents": list(destination.required_consents),
                 "paused": destination.state == _DESTINATION_PAUSED,
             },
             destination.etag,
@@ -217,6 +218,7 @@ async def _apply_destination(platform: calls.Platform, step: Step) -> str:
         display_name=values["display_name"],
         connector=values["connector"],
         settings=_json(values["settings"] or {}),
+        required_consents=values["required_consents"] or (),
         state=_DESTINATION_PAUSED if values.get("paused") else _DESTINATION_ACTIVE,
     )
     if step.action == CREATE:
