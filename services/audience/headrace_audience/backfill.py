@@ -59,14 +59,15 @@ class Backfill:
         order = evaluation.order()  # first: what is asked for after the view was opened needs another view
         if order is None:
             return
+        mark = evaluation.mark()
         began = time.monotonic()
         async with self._reader.open(evaluation.workspace_id) as view:
             clock_us = await self._clock(evaluation)
             if PROFILES in order.tickets:
-                await self._merges(evaluation, order, view)
+                await self._merges(evaluation, order, view, mark)
             failed = 0
             for key in sorted(order.tickets):
-                failed += await self._apart(self._key(evaluation, order, view, key, clock_us))
+                failed += await self._apart(self._key(evaluation, order, view, key, clock_us, mark))
             for audience_id in sorted(order.statics):
                 failed += await self._apart(self._static(evaluation, order, view, audience_id))
         seconds = time.monotonic() - began
@@ -102,25 +103,28 @@ class Backfill:
             return True
         return False
 
-    async def _merges(self, evaluation: Evaluation, order: Order, view: View) -> None:
+    async def _merges(self, evaluation: Evaluation, order: Order, view: View, mark: int) -> None:
         """Let partitions that start without a snapshot know who was merged, so that stragglers are recognised."""
         async with self._lock:
             partitions = set(evaluation.still_wanted(PROFILES, order.tickets[PROFILES]))
-            await in_thread(self._merge_all, evaluation, partitions, view.survivors.pairs())
+            newer = evaluation.reassigned_since(mark)
+            pairs = ((loser, survivor) for loser, survivor in view.survivors.pairs() if loser not in newer)
+            await in_thread(self._merge_all, evaluation, partitions, pairs)
 
     def _merge_all(self, evaluation: Evaluation, partitions: set[int], pairs: Iterable[tuple[str, str]]) -> None:
         for loser, survivor in pairs:
             if self._partition_of(loser) in partitions:
                 evaluation.engine.merge(loser, survivor)
 
-    async def _key(self, evaluation: Evaluation, order: Order, view: View, key: str, clock_us: int) -> None:
+    async def _key(self, evaluation: Evaluation, order: Order, view: View, key: str, clock_us: int, mark: int) -> None:
         if not evaluation.still_wanted(key, order.tickets[key]):
             return
         table = await view.run(functools.partial(batch.condition_history, key=key, now_us=clock_us))
         async with self._lock:
             partitions = evaluation.still_wanted(key, order.tickets[key])
             if partitions:
-                await in_thread(evaluation.engine.fold_history, key, table, partitions=partitions)
+                newer = evaluation.reassigned_since(mark)
+                await in_thread(evaluation.engine.fold_history, key, table, partitions=partitions, without=newer)
                 evaluation.brought(key, partitions)
 
     async def _static(self, evaluation: Evaluation, order: Order, view: View, audience_id: str) -> None:

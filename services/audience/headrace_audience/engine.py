@@ -34,7 +34,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.api.identity.v1.profile_pb2 import Reassignment, ResolvedEvent
 from headrace_audience import history, snapshot
 from headrace_audience.audience import Audience, Changes, Explainer, Flip
 from headrace_audience.compiled import Frame, Moment, Slot, Slots, View, compile_condition
@@ -74,6 +74,7 @@ class Engine:
         self._started: list[Ordinals] = []
         self._stored: dict[str, list[Ordinals]] = {}
         self._dead: set[int] = set()
+        self._reassigned: set[str] = set()
 
     @property
     def clock_us(self) -> int:
@@ -143,12 +144,20 @@ class Engine:
             self._horizon = max(self._horizon, now_us)
         self._states.fold(events, self._horizon, cause, conditions)
 
-    def fold_history(self, key: str, table: Any, *, partitions: Collection[int] | None = None) -> None:
+    def fold_history(
+        self,
+        key: str,
+        table: Any,
+        *,
+        partitions: Collection[int] | None = None,
+        without: Collection[str] = frozenset(),
+    ) -> None:
         """Take in the history of one state key: a pyarrow table of batch.condition_history().
 
-        `partitions` drops profiles of all other partitions.
+        `partitions` drops profiles of all other partitions, `without` these profiles: they were reassigned after the
+        table was read, and folded anew.
         """
-        history.fold_table(self._states, self._people, self._future, key, table, self._horizon, partitions)
+        history.fold_table(self._states, self._people, self._future, key, table, self._horizon, partitions, without)
 
     def merge(self, loser_id: str, survivor_id: str) -> None:
         """The loser exits everything and is remembered as merged: later events of it are ignored.
@@ -164,6 +173,62 @@ class Engine:
             self._people.alive[ordinal] = False
             self._dead.add(ordinal)
             self._states.touched.candidates.pop(ordinal, None)
+
+    def epoch_of(self, profile_id: str) -> int:
+        """The epoch of the last reassignment of a profile; 0 when there was none.
+
+        Events of the profile and merges of it that were announced in a lower epoch say nothing any more.
+        """
+        return self._people.epochs.get(profile_id, 0)
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether any profile was ever reassigned."""
+        return bool(self._people.epochs)
+
+    def know_epoch(self, profile_id: str, epoch: int) -> None:
+        """Remember a reassignment that is contained already in what is folded."""
+        epochs = self._people.epochs
+        epochs[profile_id] = max(epoch, epochs.get(profile_id, 0))
+
+    def reassign(self, reassignments: Iterable[Reassignment]) -> None:
+        """Forget all that is known of profiles; the caller folds the events of their parts, with cause "reassignment".
+
+        One that is merged now, or is no profile any more, exits everything, as a merged one does. Of an erased one
+        everything is forgotten at once, and no flips come of it. At most one reassignment per profile.
+        """
+        people = self._people
+        known: list[int] = []
+        erased: list[int] = []
+        for one in reassignments:
+            profile_id = one.profile_id
+            self._future.drop(profile_id)
+            people.merged.pop(profile_id, None)
+            if one.epoch:
+                self.know_epoch(profile_id, one.epoch)
+            ordinal = people.index.get(profile_id)
+            if one.erased:
+                self._reassigned.discard(profile_id)
+                if ordinal is not None:
+                    erased.append(ordinal)
+                continue
+            self._reassigned.add(profile_id)
+            if not one.parts:
+                people.merged[profile_id] = one.survivor
+            if ordinal is not None:
+                known.append(ordinal)
+                people.alive[ordinal] = bool(one.parts)
+                if one.parts:
+                    self._dead.discard(ordinal)
+                    self._states.touched.new.append(ordinal)
+                else:
+                    self._dead.add(ordinal)
+                self._states.touched.candidates.pop(ordinal, None)
+        self._make_room()
+        if known:
+            self._states.clear(np.array(known, np.int64))
+        if erased:
+            self._forget(np.array(erased, np.int64))
 
     def advance(self, now_us: int) -> list[Flip]:
         """Move the clock and return all flips since the last call, by events, merges and time alone.
@@ -184,7 +249,7 @@ class Engine:
             people.next_moment[dead] = FOREVER
         due = np.flatnonzero(people.next_moment[: len(people.ids)] <= now)
         fresh = [np.array(touched.new, np.int64), dead, *started]
-        explainer = Explainer(people, touched.candidates, before, now, self._view, self._past_truths)
+        explainer = Explainer(people, touched.candidates, self._reassigned, before, now, self._view, self._past_truths)
         flips: list[Flip] = []
         whole = [a for a in self._order if a.live and a.cause]
         if whole:
@@ -214,6 +279,9 @@ class Engine:
             flips += self._settle(explainer, ordinals, named, now, False)
         flips.sort(key=lambda flip: (flip.effective_at_us, flip.audience_id, flip.profile_id))
         self._bury(dead)
+        if self._reassigned:
+            # What comes of them in a partition that is held is found when it starts.
+            self._reassigned = {p for p in self._reassigned if people.partition_of(p) in people.held}
         return flips
 
     # --- reading
@@ -303,6 +371,8 @@ class Engine:
         self.hold_partition(partition)
         for loser, survivor in content.merged.items():
             self.merge(loser, survivor)
+        for profile_id, epoch in content.epochs.items():
+            self.know_epoch(profile_id, epoch)
         self._horizon = max(self._horizon, content.horizon_us)
         has = snapshot.load(content, self._people, self._states, self._future)
         lacking = frozenset(self._states.keys.keys() - has)
@@ -316,8 +386,10 @@ class Engine:
         for profile_id in self._future.profiles():
             if people.partition_of(profile_id) == partition:
                 self._future.drop(profile_id)
-        for loser in [loser for loser in people.merged if people.partition_of(loser) == partition]:
-            del people.merged[loser]
+        for of_profile in (people.merged, people.epochs):
+            for profile_id in [p for p in of_profile if people.partition_of(p) == partition]:
+                del of_profile[profile_id]
+        self._reassigned = {p for p in self._reassigned if people.partition_of(p) != partition}
         self._forget(ordinals)
         people.held.discard(partition)
         self._lacking.pop(partition, None)

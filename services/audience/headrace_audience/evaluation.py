@@ -6,9 +6,10 @@ Nothing here does I/O. The worker asks what is missing, brings it, and says so; 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from headrace.api.identity.v1.profile_pb2 import Reassignment
 from headrace.domain.ids import partition_of
 from headrace_audience.archive.survivors import Survivors
 from headrace_audience.catalog import Audience
@@ -66,6 +67,7 @@ class Evaluation:
         self._starting: dict[str, str] = {}
         self._evaluated: set[str] = set()
         self._statics: dict[str, dict[int, int]] = {}
+        self._reassigned: dict[str, int] = {}
 
     def _partition_of(self, profile_id: str) -> int:
         return partition_of(profile_id, self._total)
@@ -224,10 +226,33 @@ class Evaluation:
             del waiting[partition]
 
     def static_again(self, partition: int) -> None:
-        """A merge came while static audiences are computed: compute them again for the survivor's partition."""
+        """A merge or a reassignment came while static audiences are computed: compute them again for a partition."""
         for audience in self.audiences.values():
             if audience.is_static and audience.state == FILLING and partition in self.missing:
                 self._statics.setdefault(audience.audience_id, {})[partition] = next(_tickets)
+
+    # --- reassignments
+
+    def reassign(self, reassignments: Sequence[Reassignment]) -> None:
+        """Forget profiles of held partitions whose events were assigned anew; the caller folds them then."""
+        self.engine.reassign(reassignments)
+        self.merged.reassign(reassignments)
+        ticket = next(_tickets)
+        self._reassigned.update((one.profile_id, ticket) for one in reassignments)
+        if erased := {one.profile_id for one in reassignments if one.erased}:
+            self.pending.drop_profiles(erased)
+        for partition in {self._partition_of(one.profile_id) for one in reassignments}:
+            self.static_again(partition)
+
+    def mark(self) -> int:
+        """A point for reassigned_since(): take it before reading history that is folded later."""
+        return next(_tickets)
+
+    def reassigned_since(self, mark: int) -> frozenset[str]:
+        """Profiles that were reassigned since a mark: what was read of them before is not to be folded."""
+        return frozenset(p for p, ticket in self._reassigned.items() if ticket > mark)
+
+    # --- starting
 
     def start_what_is_complete(self, caught_up: Collection[int]) -> bool:
         """Start partitions and audiences that miss nothing; returns whether any was started."""

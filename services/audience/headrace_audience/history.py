@@ -22,13 +22,18 @@ def fold_table(
     table: Any,
     horizon: int,
     partitions: Collection[int] | None,
+    without: Collection[str],
 ) -> None:
     """Take in a table of batch.condition_history(); see Engine.fold_history()."""
     if key != PROFILES and key not in states.keys:
         return
     profiles = table.column("profile").combine_chunks().dictionary_encode()
     of_value = np.array(
-        [_ordinal(states, people, profile_id, partitions) for profile_id in profiles.dictionary.to_pylist()], np.int64
+        [
+            -1 if profile_id in without else _ordinal(states, people, profile_id, partitions)
+            for profile_id in profiles.dictionary.to_pylist()
+        ],
+        np.int64,
     )
     states.ensure_room()
     if key == PROFILES or not len(of_value):

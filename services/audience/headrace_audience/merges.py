@@ -18,6 +18,7 @@ from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.survivors import Survivors
 from headrace_audience.engine import Flip
 from headrace_audience.evaluation import Evaluation
+from headrace_audience.reassignments import is_outdated
 from headrace_audience.store import MEMBERSHIPS, membership_key
 
 
@@ -30,6 +31,16 @@ class Loaded:
     """Events of the losers' parts, with the survivor as their profile."""
     inherited: list[tuple[str, str]] = field(default_factory=list)
     """(audience, survivor) of memberships that go over as they are."""
+
+    def without(self, profile_ids: Collection[str]) -> Loaded:
+        """The same but for what it says of some profiles, of which something newer is known."""
+        if not profile_ids:
+            return self
+        return Loaded(
+            [m for m in self.merges if m.loser not in profile_ids],
+            [e for e in self.events if e.profile_id not in profile_ids],
+            [(a, p) for a, p in self.inherited if p not in profile_ids],
+        )
 
 
 async def load(
@@ -50,14 +61,19 @@ async def load(
         partition_of: Gives the partition of a profile.
         known: All merges, when they are known; else those in hand must do.
     """
+    engine = evaluation.engine
     loaded = Loaded(merges=list(merges))
     # Entries of different streams come in any order: a survivor may have been merged itself by another of these merges.
-    chain = known or Survivors((m.loser, m.survivor) for m in loaded.merges)
+    chain = known or Survivors(
+        (m.loser, m.survivor)
+        for m in loaded.merges
+        if not is_outdated(engine, m, m.loser) and not is_outdated(engine, m, m.survivor)
+    )
     survivors: dict[str, str] = {}
     parts: dict[str, str] = {}
     for merge in loaded.merges:
         survivor = chain.of(merge.survivor)
-        if partition_of(survivor) in held:
+        if partition_of(survivor) in held and not is_outdated(engine, merge, survivor):
             survivors[merge.loser] = survivor
             parts.update(dict.fromkeys([merge.loser, *merge.loser_parts], survivor))
     if not parts:
@@ -87,9 +103,10 @@ def apply(
     """Fold what merges bring; doing it again changes nothing."""
     engine = evaluation.engine
     for merge in loaded.merges:
-        evaluation.merged.add([(merge.loser, merge.survivor)])
-        if partition_of(merge.loser) in held:
-            engine.merge(merge.loser, merge.survivor)
+        if not is_outdated(engine, merge, merge.loser):
+            evaluation.merged.add([(merge.loser, merge.survivor)])
+            if partition_of(merge.loser) in held:
+                engine.merge(merge.loser, merge.survivor)
         if partition_of(merge.survivor) in held:
             evaluation.static_again(partition_of(merge.survivor))
     if loaded.events:

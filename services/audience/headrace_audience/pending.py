@@ -7,7 +7,7 @@ audience must not overtake each other.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from headrace_audience.engine import Flip
 
@@ -51,14 +51,26 @@ class Pending:
         """Whether any flip of a partition waits."""
         return any(self._partition_of(f.profile_id) == partition for q in self._queues.values() for f in q)
 
+    def of_audiences(self, audience_ids: Iterable[str]) -> Iterator[Flip]:
+        """What waits of some audiences, in order."""
+        for audience_id in audience_ids:
+            yield from self._queues.get(audience_id, ())
+
     def drop_audience(self, audience_id: str) -> None:
         """Forget the flips of an audience, which will be compared with the store anew."""
         self._queues.pop(audience_id, None)
 
     def drop_partitions(self, partitions: frozenset[int]) -> None:
         """Forget the flips of partitions that others compute now."""
+        self._keep(lambda flip: self._partition_of(flip.profile_id) not in partitions)
+
+    def drop_profiles(self, profile_ids: Collection[str]) -> None:
+        """Forget the flips of profiles that are erased."""
+        self._keep(lambda flip: flip.profile_id not in profile_ids)
+
+    def _keep(self, wanted: Callable[[Flip], bool]) -> None:
         for audience_id, queue in list(self._queues.items()):
-            kept = deque(f for f in queue if self._partition_of(f.profile_id) not in partitions)
+            kept = deque(filter(wanted, queue))
             if kept:
                 self._queues[audience_id] = kept
             else:

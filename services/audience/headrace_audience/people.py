@@ -25,7 +25,8 @@ class People:
     Attributes:
         index: Ordinal by profile id.
         ids: Profile id by ordinal; empty for an ordinal that is free.
-        merged: Survivor by the id of each merged profile.
+        merged: Survivor by the id of each merged profile; empty for one whose events went to others.
+        epochs: Epoch of the last reassignment by the id of each profile that was ever reassigned.
         partition: Partition by ordinal; -1 for an ordinal that is free.
         alive: By ordinal: False for a free ordinal and for a merged profile.
         reporting: By ordinal: False while the partition is held.
@@ -37,6 +38,7 @@ class People:
         self.index: dict[str, int] = {}
         self.ids: list[str] = []
         self.merged: dict[str, str] = {}
+        self.epochs: dict[str, int] = {}
         self.held: set[int] = set()
         self.capacity = max(capacity, 16)
         self.partition = np.full(self.capacity, -1, np.int32)

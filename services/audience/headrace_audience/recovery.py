@@ -1,7 +1,8 @@
 """Folds the log for partitions whose stream was lost or does not reach back to where they stood.
 
 The log names the profile to which an event was resolved; that one may have been merged since, so all merges are read
-first and events go to the profiles that they belong to now. New entries are read from the stream meanwhile.
+first and events go to the profiles that they belong to now. Profiles whose events were assigned anew since are folded
+anew before. New entries are read from the stream meanwhile; what they say of reassigned profiles is newer.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from headrace.api.identity.v1.profile_pb2 import Merge, ResolvedEvent
+from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedEvent
 from headrace.domain.ids import time_ordered_floor
 from headrace.domain.times import HOUR_US, MINUTE_US, SECOND_US
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database
 from headrace.telemetry import logs
-from headrace_audience import merges
+from headrace_audience import merges, reassignments
 from headrace_audience.archive.reader import END, ArchiveReader
 from headrace_audience.archive.survivors import Survivors
 from headrace_audience.evaluation import Evaluation
@@ -87,25 +88,41 @@ class LogReplay:
         if not order:
             return
         begin = min(sequence for sequence, _ in order.values()) - self._margin_us
+        await self._reassign(evaluations, order, begin)
+        marks = {workspace_id: evaluation.mark() for workspace_id, evaluation in evaluations.items()}
         survivors: dict[str, Survivors] = {}
         events: list[ResolvedEvent] = []
         count = 0
         async for resolved in event_log.events_between(self._db, begin, END):
             workspace_id = resolved.event.workspace_id
-            if workspace_id not in evaluations:
+            if workspace_id not in marks:
                 continue
             if workspace_id not in survivors:
                 survivors[workspace_id] = await self._reader.survivors(workspace_id)
             events.append(resolved)
             count += 1
             if len(events) >= self._chunk:
-                await self._fold(evaluations, order, events, survivors)
+                await self._fold(evaluations, order, events, survivors, marks)
                 events = []
-        await self._fold(evaluations, order, events, survivors)
+        await self._fold(evaluations, order, events, survivors, marks)
         for partition, asked in order.items():
             if self._asked.get(partition) == asked:
                 del self._asked[partition]
         log.info("the log was folded", partitions=len(order), events=count)
+
+    async def _reassign(
+        self, evaluations: Mapping[str, Evaluation], order: Mapping[int, tuple[int, int]], begin: int
+    ) -> None:
+        """Fold anew the profiles that were reassigned since, as the last reassignment says."""
+        told: dict[str, list[Reassignment]] = defaultdict(list)
+        async for stored in event_log.reassignments_since(self._db, begin):
+            told[stored.workspace_id] += reassignments.as_messages(stored)
+        for workspace_id, of_workspace in told.items():
+            evaluation = evaluations.get(workspace_id)
+            if evaluation is not None:
+                newest = reassignments.newest(evaluation.engine, of_workspace, order, self._partition_of)
+                clock_us = evaluation.engine.clock_us
+                await reassignments.follow(self._db, evaluation, newest, self._lock, self._partition_of, clock_us)
 
     async def _fold(
         self,
@@ -113,16 +130,16 @@ class LogReplay:
         order: Mapping[int, tuple[int, int]],
         events: list[ResolvedEvent],
         survivors: Mapping[str, Survivors],
+        marks: Mapping[str, int],
     ) -> None:
         by_workspace: dict[str, tuple[list[ResolvedEvent], list[Merge]]] = defaultdict(lambda: ([], []))
         for resolved in events:
             workspace_id = resolved.event.workspace_id
             own, announced = by_workspace[workspace_id]
-            announced += [
-                m
-                for m in resolved.decision.merges
-                if self._partition_of(m.loser) in order or self._partition_of(m.survivor) in order
-            ]
+            for merge in resolved.decision.merges:
+                if self._partition_of(merge.loser) in order or self._partition_of(merge.survivor) in order:
+                    merge.epoch = END  # the log holds the merges that are valid now
+                    announced.append(merge)
             resolved.profile_id = survivors[workspace_id].of(resolved.profile_id)
             if resolved.profile_id and self._partition_of(resolved.profile_id) in order:
                 own.append(resolved)
@@ -136,10 +153,11 @@ class LogReplay:
                 if evaluations.get(workspace_id) is not evaluation:
                     continue
                 held = {p for p in order if p in evaluation.missing}
-                present = [e for e in own if self._partition_of(e.profile_id) in held]
+                newer = evaluation.reassigned_since(marks[workspace_id])
+                present = [e for e in own if self._partition_of(e.profile_id) in held and e.profile_id not in newer]
                 clock_us = evaluation.engine.clock_us
                 await in_thread(evaluation.engine.fold, present, now_us=clock_us)
-                merges.apply(evaluation, loaded, held, self._partition_of, clock_us)
+                merges.apply(evaluation, loaded.without(newer), held, self._partition_of, clock_us)
 
     async def unsent_floor_us(self, now: int) -> int:
         """A moment before which every event that is in the log was sent on its stream.

@@ -61,6 +61,7 @@ class _Snapshot(msgspec.Struct):
     traits: dict[str, _Trait]
     identifiers: dict[str, _Events]
     future: list[_Future]
+    epochs: dict[str, int] = {}
 
 
 def _events(profiles: Ordinals, times: Times, ids: Times | None = None) -> _Events:
@@ -94,6 +95,7 @@ def write(
         traits={},
         identifiers={},
         future=[],
+        epochs={p: epoch for p, epoch in people.epochs.items() if people.partition_of(p) == partition},
     )
     for key, route in states.events.items():
         if key in complete:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from headrace.api.identity.v1.profile_pb2 import Merge, ResolvedBatch, ResolvedEvent
+from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedBatch, ResolvedEvent
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
 from headrace.telemetry import logs
@@ -84,13 +84,25 @@ def moment_us(entry_id: str) -> int:
     return streams.id_order(entry_id)[0] * 1000
 
 
-def by_workspace(batches: Iterable[ResolvedBatch]) -> dict[str, tuple[list[ResolvedEvent], list[Merge]]]:
-    """Workspace to its events and merges, in order."""
-    found: dict[str, tuple[list[ResolvedEvent], list[Merge]]] = {}
+@dataclass
+class Told:
+    """What entries say of one workspace, in order."""
+
+    events: list[ResolvedEvent] = field(default_factory=list)
+    merges: list[Merge] = field(default_factory=list)
+    reassignments: list[Reassignment] = field(default_factory=list)
+
+
+def by_workspace(batches: Iterable[ResolvedBatch]) -> dict[str, Told]:
+    """Workspace to what is said of it."""
+    found: dict[str, Told] = {}
     for batch in batches:
-        events, merges = found.setdefault(batch.workspace_id, ([], []))
-        events.extend(batch.events)
-        merges.extend(batch.merges)
+        told = found.get(batch.workspace_id)
+        if told is None:
+            told = found[batch.workspace_id] = Told()
+        told.events.extend(batch.events)
+        told.merges.extend(batch.merges)
+        told.reassignments.extend(batch.reassignments)
     return found
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pymongo.errors import PyMongoError
@@ -24,7 +25,7 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Client, Database
 from headrace.storage.streams.client import Redis
 from headrace.telemetry import logs, metrics
-from headrace_audience import merges, recording, streaming
+from headrace_audience import merges, reassignments, recording, streaming
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.backfill import Backfill
 from headrace_audience.catalog import Catalog
@@ -245,6 +246,7 @@ class Worker:
         await self._catalog.refresh(everything=True)
         await self._apply_catalog()
         replayed = 0
+        empty: dict[str, list[int]] = defaultdict(list)
         self._halfway = True
         for partition, token in tokens.items():
             snapshot = await self._snapshots.load(partition)
@@ -256,11 +258,14 @@ class Worker:
                 self._held[partition] = _Held(token, position, here.last, mark_us, saved=time.monotonic())
                 for workspace_id, evaluation in self._evaluations.items():
                     state = snapshot.states.get(workspace_id) if snapshot is not None else None
-                    await self._import(evaluation, partition, state)
+                    if not await self._import(evaluation, partition, state):
+                        empty[workspace_id].append(partition)
             if snapshot is not None and not kept:
                 self._replay.ask(partition, snapshot.sequence)
                 replayed += 1
-        for evaluation in self._evaluations.values():
+        for workspace_id, evaluation in self._evaluations.items():
+            if empty[workspace_id]:
+                await self._recall(evaluation, empty[workspace_id])
             await self._tell_members(evaluation, list(evaluation.audiences), tokens)
         self._halfway = False
         log.info(
@@ -270,7 +275,8 @@ class Worker:
             seconds=round(time.monotonic() - began, 3),
         )
 
-    async def _import(self, evaluation: Evaluation, partition: int, state: bytes | None) -> None:
+    async def _import(self, evaluation: Evaluation, partition: int, state: bytes | None) -> bool:
+        """Take a snapshot in; returns whether there was one that can be read."""
         keys: frozenset[str] | None = None
         if state is not None:
             try:
@@ -278,6 +284,10 @@ class Worker:
             except SnapshotError:
                 log.warning("a snapshot cannot be read: history is folded instead", partition=partition)
         evaluation.add_partition(partition, keys)
+        return keys is not None
+
+    async def _recall(self, evaluation: Evaluation, partitions: Collection[int]) -> None:
+        await reassignments.recall(self._db, evaluation, partitions, self._lock, self._partition_of)
 
     async def _tell_members(
         self, evaluation: Evaluation, audience_ids: Collection[str], partitions: Collection[int]
@@ -348,6 +358,9 @@ class Worker:
                     self._evaluations[workspace_id] = evaluation
                     for partition in self._held:
                         evaluation.add_partition(partition, None)
+                self._halfway = True
+                await self._recall(evaluation, self._held)
+                self._halfway = False
             try:
                 order = check_references({a: audience.definition for a, audience in audiences.items()})
             except DefinitionError:
@@ -384,13 +397,6 @@ class Worker:
     async def _fold_and_advance(self, reading: streaming.Reading) -> None:
         now = now_us()
         found = streaming.by_workspace(reading.batches)
-        loaded: dict[str, merges.Loaded] = {}
-        for workspace_id, (_, announced) in found.items():
-            evaluation = self._evaluations.get(workspace_id)
-            if evaluation is not None and announced:
-                loaded[workspace_id] = await merges.load(
-                    self._db, evaluation, announced, self._held, self._partition_of
-                )
         # While more of a started partition waits, time stands where its last entry stood: a window must not pass that
         # an entry still to be read would have prolonged.
         behind = [
@@ -399,11 +405,12 @@ class Worker:
             if any(p in e.started for e in self._evaluations.values())
         ]
         moment = min([now, *behind])
-        traceparents = [e.traceparent or e.event.traceparent for events, _ in found.values() for e in events]
+        loaded = {w: await self._load(self._evaluations[w], t) for w, t in found.items() if w in self._evaluations}
+        traceparents = [e.traceparent or e.event.traceparent for told in found.values() for e in told.events]
         with evaluated(traceparents) as tracing:
             async with self._lock:
-                for workspace_id, (events, _) in found.items():
-                    await self._fold(workspace_id, events, loaded.get(workspace_id), moment)
+                for workspace_id, brought in loaded.items():
+                    await self._fold(self._evaluations[workspace_id], found[workspace_id].events, brought, moment)
                 for partition, position in reading.positions.items():
                     self._held[partition].position = position
                     self._held[partition].dirty = True
@@ -418,18 +425,27 @@ class Worker:
                 if sweep:
                     self._swept_at = time.monotonic()
             await self._write()
-        for events, _ in found.values():
-            _events.add(len(events))
-            if events:
-                oldest = min(e.event.received_at_us for e in events)
+        for told in found.values():
+            _events.add(len(told.events))
+            if told.events:
+                oldest = min(e.event.received_at_us for e in told.events)
                 _latency.record(max(0, now_us() - oldest) / SECOND_US)
 
+    async def _load(self, evaluation: Evaluation, told: streaming.Told) -> merges.Loaded | None:
+        """Follow the reassignments of a reading, and read what its merges bring."""
+        if told.reassignments:
+            newest = reassignments.newest(evaluation.engine, told.reassignments, self._held, self._partition_of)
+            await reassignments.follow(self._db, evaluation, newest, self._lock, self._partition_of, now_us())
+            for partition in {self._partition_of(one.profile_id) for one in newest if one.erased}:
+                self._held[partition].saved = 0.0  # what is stored of an erased person must not stay for long
+        if not told.merges:
+            return None
+        return await merges.load(self._db, evaluation, told.merges, self._held, self._partition_of)
+
     async def _fold(
-        self, workspace_id: str, events: list[ResolvedEvent], loaded: merges.Loaded | None, moment: int
+        self, evaluation: Evaluation, received: Sequence[ResolvedEvent], loaded: merges.Loaded | None, moment: int
     ) -> None:
-        evaluation = self._evaluations.get(workspace_id)
-        if evaluation is None:
-            return
+        events = reassignments.in_time(evaluation.engine, received)
         if len(events) < IN_THREAD:
             evaluation.engine.fold(events, now_us=moment)
         else:

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+
+class Item(Protocol):
+    """What a reassignment says of one profile: a Reassignment of a stream, or a Reassigned of the log."""
+
+    @property
+    def profile_id(self) -> str:
+        """The profile."""
+        ...
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """All parts of it now; empty when it is no profile of its own any more."""
+        ...
+
+    @property
+    def survivor(self) -> str:
+        """The profile that holds it now, if any."""
+        ...
 
 
 class Survivors:
@@ -11,13 +31,26 @@ class Survivors:
     def __init__(self, merges: Iterable[tuple[str, str]] = ()) -> None:
         """Know (loser, survivor) pairs, in any order; repeated ones are harmless."""
         self._next: dict[str, str] = {}
+        self._found: dict[str, str] = {}
         self.add(merges)
 
     def add(self, merges: Iterable[tuple[str, str]]) -> None:
         """Know more pairs."""
         for loser, survivor in merges:
-            if loser and survivor and loser != survivor:
+            if loser and survivor and loser != survivor and self._next.get(loser) != survivor:
                 self._next[loser] = survivor
+                self._found.clear()
+
+    def reassign(self, items: Iterable[Item]) -> None:
+        """Know what became of profiles whose events were assigned anew; what was said of them before is void."""
+        concerned = list(items)
+        for item in concerned:
+            self._next.pop(item.profile_id, None)
+        for item in concerned:
+            self._next.update((part, item.profile_id) for part in item.parts if part != item.profile_id)
+            if item.survivor:
+                self._next[item.profile_id] = item.survivor
+        self._found.clear()
 
     def __len__(self) -> int:
         return len(self._next)
@@ -32,10 +65,9 @@ class Survivors:
         while step is not None and step not in seen:
             trail.append(step)
             seen.add(step)
-            step = self._next.get(step)
+            step = self._found.get(step) or self._next.get(step)
         final = trail.pop()
-        for passed in trail:  # so that the next look-up is one step
-            self._next[passed] = final
+        self._found.update(dict.fromkeys(trail, final))  # so that the next look-up is two steps
         return final
 
     def pairs(self) -> Iterator[tuple[str, str]]:
