@@ -56,6 +56,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Somebody else changes the same people at this moment: nothing was done, try again."""
     ERROR_REASON_PERSON_ERASED: _ErrorReason.ValueType  # 16
     """The person was deleted or suppressed."""
+    ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 17
+    """The changes after the cursor are no longer kept: read everything again, then follow from now on."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons in google.rpc.ErrorInfo (domain "headrace"), without the prefix ERROR_REASON_."""
@@ -94,4 +96,6 @@ ERROR_REASON_CONCURRENT_CHANGE: ErrorReason.ValueType  # 15
 """Somebody else changes the same people at this moment: nothing was done, try again."""
 ERROR_REASON_PERSON_ERASED: ErrorReason.ValueType  # 16
 """The person was deleted or suppressed."""
+ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 17
+"""The changes after the cursor are no longer kept: read everything again, then follow from now on."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

@@ -36,7 +36,7 @@ class Group(google.protobuf.message.Message):
     group_id: builtins.str
     """The group's identifier, as the events name it."""
     member_count: builtins.int
-    """Number of people in it."""
+    """Number of people in it. Of a group of more than 10,000 profiles those that were merged count each."""
     @property
     def traits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.profile_pb2.Trait]:
         """Traits with where each came from, last writer wins by (event time, message id)."""

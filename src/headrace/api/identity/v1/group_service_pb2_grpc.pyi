@@ -139,7 +139,7 @@ class GroupServiceStub(typing.Generic[_GroupServiceGetGroupType, _GroupServiceLi
     """Lists the groups of a workspace, by identifier."""
 
     ListGroupMembers: _GroupServiceListGroupMembersType
-    """Lists the people of a group, by profile id."""
+    """Lists the people of a group, each once."""
 
     ListGroupEvents: _GroupServiceListGroupEventsType
     """Lists the events that name a group, newest first."""
@@ -188,7 +188,7 @@ class GroupServiceServicer(metaclass=abc.ABCMeta):
         request: headrace.api.identity.v1.group_service_pb2.ListGroupMembersRequest,
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.identity.v1.group_service_pb2.ListGroupMembersResponse, collections.abc.Awaitable[headrace.api.identity.v1.group_service_pb2.ListGroupMembersResponse]]:
-        """Lists the people of a group, by profile id."""
+        """Lists the people of a group, each once."""
 
     @abc.abstractmethod
     def ListGroupEvents(
