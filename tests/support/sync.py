@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 from aiohttp import web
+from google.protobuf import field_mask_pb2
 from headrace_sync.settings import Settings
 
 from headrace.api.audience.v1.audience_pb2 import (
@@ -34,7 +35,7 @@ from headrace.api.audience.v1.audience_service_pb2_grpc import (
     add_AudienceServiceServicer_to_server,
 )
 from headrace.api.common.v1.event_pb2 import Identifier
-from headrace.api.identity.v1.profile_pb2 import Profile, ResolvedEvent, Trait
+from headrace.api.identity.v1.profile_pb2 import ConsentStatus, Profile, ResolvedEvent, Trait
 from headrace.api.identity.v1.profile_service_pb2 import (
     BatchGetProfilesRequest,
     BatchGetProfilesResponse,
@@ -77,6 +78,15 @@ class People(ProfileServiceServicer):
             identifiers=[Identifier(namespace=n, value=str(traits[n])) for n in ("email", "phone") if n in traits],
             traits=[Trait(name=name, value=json.dumps(value).encode()) for name, value in traits.items()],
         )
+
+    def say(self, profile_id: str, **purposes: bool) -> None:
+        """What a person says about purposes, by an event of this moment."""
+        profile = self.profiles[profile_id]
+        for purpose, granted in purposes.items():
+            for known in [c for c in profile.consents if c.purpose == purpose]:
+                profile.consents.remove(known)
+            status = ConsentStatus.CONSENT_STATUS_GRANTED if granted else ConsentStatus.CONSENT_STATUS_DENIED
+            profile.consents.add(purpose=purpose, status=status, source_id="web", message_id="said", timestamp_us=7)
 
     def merge(self, loser: str, survivor: str) -> None:
         self.into[loser] = survivor
@@ -268,7 +278,9 @@ class Api:
         self.destinations = DestinationServiceStub(opened)
         self.syncs = SyncServiceStub(opened)
 
-    async def destination(self, id: str, url: str, connector: str = "webhook", **settings: Any) -> str:
+    async def destination(
+        self, id: str, url: str, connector: str = "webhook", *, required_consents: Sequence[str] = (), **settings: Any
+    ) -> str:
         """Make a destination; returns its name."""
         answer = await self.destinations.CreateDestination(
             dest.CreateDestinationRequest(
@@ -278,10 +290,20 @@ class Api:
                     display_name=id,
                     connector=connector,
                     settings=json.dumps({"url": url, **settings} if url else settings),
+                    required_consents=required_consents,
                 ),
             )
         )
         return answer.destination.name
+
+    async def require(self, destination: str, *purposes: str) -> None:
+        """Change which consents a destination requires."""
+        changed = dest.Destination(name=destination, required_consents=purposes)
+        await self.destinations.UpdateDestination(
+            dest.UpdateDestinationRequest(
+                destination=changed, update_mask=field_mask_pb2.FieldMask(paths=["required_consents"])
+            )
+        )
 
     async def forwarding(self, id: str, destination: str, **more: Any) -> str:
         """Make a forwarding sync; returns its name."""
