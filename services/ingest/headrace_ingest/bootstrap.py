@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from headrace.api.common.v1.erasure_service_pb2_grpc import add_ErasureServiceServicer_to_server
 from headrace.api.ingest.v1.ingest_service_pb2_grpc import add_IngestServiceServicer_to_server
 from headrace.api.ingest.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server
 from headrace.domain.ids import new_time_ordered_id
@@ -19,11 +20,14 @@ from headrace.rpc.server import Hosted, serving
 from headrace.service import Running, background
 from headrace.storage.mongo import client as mongo
 from headrace.storage.mongo.watch import StoreWatch
+from headrace.storage.sealing import Sealer
 from headrace.storage.streams import client as streams
 from headrace.telemetry.metrics import gauge_callback
 from headrace_ingest.auth import WriteKeyAuthenticator
 from headrace_ingest.committer import Committer
 from headrace_ingest.dispatcher import Dispatcher, Streams
+from headrace_ingest.erasure import Eraser
+from headrace_ingest.erasure_servicer import ErasureServicer
 from headrace_ingest.http import HttpApp
 from headrace_ingest.http_requests import Bodies
 from headrace_ingest.http_server import http_serving
@@ -35,6 +39,7 @@ from headrace_ingest.source_handlers import SourceHandlers
 from headrace_ingest.source_servicer import SourceServicer
 from headrace_ingest.sources import SecretBox, SourceCache
 from headrace_ingest.sweeper import Sweeper
+from headrace_ingest.tombstones import Tombstones
 
 
 @asynccontextmanager
@@ -89,11 +94,17 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         limits = settings.limits()
         sources = SourceCache(db, ttl_s=settings.source_cache_seconds)
         secrets = SecretBox(settings.master_key.get_secret_value())
+        identity_channel = connect_channel(settings.identity_address, settings)
+        stack.push_async_callback(lambda: identity_channel.close(None))
+        sealer = Sealer(settings.master_key.get_secret_value())
+        tombstones = Tombstones(identity_channel, sealer, every_s=settings.tombstone_seconds)
+        loops.start("tombstones", tombstones.run)
         intake = Intake(
             committer,
             limits=limits,
             raw_message_days=settings.raw_message_days,
             rejected_body_bytes=settings.rejected_body_bytes,
+            is_erased=tombstones.refuses,
         )
         bodies = Bodies(limit=limits.batch_bytes, seconds=settings.body_seconds, in_work_max=settings.queue_max_bytes)
         _gauges(committer, bodies, sweeper)
@@ -104,11 +115,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         ingest = IngestServicer(intake, sources)
         management = SourceServicer(
             SourceHandlers(db, sources, secrets),
-            Received(db, committer, sources, limits),
+            Received(db, committer, sources, limits, tombstones.refuses),
             secrets=secrets,
             request_ids=RequestIds(db),
             pager=Pager(settings.service_token.get_secret_value()),
         )
+        erasure = ErasureServicer(Eraser(db, redis, event_partitions=settings.event_partitions))
         grpc_address = await stack.enter_async_context(
             serving(
                 [
@@ -119,6 +131,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
                     Hosted(
                         "headrace.api.ingest.v1.SourceService",
                         lambda server: add_SourceServiceServicer_to_server(management, server),
+                    ),
+                    Hosted(
+                        "headrace.api.common.v1.ErasureService",
+                        lambda server: add_ErasureServiceServicer_to_server(erasure, server),
                     ),
                 ],
                 authenticator=ChainAuthenticator(

@@ -21,7 +21,7 @@ from headrace.rpc.scopes import EVENTS_WRITE
 from headrace.telemetry.spans import current_traceparent, is_valid
 from headrace_ingest.committer import NotWritten, QueueFull
 from headrace_ingest.intake import Delivery, Intake, new_delivery
-from headrace_ingest.refusal import Refused
+from headrace_ingest.refusal import Code, Refused
 from headrace_ingest.sources import WEBHOOK, Source, SourceCache
 
 MAX_IN_FLIGHT = 4
@@ -166,6 +166,8 @@ def _results(message_ids: Sequence[str], delivery: Delivery) -> list[pb.EventRes
 
 
 def _status(refused: Refused) -> status_pb2.Status:
+    if refused.code == Code.PERSON_ERASED:
+        return errors.to_status(errors.person_erased(refused.reason))
     field = refused.field or "event"
     error = errors.ApiError(
         grpc.StatusCode.INVALID_ARGUMENT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -22,7 +22,7 @@ from headrace_ingest.events import as_json, check_event
 from headrace_ingest.limits import MAX_MESSAGE_ID, Limits
 from headrace_ingest.mapping import Mapping, apply_mapping, records_of
 from headrace_ingest.messages import Arrival, Scalar, read_message
-from headrace_ingest.refusal import Code, Refused
+from headrace_ingest.refusal import Code, Refused, person_erased
 from headrace_ingest.sources import Source
 from headrace_ingest.store import raw_message_document, rejected_document
 from headrace_ingest.webhook_bodies import read_body
@@ -72,7 +72,13 @@ class Intake:
     """Reads what comes and makes it durable."""
 
     def __init__(
-        self, committer: Committer, *, limits: Limits, raw_message_days: float, rejected_body_bytes: int
+        self,
+        committer: Committer,
+        *,
+        limits: Limits,
+        raw_message_days: float,
+        rejected_body_bytes: int,
+        is_erased: Callable[[Event], bool] = lambda _: False,
     ) -> None:
         """Commit to a log.
 
@@ -81,7 +87,9 @@ class Intake:
             limits: What one message and one batch may be.
             raw_message_days: How long raw and refused messages are kept, in days.
             rejected_body_bytes: How much of a refused body is kept, in bytes.
+            is_erased: Whether an event's person was deleted or suppressed.
         """
+        self._is_erased = is_erased
         self._committer = committer
         self.limits = limits
         self._keep = timedelta(days=raw_message_days)
@@ -125,7 +133,7 @@ class Intake:
                 self.refuse(delivery, refused, as_json(given), form=EVENT, index=index, message_id=message_id)
                 message_ids.append(message_id)
             else:
-                delivery.events.append(event)
+                self._take(delivery, index, event)
                 message_ids.append(event.message_id)
         return message_ids
 
@@ -151,6 +159,8 @@ class Intake:
             for index, record in enumerate(records):
                 message_id = base if len(records) == 1 else f"{base}-{index}"
                 self._read_record(delivery, source.mapping, index, record, message_id)
+        if any(code == Code.PERSON_ERASED for code in delivery.codes):
+            return  # the body speaks of somebody who is to be forgotten; the events of the others are taken
         delivery.raw.append(
             raw_message_document(
                 id=raw_id,
@@ -214,11 +224,20 @@ class Intake:
 
     def _read(self, delivery: Delivery, index: int, body: bytes, arrival: Arrival, form: str) -> None:
         try:
-            delivery.events.append(read_message(body, arrival, self.limits))
+            event = read_message(body, arrival, self.limits)
         except Refused as refused:
             message_id = message_id_in(body)
             sent_at = arrival.sent_at
             self.refuse(delivery, refused, body, form=form, index=index, message_id=message_id, sent_at=sent_at)
+        else:
+            self._take(delivery, index, event)
+
+    def _take(self, delivery: Delivery, index: int, event: Event) -> None:
+        """Take an event, unless its person was deleted or suppressed: then nothing of it is kept."""
+        if self._is_erased(event):
+            delivery.items.append(Item(index, event.message_id, person_erased()))
+        else:
+            delivery.events.append(event)
 
     def _read_record(self, delivery: Delivery, mapping: Mapping, index: int, record: object, message_id: str) -> None:
         try:
@@ -227,7 +246,7 @@ class Intake:
             self.refuse(delivery, refused, _encode(record), form=RECORD, index=index, message_id=message_id)
         else:
             if event is not None:
-                delivery.events.append(event)
+                self._take(delivery, index, event)
 
     def _expires(self) -> datetime:
         return datetime.now(UTC) + self._keep

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 from pymongo import DESCENDING
@@ -13,7 +13,7 @@ from headrace.rpc import errors, names
 from headrace.storage.mongo.client import Database, Document
 from headrace_ingest.committer import Committer, NotWritten, QueueFull, Work
 from headrace_ingest.limits import Limits
-from headrace_ingest.refusal import Refused
+from headrace_ingest.refusal import Refused, person_erased
 from headrace_ingest.rejected import read_again, unpacked
 from headrace_ingest.sources import SourceCache
 from headrace_ingest.store import REJECTED_MESSAGES, SOURCE_MESSAGES
@@ -24,7 +24,14 @@ _RECORD = "rejected message"
 class Received:
     """Reads and repairs what sources received."""
 
-    def __init__(self, db: Database, committer: Committer, sources: SourceCache, limits: Limits) -> None:
+    def __init__(
+        self,
+        db: Database,
+        committer: Committer,
+        sources: SourceCache,
+        limits: Limits,
+        is_erased: Callable[[Event], bool] = lambda _: False,
+    ) -> None:
         """Work on a database.
 
         Args:
@@ -32,7 +39,9 @@ class Received:
             committer: Makes repaired events durable.
             sources: Sources as they are now.
             limits: What one message and one batch may be.
+            is_erased: Whether an event's person was deleted or suppressed.
         """
+        self._is_erased = is_erased
         self._raw = db[SOURCE_MESSAGES]
         self._rejected = db[REJECTED_MESSAGES]
         self._committer = committer
@@ -83,12 +92,18 @@ class Received:
         accepted: list[str] = []
         for record_id, body in repairs:
             try:
-                events += await self._read(records.get(record_id), body, workspace_id)
+                read = await self._read(records.get(record_id), body, workspace_id)
             except errors.ApiError as error:
                 outcomes.append(error)
-            else:
-                outcomes.append(None)
-                accepted.append(record_id)
+                continue
+            if any(map(self._is_erased, read)):
+                outcomes.append(errors.person_erased(person_erased().reason))
+                if not body:
+                    accepted.append(record_id)  # the record is about somebody who is to be forgotten: it goes too
+                continue
+            events += read
+            outcomes.append(None)
+            accepted.append(record_id)
         try:
             await self._committer.commit(Work(events=events))
         except QueueFull:

@@ -33,6 +33,7 @@ class Code(StrEnum):
     TIMESTAMP_OUT_OF_RANGE = "timestamp_out_of_range"
     INVALID_TRACEPARENT = "invalid_traceparent"
     MAPPING_FAILED = "mapping_failed"
+    PERSON_ERASED = "person_erased"
 
     BATCH_TOO_LARGE = "batch_too_large"
     BATCH_TOO_LONG = "batch_too_long"
@@ -59,6 +60,12 @@ class Refused(Exception):
         self.code = code
         self.reason = reason
         self.field = field
+
+
+def person_erased() -> Refused:
+    """The refusal of a message whose person was deleted or suppressed: the only one that is kept nowhere."""
+    reason = "The person was deleted or suppressed: nothing about them is taken, and this message was not kept."
+    return Refused(Code.PERSON_ERASED, reason)
 
 
 def refused_of(error: InvalidIdentifier) -> Refused:

@@ -48,6 +48,9 @@ class Settings(ServiceSettings):
     source_cache_seconds: float = Field(
         1.0, ge=0, description="How long a replica may use an older state of a source, in seconds."
     )
+    tombstone_seconds: float = Field(
+        1.0, gt=0, description="How often ingest asks identity which people were deleted or suppressed, in seconds."
+    )
     segment_days: float = Field(7.0, gt=0, description="How long finished segments are kept, in days.")
     raw_message_days: float = Field(
         28.0, gt=0, description="How long raw messages and refused messages are kept, in days."

@@ -29,6 +29,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     SOURCE_MESSAGES: [
         IndexModel([("w", ASCENDING), ("s", ASCENDING), ("_id", DESCENDING)], name="workspace_source_time"),
+        IndexModel([("w", ASCENDING), ("m", ASCENDING)], name="workspace_message"),
         IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
     ],
     REJECTED_MESSAGES: [

@@ -34,6 +34,7 @@ STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
 LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
 INTERNAL = "INTERNAL"
 IN_USE = "IN_USE"
+PERSON_ERASED = "PERSON_ERASED"
 
 REASONS = frozenset(
     value.name.removeprefix("ERROR_REASON_")
@@ -136,6 +137,11 @@ def in_use(resource: str, used_by: str) -> ApiError:
     message = f"{resource} is used by {used_by}."
     metadata = {"resource": resource, "used_by": used_by}
     return ApiError(grpc.StatusCode.FAILED_PRECONDITION, IN_USE, message, metadata=metadata)
+
+
+def person_erased(message: str) -> ApiError:
+    """The person was deleted or suppressed."""
+    return ApiError(grpc.StatusCode.FAILED_PRECONDITION, PERSON_ERASED, message)
 
 
 def etag_mismatch() -> ApiError:

@@ -6,7 +6,7 @@ lose entries to a Redis that forgets, and must be able to read the log instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis.asyncio
@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 Redis = redis.asyncio.Redis
 
 _FIELD = b"b"
+_REWRITE_AT_ONCE = 50
 
 
 class Entry(NamedTuple):
@@ -140,6 +141,47 @@ async def read_from(client: Redis, positions: Mapping[str, str], *, count: int, 
     return _entries(await client.xread(wanted, count=count, block=block_ms))
 
 
+async def rewrite(
+    client: Redis, stream: str, change: Callable[[bytes], bytes | None], *, groups: Sequence[str] = ()
+) -> int:
+    """Replace entries of a stream: the new one is appended, then the old one removed, so that no reader misses both.
+
+    A reader that has the old one already gets the new one too. Entries that are appended meanwhile are not looked at.
+
+    Args:
+        client: Redis.
+        stream: Name of the stream.
+        change: Gives the new payload of an entry; None leaves it as it is, b"" removes it.
+        groups: Consumer groups, for which the old entry counts as done.
+
+    Returns:
+        Number of entries that were replaced or removed.
+
+    Raises:
+        redis.exceptions.RedisError: Not all were; doing it again is safe.
+    """
+    replaced = 0
+    ((_, last),) = (await edges(client, [stream])).values()
+    position = "-"
+    while True:
+        found: Any = await client.xrange(stream, position, last, count=_REWRITE_AT_ONCE)
+        for entry in _entries([(stream, found)]):
+            payload = change(entry.payload)
+            if payload is None:
+                continue
+            pipeline = client.pipeline(transaction=True)
+            if payload:
+                pipeline.xadd(stream, {_FIELD: payload})
+            for group in groups:
+                pipeline.xack(stream, group, entry.id)
+            pipeline.xdel(stream, entry.id)
+            await pipeline.execute()
+            replaced += 1
+        if len(found) < _REWRITE_AT_ONCE:
+            return replaced
+        position = "(" + _text(found[-1][0])
+
+
 async def edges(client: Redis, streams: Sequence[str]) -> dict[str, tuple[str, str]]:
     """(first entry id, last generated id) of each stream that exists; ("", "0-0") for the others."""
     pipeline = client.pipeline(transaction=False)
@@ -156,6 +198,20 @@ async def edges(client: Redis, streams: Sequence[str]) -> dict[str, tuple[str, s
         first = answer["first-entry"]
         found[stream] = (_text(first[0]) if first else "", _text(answer["last-generated-id"]))
     return found
+
+
+def reaches_back(position: str, first: str, last: str) -> bool:
+    """Whether every entry after a position is certainly still there.
+
+    Args:
+        position: An entry id.
+        first: Id of the first entry of the stream, "" when it has none, as of `edges`.
+        last: The last id that the stream gave.
+    """
+    here, end = id_order(position), id_order(last)
+    if here == end:
+        return True
+    return end > here and bool(first) and id_order(first) <= here
 
 
 def id_order(entry_id: str) -> tuple[int, int]:
