@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from headrace.api.identity.v1.computed_trait_service_pb2_grpc import add_ComputedTraitServiceServicer_to_server
 from headrace.api.identity.v1.group_service_pb2_grpc import add_GroupServiceServicer_to_server
+from headrace.api.identity.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from headrace.api.identity.v1.profile_service_pb2_grpc import add_ProfileServiceServicer_to_server
 from headrace.rpc.auth import authenticator
 from headrace.rpc.channel import connect
@@ -24,15 +25,20 @@ from headrace_identity.computed.filling import Filler
 from headrace_identity.computed.store import ComputedTraitStore
 from headrace_identity.computed_servicer import ComputedTraitServicer
 from headrace_identity.consumer import Lane, Sending
+from headrace_identity.graph_servicer import GraphCalls
+from headrace_identity.graph_view import GraphView
 from headrace_identity.group_servicer import GroupServicer
 from headrace_identity.group_store import GroupReader
+from headrace_identity.identity_servicer import IdentityServicer
 from headrace_identity.journey import Journeys
+from headrace_identity.links_store import LinksStore
 from headrace_identity.profiles import Profiles
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.servicer import ProfileServicer
 from headrace_identity.settings import Settings
 from headrace_identity.watch import Watch
 from headrace_identity.worker import Worker
+from headrace_identity.workspaces import Workspaces
 
 
 @asynccontextmanager
@@ -69,6 +75,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             pager,
         )
         groups = GroupServicer(GroupReader(db), profiles, pager)
+        identity = IdentityServicer(  # type: ignore[abstract]  # its parts have the methods
+            GraphCalls(GraphView(db), Workspaces(db), LinksStore(db), pager),
+        )
         filler = Filler(db)
         computed = ComputedTraitServicer(db, ComputedTraitStore(db, filler.wake), profiles, pager, RequestIds(db))
         watch = Watch(db, redis, settings.event_partitions)
@@ -82,6 +91,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         api = "headrace.api.identity.v1"
         hosted = [
             Hosted(f"{api}.ProfileService", lambda s: add_ProfileServiceServicer_to_server(servicer, s)),
+            Hosted(f"{api}.IdentityService", lambda s: add_IdentityServiceServicer_to_server(identity, s)),
             Hosted(f"{api}.GroupService", lambda s: add_GroupServiceServicer_to_server(groups, s)),
             Hosted(f"{api}.ComputedTraitService", lambda s: add_ComputedTraitServiceServicer_to_server(computed, s)),
         ]

@@ -18,6 +18,8 @@ from headrace.api.identity.v1.profile_pb2 import Decision
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document
 from headrace.storage.mongo.log import Linked
+from headrace_identity import demotions
+from headrace_identity.demotions import Demotion
 from headrace_identity.documents import identifier_key, profile_from, profile_key, profile_of_key
 from headrace_identity.explain import identifiers_of, keeps_apart, recorded_merges
 from headrace_identity.graph import Profile
@@ -28,7 +30,7 @@ _WITHOUT_SOURCE = {"_id": 1, "p": 1, "t": 1, "d": 1}
 _MOST_JOINING = 20_000
 """Events that joined something, read of one person: ten times more than one has within the largest caps."""
 _MOST_LOOKED_AT = 10_000
-"""Events in which something was demoted, looked at for what kept two people apart, of each of them."""
+"""Events in which something was demoted, looked at for those that carried an identifier of one other person."""
 
 
 class MergePosition(NamedTuple):
@@ -121,38 +123,33 @@ class GraphView:
         Returns:
             At most `limit` links, and whether there are or may be more.
         """
-        found: dict[int, IdentityLink] = {}
+        found: set[int] = set()
         more = False
         for person, stranger in ((one, other), (other, one)):
             foreign = set(stranger.identifiers)
             for link in await self.joining(workspace_id, stranger):
                 foreign.update(identifiers_of(link))  # it may have had a device that it gave away since
-            more |= await self._demoting(workspace_id, person, foreign, limit, found)
+            demoted = await demotions.find(self._db, None, workspace_id, foreign, parts=person.parts)
+            if demoted:
+                sequences = await self._demoting(workspace_id, demoted, limit + 1)
+                more |= len(sequences) > limit
+                found.update(sequences[:limit])
         sequences = sorted(found)
-        links = await self._read(workspace_id, sequences[:limit])
-        return links, more or len(sequences) > limit
+        return await self._read(workspace_id, sequences[:limit]), more or len(sequences) > limit
 
-    async def _demoting(
-        self,
-        workspace_id: str,
-        person: Profile,
-        foreign: Collection[Identifier],
-        limit: int,
-        found: dict[int, IdentityLink],
-    ) -> bool:
-        """Add the first links of a person that demoted a foreign identifier; returns whether there may be more."""
-        query: Document = {"p": {"$in": person.parts}, "l": {"$gte": Linked.DEMOTED}, "w": workspace_id}
+    async def _demoting(self, workspace_id: str, demoted: Collection[Demotion], limit: int) -> list[int]:
+        """Sequences of the first events of some parts that demoted some identifiers."""
+        identifiers, parts = {i for i, _ in demoted}, sorted({part for _, part in demoted})
+        query: Document = {"p": {"$in": parts}, "l": {"$gte": Linked.DEMOTED}, "w": workspace_id}
         cursor = self._db[log.EVENTS].find(query, _WITHOUT_SOURCE, hint=log.PROFILE_LINKS)
-        looked_at = matching = 0
+        found: list[int] = []
         async for document in cursor.sort("s", ASCENDING).limit(_MOST_LOOKED_AT):
-            looked_at += 1
             link = _link(document)
-            if keeps_apart(link, foreign):
-                found[link.decision.sequence] = link
-                matching += 1
-                if matching > limit:
-                    return True
-        return looked_at == _MOST_LOOKED_AT
+            if keeps_apart(link, identifiers):
+                found.append(link.decision.sequence)
+                if len(found) >= limit:
+                    break
+        return found
 
     async def _created(self, workspace_id: str, person: Profile) -> list[int]:
         """Sequences of the events that created the parts of a person."""
