@@ -19,6 +19,7 @@ from headrace_identity.rules import DEFAULT_RULES, Rules, parse, parse_text
 from headrace_identity.store import IDENTITY_RULES, IDENTITY_RULES_HISTORY
 
 _CACHED_WORKSPACES = 10_000
+_CACHED_VERSIONS = 1_000
 
 
 class RulesChanged(Exception):
@@ -31,6 +32,7 @@ class RulesStore:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._cache: dict[str, tuple[int, Rules]] = {}
+        self._versions: dict[tuple[str, int], Rules] = {}
 
     async def read(self, workspace_id: str, session: Session | None = None) -> tuple[int, Rules]:
         """Version and rules of a workspace; version 0 stands for the default rules of a workspace that has set none."""
@@ -48,6 +50,25 @@ class RulesStore:
             self._cache.clear()
         found = self._cache[workspace_id] = (version, parse_text(full["r"]))
         return found
+
+    async def of_version(self, workspace_id: str, version: int) -> Rules:
+        """The rules that a version stands for; it is in force or was.
+
+        Raises:
+            LookupError: There has never been such a version.
+        """
+        if version == 0:
+            return DEFAULT_RULES
+        known = self._versions.get((workspace_id, version))
+        if known is None:
+            key = f"{workspace_id}{SEPARATOR}{version}"
+            stored = await self._db[IDENTITY_RULES_HISTORY].find_one({"_id": key, "w": workspace_id})
+            if stored is None:
+                raise LookupError(f"there is no version {version} of the identity rules of {workspace_id}")
+            if len(self._versions) >= _CACHED_VERSIONS:
+                self._versions.clear()
+            known = self._versions[workspace_id, version] = parse_text(stored["r"])
+        return known
 
     async def write(self, workspace_id: str, rules: object, expected_version: int | None = None) -> int:
         """Store rules; they apply to what is resolved from now on.

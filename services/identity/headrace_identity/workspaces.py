@@ -51,12 +51,12 @@ class Workspaces:
     def __init__(self, db: Database) -> None:
         """Read from a database."""
         self._db = db
-        self._rules = RulesStore(db)
+        self.rules = RulesStore(db)
 
     async def read(self, workspace_id: str, session: Session | None = None) -> Workspace:
         """A workspace as it is now, or in the snapshot of a transaction."""
         document = await self._db[IDENTITY_WORKSPACES].find_one({"_id": workspace_id}, session=session) or {}
-        version, rules = await self._rules.read(workspace_id, session)
+        version, rules = await self.rules.read(workspace_id, session)
         rebuilt = document.get("rb", (-1, 0))
         return Workspace(
             workspace_id,

@@ -34,6 +34,9 @@ STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
 LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
 INTERNAL = "INTERNAL"
 IN_USE = "IN_USE"
+LINKS_CONTRADICT = "LINKS_CONTRADICT"
+CONCURRENT_CHANGE = "CONCURRENT_CHANGE"
+CURSOR_EXPIRED = "CURSOR_EXPIRED"
 PERSON_ERASED = "PERSON_ERASED"
 
 REASONS = frozenset(
@@ -144,6 +147,21 @@ def person_erased(message: str) -> ApiError:
     return ApiError(grpc.StatusCode.FAILED_PRECONDITION, PERSON_ERASED, message)
 
 
+def links_contradict(links: Sequence[str]) -> ApiError:
+    """A manual link would contradict others, in order; none when it contradicts itself."""
+    message = "A link of a thing with itself contradicts itself."
+    if links:
+        message = f"The manual links {', '.join(links)} say the opposite: delete one of them first."
+    metadata = {"links": ",".join(links)}
+    return ApiError(grpc.StatusCode.FAILED_PRECONDITION, LINKS_CONTRADICT, message, metadata=metadata)
+
+
+def concurrent_change() -> ApiError:
+    """Others change the same at this moment, again and again."""
+    message = "Somebody else changes the same people at this moment: nothing was done, try again."
+    return ApiError(grpc.StatusCode.ABORTED, CONCURRENT_CHANGE, message, retry_after_s=RETRY_AFTER_S)
+
+
 def etag_mismatch() -> ApiError:
     """Somebody changed the resource since the caller read it."""
     message = "The resource has changed since it was read: read it again."
@@ -170,6 +188,12 @@ def limit_exceeded(limit: str, message: str, retry_after_s: float | None = None)
         metadata={"limit": limit},
         retry_after_s=retry_after_s,
     )
+
+
+def cursor_expired() -> ApiError:
+    """What came after a cursor is no longer kept."""
+    message = "Changes after this cursor are no longer kept: read everything again, then follow from now on."
+    return ApiError(grpc.StatusCode.OUT_OF_RANGE, CURSOR_EXPIRED, message)
 
 
 def unavailable(message: str, retry_after_s: float = RETRY_AFTER_S) -> ApiError:

@@ -1,0 +1,65 @@
+"""Resolving the events of a closure anew, in the recorded order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from headrace.api.identity.v1.profile_pb2 import Decision
+from headrace_identity.demotions import Demotion, demotions_of
+from headrace_identity.graph import Changes, Graph
+from headrace_identity.links import Links
+from headrace_identity.reassign.closure import Recorded
+from headrace_identity.resolver import resolve
+
+_EVENTS_AT_A_TIME = 200
+
+
+class Assigned(NamedTuple):
+    """What came of an event: its part and the decision, also serialised."""
+
+    part: str
+    decision: Decision
+    serialised: bytes
+
+
+class Anew:
+    """The graph that the events of a closure make, without those of erased people."""
+
+    def __init__(self, links: Links, erased_parts: Collection[str] = ()) -> None:
+        """Nothing has been resolved yet.
+
+        Args:
+            links: Manual links after the change.
+            erased_parts: Parts whose events are to be as if they had never come.
+        """
+        self._links = links
+        self.erased_parts = frozenset(erased_parts)
+        self.graph = Graph()
+        self.assigned: dict[str, Assigned] = {}
+        """By message id, in the recorded order."""
+        self.demotions: set[Demotion] = set()
+        self.removed: list[Recorded] = []
+        """Events of erased people."""
+        self.last = -1
+        """Sequence of the last event that was resolved."""
+
+    async def resolve(self, events: Sequence[Recorded]) -> None:
+        """Resolve events that come after all that have been.
+
+        Args:
+            events: The events, in the recorded order.
+        """
+        for number, event in enumerate(events):
+            if number % _EVENTS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # the lanes have their turn
+            assert event.sequence > self.last, "not in the recorded order"
+            self.last = event.sequence
+            if event.resolved.profile_id in self.erased_parts:
+                self.removed.append(event)
+                continue
+            part, decision = resolve(self.graph, event.rules, event.prepared, event.sequence, Changes(), self._links)
+            decision.rules_version = event.rules_version
+            self.assigned[event.resolved.event.message_id] = Assigned(part, decision, decision.SerializeToString())
+            self.demotions.update(demotions_of(part, decision))
