@@ -26,10 +26,7 @@ class Edges:
 
     def reach_back_to(self, position: str) -> bool:
         """Whether every entry after a position is certainly still there."""
-        here, last = streams.id_order(position), streams.id_order(self.last)
-        if here == last:
-            return True
-        return last > here and bool(self.first) and streams.id_order(self.first) <= here
+        return streams.reaches_back(position, self.first, self.last)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from headrace_identity.group_store import GroupReader
 from headrace_identity.identity_servicer import IdentityServicer
 from headrace_identity.journey import Journeys
 from headrace_identity.links_store import LinksStore
+from headrace_identity.profile_calls import ProfileCalls
 from headrace_identity.profiles import Profiles
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.servicer import ProfileServicer
@@ -68,11 +69,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         ]
         profiles = Profiles(db)
         pager = Pager(settings.service_token.get_secret_value())
-        servicer = ProfileServicer(
-            profiles,
-            RulesStore(db),
-            Journeys(db, profiles, ingest=ingest, audience=audience, sync=sync),
-            pager,
+        journeys = Journeys(db, profiles, ingest=ingest, audience=audience, sync=sync)
+        servicer = ProfileServicer(  # type: ignore[abstract]  # its parts have the methods
+            ProfileCalls(profiles, RulesStore(db), journeys, pager),
         )
         groups = GroupServicer(GroupReader(db), profiles, pager)
         identity = IdentityServicer(  # type: ignore[abstract]  # its parts have the methods

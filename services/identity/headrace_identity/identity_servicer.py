@@ -9,29 +9,12 @@ from __future__ import annotations
 
 from headrace.api.identity.v1 import identity_service_pb2
 from headrace.api.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
-
-METHODS = frozenset(
-    method.name for method in identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods
-)
-"""Names of all methods of the service."""
+from headrace_identity.service_parts import add_parts
 
 
 class IdentityServicer(IdentityServiceServicer):
     """Serves IdentityService; a method that no part has answers UNIMPLEMENTED."""
 
     def __init__(self, *parts: object) -> None:
-        """Serve from parts.
-
-        Args:
-            parts: Objects with some methods of the service each.
-
-        Raises:
-            ValueError: Two parts have the same method.
-        """
-        served: set[str] = set()
-        for part in parts:
-            for name in METHODS & set(dir(part)):
-                if name in served:
-                    raise ValueError(f"{name} is served by two parts")
-                served.add(name)
-                setattr(self, name, getattr(part, name))
+        """Serve from objects with some methods of the service each."""
+        add_parts(self, identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"], parts)

@@ -86,9 +86,6 @@ class Resolution(NamedTuple):
 def prepare(event: Event, rules: Rules) -> Prepared:
     """Look at an event alone: drop blocked values, order what is left by priority, find the traits.
 
-    Traits are those of the event, unless it is a group call, where they are the group's; and for every kind those
-    under `traits` in its context, which the event's own override.
-
     Raises:
         ValueError: Traits or context are no JSON object; ingest lets none of these pass.
     """
@@ -110,13 +107,7 @@ def prepare(event: Event, rules: Rules) -> Prepared:
                 previous.append((namespace, value))
             elif not previous:
                 set_aside.append(SetAside(identifier=_message((namespace, value)), action="blocked", rule=rule))
-    traits: dict[str, bytes] = {}
-    if event.context and b'"traits"' in event.context:
-        in_context = bytes(_decode_context(event.context).traits)
-        if in_context.startswith(b"{"):  # the context is free-form: anything else under that name is no traits
-            traits = _traits(in_context)
-    if event.traits and event.kind != _GROUP:
-        traits.update(_traits(event.traits))
+    traits = traits_of(event)
     identifiers = tuple((namespace, value) for _, value, namespace in sorted(found))
     policy = policies.policy_of(event, identifiers, rules)
     consents = consent.statements_of(event)
@@ -148,7 +139,7 @@ def resolve(
         changes.relied.update(i for i in identifiers if i[0] in rules.handed_over and i in graph.holders)
     shared = None
     if prepared.policy is not None:
-        shared = policies.effect(prepared.policy, prepared.identifiers, graph.find)
+        shared = policies.effect(prepared.policy, prepared.identifiers, _finder(graph, links))
         for device in shared.demoted:
             if device != alias_of:
                 identifiers.remove(device)
@@ -221,6 +212,37 @@ def resolve(
         # devices that are handed over.
         changes.watched.add(profile.id)
     return Resolution(profile.id, decision)
+
+
+def _finder(graph: Graph, links: Links) -> policies.Find:
+    """Who holds an identifier, or what it is forced together with."""
+    if not links:
+        return graph.find
+
+    def find(identifier: Identifier) -> Profile | None:
+        found = map(graph.find, (identifier, *links.partners(identifier)))
+        return next((root for root in found if root is not None), None)
+
+    return find
+
+
+def traits_of(event: Event) -> dict[str, bytes]:
+    """The traits that an event sets on its person, as JSON by name.
+
+    Those of the event, unless it is a group call, where they are the group's; and for every kind those under `traits`
+    in its context, which the event's own override.
+
+    Raises:
+        ValueError: Traits or context are no JSON object; ingest lets none of these pass.
+    """
+    traits: dict[str, bytes] = {}
+    if event.context and b'"traits"' in event.context:
+        in_context = bytes(_decode_context(event.context).traits)
+        if in_context.startswith(b"{"):  # the context is free-form: anything else under that name is no traits
+            traits = _traits(in_context)
+    if event.traits and event.kind != _GROUP:
+        traits.update(_traits(event.traits))
+    return traits
 
 
 def _traits(text: bytes) -> dict[str, bytes]:
