@@ -8,18 +8,28 @@ left. Workers keep to different gates, so that they never wait for each other.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from pymongo import UpdateOne
 
-from headrace.storage.mongo.client import Database, Session
+from headrace.rpc.errors import concurrent_change
+from headrace.storage.mongo.client import Database, Session, transaction
 from headrace_identity.documents import SEPARATOR
+from headrace_identity.failures import is_conflict
 from headrace_identity.store import IDENTITY_GATES
 
 GATES = 64
 """Gates of a workspace. Two workers that share one conflict at each micro-batch, until one of them chooses anew."""
+
+_TRIES = 30
+_FIRST_PAUSE_S = 0.002
+_LONGEST_PAUSE_S = 0.1
+
+T = TypeVar("T")
 
 _next_gate = itertools.count(random.randrange(GATES))  # noqa: S311 - not for secrets
 
@@ -45,6 +55,32 @@ async def close_gates(db: Database, session: Session, workspace_id: str) -> None
         pymongo.errors.PyMongoError: A micro-batch is just committing: try again.
     """
     await _write(db, session, workspace_id, range(GATES))
+
+
+async def change(db: Database, workspace_id: str, act: Callable[[Session], Awaitable[T]]) -> T:
+    """Change what resolving depends on, in a transaction that has closed the gates.
+
+    Args:
+        db: Database.
+        workspace_id: The workspace.
+        act: Makes the change; called again, in another transaction, when somebody else was quicker.
+
+    Raises:
+        ApiError: CONCURRENT_CHANGE, others were quicker again and again; nothing was done.
+        pymongo.errors.PyMongoError: A store failed; nothing was done, or all of it when the answer was lost.
+    """
+    pause_s = _FIRST_PAUSE_S
+    for _ in range(_TRIES):
+        try:
+            async with transaction(db.client) as session:
+                await close_gates(db, session, workspace_id)
+                return await act(session)
+        except Exception as error:
+            if not is_conflict(error):
+                raise
+        await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    raise concurrent_change()
 
 
 async def _write(db: Database, session: Session, workspace_id: str, gates: Iterable[int]) -> None:

@@ -7,16 +7,16 @@ tell under which rules an event was resolved. Changed rules apply to events that
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
 from bson.binary import Binary
-from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from headrace.domain.times import now_us
-from headrace.storage.mongo.client import Database, Session, transaction
+from headrace.storage.mongo.client import Database, Session
+from headrace_identity import gates
 from headrace_identity.documents import SEPARATOR
-from headrace_identity.failures import is_conflict
 from headrace_identity.rules import DEFAULT_RULES, Rules, parse, parse_text
-from headrace_identity.store import IDENTITY_RULES, IDENTITY_RULES_HISTORY
+from headrace_identity.store import IDENTITY_REBUILDS, IDENTITY_RULES, IDENTITY_RULES_HISTORY
 
 _CACHED_WORKSPACES = 10_000
 _CACHED_VERSIONS = 1_000
@@ -24,6 +24,28 @@ _CACHED_VERSIONS = 1_000
 
 class RulesChanged(Exception):
     """Somebody else changed the rules since they were read."""
+
+
+class RebuildRunning(Exception):
+    """A rebuild is under way, for which the rules must stay as they are; `rebuild_id` is which."""
+
+    def __init__(self, rebuild_id: str) -> None:
+        super().__init__(rebuild_id)
+        self.rebuild_id = rebuild_id
+
+
+class RulesInForce(NamedTuple):
+    """The rules of a workspace.
+
+    Attributes:
+        version: Counts the changes; 0 for the default rules of a workspace that has set none.
+        rules: The rules.
+        updated_us: When they were last changed, in microseconds; 0 for the default rules.
+    """
+
+    version: int
+    rules: Rules
+    updated_us: int
 
 
 class RulesStore:
@@ -70,6 +92,13 @@ class RulesStore:
             known = self._versions[workspace_id, version] = parse_text(stored["r"])
         return known
 
+    async def in_force(self, workspace_id: str, session: Session | None = None) -> RulesInForce:
+        """The rules of a workspace with when they were changed."""
+        stored = await self._db[IDENTITY_RULES].find_one({"_id": workspace_id}, session=session)
+        if stored is None:
+            return RulesInForce(0, DEFAULT_RULES, 0)
+        return RulesInForce(stored["v"], parse_text(stored["r"]), stored["t"])
+
     async def write(self, workspace_id: str, rules: object, expected_version: int | None = None) -> int:
         """Store rules; they apply to what is resolved from now on.
 
@@ -79,28 +108,36 @@ class RulesStore:
             expected_version: The version that the caller read; None overwrites whatever is stored.
 
         Returns:
-            The new version.
+            Their version: a new one, unless they are the ones in force.
 
         Raises:
             RulesError: The rules cannot be used; it names the field.
-            RulesChanged: expected_version is not the stored one, or somebody stored rules at the same time.
+            RulesChanged: expected_version is not the stored one.
+            RebuildRunning: A rebuild is under way.
+            ApiError: CONCURRENT_CHANGE.
         """
-        text = json.dumps(parse(rules).as_json())
-        try:
-            async with transaction(self._db.client) as session:
-                current = await self._db[IDENTITY_RULES].find_one({"_id": workspace_id}, {"v": 1}, session=session)
-                version = current["v"] if current else 0
-                if expected_version is not None and expected_version != version:
-                    raise RulesChanged
-                document = {"v": version + 1, "r": Binary(text.encode()), "t": now_us()}
-                await self._db[IDENTITY_RULES].replace_one(
-                    {"_id": workspace_id}, document, upsert=True, session=session
-                )
-                key = f"{workspace_id}{SEPARATOR}{version + 1}"
-                history = {"_id": key, "w": workspace_id, **document}
-                await self._db[IDENTITY_RULES_HISTORY].insert_one(history, session=session)
-        except (DuplicateKeyError, OperationFailure) as error:
-            if is_conflict(error):
-                raise RulesChanged from None
-            raise
-        return version + 1
+        parsed = parse(rules)
+
+        async def put(session: Session) -> int:
+            return await self.put_in_force(session, workspace_id, parsed, expected_version)
+
+        return await gates.change(self._db, workspace_id, put)
+
+    async def put_in_force(
+        self, session: Session, workspace_id: str, rules: Rules, expected_version: int | None = None
+    ) -> int:
+        """Store rules, in a transaction that has closed the gates; see `write`."""
+        running = await self._db[IDENTITY_REBUILDS].find_one({"rw": workspace_id}, {"_id": 1}, session=session)
+        if running is not None:
+            raise RebuildRunning(running["_id"].partition(SEPARATOR)[2])
+        version, current, _ = await self.in_force(workspace_id, session)
+        if expected_version is not None and expected_version != version:
+            raise RulesChanged
+        if rules == current:
+            return version
+        version += 1
+        document = {"v": version, "r": Binary(json.dumps(rules.as_json()).encode()), "t": now_us()}
+        await self._db[IDENTITY_RULES].replace_one({"_id": workspace_id}, document, upsert=True, session=session)
+        history = {"_id": f"{workspace_id}{SEPARATOR}{version}", "w": workspace_id, **document}
+        await self._db[IDENTITY_RULES_HISTORY].insert_one(history, session=session)
+        return version

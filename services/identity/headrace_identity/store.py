@@ -33,6 +33,8 @@ IDENTIFIERS = "identifiers"
 IDENTITY_RULES = "identity_rules"
 IDENTITY_RULES_HISTORY = "identity_rules_history"
 IDENTITY_WORKSPACES = "identity_workspaces"
+IDENTITY_REBUILDS = "identity_rebuilds"
+IDENTITY_ALARMS = "identity_alarms"
 IDENTITY_GATES = "identity_gates"
 IDENTITY_LINKS = "identity_links"
 DEMOTIONS = "demotions"
@@ -72,6 +74,12 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"s": {"$exists": True}},
         ),
     ],
+    IDENTITY_REBUILDS: [
+        # The field is there only while a rebuild runs, so that a workspace has one at a time.
+        IndexModel([("rw", ASCENDING)], name="running", unique=True, partialFilterExpression={"rw": {"$exists": True}}),
+        IndexModel([("a", ASCENDING)], name="active", partialFilterExpression={"a": {"$exists": True}}),
+    ],
+    IDENTITY_ALARMS: [IndexModel([("w", ASCENDING), ("t", DESCENDING), ("_id", DESCENDING)], name="newest")],
     GROUP_MEMBERS: [IndexModel([("w", ASCENDING), ("p", ASCENDING)], name="part")],
     IDENTITY_LINKS: [IndexModel([("w", ASCENDING), ("u", ASCENDING)], name="undone_merges")],
     DEMOTIONS: [IndexModel([("k", ASCENDING)], name="identifier")],
