@@ -15,6 +15,7 @@ import pyarrow as pa
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
 from headrace.storage.mongo.client import Document
+from headrace_audience.archive.moved import StoredMerge
 from headrace_audience.traits import person_traits
 
 EVENTS = "events"
@@ -90,7 +91,9 @@ def day_of(timestamp_us: int) -> str:
         return "0001-01-01" if timestamp_us < 0 else "9999-12-31"
 
 
-def path_of(kind: str, workspace_id: str, day: str, first: int, last: int, token: int, level: int) -> str:
+def path_of(
+    kind: str, workspace_id: str, day: str, first: int, last: int, token: int, level: int, revision: int = 0
+) -> str:
     """Path of a file below the archive's root.
 
     Args:
@@ -101,9 +104,17 @@ def path_of(kind: str, workspace_id: str, day: str, first: int, last: int, token
         last: Sequence below which all rows lie.
         token: Fencing token of the writer, so that two writers never write the same path.
         level: How many times its rows were merged with others.
+        revision: A number that no other file of these rows has, when it was made because events were assigned anew or
+            erased; 0 otherwise.
     """
-    folder = f"{kind}/workspace={workspace_id}" + (f"/day={day}" if day else "")
-    return f"{folder}/{first:016d}-{last:016d}-{token:06d}-{level}.parquet"
+    folder = folder_of(kind, workspace_id) + (f"/day={day}" if day else "")
+    revised = f"-{revision}" if revision else ""
+    return f"{folder}/{first:016d}-{last:016d}-{token:06d}-{level}{revised}.parquet"
+
+
+def folder_of(kind: str, workspace_id: str) -> str:
+    """The folder of a workspace's files below the archive's root."""
+    return f"{kind}/workspace={workspace_id}"
 
 
 def event_table(events: Sequence[ResolvedEvent]) -> pa.Table:
@@ -135,14 +146,14 @@ def event_table(events: Sequence[ResolvedEvent]) -> pa.Table:
     return pa.table(columns, schema=EVENT_SCHEMA)
 
 
-def tail_table(documents: Sequence[Document]) -> tuple[pa.Table, list[tuple[str, str]]]:
-    """Documents of the log as rows of TAIL_SCHEMA, and the merges (loser, survivor) that they caused.
+def tail_table(documents: Sequence[Document]) -> tuple[pa.Table, list[StoredMerge]]:
+    """Documents of the log as rows of TAIL_SCHEMA, and the merges that they caused.
 
     Only what is needed is unpacked: a view is opened for each preview, and the tail may hold many seconds of traffic.
     """
     columns: list[list[Any]] = [[] for _ in TAIL_SCHEMA.names]
     add = [column.append for column in columns]
-    merges: list[tuple[str, str]] = []
+    merges: list[StoredMerge] = []
     for document in documents:
         event = Event.FromString(document["e"])
         decision = Decision.FromString(document["d"])
@@ -154,7 +165,7 @@ def tail_table(documents: Sequence[Document]) -> tuple[pa.Table, list[tuple[str,
         add[5](_text(event.properties))
         add[6](_text(person_traits(event)))
         add[7]([i.namespace for i in decision.identifiers])
-        merges += [(m.loser, m.survivor) for m in decision.merges]
+        merges += [StoredMerge(decision.sequence, m.loser, m.survivor) for m in decision.merges]
     return pa.table(columns, schema=TAIL_SCHEMA), merges
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,8 +17,10 @@ from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
+from headrace_audience.archive.moved import StoredMerge, follow
 from headrace_audience.archive.registry import ArchiveFile, Listing, Registry
 from headrace_audience.archive.survivors import Survivors
+from headrace_audience.batching import batched
 from headrace_audience.threads import to_the_end
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ END = 2**63 - 1
 _TAIL_FIELDS = {"_id": 0, "p": 1, "t": 1, "n": 1, "e": 1, "d": 1}
 _TAIL_CHUNK = 5_000
 _QUERIES_AT_A_TIME = 2
+_PROFILES_AT_A_TIME = 1_000
 
 _COLUMNS = "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces"
 
@@ -44,6 +47,18 @@ class View:
     async def run(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """Run a blocking query in a thread. When the caller is cancelled, the query is interrupted."""
         return await to_the_end(asyncio.to_thread(query, self.connection), on_cancel=self.connection.interrupt)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is known of a workspace."""
+
+    files: tuple[ArchiveFile, ...]
+    tail: pa.Table
+    """What is not in the files, or not as it is now."""
+    survivors: Survivors
+    moved: Collection[str]
+    """Profiles whose rows in the files are out of date."""
 
 
 class ArchiveReader:
@@ -84,31 +99,52 @@ class ArchiveReader:
         Everything that was committed to the log before the call is in it.
         """
         async with self._slots:
-            # The files first: what is copied meanwhile is then in both, and that is harmless.
-            listing = await self._registry.listing(workspace_id)
-            tail, merges = await self._tail(workspace_id, listing)
-            survivors = await self._survivors(listing.files, merges)
-            connection = await asyncio.to_thread(self._connect, listing.files, tail, survivors)
+            found = await self._read(workspace_id, with_events=True)
+            connection = await asyncio.to_thread(self._connect, found)
             try:
-                yield View(connection, survivors)
+                yield View(connection, found.survivors)
             finally:
                 await asyncio.to_thread(connection.close)
 
     async def survivors(self, workspace_id: str) -> Survivors:
-        """All merges of a workspace that were committed before the call."""
-        listing = await self._registry.listing(workspace_id)
-        _, merges = await self._tail(workspace_id, listing)
-        return await self._survivors(listing.files, merges)
+        """All merges of a workspace that are valid and were committed before the call."""
+        return (await self._read(workspace_id, with_events=False)).survivors
 
-    async def _tail(self, workspace_id: str, listing: Listing) -> tuple[pa.Table, list[tuple[str, str]]]:
+    async def _read(self, workspace_id: str, *, with_events: bool) -> _Found:
+        """Read files and log until no events were assigned anew in between: then all of it fits together."""
+        while True:
+            # The files first: what is copied meanwhile is then in both, and that is harmless.
+            listing = await self._registry.listing(workspace_id)
+            followed = listing.followed.get(workspace_id, -1)
+            told = [r async for r in event_log.reassignments_since(self._db, followed + 1, workspace_id)]
+            tail, merges = await self._tail(workspace_id, listing, erased=any(r.erased for r in told))
+            merges += await asyncio.to_thread(self._merges_of, listing.files)
+            survivors, moved = follow(merges, told)
+            anew = [await self._of_profiles(workspace_id, moved)] if moved and with_events else []
+            newer: Document = {"s": {"$gt": told[-1].sequence if told else followed}, "w": workspace_id}
+            if await self._db[event_log.REASSIGNMENTS].find_one(newer, {"_id": 1}) is None:
+                return _Found(listing.files, pa.concat_tables([tail, *anew]), survivors, moved)
+
+    async def _tail(self, workspace_id: str, listing: Listing, *, erased: bool) -> tuple[pa.Table, list[StoredMerge]]:
         """Events that are not in the files, and the merges that they caused."""
-        late = await self._late(listing)
+        late = await self._late(listing, erased=erased)
         floor = listing.watermark if late is not None else listing.watermark - self._margin_us
         queries: list[Document] = [{"s": {"$gte": floor}, "w": workspace_id}]
         if late:
             queries.append({"s": {"$in": late}, "w": workspace_id})
+        return await self._table(queries)
+
+    async def _of_profiles(self, workspace_id: str, profile_ids: Iterable[str]) -> pa.Table:
+        """Events that the log has of some profiles, whether they are in the files or not."""
+        queries: list[Document] = [
+            {"p": {"$in": some}, "w": workspace_id} for some in batched(sorted(profile_ids), _PROFILES_AT_A_TIME)
+        ]
+        table, _ = await self._table(queries)
+        return table
+
+    async def _table(self, queries: Iterable[Document]) -> tuple[pa.Table, list[StoredMerge]]:
         tables = [layout.TAIL_SCHEMA.empty_table()]
-        merges: list[tuple[str, str]] = []
+        merges: list[StoredMerge] = []
         chunk: list[Document] = []
 
         async def convert() -> None:
@@ -125,39 +161,27 @@ class ArchiveReader:
         await convert()
         return pa.concat_tables(tables), merges
 
-    async def _late(self, listing: Listing) -> list[int] | None:
+    async def _late(self, listing: Listing, *, erased: bool) -> list[int] | None:
         """Sequences below the watermark that were committed after the files were written; None: unknown.
 
-        As many as the files hold means that there are none, and counting an index is cheap.
+        As many as the files hold means that there are none, and counting an index is cheap; but not when some were
+        erased since.
         """
         recent = listing.recent
         if recent is None:
             return None
         events = self._db[event_log.EVENTS]
         query: Document = {"s": {"$gte": recent.floor, "$lt": listing.watermark}}
-        if await events.count_documents(query, hint="sequence") == len(recent.sequences):
+        if not erased and await events.count_documents(query, hint="sequence") == len(recent.sequences):
             return []
         there = [d["s"] async for d in events.find(query, {"_id": 0, "s": 1}).hint("sequence")]
         missing = np.setdiff1d(np.array(there, np.int64), recent.sequences)
         return [int(s) for s in missing]
 
-    async def _survivors(self, files: tuple[ArchiveFile, ...], merges: list[tuple[str, str]]) -> Survivors:
-        survivors = Survivors()
-        paths = [f.path for f in files if f.kind == layout.MERGES]
+    def _merges_of(self, files: Iterable[ArchiveFile]) -> list[StoredMerge]:
+        return [m for file in files if file.kind == layout.MERGES for m in stored_merges(self._files, file)]
 
-        def load() -> None:
-            for path in paths:
-                table = self._files.read(path, ["loser", "survivor"])
-                survivors.add(zip(table["loser"].to_pylist(), table["survivor"].to_pylist(), strict=True))
-
-        if paths:
-            await asyncio.to_thread(load)
-        survivors.add(merges)
-        return survivors
-
-    def _connect(
-        self, files: tuple[ArchiveFile, ...], tail: pa.Table, survivors: Survivors
-    ) -> duckdb.DuckDBPyConnection:
+    def _connect(self, found: _Found) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(
             config={
                 "threads": self._threads,
@@ -165,20 +189,25 @@ class ArchiveReader:
                 "autoload_known_extensions": False,
             }
         )
-        connection.register("log_tail", tail)
+        connection.register("log_tail", found.tail)
         sources = [f"SELECT {_COLUMNS} FROM log_tail"]  # noqa: S608  # constants
-        paths = [self._files.full_path(f.path) for f in files if f.kind == layout.EVENTS]
+        believed = ""
+        if found.moved:
+            connection.register("moved", pa.table({"profile": pa.array(sorted(found.moved), pa.string())}))
+            believed = " WHERE profile NOT IN (SELECT profile FROM moved)"
+        paths = [self._files.full_path(f.path) for f in found.files if f.kind == layout.EVENTS]
         if paths and self._files.is_local:
             listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
             sources.append(
                 f"SELECT {_COLUMNS} FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"  # noqa: S608  # quoted
+                f"{believed}"
             )
         elif paths:
             dataset = ds.dataset(paths, schema=layout.EVENT_SCHEMA, format="parquet", filesystem=self._files.filesystem)
             connection.register("archived", dataset)
-            sources.append(f"SELECT {_COLUMNS} FROM archived")  # noqa: S608  # constants
+            sources.append(f"SELECT {_COLUMNS} FROM archived{believed}")  # noqa: S608  # constants
         everything = " UNION ALL ".join(sources)
-        pairs = list(survivors.pairs())
+        pairs = list(found.survivors.pairs())
         if pairs:
             losers, targets = zip(*pairs, strict=True)
             connection.register("merged", pa.table({"loser": list(losers), "survivor": list(targets)}))
@@ -189,3 +218,10 @@ class ArchiveReader:
         else:
             connection.execute(f"CREATE VIEW events AS SELECT * FROM ({everything}) WHERE profile <> ''")  # noqa: S608
         return connection
+
+
+def stored_merges(files: Files, file: ArchiveFile) -> list[StoredMerge]:
+    """The merges of a file."""
+    table = files.read(file.path, ["sequence", "loser", "survivor"])
+    columns = (table[name].to_pylist() for name in ("sequence", "loser", "survivor"))
+    return list(map(StoredMerge, *columns))

@@ -8,8 +8,8 @@ crash left behind are seen by nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,8 @@ class Listing:
     files: tuple[ArchiveFile, ...]
     recent: Recent | None = None
     """What is in the files of the events just below the watermark; None: unknown."""
+    followed: Mapping[str, int] = field(default_factory=dict)
+    """Sequence of the last reassignment that the files contain, by workspace."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,20 @@ class Registry:
         retired: Sequence[ArchiveFile] = (),
         watermark: int | None = None,
         recent: Recent | None = None,
+        followed: tuple[str, int] | None = None,
+        fewer: bool = False,
     ) -> None:
         """Make files valid and others not, and move the watermark, all or nothing.
+
+        Args:
+            token: Fencing token of the lease.
+            added: Files that become valid.
+            retired: Valid files that they replace.
+            watermark: The sequence below which the log is copied from now on.
+            recent: What is in the files of the events just below it.
+            followed: A workspace, and the sequence of the last reassignment that its files contain from now on.
+            fewer: Whether events may have left the log: then it is unknown what is in the files of those just below the
+                watermark, until the next writing.
 
         Raises:
             ArchiveFencedError: Another replica writes the archive now.
@@ -143,7 +157,7 @@ class Registry:
         """
         for attempt in range(ATTEMPTS):
             try:
-                return await self._commit(token, added, retired, watermark, recent)
+                return await self._commit(token, added, retired, watermark, recent, followed, fewer)
             except OperationFailure as error:
                 if not error.has_error_label("TransientTransactionError") or attempt == ATTEMPTS - 1:
                     raise
@@ -156,11 +170,17 @@ class Registry:
         retired: Sequence[ArchiveFile],
         watermark: int | None,
         recent: Recent | None,
+        followed: tuple[str, int] | None,
+        fewer: bool,
     ) -> None:
         async with transaction(self._client) as session:
             change: Document = {"$set": {"token": token}, "$max": {"watermark": watermark or 0}}
             if recent is not None:
                 change["$set"]["recent"] = recent.document()
+            if fewer:
+                change["$unset"] = {"recent": ""}
+            if followed is not None:
+                change["$max"][f"followed.{followed[0]}"] = followed[1]
             head = await self._files.update_one({"_id": HEAD, "token": token}, change, session=session)
             if head.matched_count != 1:
                 raise ArchiveFencedError
@@ -198,11 +218,16 @@ class Registry:
             head = await self._files.find_one({"_id": HEAD}, session=session)
             files = [ArchiveFile.of(d) async for d in self._files.find(query, session=session)]
         recent = Recent.of(head["recent"]) if head and "recent" in head else None
-        return Listing(int(head["watermark"]) if head else 0, tuple(files), recent)
+        followed = head.get("followed", {}) if head else {}
+        return Listing(int(head["watermark"]) if head else 0, tuple(files), recent, followed)
 
     async def retired_before(self, moment_us: int) -> list[str]:
         """Paths of files that were retired before a moment, to be removed."""
         return [d["_id"] async for d in self._files.find({"retired": {"$lt": moment_us}}, {"_id": 1})]
+
+    async def retired_of(self, workspace_id: str) -> list[str]:
+        """Paths of a workspace's files that were retired, whenever."""
+        return [d["_id"] async for d in self._files.find({"w": workspace_id, "live": False}, {"_id": 1})]
 
     async def known(self, paths: Sequence[str]) -> set[str]:
         """Those of the paths that have a row, valid or retired."""

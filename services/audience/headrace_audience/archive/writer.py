@@ -107,9 +107,9 @@ class ArchiveWriter:
         """Events behind the watermark that were not yet committed when it passed them."""
         query: Document = {"s": {"$gte": self._watermark - self._margin_us, "$lt": self._watermark}}
         events = self._db[event_log.EVENTS]
-        missing = [
-            d["s"] async for d in events.find(query, {"_id": 0, "s": 1}).hint("sequence") if d["s"] not in self._recent
-        ]
+        there = [d["s"] async for d in events.find(query, {"_id": 0, "s": 1}).hint("sequence")]
+        missing = [s for s in there if s not in self._recent]
+        self._recent.intersection_update(there)  # some may have been erased
         if not missing:
             return []
         log.info("events were committed late", count=len(missing))

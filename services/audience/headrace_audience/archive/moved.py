@@ -1,0 +1,55 @@
+"""What reassignments mean for the archive: which merges are valid, and of which profiles its rows are out of date.
+
+Rows name the profile to which an event was resolved. Identity may assign events anew later, and then says which
+profiles are concerned. Until the files are written anew, rows of the profiles named here are not to be believed; the
+log has them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from headrace.storage.mongo.log import StoredReassignment
+from headrace_audience.archive.survivors import Survivors
+
+
+class StoredMerge(NamedTuple):
+    """A merge, as files and log have it."""
+
+    sequence: int
+    loser: str
+    survivor: str
+
+
+def follow(merges: Iterable[StoredMerge], reassignments: Sequence[StoredReassignment]) -> tuple[Survivors, set[str]]:
+    """What is valid after merges and reassignments, in their recorded order.
+
+    Args:
+        merges: The merges of files, perhaps from before the reassignments, and of the log.
+        reassignments: Those that the files do not contain yet, in recorded order.
+
+    Returns:
+        The merges that are valid now, and all profiles that the reassignments concern: before and after, with all their
+        parts.
+    """
+    if not reassignments:
+        return Survivors((m.loser, m.survivor) for m in merges), set()
+    survivors = Survivors()
+    concerned: set[str] = set()
+    waiting = sorted(merges)
+    place = 0
+    for sequence, documents in groupby(reassignments, key=lambda r: r.sequence):
+        start = place
+        while place < len(waiting) and waiting[place].sequence < sequence:
+            place += 1
+        survivors.add((m.loser, m.survivor) for m in waiting[start:place])
+        items = [item for document in documents for item in document.items]
+        named = {item.profile_id for item in items}
+        concerned |= named
+        concerned.update(part for item in items for part in item.parts)
+        concerned.update(loser for loser, survivor in survivors.pairs() if survivor in named)
+        survivors.reassign(items)
+    survivors.add((m.loser, m.survivor) for m in waiting[place:])
+    return survivors, concerned
