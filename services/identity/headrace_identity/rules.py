@@ -55,6 +55,9 @@ _DEFAULT_ORDER = {USER_ID: 0, EMAIL: 1, PHONE: 2}
 _NO_SHORT_VALUES = frozenset({EMAIL, PHONE, "fbp", "ga_client_id"})
 _MIN_DIFFERENT_CHARACTERS = 3
 _CACHED_CHECKS = 100_000
+_MOST_BLOCKED = 1_000
+_MOST_STEPS = 3_000
+"""Size of a compiled pattern: RE2 takes time in proportion to it, and to the length of the value."""
 
 POLICIES = ("conversion", "link", "isolation")
 """What a policy for shared devices may be."""
@@ -282,11 +285,14 @@ def parse(data: object) -> Rules:
     country = form.get("default_country")
     if country is not None and not (isinstance(country, str) and is_country(country)):
         raise RulesError("default_country", f"{country!r} is no country: write two capital letters such as IN")
+    blocked = _list("blocked", form.get("blocked", []))
+    if len(blocked) > _MOST_BLOCKED:
+        raise RulesError("blocked", f"must be at most {_MOST_BLOCKED:,}; one pattern can stand for many values")
     protected = _list("protected", form.get("protected", [USER_ID]))
     return Rules(
         namespaces=_namespaces(form.get("namespaces"), default_limit),
         default_limit=default_limit,
-        blocked=tuple(_blocked(f"blocked[{i}]", b) for i, b in enumerate(_list("blocked", form.get("blocked", [])))),
+        blocked=tuple(_blocked(f"blocked[{i}]", b) for i, b in enumerate(blocked)),
         protected=frozenset(_name(f"protected[{i}]", name) for i, name in enumerate(protected)),
         max_merges=_integer("max_merges", form.get("max_merges", 100), 0, 1000),
         max_identifiers=_integer("max_identifiers", form.get("max_identifiers", 1000), 1, 10_000),
@@ -307,6 +313,10 @@ def parse_text(text: str | bytes) -> Rules:
         data = json.loads(text)
     except ValueError as error:
         raise RulesError("", f"the rules are no JSON: {error}") from error
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise RulesError("", "a text holds half of a surrogate pair, which is no character") from error
     return parse(data)
 
 
@@ -342,9 +352,11 @@ def _blocked(place: str, data: object) -> Blocked:
             raise RulesError(f"{place}.{key}", "must be a text")
     if "matches" in form:
         try:
-            re2.compile(form["matches"], _pattern_options())
+            pattern = re2.compile(form["matches"], _pattern_options())
         except re2.error as error:
             raise RulesError(f"{place}.matches", f"is no RE2 pattern: {_text(error)}") from error
+        if pattern.programsize > _MOST_STEPS:
+            raise RulesError(f"{place}.matches", "is too large a pattern: repeat less, or write several patterns")
     return Blocked(**form)
 
 
@@ -382,6 +394,7 @@ def _policies(data: object) -> tuple[Policy, ...]:
 def _pattern_options() -> re2.Options:
     options = re2.Options()
     options.log_errors = False  # a wrong pattern is the caller's error, not the library's
+    options.never_capture = True  # what groups match is not asked for, and costs up to a hundred times more
     return options
 
 

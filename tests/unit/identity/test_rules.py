@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from headrace_identity.offline import LineError, replay_lines
 from headrace_identity.rules import DEFAULT_RULES, Blocked, RulesError, parse, parse_text
@@ -30,6 +32,10 @@ WRONG: list[tuple[object, str]] = [
     ({"blocked": [{"equals": ""}]}, "blocked[0].equals"),
     ({"blocked": [{"matches": "("}]}, "blocked[0].matches"),
     ({"blocked": [{"matches": "(?=a)"}]}, "blocked[0].matches"),
+    ({"blocked": [{"matches": "a{1001}"}]}, "blocked[0].matches"),
+    ({"blocked": [{"matches": "(\\pL{9}){9}"}]}, "blocked[0].matches"),
+    ({"blocked": [{"matches": "x" * 10_000}]}, "blocked[0].matches"),
+    ({"blocked": [{"equals": str(i)} for i in range(1_001)]}, "blocked"),
     ({"blocked": [{"namespace": 1, "equals": "a"}]}, "blocked[0].namespace"),
     ({"protected": "user_id"}, "protected"),
     ({"protected": [""]}, "protected[0]"),
@@ -46,9 +52,41 @@ def test_wrong_rules_name_the_place(form: object, place: str) -> None:
     assert caught.value.field == place
 
 
+@pytest.mark.parametrize(
+    ("pattern", "description"),
+    [
+        ("(", "is no RE2 pattern: missing ): ("),
+        ("[z-a]", "is no RE2 pattern: invalid character class range: z-a"),
+        ("(?<=a)b", "is no RE2 pattern: invalid perl operator: (?<="),
+        (r"(a)\1", r"is no RE2 pattern: invalid escape sequence: \1"),
+        ("x{999}" * 9, "is too large a pattern: repeat less, or write several patterns"),
+    ],
+)
+def test_wrong_patterns_say_what_is_wrong(pattern: str, description: str) -> None:
+    with pytest.raises(RulesError) as caught:
+        parse({"blocked": [{"equals": "x"}, {"matches": pattern}]})
+    assert (caught.value.field, caught.value.description) == ("blocked[1].matches", description)
+
+
+BOMBS = ["(a+)+$", "(a|aa)+$", "(a*)*b", "(x+x+)+y|(a+a+)+b", "(.*a){25}$", "(a?){400}a{400}$", "(.*){1,100}[bc]$"]
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_no_pattern_takes_more_than_linear_time(bomb: str) -> None:
+    """A backtracking engine would take longer than the world is old for the first value already."""
+    rules = parse({"blocked": [{"matches": bomb}]})
+    started = time.process_time()
+    for n in range(100):
+        value = "a" * 500 + f"!{n}"
+        assert rules.check("crm_id", value).value == value
+    assert time.process_time() - started < 2  # some milliseconds, on a machine that does nothing else
+
+
 def test_text_that_is_no_json() -> None:
     with pytest.raises(RulesError, match="no JSON"):
         parse_text("{")
+    with pytest.raises(RulesError, match="surrogate"):
+        parse_text(r'{"blocked": [{"matches": "\ud800"}]}')
 
 
 def test_rules_survive_their_json_form() -> None:
