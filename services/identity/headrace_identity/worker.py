@@ -187,6 +187,7 @@ class Worker:
             raise EventFault(strangers)
         await self._at_step("begun")
         stored = await self._stored(workspace_id, by_id)
+        await self._remember_repeats(workspace_id, events, by_id, stored)
         await self._at_step("looked for repeated")
         new = [incoming for message_id, incoming in by_id.items() if message_id not in stored]
         refused: dict[str, str] = {}
@@ -213,6 +214,22 @@ class Worker:
             # Those of a person whose deletion is under way are sent to nobody: they are as good as removed.
             return {m: r for m, r in found.items() if not marks.is_deleted(r.decision)}
         return found
+
+    async def _remember_repeats(
+        self,
+        workspace_id: str,
+        events: Sequence[Incoming],
+        by_id: Mapping[str, Incoming],
+        stored: Mapping[str, Resolved],
+    ) -> None:
+        """Remember segments that brought what another segment brought before; an entry that comes again is none."""
+        repeats = set()
+        for incoming in events:
+            message_id = incoming.event.message_id
+            first = stored.get(message_id) or by_id[message_id]
+            if incoming.segment_id != first.segment_id:
+                repeats.add((message_id, incoming.segment_id))
+        await log.add_repeats(self._db, workspace_id, sorted(repeats))
 
     async def _marks(self, workspace: Workspace, session: Session | None = None) -> Marks | None:
         if not workspace.tombstones_version:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from enum import IntEnum
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import zstandard
@@ -34,6 +35,7 @@ SEGMENTS_DONE = "segments_done"
 EVENTS = "events"
 COUNTERS = "counters"
 REASSIGNMENTS = "reassignments"
+REPEATED_EVENTS = "repeated_events"
 
 DUPLICATE_KEY = 11000
 
@@ -41,6 +43,7 @@ PROFILE_LINKS = "profile_links"
 """Name of the index of the events that did something to the graph of identifiers."""
 
 _ITEMS_A_DOCUMENT = 1_000
+_REPEATS_KEPT = timedelta(days=90)
 
 # Looking these up in the enums costs much, for every event.
 _CREATED = DecisionAction.DECISION_ACTION_CREATED
@@ -64,6 +67,10 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="group_time",
             partialFilterExpression={"gr": {"$exists": True}},
         ),
+    ],
+    REPEATED_EVENTS: [
+        IndexModel([("k", ASCENDING)], name="event"),
+        IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
     ],
     REASSIGNMENTS: [
         IndexModel([("s", ASCENDING)], name="sequence"),
@@ -240,6 +247,41 @@ async def erase_events(db: Database, segment_id: str, is_unwanted: Callable[[Eve
         result = await db[SEGMENTS].update_one({"_id": segment_id, "b": document["b"]}, {"$set": {"b": payload}})
         if result.modified_count:
             return erased
+
+
+async def add_repeats(db: Database, workspace_id: str, repeats: Iterable[tuple[str, str]]) -> None:
+    """Remember that stored events came again, in other segments: whoever removes them must find those too.
+
+    Args:
+        db: Database.
+        workspace_id: The workspace.
+        repeats: (message id, segment id) pairs.
+    """
+    expires = datetime.now(UTC) + _REPEATS_KEPT
+    documents: list[Document] = [
+        {"_id": f"{key}\x1f{segment_id}", "k": key, "g": segment_id, "x": expires}
+        for message_id, segment_id in repeats
+        for key in (event_key(workspace_id, message_id),)
+    ]
+    try:
+        if documents:
+            await db[REPEATED_EVENTS].insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if any(e["code"] != DUPLICATE_KEY for e in error.details["writeErrors"]):
+            raise
+
+
+async def repeats_of(db: Database, workspace_id: str, message_ids: Iterable[str]) -> AsyncIterator[tuple[str, str]]:
+    """(message id, segment id) of the other segments that brought these events again."""
+    by_key = {event_key(workspace_id, m): m for m in message_ids}
+    async for document in db[REPEATED_EVENTS].find({"k": {"$in": list(by_key)}}):
+        yield by_key[document["k"]], document["g"]
+
+
+async def forget_repeats(db: Database, session: Session, workspace_id: str, message_ids: Iterable[str]) -> None:
+    """Forget in which other segments events came again."""
+    keys = [event_key(workspace_id, m) for m in message_ids]
+    await db[REPEATED_EVENTS].delete_many({"k": {"$in": keys}}, session=session)
 
 
 def erase_from(batch: EventBatch, is_unwanted: Callable[[Event], bool]) -> int:
