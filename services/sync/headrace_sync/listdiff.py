@@ -2,8 +2,9 @@
 
 A row is written down as SENT *before* it goes to the vendor and becomes ACKNOWLEDGED by the answer. So whatever may be
 on the list is known, even when the answer or the whole process was lost in between: a SENT row that is wanted is
-sent again (adding twice changes nothing), one that is not wanted is removed. A row leaves the record only when the
-vendor confirmed its removal, or refused to add it, or when another member holds it.
+sent again (adding twice changes nothing), one that is not wanted is removed. A row becomes SENT again before its
+removal goes to the vendor, for the person may come back before anybody knows what became of it. A row leaves the record
+only when the vendor confirmed its removal, or refused to add it, or when another member holds it.
 """
 
 from __future__ import annotations
@@ -62,11 +63,13 @@ class MemberRecord:
         return True
 
     def receive(self, rows: Mapping[str, HeldRow]) -> None:
-        """Take over rows from a profile that was merged into this one."""
+        """Take over rows from a profile that was merged into this one; a doubt of either stays."""
         for key, row in rows.items():
             mine = self.rows.get(key)
-            if mine is None or mine.state < row.state:
+            if mine is None:
                 self.rows[key] = HeldRow(row.data, row.state)
+            else:
+                mine.state = min(mine.state, row.state)
 
     def acknowledge(self, keys: Iterable[str]) -> None:
         """The vendor has these rows."""
@@ -119,6 +122,17 @@ def intend(record: MemberRecord, add: Mapping[str, Any]) -> bool:
     for key, data in add.items():
         if key not in record.rows:
             record.rows[key] = HeldRow(data)
+            changed = True
+    return changed
+
+
+def doubt(record: MemberRecord, keys: Iterable[str]) -> bool:
+    """Write down rows that are about to be removed; False when all of them were in doubt before."""
+    changed = False
+    for key in keys:
+        row = record.rows.get(key)
+        if row is not None and row.state is not RowState.SENT:
+            row.state = RowState.SENT
             changed = True
     return changed
 

@@ -24,7 +24,7 @@ from headrace_sync.consents import FRESH_S, Consents
 from headrace_sync.items import ItemBuilder
 from headrace_sync.leases import Lease
 from headrace_sync.list_store import ListStore, MemberResult, record_of
-from headrace_sync.listdiff import Difference, MemberRecord, difference, intend, removable, resend_everything
+from headrace_sync.listdiff import Difference, MemberRecord, difference, doubt, intend, removable, resend_everything
 from headrace_sync.outlet import ADD_MEMBERS, REMOVE_MEMBERS, Outlet
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, WAITING, WARNING
 from headrace_sync.verdicts import Kind, Verdict, with_field
@@ -213,6 +213,8 @@ class ListPass:
                 member.changed = True
             if to_send and member.changes.add and self._outlet.info.rows_match_people:
                 resend_everything(member.record)
+                doubted.append(member)
+            elif doubt(member.record, to_send):
                 doubted.append(member)
             elif not to_send and self._outlet.info.rows_match_people:
                 # Nothing goes out for this person, so what is acknowledged stays so.

@@ -8,8 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
+from aiohttp import web
 
 from headrace.api.identity.v1.profile_pb2 import ConsentStatus
+from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
 from tests.support import sync as support
@@ -154,7 +156,7 @@ async def test_consent_is_that_of_the_moment_of_delivery(
         refusals -= 1
         if refusals == 0:
             others.people.say("p1", ad_storage=False)  # withdrawn while the delivery waits for another try
-        return support.web.Response(status=503, headers={"Retry-After": "0"})
+        return web.Response(status=503, headers={"Retry-After": "0"})
 
     hooks.answer = answer
     async with serve() as api:
@@ -169,11 +171,11 @@ async def test_consent_is_that_of_the_moment_of_delivery(
 async def test_requirements_are_checked_and_read_back(serve: Any, hooks: support.Hooks) -> None:
     async with serve() as api:
         name = await api.destination("hook", hooks.url, required_consents=["Ad User Data", "ad_user_data", " own "])
-        stored = await api.destinations.GetDestination(support.dest.GetDestinationRequest(name=name))
+        stored = await api.destinations.GetDestination(dest.GetDestinationRequest(name=name))
         assert list(stored.destination.required_consents) == ["ad_user_data", "own"]
         etag = stored.destination.etag
         await api.require(name, "ad_user_data", "own")
-        stored = await api.destinations.GetDestination(support.dest.GetDestinationRequest(name=name))
+        stored = await api.destinations.GetDestination(dest.GetDestinationRequest(name=name))
         assert stored.destination.etag == etag
         for wrong in ([""], ["x" * 65], ["a\nb"], [f"p{n}" for n in range(21)]):
             with pytest.raises(grpc.aio.AioRpcError) as raised:

@@ -32,7 +32,7 @@ values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4), max_leaves=12
 )
 documents = st.dictionaries(names, values, max_size=4)
-statuses = st.sampled_from(
+statuses: st.SearchStrategy[Any] = st.sampled_from(
     ["granted", "denied", "Granted ", "DENIED", True, False, "true", "false", "yes", 1, None, {}]
 )
 purposes = st.sampled_from(["ad_storage", "adUserData", "Ad User Data", "newsletter", " newsletter", "x" * 65, ""])
@@ -41,9 +41,10 @@ maps = st.dictionaries(purposes, statuses, max_size=5)
 
 def event(kind: EventKind.ValueType = TRACK, name: str = "Viewed", **parts: Any) -> Event:
     """An event with these parts as JSON."""
-    return Event(
-        message_id="m1", kind=kind, name=name, **{part: json.dumps(value).encode() for part, value in parts.items()}
-    )
+    made = Event(message_id="m1", kind=kind, name=name)
+    for part, value in parts.items():
+        setattr(made, part, json.dumps(value).encode())
+    return made
 
 
 def plainly(*given_maps: dict[str, Any]) -> dict[str, bool]:

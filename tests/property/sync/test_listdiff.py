@@ -5,8 +5,17 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 
-from headrace_sync.listdiff import HeldRow, MemberRecord, RowState, difference, intend, removable, resend_everything
-from hypothesis import given, settings
+from headrace_sync.listdiff import (
+    HeldRow,
+    MemberRecord,
+    RowState,
+    difference,
+    doubt,
+    intend,
+    removable,
+    resend_everything,
+)
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 MEMBERS = ("m0", "m1", "m2")
@@ -82,6 +91,8 @@ class Line:
         } | {key for other in MEMBERS if other != member and self.stored[other].desired for key in self.wanted[other]}
         to_send, to_forget = removable(changes.remove, others)
         record.forget(to_forget)
+        if doubt(record, to_send):
+            self.save(record, faults)
         for key in to_send:
             if self.send("remove", key, faults):
                 record.forget([key])
@@ -109,6 +120,26 @@ steps = st.one_of(
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(steps, max_size=25))
+@example(  # the answer to a removal is lost, and the member comes back before another try
+    [
+        ("want", "m0", {"a"}),
+        ("change", "m0", True),
+        ("pass", [], None),
+        ("change", "m0", False),
+        ("pass", ["ok", "lost"], None),
+        ("change", "m0", True),
+    ]
+)
+@example(  # the process ends right after a removal
+    [
+        ("want", "m0", {"a"}),
+        ("change", "m0", True),
+        ("pass", [], None),
+        ("change", "m0", False),
+        ("pass", ["ok", "ok", "crash"], None),
+        ("change", "m0", True),
+    ]
+)
 def test_the_list_becomes_what_it_should_be(history: list[tuple[str, object, object]]) -> None:
     line = Line()
     for what, first, second in history:
@@ -151,8 +182,9 @@ def test_a_difference_is_all_that_is_missing_or_too_many(
 
 
 @given(rows, rows)
-def test_rows_handed_over_keep_the_surer_state(mine: dict[str, RowState], theirs: dict[str, RowState]) -> None:
+def test_rows_handed_over_keep_every_doubt(mine: dict[str, RowState], theirs: dict[str, RowState]) -> None:
     record = MemberRecord("m", rows={key: HeldRow(key, state) for key, state in mine.items()})
     record.receive({key: HeldRow(key, state) for key, state in theirs.items()})
-    expected = {key: max(mine.get(key, RowState.SENT), theirs.get(key, RowState.SENT)) for key in mine | theirs}
+    sure = RowState.ACKNOWLEDGED
+    expected = {key: min(mine.get(key, sure), theirs.get(key, sure)) for key in mine | theirs}
     assert {key: row.state for key, row in record.rows.items()} == expected
