@@ -29,11 +29,15 @@ from headrace_identity.graph_servicer import GraphCalls
 from headrace_identity.graph_view import GraphView
 from headrace_identity.group_servicer import GroupServicer
 from headrace_identity.group_store import GroupReader
+from headrace_identity.identity_handlers import Corrections
 from headrace_identity.identity_servicer import IdentityServicer
 from headrace_identity.journey import Journeys
+from headrace_identity.link_servicer import LinkCalls
 from headrace_identity.links_store import LinksStore
+from headrace_identity.outbox import Outbox
 from headrace_identity.profile_calls import ProfileCalls
 from headrace_identity.profiles import Profiles
+from headrace_identity.reassign.reassigner import Reassigner
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.servicer import ProfileServicer
 from headrace_identity.settings import Settings
@@ -73,9 +77,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         servicer = ProfileServicer(  # type: ignore[abstract]  # its parts have the methods
             ProfileCalls(profiles, RulesStore(db), journeys, pager),
         )
+        outbox = Outbox(db, redis, _sending(settings))
+        reassigner = Reassigner(db, most_events=settings.identity_reassign_events, committed=outbox.wake)
         groups = GroupServicer(GroupReader(db), profiles, pager)
         identity = IdentityServicer(  # type: ignore[abstract]  # its parts have the methods
             GraphCalls(GraphView(db), Workspaces(db), LinksStore(db), pager),
+            LinkCalls(Corrections(db, Workspaces(db), LinksStore(db), reassigner), RequestIds(db), pager),
         )
         filler = Filler(db)
         computed = ComputedTraitServicer(db, ComputedTraitStore(db, filler.wake), profiles, pager, RequestIds(db))
@@ -83,6 +90,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         loops = await stack.enter_async_context(background())
         loops.start("watch", watch.run)
         loops.start("computed-traits", filler.run)
+        loops.start("outbox", outbox.run)
         own = lanes(settings, db, redis)
         for number, lane in enumerate(own):
             loops.start(f"lane-{number}", lane.run)
@@ -115,7 +123,7 @@ def lanes(settings: Settings, db: mongo.Database, redis: streams.Redis) -> list[
     """The lanes of a replica: each reads its share of the events streams, under a consumer name of its own."""
     count = min(settings.identity_lanes, settings.event_partitions)
     replica = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
-    sending = Sending(settings.partitions, settings.resolved_stream_entries)
+    sending = _sending(settings)
     made = []
     for number in range(count):
         own = [names.events(q) for q in range(number, settings.event_partitions, count)]
@@ -139,3 +147,7 @@ def lanes(settings: Settings, db: mongo.Database, redis: streams.Redis) -> list[
             )
         )
     return made
+
+
+def _sending(settings: Settings) -> Sending:
+    return Sending(settings.partitions, settings.resolved_stream_entries)

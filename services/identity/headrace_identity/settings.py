@@ -19,6 +19,12 @@ class Settings(ServiceSettings):
     identity_claim_idle_seconds: float = Field(
         10.0, ge=0.1, description="After how long identity takes over what another replica left unacknowledged."
     )
+    identity_reassign_events: int = Field(
+        50_000,
+        ge=1,
+        le=1_000_000,
+        description="Events that undoing a merge, a manual link or the like may concern, at most.",
+    )
     resolved_stream_entries: int = Field(
         10_000, ge=100, description="About how many entries each stream of resolved events keeps."
     )
