@@ -16,8 +16,8 @@ Everybody else only reads: the tail by sequence, or the events of given profiles
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from enum import IntEnum
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from typing import NamedTuple
 
 import zstandard
@@ -74,6 +74,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     REASSIGNMENTS: [
         IndexModel([("s", ASCENDING)], name="sequence"),
+        IndexModel([("w", ASCENDING), ("s", ASCENDING)], name="workspace_sequence"),
         IndexModel([("u", ASCENDING), ("s", ASCENDING)], name="unsent", partialFilterExpression={"u": True}),
     ],
 }
