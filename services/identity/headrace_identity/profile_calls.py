@@ -7,13 +7,14 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.api.identity.v1 import profile_service_pb2
-from headrace.rpc import auth, names
+from headrace.rpc import auth
 from headrace.rpc.errors import invalid_argument, not_found
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.rpc.scopes import PROFILES_READ
 from headrace_identity.journey import Journeys
 from headrace_identity.profile_messages import profile_message
-from headrace_identity.profiles import EventPosition, Person, Profiles
+from headrace_identity.profile_requests import events_arguments, events_token, person_named, reading, with_canonical
+from headrace_identity.profiles import EventPosition, Profiles
 from headrace_identity.rules_store import RulesStore
 
 pb = profile_service_pb2
@@ -34,7 +35,7 @@ class ProfileCalls:
 
     async def LookupProfile(self, request: pb.LookupProfileRequest, context: Any) -> pb.LookupProfileResponse:
         """See the proto."""
-        workspace_id = _workspace(request.parent)
+        workspace_id = reading(request.parent)
         identifier = request.identifier
         if not identifier.namespace:
             raise invalid_argument("identifier.namespace", "is required")
@@ -53,11 +54,12 @@ class ProfileCalls:
     async def GetProfile(self, request: pb.GetProfileRequest, context: Any) -> pb.GetProfileResponse:
         """See the proto."""
         workspace_id = auth.authorize_name(PROFILES_READ, request.name)
-        return pb.GetProfileResponse(profile=profile_message(workspace_id, await self._person(request.name, "name")))
+        person = await person_named(self._profiles, request.name)
+        return pb.GetProfileResponse(profile=profile_message(workspace_id, person))
 
     async def BatchGetProfiles(self, request: pb.BatchGetProfilesRequest, context: Any) -> pb.BatchGetProfilesResponse:
         """See the proto."""
-        workspace_id = _workspace(request.parent)
+        workspace_id = reading(request.parent)
         if not 1 <= len(request.profile_ids) <= _MOST_IN_A_BATCH:
             raise invalid_argument("profile_ids", f"must be 1 to {_MOST_IN_A_BATCH} profile ids")
         people = await self._profiles.get(workspace_id, set(request.profile_ids))
@@ -70,7 +72,7 @@ class ProfileCalls:
 
     async def ListProfiles(self, request: pb.ListProfilesRequest, context: Any) -> pb.ListProfilesResponse:
         """See the proto."""
-        workspace_id = _workspace(request.parent)
+        workspace_id = reading(request.parent)
         size = page_size(request.page_size)
         arguments = [request.parent]
         after = self._pager.decode("ListProfiles", arguments, request.page_token) or ""
@@ -88,46 +90,32 @@ class ProfileCalls:
         """See the proto."""
         workspace_id = auth.authorize_name(PROFILES_READ, request.parent, "parent")
         size = page_size(request.page_size)
-        event_names = sorted(set(request.event_names))
-        if len(event_names) > _MOST_NAMES:
-            raise invalid_argument("event_names", f"must be at most {_MOST_NAMES} names")
-        arguments = [request.parent, *event_names]
-        position = self._pager.decode("ListProfileEvents", arguments, request.page_token)
-        person = await self._person(request.parent, "parent")
+        for field, values in (("event_names", request.event_names), ("source_ids", request.source_ids)):
+            if len(values) > _MOST_NAMES:
+                raise invalid_argument(field, f"must be at most {_MOST_NAMES}")
+        if request.from_us < 0 or request.to_us < 0 or 0 < request.to_us <= request.from_us:
+            raise invalid_argument("to_us", "must be after from_us, and both at or after 1970")
+        position = self._pager.decode("ListProfileEvents", events_arguments(request), request.page_token)
+        person = await person_named(self._profiles, request.parent, "parent")
         events = await self._profiles.events(
             workspace_id,
             person,
             before=EventPosition(*position) if position is not None else None,
-            names=event_names,
+            names=with_canonical(request.event_names),
+            source_ids=request.source_ids,
+            from_us=request.from_us,
+            to_us=request.to_us,
             limit=size + 1,
         )
-        token = ""
-        if len(events) > size:
-            last = events[size - 1]
-            token = self._pager.encode(
-                "ListProfileEvents", arguments, [last.event.timestamp_us, last.decision.sequence]
-            )
+        token = events_token(self._pager, request, events, size)
         return pb.ListProfileEventsResponse(events=events[:size], next_page_token=token)
 
     async def GetEventJourney(self, request: pb.GetEventJourneyRequest, context: Any) -> pb.GetEventJourneyResponse:
         """See the proto."""
-        workspace_id = _workspace(request.parent)
+        workspace_id = reading(request.parent)
         if not request.message_id:
             raise invalid_argument("message_id", "is required")
         journey = await self._journeys.follow(workspace_id, request.message_id)
         if journey is None:
             raise not_found(f"{request.parent}/events: an event with this message id")
         return pb.GetEventJourneyResponse(event=journey.event, steps=journey.steps)
-
-    async def _person(self, name: str, field: str) -> Person:
-        workspace_id, profile_id = names.parse(names.PROFILE, name, field)
-        people = await self._profiles.get(workspace_id, [profile_id])
-        if profile_id not in people:
-            raise not_found(name)
-        return people[profile_id]
-
-
-def _workspace(parent: str) -> str:
-    workspace_id = auth.authorize_name(PROFILES_READ, parent, "parent")
-    names.parse(names.WORKSPACE, parent, "parent")
-    return workspace_id

@@ -28,6 +28,7 @@ def profile_message(workspace_id: str, person: Person) -> profile_pb2.Profile:
         merge_count=profile.merges,
         consents=[consent_message(purpose, value) for purpose, value in person.consents.items()],
         groups=[group_link_message(group_id, membership) for group_id, membership in person.groups.items()],
+        computed_traits=person.computed,
     )
 
 

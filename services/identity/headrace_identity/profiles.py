@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from pymongo import ASCENDING, DESCENDING
 
-from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.api.identity.v1.profile_pb2 import ComputedTraitValue, ResolvedEvent
 from headrace.domain.consent import ConsentValue, newest
 from headrace.domain.ids import event_key
+from headrace.domain.times import now_us
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document
+from headrace_identity.computed.reading import ComputedValues
 from headrace_identity.documents import SEPARATOR, identifier_key, profile_from, profile_key
 from headrace_identity.graph import Profile, TraitValue, union_of_traits
 from headrace_identity.group_store import GroupReader
@@ -31,12 +33,14 @@ class Person:
         parts: The profile and those that were merged into it, each with its own traits.
         traits: Traits of all parts, by name.
         groups: Groups that it belongs to by any part, by id.
+        computed: Computed traits that have a value now.
     """
 
     profile: Profile
     parts: tuple[Profile, ...]
     traits: dict[str, TraitValue]
     groups: dict[str, Membership]
+    computed: list[ComputedTraitValue]
 
     @property
     def consents(self) -> dict[str, ConsentValue]:
@@ -59,6 +63,7 @@ class Profiles:
         """Read from a database."""
         self._db = db
         self._groups = GroupReader(db)
+        self._computed = ComputedValues(db)
 
     async def find(self, workspace_id: str, identifier: Identifier) -> Person | None:
         """Who holds an identifier, as normalised by the rules; None when nobody does."""
@@ -184,9 +189,11 @@ class Profiles:
         if not others <= parts.keys():
             raise MissingProfile
         groups = await self._groups.of_parts(workspace_id, parts)
+        computed = await self._computed.values(workspace_id, {r.id: r.parts for r in found.values()}, now_us())
         people: dict[str, Person] = {}
         for root in found.values():
             own = tuple(parts[part] for part in root.parts)
             of_parts = [membership for part in root.parts for membership in groups.get(part, ())]
-            people[root.id] = Person(root, own, union_of_traits(own), memberships_of_person(of_parts))
+            memberships = memberships_of_person(of_parts)
+            people[root.id] = Person(root, own, union_of_traits(own), memberships, computed[root.id])
         return people
