@@ -21,27 +21,34 @@ from headrace.service import Running, background
 from headrace.storage.mongo import client as mongo
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
+from headrace_identity.alarms import Alarms
 from headrace_identity.computed.filling import Filler
+from headrace_identity.computed.reading import ComputedValues
 from headrace_identity.computed.store import ComputedTraitStore
 from headrace_identity.computed_servicer import ComputedTraitServicer
 from headrace_identity.consumer import Lane, Sending
+from headrace_identity.finder import Finder
 from headrace_identity.graph_servicer import GraphCalls
 from headrace_identity.graph_view import GraphView
 from headrace_identity.group_servicer import GroupServicer
 from headrace_identity.group_store import GroupReader
+from headrace_identity.history import Histories
 from headrace_identity.identity_handlers import Corrections
 from headrace_identity.identity_servicer import IdentityServicer
 from headrace_identity.journey import Journeys
 from headrace_identity.link_servicer import LinkCalls
 from headrace_identity.links_store import LinksStore
 from headrace_identity.outbox import Outbox
+from headrace_identity.people_calls import PeopleCalls
 from headrace_identity.profile_calls import ProfileCalls
 from headrace_identity.profiles import Profiles
 from headrace_identity.reassign.reassigner import Reassigner
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.servicer import ProfileServicer
 from headrace_identity.settings import Settings
+from headrace_identity.view import Viewer
 from headrace_identity.watch import Watch
+from headrace_identity.watching import Watching
 from headrace_identity.worker import Worker
 from headrace_identity.workspaces import Workspaces
 
@@ -74,8 +81,19 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         profiles = Profiles(db)
         pager = Pager(settings.service_token.get_secret_value())
         journeys = Journeys(db, profiles, ingest=ingest, audience=audience, sync=sync)
+        watching = Watching(db, redis, settings.partitions)
         servicer = ProfileServicer(  # type: ignore[abstract]  # its parts have the methods
             ProfileCalls(profiles, RulesStore(db), journeys, pager),
+            PeopleCalls(
+                profiles,
+                RulesStore(db),
+                Finder(db, profiles),
+                Viewer(db, profiles, audience=audience, sync=sync),
+                Histories(db),
+                ComputedValues(db),
+                watching,
+                pager,
+            ),
         )
         outbox = Outbox(db, redis, _sending(settings))
         reassigner = Reassigner(db, most_events=settings.identity_reassign_events, committed=outbox.wake)
@@ -91,7 +109,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         loops.start("watch", watch.run)
         loops.start("computed-traits", filler.run)
         loops.start("outbox", outbox.run)
-        own = lanes(settings, db, redis)
+        alarms = Alarms(db)
+        loops.start("alarms", alarms.run)
+        own = lanes(settings, db, redis, alarms)
         for number, lane in enumerate(own):
             loops.start(f"lane-{number}", lane.run)
         stack.push_async_callback(_drain, own, settings.drain_seconds)
@@ -110,6 +130,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
                 is_ready=lambda: watch.ready,
             )
         )
+        stack.callback(watching.close)  # before the server waits for calls in progress
         yield Running(grpc_address=address)
 
 
@@ -119,7 +140,7 @@ async def _drain(lanes: Sequence[Lane], seconds: float) -> None:
             await asyncio.gather(*(lane.stop() for lane in lanes))
 
 
-def lanes(settings: Settings, db: mongo.Database, redis: streams.Redis) -> list[Lane]:
+def lanes(settings: Settings, db: mongo.Database, redis: streams.Redis, alarms: Alarms | None = None) -> list[Lane]:
     """The lanes of a replica: each reads its share of the events streams, under a consumer name of its own."""
     count = min(settings.identity_lanes, settings.event_partitions)
     replica = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -139,7 +160,7 @@ def lanes(settings: Settings, db: mongo.Database, redis: streams.Redis) -> list[
                 db,
                 redis,
                 reader,
-                Worker(db),
+                Worker(db, alarms=alarms),
                 sending,
                 streams=len(own),
                 batch_events=settings.identity_batch_events,

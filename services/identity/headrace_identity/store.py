@@ -79,7 +79,10 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("rw", ASCENDING)], name="running", unique=True, partialFilterExpression={"rw": {"$exists": True}}),
         IndexModel([("a", ASCENDING)], name="active", partialFilterExpression={"a": {"$exists": True}}),
     ],
-    IDENTITY_ALARMS: [IndexModel([("w", ASCENDING), ("t", DESCENDING), ("_id", DESCENDING)], name="newest")],
+    IDENTITY_ALARMS: [
+        IndexModel([("w", ASCENDING), ("t", DESCENDING), ("_id", DESCENDING)], name="newest"),
+        IndexModel([("t", ASCENDING)], name="expire", expireAfterSeconds=90 * 24 * 3600),
+    ],
     GROUP_MEMBERS: [IndexModel([("w", ASCENDING), ("p", ASCENDING)], name="part")],
     IDENTITY_LINKS: [IndexModel([("w", ASCENDING), ("u", ASCENDING)], name="undone_merges")],
     DEMOTIONS: [IndexModel([("k", ASCENDING)], name="identifier")],

@@ -20,6 +20,7 @@ from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session, transaction
 from headrace.telemetry import logs, metrics
 from headrace_identity import demotions, gates, group_store, parked, store
+from headrace_identity.alarms import Alarms
 from headrace_identity.computed import folding
 from headrace_identity.computed.store import Compiled
 from headrace_identity.deletion.refusing import count_refused
@@ -98,16 +99,25 @@ async def no_step(_: str) -> None:
 class Worker:
     """Resolves micro-batches of one workspace each; any number may run at a time, here and in other processes."""
 
-    def __init__(self, db: Database, *, tombstones: Tombstones | None = None, at_step: AtStep = no_step) -> None:
+    def __init__(
+        self,
+        db: Database,
+        *,
+        tombstones: Tombstones | None = None,
+        alarms: Alarms | None = None,
+        at_step: AtStep = no_step,
+    ) -> None:
         """Work on a database.
 
         Args:
             db: Database.
             tombstones: Which events are refused; only a database without any can do without.
+            alarms: Told of each micro-batch; None raises no alarms.
             at_step: Called between any two steps; tests end a worker there, or let another one be quicker.
         """
         self._db = db
         self._tombstones = tombstones
+        self._alarms = alarms
         self._workspaces = Workspaces(db)
         self._computed = Compiled(db)
         self._links = LinksStore(db)
@@ -296,6 +306,8 @@ class Worker:
             await self._at_step("inserted")
             await gates.pass_gate(self._db, session, workspace_id, self._gate)
             await self._at_step("passed the gate")
+        if self._alarms is not None:
+            self._alarms.notice(workspace_id, rules, resolved.values(), loaded.graph, changes)
         return resolved
 
 
