@@ -38,7 +38,8 @@ class Profile:
         created: Sequence of the event that made it.
         parts: Ids of all parts, itself first.
         merges: Merges in its history.
-        identifiers: Identifiers over all parts, with the time of the event that brought each, in microseconds.
+        identifiers: Identifiers over all parts, with the time of the event that brought each, in microseconds; to be
+            changed by the methods only.
         traits: Traits that events set while this profile was their survivor. The traits of the whole person are
             the union over the parts.
         consents: What events said about purposes, kept like the traits.
@@ -55,6 +56,31 @@ class Profile:
     consents: dict[str, ConsentValue] = field(default_factory=dict)
     merged_into: str | None = None
     merged_sequence: int = 0
+    _counts: Counter[str] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many identifiers there are of each namespace, which limits ask at each event, however many there are."""
+        if self._counts is None:
+            self._counts = Counter(namespace for namespace, _ in self.identifiers)
+        return self._counts
+
+    def hold(self, identifier: Identifier, time_us: int) -> None:
+        """Add an identifier that it does not hold."""
+        self.identifiers[identifier] = time_us
+        if self._counts is not None:
+            self._counts[identifier[0]] += 1
+
+    def give_away(self, identifier: Identifier) -> None:
+        """Take an identifier away that it holds."""
+        del self.identifiers[identifier]
+        self._counts = None
+
+    def take_over(self, other: Profile) -> None:
+        """Add the identifiers of another profile, which are none of its own."""
+        if self._counts is not None:
+            self._counts.update(other.counts)
+        self.identifiers.update(other.identifiers)
 
 
 @dataclass(slots=True)

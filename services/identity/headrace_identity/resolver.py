@@ -196,7 +196,7 @@ def resolve(
         if identifier in released:
             _take(graph.profiles[released[identifier]], identifier, decision, changes)
         graph.holders[identifier] = profile.id
-        profile.identifiers[identifier] = event.timestamp_us
+        profile.hold(identifier, event.timestamp_us)
         changes.identifiers[identifier] = profile.id
         changes.attached.add(profile.id)
     _set_traits(profile, event, prepared.traits, changes)
@@ -404,18 +404,25 @@ def _broken_limit(rules: Rules, links: Links, outcome: _Outcome) -> str:
     roots = outcome.roots.values()
     growing = {namespace for namespace, _ in outcome.growing}
     if len(roots) > 1:
-        growing.update(namespace for root in roots for namespace, _ in root.identifiers)
+        growing.update(*(root.counts for root in roots))
     # The namespace of the identifier that would be demoted comes first: if its own limit is broken, that is the reason
     # whatever else is, and it stays the reason when the profiles grow.
     demoted = outcome.identifiers[-1][0]
     for name in sorted(growing, key=lambda n: (n != demoted, rules.rank(n))):
         namespace = rules.namespace(name)
+        counts = [root.counts.get(name, 0) for root in roots]
+        count = sum(counts) + sum(i[0] == name for i in outcome.growing)
+        if count <= namespace.limit:
+            continue
+        if namespace.per is None and not links.any_together:
+            if all(count > part for part in counts):
+                return f"limit:{name}"
+            continue
+        # Counting costs the more the more identifiers there are, so it is done only where it can matter.
         period_us = PERIODS_US[namespace.per] if namespace.per else None
         parts = [[(t, i) for i, t in root.identifiers.items() if i[0] == name] for root in roots]
         whole = [dated for part in parts for dated in part]
         whole += [(outcome.time_us, i) for i in outcome.growing if i[0] == name]
-        if len(whole) <= namespace.limit:
-            continue
         most = _most(links, whole, period_us)
         if most > namespace.limit and all(most > _most(links, part, period_us) for part in parts):
             return f"limit:{name}"
@@ -448,7 +455,7 @@ def _broken_protection(rules: Rules, outcome: _Outcome) -> str:
     if len(outcome.roots) <= 1:
         return ""
     for name in sorted(rules.protected, key=rules.rank):
-        identified = {root.id for root in outcome.roots.values() if any(n == name for n, _ in root.identifiers)}
+        identified = {root.id for root in outcome.roots.values() if root.counts.get(name)}
         if len(identified) <= 1:
             continue
         named = {
@@ -482,7 +489,7 @@ def _merge(roots: Iterable[Profile], outcome: _Outcome, sequence: int, decision:
             )
         )
         survivor.parts += loser.parts
-        survivor.identifiers.update(loser.identifiers)
+        survivor.take_over(loser)
         survivor.merges += loser.merges + 1
         loser.merged_into = survivor.id
         loser.merged_sequence = sequence
@@ -498,7 +505,7 @@ def _places(outcome: _Outcome, root: Profile) -> list[int]:
 
 def _take(holder: Profile, identifier: Identifier, decision: Decision, changes: Changes) -> None:
     """Take an identifier from its holder, to give it to another profile."""
-    del holder.identifiers[identifier]
+    holder.give_away(identifier)
     changes.attached.add(holder.id)
     decision.handovers.append(Handover(identifier=_message(identifier), from_profile=holder.id))
 

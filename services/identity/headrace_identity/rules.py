@@ -55,6 +55,7 @@ _DEFAULT_ORDER = {USER_ID: 0, EMAIL: 1, PHONE: 2}
 _NO_SHORT_VALUES = frozenset({EMAIL, PHONE, "fbp", "ga_client_id"})
 _MIN_DIFFERENT_CHARACTERS = 3
 _CACHED_CHECKS = 100_000
+_CACHED_NAMESPACES = 1_000
 _MOST_BLOCKED = 1_000
 _MOST_STEPS = 3_000
 """Size of a compiled pattern: RE2 takes time in proportion to it, and to the length of the value."""
@@ -163,6 +164,7 @@ class Rules:
     """Namespaces whose identifiers a logout may take from one profile and give to another."""
     _by_name: dict[str, Namespace] = field(init=False, repr=False, compare=False, default_factory=dict)
     _ranks: dict[str, tuple[int, int, str]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _unnamed: dict[str, Namespace] = field(init=False, repr=False, compare=False, default_factory=dict)
     _checks: dict[Identifier, Checked] = field(init=False, repr=False, compare=False, default_factory=dict)
     _own_blocks: list[tuple[str | None, Callable[[str, str], bool]]] = field(
         init=False, repr=False, compare=False, default_factory=list
@@ -194,10 +196,13 @@ class Rules:
 
     def namespace(self, name: str) -> Namespace:
         """The rule of a namespace; the default one when the rules do not name it."""
-        known = self._by_name.get(name)
-        if known is not None:
-            return known
-        return Namespace(name, _DEFAULT_LIMITS.get(name, self.default_limit), allow_short=name not in _NO_SHORT_VALUES)
+        known = self._by_name.get(name) or self._unnamed.get(name)
+        if known is None:
+            limit = _DEFAULT_LIMITS.get(name, self.default_limit)
+            known = Namespace(name, limit, allow_short=name not in _NO_SHORT_VALUES)
+            if len(self._unnamed) < _CACHED_NAMESPACES:
+                self._unnamed[name] = known
+        return known
 
     def check(self, namespace: str, value: str) -> Checked:
         """Normalise an identifier and say whether it identifies.
