@@ -15,7 +15,9 @@ from headrace.telemetry import logs, metrics
 from headrace_audience.archive.compactor import Compactor
 from headrace_audience.archive.files import Files
 from headrace_audience.archive.registry import ArchiveFencedError, Registry
+from headrace_audience.archive.rewriter import Rewriter
 from headrace_audience.archive.writer import ArchiveWriter
+from headrace_audience.erasure import follow_in_archive
 from headrace_audience.leases import Leases
 from headrace_audience.settings import Settings
 from headrace_audience.store import ACTIVE, AUDIENCES
@@ -78,9 +80,11 @@ class Archiving:
             at_least=settings.archive_compact_files,
             grace_s=settings.archive_grace_seconds,
         )
+        rewriter = Rewriter(self._db, self._registry, self._files, token=token)
         orphans_at = 0.0
         while self.token == token:
             count = await writer.run_once()
+            await rewriter.follow()
             merged = await compactor.merge_small()
             await compactor.remove_retired()
             if not orphans_at or time.monotonic() - orphans_at > ORPHANS_EVERY_S:
@@ -88,7 +92,14 @@ class Archiving:
                 orphans_at = time.monotonic()
             if count or merged:
                 log.info("archive was written", events=count, merged_files=merged)
-            await asyncio.sleep(settings.archive_interval_seconds)  # a lease that goes meanwhile fences the next run
+            await self._pause(rewriter)
+
+    async def _pause(self, rewriter: Rewriter) -> None:
+        """Wait for the next run; somebody waits for people to be erased. A lease that goes meanwhile fences."""
+        until = time.monotonic() + self._settings.archive_interval_seconds
+        while (left := until - time.monotonic()) > 0:
+            await follow_in_archive(self._db, rewriter)
+            await asyncio.sleep(min(LOOK_S, left))
 
 
 class SampleCheck:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from headrace.api.audience.v1.audience_service_pb2_grpc import add_AudienceServiceServicer_to_server
+from headrace.api.common.v1.erasure_service_pb2_grpc import add_ErasureServiceServicer_to_server
 from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import SECOND_US
 from headrace.rpc import auth
@@ -20,6 +21,8 @@ from headrace_audience.archive.files import Files
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.archive.registry import Registry
 from headrace_audience.archiving import Archiving, SampleCheck
+from headrace_audience.erasure import Eraser
+from headrace_audience.erasure_servicer import ErasureServicer
 from headrace_audience.handlers import Audiences
 from headrace_audience.leases import Leases
 from headrace_audience.preview import Preview
@@ -29,6 +32,7 @@ from headrace_audience.verify import Verifier
 from headrace_audience.worker import Worker
 
 SERVICE = "headrace.api.audience.v1.AudienceService"
+ERASURE_SERVICE = "headrace.api.common.v1.ErasureService"
 
 
 @asynccontextmanager
@@ -77,13 +81,17 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         )
         archiving = Archiving(db, registry, files, archive_leases, settings)
         check = SampleCheck(db, verifier, archive_leases, settings.audience_check_seconds)
-        hosted = Hosted(SERVICE, lambda server: add_AudienceServiceServicer_to_server(servicer, server))
+        erasure = ErasureServicer(Eraser(db, redis, partitions=settings.partitions))
+        hosted = [
+            Hosted(SERVICE, lambda server: add_AudienceServiceServicer_to_server(servicer, server)),
+            Hosted(ERASURE_SERVICE, lambda server: add_ErasureServiceServicer_to_server(erasure, server)),
+        ]
         # The worker ends before the leases do, so that its snapshots are stored under them.
         async with (
             background() as lease_loops,
             background() as loops,
             serving(
-                [hosted],
+                hosted,
                 authenticator=auth.authenticator(settings, workspaces),
                 settings=settings,
                 is_ready=lambda: partition_leases.is_alive,

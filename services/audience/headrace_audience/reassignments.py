@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedEvent
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
+from headrace_audience import membership_rows
 from headrace_audience.batching import batched
 from headrace_audience.engine import Engine, Flip
 from headrace_audience.evaluation import Evaluation
-from headrace_audience.store import AUDIENCES, CHANGES, MEMBERSHIPS, membership_key
+from headrace_audience.store import CHANGES, MEMBERSHIPS, membership_key
 from headrace_audience.threads import in_thread
 
 PROFILES_AT_A_TIME = 500
@@ -112,7 +113,7 @@ async def follow(
             held = [one for one in loaded.reassignments if partition_of(one.profile_id) in evaluation.missing]
             loaded.reassignments = held
             await in_thread(apply, evaluation, loaded, now_us)
-        await remove_rows(db, evaluation.workspace_id, [one.profile_id for one in held if one.erased])
+        await membership_rows.remove(db, evaluation.workspace_id, [one.profile_id for one in held if one.erased])
 
 
 async def load(db: Database, evaluation: Evaluation, reassignments: Sequence[Reassignment]) -> Loaded:
@@ -144,23 +145,6 @@ def apply(evaluation: Evaluation, loaded: Loaded, now_us: int) -> None:
             evaluation.pending.add([Flip(audience_id, profile_id, member, now_us, cause)])
 
 
-async def remove_rows(db: Database, workspace_id: str, profile_ids: Collection[str]) -> dict[str, int]:
-    """Remove the memberships of erased profiles and their history; returns the numbers by collection."""
-    removed = {MEMBERSHIPS: 0, CHANGES: 0}
-    if not profile_ids:
-        return removed
-    query: Document = {"w": workspace_id, "a": {"$exists": True}}
-    audience_ids = [d["a"] async for d in db[AUDIENCES].find(query, {"_id": 0, "a": 1})]
-    keys = [membership_key(workspace_id, a, p) for a in audience_ids for p in profile_ids]
-    for some in batched(keys, KEYS_AT_A_TIME):
-        answer = await db[MEMBERSHIPS].delete_many({"_id": {"$in": some}})
-        removed[MEMBERSHIPS] += answer.deleted_count
-    for ids in batched(profile_ids, KEYS_AT_A_TIME):
-        answer = await db[CHANGES].delete_many({"w": workspace_id, "p": {"$in": ids}})
-        removed[CHANGES] += answer.deleted_count
-    return removed
-
-
 async def recall(
     db: Database,
     evaluation: Evaluation,
@@ -177,7 +161,7 @@ async def recall(
             evaluation.engine.know_epoch(one.profile_id, one.epoch)
             if not one.parts and not one.erased:
                 evaluation.engine.merge(one.profile_id, one.survivor)
-    await remove_rows(db, evaluation.workspace_id, [one.profile_id for one in found.values() if one.erased])
+    await membership_rows.remove(db, evaluation.workspace_id, [one.profile_id for one in found.values() if one.erased])
 
 
 @dataclass

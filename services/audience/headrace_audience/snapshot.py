@@ -143,6 +143,16 @@ def read(workspace_id: str, partition: int, data: bytes) -> Any:
     return content
 
 
+def mentions(workspace_id: str, partition: int, data: bytes, profile_ids: frozenset[str]) -> bool:
+    """Whether a partition as bytes knows any of these profiles; one that cannot be read does not."""
+    try:
+        content = cast("_Snapshot", read(workspace_id, partition, data))
+    except SnapshotError:
+        return False
+    known = (content.profiles, content.merged, content.merged.values())
+    return any(not profile_ids.isdisjoint(some) for some in known)
+
+
 def load(content: Any, people: People, states: States, future: Future) -> frozenset[str]:
     """Take an unpacked snapshot in; returns the state keys that it has."""
     snapshot = cast("_Snapshot", content)

@@ -3,7 +3,8 @@
 ``audiences`` holds definitions and states. ``memberships`` holds one row per audience and profile that was
 ever a member; ``membership_changes`` every change of it, insert-only, and is also the outbox of the changes
 stream. ``audience_leases`` says who computes which partition. ``audience_snapshots`` holds a head per partition and the
-chunks of its computed state. ``archive_files`` says which files of the archive are valid.
+chunks of its computed state. ``archive_files`` says which files of the archive are valid. ``audience_erasures``
+holds people who are still to be removed from snapshots and archive.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ CHANGES = "membership_changes"
 LEASES = "audience_leases"
 SNAPSHOTS = "audience_snapshots"
 ARCHIVE_FILES = "archive_files"
+ERASURES = "audience_erasures"
 
 SEPARATOR = "\x1f"
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pymongo.errors import PyMongoError
@@ -25,12 +25,13 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Client, Database
 from headrace.storage.streams.client import Redis
 from headrace.telemetry import logs, metrics
-from headrace_audience import merges, reassignments, recording, streaming
+from headrace_audience import gauges, merges, reassignments, recording, streaming
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.backfill import Backfill
 from headrace_audience.catalog import Catalog
 from headrace_audience.definition import DefinitionError, check_references
 from headrace_audience.engine import SnapshotError
+from headrace_audience.erasure import ErasureOrders
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.flips import FencedError, FlipWriter
 from headrace_audience.incarnation import incarnation
@@ -109,29 +110,11 @@ class Worker:
         self._lock = asyncio.Lock()
         self._backfill = Backfill(db, reader, self._lock, self._partition_of)
         self._replay = LogReplay(db, reader, self._lock, self._partition_of, settings)
+        self._erasures = ErasureOrders(db, self._lock, settings.partitions)
         self._wake = asyncio.Event()
         self._age_s = 0.0
         self._clear()
-        metrics.gauge_callback(
-            "headrace_audience_partitions", "Partitions that this replica holds.", lambda: [(len(self._held), {})]
-        )
-        metrics.gauge_callback(
-            "headrace_audience_oldest_unprocessed_seconds",
-            "Age in seconds of the oldest stream entry that is not folded.",
-            lambda: [(self._age_s, {})],
-        )
-        metrics.gauge_callback(
-            "headrace_audience_pending_flips",
-            "Changes of memberships that are found and not yet written.",
-            lambda: [(sum(len(e.pending) for e in self._evaluations.values()), {})],
-        )
-        metrics.gauge_callback(
-            "headrace_audience_missing_histories",
-            "Pairs of partition and state whose history is still to be folded: 0 when nothing is filling.",
-            lambda: [
-                (sum(len(m.tickets) for e in self._evaluations.values() for m in e.missing.values()), {}),
-            ],
-        )
+        gauges.register(lambda: len(self._held), lambda: self._age_s, lambda: list(self._evaluations.values()))
 
     def _clear(self) -> None:
         self._evaluations: dict[str, Evaluation] = {}
@@ -255,6 +238,7 @@ class Worker:
             position = snapshot.position if snapshot is not None and kept else here.last
             mark_us = snapshot.sequence if snapshot is not None else asked_us
             async with self._lock:
+                self._erasures.forget(partition)
                 self._held[partition] = _Held(token, position, here.last, mark_us, saved=time.monotonic())
                 for workspace_id, evaluation in self._evaluations.items():
                     state = snapshot.states.get(workspace_id) if snapshot is not None else None
@@ -344,6 +328,7 @@ class Worker:
         await self._catalog.refresh()
         self._catalog_at = time.monotonic()
         await self._apply_catalog()
+        self._save_soon(await self._erasures.follow(self._evaluations, self._held))
 
     async def _apply_catalog(self) -> None:
         wanted = self._catalog.by_workspace()
@@ -436,8 +421,7 @@ class Worker:
         if told.reassignments:
             newest = reassignments.newest(evaluation.engine, told.reassignments, self._held, self._partition_of)
             await reassignments.follow(self._db, evaluation, newest, self._lock, self._partition_of, now_us())
-            for partition in {self._partition_of(one.profile_id) for one in newest if one.erased}:
-                self._held[partition].saved = 0.0  # what is stored of an erased person must not stay for long
+            self._save_soon({self._partition_of(one.profile_id) for one in newest if one.erased})
         if not told.merges:
             return None
         return await merges.load(self._db, evaluation, told.merges, self._held, self._partition_of)
@@ -547,6 +531,12 @@ class Worker:
         waiting = [p for p, held in self._held.items() if held.saved <= due and p in complete]
         if waiting:
             await self._save(min(waiting, key=lambda p: self._held[p].saved))
+
+    def _save_soon(self, partitions: Iterable[int]) -> None:
+        """What is stored of people who were erased must not stay."""
+        for partition in partitions:
+            self._held[partition].dirty = True
+            self._held[partition].saved = 0.0
 
     async def _save(self, partition: int) -> None:
         held = self._held[partition]
