@@ -7,6 +7,7 @@ moment that nothing can change any more, so its cost is that of the time since.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +105,17 @@ class Accounts:
             {"_id": f"balanced{SEPARATOR}{sync.key}"}, {"$max": {"s": until_us}}, upsert=True
         )
 
+    async def count_again(self, workspace_id: str, syncs: Iterable[SyncConfig]) -> None:
+        """Begin counting anew: events or changes that were counted have been removed from where they come from."""
+        for sync in syncs:
+            if sync.workspace_id == workspace_id and not sync.is_list:
+                begin_us = sync.created_us - (_CLOCKS_US if sync.is_forwarding else 0)
+                await self._db[STATE].update_one(
+                    {"_id": f"tally{SEPARATOR}{sync.key}"},
+                    {"$set": {"n": 0, "s": max(begin_us, 0)}, "$inc": {"e": 1}},
+                    upsert=True,
+                )
+
     async def remember_initial(self, sync: SyncConfig, count: int) -> None:
         """Remember how many people were members before an event sync was made; the first count stays."""
         await self._db[STATE].update_one(
@@ -148,10 +160,11 @@ class Accounts:
         return found or {"_id": id, "n": 0, "s": max(begin_us, 0)}
 
     async def _advance(self, tally: Document, count: int, until_us: int) -> None:
-        """Store a tally, unless another process did meanwhile."""
+        """Store a tally, unless another process did meanwhile, or counting began anew."""
         if until_us > tally["s"]:
             await self._db[STATE].update_one(
-                {"_id": tally["_id"], "s": {"$lt": until_us}}, {"$set": {"n": count, "s": until_us}}
+                {"_id": tally["_id"], "s": {"$lt": until_us}, "e": tally.get("e")},
+                {"$set": {"n": count, "s": until_us}},
             )
             await self._db[STATE].update_one(
                 {"_id": tally["_id"]}, {"$setOnInsert": {"n": count, "s": until_us}}, upsert=True

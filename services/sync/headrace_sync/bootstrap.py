@@ -40,6 +40,7 @@ from headrace_sync.lists import Lists
 from headrace_sync.log_events import LogEvents
 from headrace_sync.profiles import Profiles
 from headrace_sync.rates import RateLimiter
+from headrace_sync.reassigned import Reassigned
 from headrace_sync.reconcile import Reconciler
 from headrace_sync.recovery import Recovery
 from headrace_sync.registry import Registry
@@ -160,6 +161,14 @@ class _Parts:
         handover = Handover(deliveries, taker_of=fleet.worker, lease_s=settings.delivery_lease_seconds)
         planner = Planner(deliveries, handover)
         accounts = Accounts(db, deliveries, list_store, audiences)
+        reassigned = Reassigned(
+            lists=list_store,
+            deliveries=deliveries,
+            events=LogEvents(db),
+            accounts=accounts,
+            wake_list=lists.wake,
+            give_back=fleet.give_back,
+        )
         self.resolved = ResolvedConsumer(
             redis,
             partitions=settings.partitions,
@@ -167,6 +176,7 @@ class _Parts:
             registry=registry,
             planner=planner,
             lists=list_store,
+            reassigned=reassigned,
             wake_list=lists.wake,
         )
         taker = ChangeTaker(list_store, handover, lists.wake)
@@ -180,6 +190,7 @@ class _Parts:
             registry=registry,
             planner=planner,
             consumer=self.resolved,
+            reassigned=reassigned,
             accounts=accounts,
             wake_workers=fleet.wake_all,
             mark_every_s=settings.plan_mark_seconds,

@@ -22,6 +22,7 @@ from headrace_sync.batching import chunks
 from headrace_sync.forwarding import Planner
 from headrace_sync.handover import Handover
 from headrace_sync.list_store import ListStore
+from headrace_sync.reassigned import Reassigned, profiles_of
 from headrace_sync.registry import Registry, Snapshot
 from headrace_sync.touched import Touched
 from headrace_sync.work import Work, event_sync_document, membership_event
@@ -50,6 +51,7 @@ class ResolvedConsumer:
         registry: Registry,
         planner: Planner,
         lists: ListStore,
+        reassigned: Reassigned,
         wake_list: Callable[[str], None],
     ) -> None:
         """Read all partitions as a consumer of the group of this service."""
@@ -58,6 +60,7 @@ class ResolvedConsumer:
         self._registry = registry
         self._planner = planner
         self._lists = lists
+        self._reassigned = reassigned
         self._wake_list = wake_list
         self._touched = Touched()
         self._claimed_at = 0.0
@@ -84,6 +87,10 @@ class ResolvedConsumer:
             await self._planner.plan(snapshot, part)
         for batch in batches:
             await self.mark_lists(snapshot, batch.workspace_id, batch.events, batch.merges)
+            for erased in (False, True):
+                profile_ids = profiles_of(r for r in batch.reassignments if r.erased == erased)
+                if profile_ids:
+                    await self._reassigned.take(snapshot, batch.workspace_id, profile_ids, erased=erased)
         await self._reader.acknowledge(entries, delete=False)  # audience reads the same streams
         _consumed.add(len(events), {"stream": "resolved"})
 

@@ -12,7 +12,7 @@ where the destination requires any. All times in microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, UpdateOne
@@ -26,6 +26,7 @@ from headrace_sync.consents import Consents, stored
 from headrace_sync.store import DELIVERED, DELIVERIES, FAILED, FILTERED, LEDGER, WAITING
 
 STATES = (WAITING, DELIVERED, 3, FAILED, FILTERED)
+_FOLLOWED_AT_ONCE = 1_000
 
 
 def delivery_id(sync_key: str, message_id: str) -> str:
@@ -210,6 +211,42 @@ class DeliveryStore:
         document = await self._db[DELIVERIES].find_one(query, {"na": 1}, sort=[("na", ASCENDING)])
         return int(document["na"]) if document else None
 
+    async def follow_profiles(
+        self,
+        workspace_id: str,
+        profile_ids: Sequence[str],
+        profiles_now: Callable[[str, Sequence[str]], Awaitable[Mapping[str, str]]],
+    ) -> set[str]:
+        """Give deliveries of events that were assigned to other profiles their new ones.
+
+        Args:
+            workspace_id: The workspace.
+            profile_ids: The old profiles.
+            profiles_now: The profiles that events (by message id) belong to now, by message id.
+
+        Returns:
+            Keys of the destinations of those that wait.
+        """
+        waiting: set[str] = set()
+        query = {"w": workspace_id, "p": {"$in": list(profile_ids)}, "e": {"$exists": False}}
+        part: list[Document] = []
+
+        async def flush() -> None:
+            now = await profiles_now(workspace_id, [d["m"] for d in part])
+            changed = [d for d in part if now.get(d["m"], d["p"]) != d["p"]]
+            waiting.update(d["d"] for d in changed if d["st"] == WAITING)
+            operations = [UpdateOne({"_id": d["_id"]}, {"$set": {"p": now[d["m"]]}}) for d in changed]
+            if operations:
+                await self._db[DELIVERIES].bulk_write(operations, ordered=False)
+            part.clear()
+
+        async for document in self._db[DELIVERIES].find(query, {"m": 1, "p": 1, "d": 1, "st": 1}):
+            part.append(document)
+            if len(part) >= _FOLLOWED_AT_ONCE:
+                await flush()
+        await flush()
+        return waiting
+
     async def waiting_summary(self, destination_keys: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Destination key -> (number of waiting deliveries, planning time of the oldest)."""
         pipeline: list[Mapping[str, Any]] = [
@@ -236,15 +273,18 @@ class DeliveryStore:
         workspace_id: str,
         state: int,
         message_id: str,
+        profile_ids: Sequence[str] = (),
         before: tuple[int, str] | None,
         limit: int,
     ) -> list[Document]:
-        """Deliveries, newest first, those after a position (planned, id)."""
+        """Deliveries, newest first, those after a position (planned, id); of some profiles only when given."""
         query: Document = {
             "k": {"$in": list(sync_keys)},
             "w": workspace_id,
             "st": state or {"$in": list(STATES)},
         }
+        if profile_ids:
+            query["p"] = {"$in": list(profile_ids)}
         conditions: list[Document] = []
         if message_id:
             conditions.append({"_id": {"$in": [delivery_id(key, message_id) for key in sync_keys]}})

@@ -88,6 +88,12 @@ class Fleet:
         if worker is not None:
             worker.wake()
 
+    def give_back(self, destination_key: str) -> None:
+        """Let a destination's worker take again from the store what it holds in memory."""
+        worker = self.worker(destination_key)
+        if worker is not None:
+            self._spawn(worker.give_back())
+
     def wake_all(self) -> None:
         """Let all workers look at the store now."""
         for worker, _ in list(self._workers.values()):

@@ -268,13 +268,16 @@ class ListStore:
         *,
         workspace_id: str,
         state: int,
+        profile_ids: Sequence[str] = (),
         before: tuple[int, str] | None,
         limit: int,
     ) -> list[Document]:
-        """Members, last changed first, those after a position (changed, id)."""
+        """Members, last changed first, those after a position (changed, id); of some profiles only when given."""
         query: Document = {"k": {"$in": list(sync_keys)}, "w": workspace_id, "u": {"$exists": True}}
         if state:
             query["st"] = state
+        if profile_ids:
+            query["_id"] = {"$in": [member_id(key, p) for key in sync_keys for p in profile_ids]}
         if before is not None:
             query["$or"] = [{"u": {"$lt": before[0]}}, {"u": before[0], "_id": {"$lt": before[1]}}]
         cursor = self._db[LIST_MEMBERS].find(query)

@@ -17,7 +17,11 @@ class LogEvents:
         self._db = db
 
     async def load(self, documents: Sequence[Document]) -> dict[str, Event]:
-        """Events by delivery id; those that are nowhere are left out."""
+        """Events by delivery id; those that are nowhere are left out.
+
+        The profile of a forwarded event is that of the log: it may have changed since the delivery was planned, and is
+        put into the document.
+        """
         found: dict[str, Event] = {}
         wanted: dict[str, list[Document]] = {}
         for document in documents:
@@ -31,4 +35,10 @@ class LogEvents:
                 resolved = events.get(document["m"])
                 if resolved is not None:
                     found[document["_id"]] = resolved.event
+                    document["p"] = resolved.profile_id
         return found
+
+    async def profiles(self, workspace_id: str, message_ids: Sequence[str]) -> dict[str, str]:
+        """The profile that each event belongs to, by message id; events that are not in the log are left out."""
+        events = await log.events_by_id(self._db, workspace_id, message_ids)
+        return {message_id: resolved.profile_id for message_id, resolved in events.items()}

@@ -29,6 +29,7 @@ from headrace_sync.forwarding import Planner
 from headrace_sync.leases import Lease, Leases
 from headrace_sync.planner import SETTLE_US
 from headrace_sync.positions import StreamState, has_gap, mark_us
+from headrace_sync.reassigned import Reassigned, profiles_of_stored
 from headrace_sync.registry import Registry
 from headrace_sync.store import STATE
 from headrace_sync.streams import read_states
@@ -61,6 +62,7 @@ class Recovery:
         registry: Registry,
         planner: Planner,
         consumer: ResolvedConsumer,
+        reassigned: Reassigned,
         accounts: Accounts,
         wake_workers: Callable[[], None],
         mark_every_s: float,
@@ -74,6 +76,7 @@ class Recovery:
         self._registry = registry
         self._planner = planner
         self._consumer = consumer
+        self._reassigned = reassigned
         self._accounts = accounts
         self._wake_workers = wake_workers
         self._mark_every_s = mark_every_s
@@ -126,11 +129,19 @@ class Recovery:
             if len(part) >= _EVENTS_AT_ONCE:
                 missing += await flush()
         missing += await flush()
+        await self._follow_reassignments(lease, max(from_us, 0), workspace_id)
         if missing:
             _replanned.add(missing, {"cause": cause})
             log.info("deliveries were missing and are planned from the log", count=missing, cause=cause)
             self._wake_workers()
         return missing
+
+    async def _follow_reassignments(self, lease: Lease, from_us: int, workspace_id: str | None) -> None:
+        """Take in what was assigned anew since a moment: its place on the streams may be lost like any other."""
+        async for stored in event_log.reassignments_since(self._db, from_us, workspace_id):
+            lease.check()
+            profile_ids = profiles_of_stored(stored)
+            await self._reassigned.take(self._registry.current, stored.workspace_id, profile_ids, erased=stored.erased)
 
     async def _follow_streams(self, lease: Lease) -> None:
         clock: Any = await self._redis.time()

@@ -27,6 +27,7 @@ from headrace_sync.store import WAITING
 from headrace_sync.sync_handlers import SyncHandlers, position_of
 
 _MOST_REPLAYED = 10_000
+_MOST_PROFILES = 1_000
 
 
 class DestinationServicer(DestinationServiceServicer):
@@ -221,14 +222,18 @@ class SyncServicer(SyncServiceServicer):
             sync_id = names.parse(names.SYNC, request.parent, "parent")[1]
         if request.state not in pb.DeliveryState.values():
             raise invalid_argument("state", "is no state of deliveries")
+        if len(request.profile_ids) > _MOST_PROFILES:
+            raise invalid_argument("profile_ids", f"must be at most {_MOST_PROFILES:,}")
         size = page_size(request.page_size)
-        bound = [request.parent, str(request.state), request.message_id]
+        profile_ids = sorted(set(request.profile_ids))
+        bound = [request.parent, str(request.state), request.message_id, *profile_ids]
         position = self._pager.decode("ListDeliveries", bound, request.page_token)
         found = await self._handlers.deliveries(
             workspace_id,
             sync_id,
             state=request.state,
             message_id=request.message_id,
+            profile_ids=profile_ids,
             before=(position[0], position[1]) if position else None,
             limit=size + 1,
         )

@@ -40,6 +40,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel(
             [("k", ASCENDING), ("st", ASCENDING), ("c", DESCENDING), ("_id", DESCENDING)], name="sync_state_time"
         ),
+        IndexModel([("w", ASCENDING), ("p", ASCENDING), ("c", DESCENDING), ("_id", DESCENDING)], name="profile_time"),
     ],
     LEDGER: [IndexModel([("k", ASCENDING)], name="sync")],
     LIST_MEMBERS: [

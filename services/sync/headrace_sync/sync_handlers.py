@@ -174,7 +174,15 @@ class SyncHandlers:
         return await self._lists.runs(sync.key, workspace_id, before_id, limit)
 
     async def deliveries(
-        self, workspace_id: str, sync_id: str, *, state: int, message_id: str, before: Position | None, limit: int
+        self,
+        workspace_id: str,
+        sync_id: str,
+        *,
+        state: int,
+        message_id: str,
+        profile_ids: Sequence[str] = (),
+        before: Position | None,
+        limit: int,
     ) -> list[tuple[SyncConfig, Document]]:
         """Deliveries and list members with their sync, newest first, those after a position (time, id).
 
@@ -183,6 +191,7 @@ class SyncHandlers:
             sync_id: One sync; empty for all.
             state: Only of this state; 0 for all.
             message_id: Only of this event; empty for all.
+            profile_ids: Only of these profiles; empty for all.
             before: Position of the last one of the page before.
             limit: Most that are returned.
         """
@@ -192,11 +201,19 @@ class SyncHandlers:
         found: list[Document] = []
         if events:
             found += await self._deliveries.page(
-                events, workspace_id=workspace_id, state=state, message_id=message_id, before=before, limit=limit
+                events,
+                workspace_id=workspace_id,
+                state=state,
+                message_id=message_id,
+                profile_ids=profile_ids,
+                before=before,
+                limit=limit,
             )
         lists = [sync.key for sync in syncs if sync.is_list]
         if lists and not message_id:
-            found += await self._lists.page(lists, workspace_id=workspace_id, state=state, before=before, limit=limit)
+            found += await self._lists.page(
+                lists, workspace_id=workspace_id, state=state, profile_ids=profile_ids, before=before, limit=limit
+            )
         found.sort(key=position_of, reverse=True)
         return [(by_key[document["k"]], document) for document in found[:limit]]
 

@@ -148,6 +148,11 @@ class Worker:
         """Look at the store now."""
         self._wake.set()
 
+    async def give_back(self) -> None:
+        """Give back what is held in memory and not being sent: it is taken again as it is stored by now."""
+        await self._give_back_queue(now_us())
+        self._wake.set()
+
     async def run(self) -> None:
         """Deliver until cancelled."""
         async with asyncio.TaskGroup() as tasks:
