@@ -46,6 +46,7 @@ class Rulebook:
         if self._override is not None:
             return self._override(resolved)
         version = resolved.decision.rules_version
-        if self._workspace.rebuilt_version >= 0 and resolved.decision.sequence <= self._workspace.rebuilt_sequence:
-            version = self._workspace.rebuilt_version
+        if resolved.decision.sequence <= self._workspace.rebuilt_sequence:
+            # A later one may stand there: a rebuild that was cancelled had resolved it already.
+            version = max(version, self._workspace.rebuilt_version)
         return version, self._rules[version]
