@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from pymongo import UpdateOne
+from pymongo.errors import PyMongoError
 
 from headrace.rpc.errors import concurrent_change
 from headrace.storage.mongo.client import Database, Session, transaction
@@ -31,6 +32,11 @@ _LONGEST_PAUSE_S = 0.1
 
 T = TypeVar("T")
 
+
+class GateClosed(Exception):
+    """A micro-batch cannot commit at this moment: none of its events is the reason, and fewer would not help."""
+
+
 _next_gate = itertools.count(random.randrange(GATES))  # noqa: S311 - not for secrets
 
 
@@ -43,9 +49,16 @@ async def pass_gate(db: Database, session: Session, workspace_id: str, gate: int
     """Pass through a gate, as the last write of a micro-batch.
 
     Raises:
-        pymongo.errors.PyMongoError: An input was changed since the transaction began: resolve again.
+        GateClosed: An input was changed since the transaction began, or is being changed; or another worker has the
+            same gate. Resolve again, after a while.
+        pymongo.errors.PyMongoError: A store failed.
     """
-    await _write(db, session, workspace_id, (gate,))
+    try:
+        await _write(db, session, workspace_id, (gate,))
+    except PyMongoError as error:
+        if is_conflict(error):
+            raise GateClosed from error
+        raise
 
 
 async def close_gates(db: Database, session: Session, workspace_id: str) -> None:

@@ -145,11 +145,16 @@ class Worker:
                 outcome = await self._attempt(workspace_id, events)
             except NoTombstones:
                 raise  # no event is at fault
+            except gates.GateClosed:
+                _conflicts.add(1)
+                self._gate = gates.choose()  # perhaps another worker has the same one
+                await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                continue
             except Exception as error:
                 if is_conflict(error):
                     tries += 1
                     _conflicts.add(1)
-                    self._gate = gates.choose()  # perhaps another worker has the same one
                     if tries < _TRIES_BEFORE_SPLIT or len(events) == 1:
                         # Full jitter: two workers that collided must not do so again in step.
                         await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not for secrets
