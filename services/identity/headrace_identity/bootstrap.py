@@ -12,6 +12,7 @@ from headrace.api.identity.v1.computed_trait_service_pb2_grpc import add_Compute
 from headrace.api.identity.v1.group_service_pb2_grpc import add_GroupServiceServicer_to_server
 from headrace.api.identity.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from headrace.api.identity.v1.profile_service_pb2_grpc import add_ProfileServiceServicer_to_server
+from headrace.domain.times import DAY_US, HOUR_US
 from headrace.rpc.auth import authenticator
 from headrace.rpc.channel import connect
 from headrace.rpc.idempotency import RequestIds
@@ -19,6 +20,7 @@ from headrace.rpc.page_tokens import Pager
 from headrace.rpc.server import Hosted, serving
 from headrace.service import Running, background
 from headrace.storage.mongo import client as mongo
+from headrace.storage.sealing import Sealer
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
 from headrace_identity.alarms import Alarms
@@ -27,6 +29,14 @@ from headrace_identity.computed.reading import ComputedValues
 from headrace_identity.computed.store import ComputedTraitStore
 from headrace_identity.computed_servicer import ComputedTraitServicer
 from headrace_identity.consumer import Lane, Sending
+from headrace_identity.deletion.keys import KeyRing
+from headrace_identity.deletion.refusing import Refusals
+from headrace_identity.deletion.removal import Remover
+from headrace_identity.deletion.requests import Requests
+from headrace_identity.deletion.runner import Patience, Runner
+from headrace_identity.deletion.telling import Services
+from headrace_identity.deletion.tombstones import Tombstones
+from headrace_identity.deletion_servicer import DeletionCalls
 from headrace_identity.finder import Finder
 from headrace_identity.graph_servicer import GraphCalls
 from headrace_identity.graph_view import GraphView
@@ -82,6 +92,20 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         pager = Pager(settings.service_token.get_secret_value())
         journeys = Journeys(db, profiles, ingest=ingest, audience=audience, sync=sync)
         watching = Watching(db, redis, settings.partitions)
+        outbox = Outbox(db, redis, _sending(settings))
+        keys = KeyRing(db, Sealer(settings.master_key.get_secret_value()))
+        tombstones = Tombstones(db, keys)
+        refusals = Refusals(db, ingest)
+        wait_us = int(settings.deletion_wait_hours * HOUR_US)
+        deletions = Requests(db, keys, tombstones, wait_us=wait_us)
+        runner = Runner(
+            db,
+            keys,
+            tombstones,
+            Remover(db, committed=outbox.wake),
+            Services({"sync": sync, "audience": audience, "ingest": ingest}),
+            Patience(settings.deletion_seconds, int(settings.deletion_give_up_days * DAY_US)),
+        )
         servicer = ProfileServicer(  # type: ignore[abstract]  # its parts have the methods
             ProfileCalls(profiles, RulesStore(db), journeys, pager),
             PeopleCalls(
@@ -94,8 +118,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
                 watching,
                 pager,
             ),
+            DeletionCalls(deletions, keys, tombstones, refusals, RequestIds(db), pager),
         )
-        outbox = Outbox(db, redis, _sending(settings))
         reassigner = Reassigner(db, most_events=settings.identity_reassign_events, committed=outbox.wake)
         groups = GroupServicer(GroupReader(db), profiles, pager)
         identity = IdentityServicer(  # type: ignore[abstract]  # its parts have the methods
@@ -109,9 +133,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         loops.start("watch", watch.run)
         loops.start("computed-traits", filler.run)
         loops.start("outbox", outbox.run)
+        loops.start("deletions", runner.run)
         alarms = Alarms(db)
         loops.start("alarms", alarms.run)
-        own = lanes(settings, db, redis, alarms)
+        own = lanes(settings, db, redis, alarms, tombstones, refusals)
         for number, lane in enumerate(own):
             loops.start(f"lane-{number}", lane.run)
         stack.push_async_callback(_drain, own, settings.drain_seconds)
@@ -140,7 +165,14 @@ async def _drain(lanes: Sequence[Lane], seconds: float) -> None:
             await asyncio.gather(*(lane.stop() for lane in lanes))
 
 
-def lanes(settings: Settings, db: mongo.Database, redis: streams.Redis, alarms: Alarms | None = None) -> list[Lane]:
+def lanes(
+    settings: Settings,
+    db: mongo.Database,
+    redis: streams.Redis,
+    alarms: Alarms | None = None,
+    tombstones: Tombstones | None = None,
+    refusals: Refusals | None = None,
+) -> list[Lane]:
     """The lanes of a replica: each reads its share of the events streams, under a consumer name of its own."""
     count = min(settings.identity_lanes, settings.event_partitions)
     replica = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -160,11 +192,12 @@ def lanes(settings: Settings, db: mongo.Database, redis: streams.Redis, alarms: 
                 db,
                 redis,
                 reader,
-                Worker(db, alarms=alarms),
+                Worker(db, alarms=alarms, tombstones=tombstones),
                 sending,
                 streams=len(own),
                 batch_events=settings.identity_batch_events,
                 claim_every_s=settings.identity_claim_idle_seconds / 2,
+                refusals=refusals,
             )
         )
     return made

@@ -25,6 +25,15 @@ class Settings(ServiceSettings):
         le=1_000_000,
         description="Events that undoing a merge, a manual link or the like may concern, at most.",
     )
+    deletion_wait_hours: float = Field(
+        24.0, ge=0, le=8_760, description="How long the deletion of a person waits and can be cancelled, in hours."
+    )
+    deletion_give_up_days: float = Field(
+        7.0, ge=0, description="After how long a deletion ends although somebody could not be told, in days."
+    )
+    deletion_seconds: float = Field(
+        1.0, gt=0, description="How often identity looks for deletions that are due, in seconds."
+    )
     resolved_stream_entries: int = Field(
         10_000, ge=100, description="About how many entries each stream of resolved events keeps."
     )

@@ -1,4 +1,4 @@
-"""Whom a deletion or a suppression is about: found by an identifier or a profile, with everything that identifies them."""
+"""Whom a deletion or suppression is about: found by an identifier or a profile, with all that identifies them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Place:
         Who is asked again has mostly nothing left, and must not hide what was said the first time.
         """
         count = self.count + later.count
-        newer = self.outcome == FAILED or later.outcome == FAILED or later.count > 0
+        newer = FAILED in {self.outcome, later.outcome} or later.count > 0
         said = later if newer else self
         return Place(self.name, said.outcome, count, said.detail)
 

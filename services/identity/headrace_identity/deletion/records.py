@@ -19,7 +19,7 @@ from pymongo.errors import DuplicateKeyError
 
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database, Document, Session
-from headrace_identity.deletion.receipt import Place, Signed
+from headrace_identity.deletion.receipt import Place, Signed, merged
 from headrace_identity.documents import SEPARATOR
 from headrace_identity.store import DELETIONS
 
@@ -235,6 +235,34 @@ class Deletions:
         )
         if not result.matched_count:
             raise LeaseLost
+
+
+class Tally:
+    """Counts what a deletion removed, in the transactions that remove it: what is not committed does not count."""
+
+    def __init__(self, deletions: Deletions, deletion: Deletion, replica: str) -> None:
+        """Count for a deletion that a replica has."""
+        self._deletions = deletions
+        self._deletion = deletion
+        self._replica = replica
+        self._sure = deletion.places
+
+    async def add(self, places: Sequence[Place], session: Session | None = None) -> None:
+        """Store what was removed.
+
+        Raises:
+            LeaseLost: Another replica has the deletion.
+        """
+        self._deletion.places = merged(self._sure, places)
+        await self._deletions.save(self._deletion, self._replica, session)
+
+    def sure(self) -> None:
+        """What was added is committed."""
+        self._sure = self._deletion.places
+
+    def back(self) -> None:
+        """What was added since and is not sure was not committed."""
+        self._deletion.places = self._sure
 
 
 def _progress(deletion: Deletion) -> Document:
