@@ -104,6 +104,8 @@ def beginnings(namespace: str, typed: str, default_country: str | None) -> list[
         default_country: Two capital letters, the country of phone numbers without one.
     """
     text = typed.strip()
+    if not text:
+        return []
     if namespace == EMAIL:
         return [text.lower()]
     if namespace != PHONE:
@@ -112,7 +114,7 @@ def beginnings(namespace: str, typed: str, default_country: str | None) -> list[
     if digits.startswith("00"):
         return [f"+{digits[2:]}"]
     if digits.startswith("+") or not digits.isdecimal():
-        return [digits]
+        return [digits] if digits else []
     found = {f"+{digits}"}
     if default_country is not None:
         found.add(f"+{phonenumbers.country_code_for_region(default_country)}{digits.removeprefix('0')}")
