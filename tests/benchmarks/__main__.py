@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.benchmarks.results import Result, show, write
 
-SUITES = ("accept", "identity", "audience_engine", "sync", "line")
+SUITES = ("accept", "identity", "resolution", "growth", "audience_engine", "sync", "line")
 
 
 def main() -> int:

@@ -45,16 +45,19 @@ class Alone:
 
 
 @contextmanager
-def services_alone(folder: Path, services: Sequence[str], more: Mapping[str, str] | None = None) -> Iterator[Alone]:
+def services_alone(
+    folder: Path, services: Sequence[str], more: Mapping[str, str] | None = None, *, cache_gb: float = 0.5
+) -> Iterator[Alone]:
     """Serve inside the block.
 
     Args:
         folder: For data and logs.
         services: Names of the services.
         more: Settings beside those that they need.
+        cache_gb: Memory that MongoDB may use as cache, in GB.
     """
     with ExitStack() as stack:
-        stores = EmbeddedStores(folder / "stores")
+        stores = EmbeddedStores(folder / "stores", cache_gb=cache_gb)
         stores.start()
         stack.callback(stores.stop)
         environment = {
