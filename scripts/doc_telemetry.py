@@ -27,8 +27,10 @@ LABELS = {
     "method": "gRPC method with its service; of plugins the connector's method.",
     "outcome": "How it ended: `accepted` and `rejected`, `written` and `failed`, `delivered`, `warning`, `retry`, ...",
     "plugin": "Distribution of the plugin.",
+    "reason": "Why events are refused: their person is `deleted` or `suppressed`.",
     "state": "State of the breaker: `closed`, `open` or `half_open`.",
     "status": "HTTP status, of vendors its class such as `2xx`; `none` when there was no answer.",
+    "step": "Step of a deletion: `begin`, `forms`, `tell`, `remove`, `again` or `receipt`.",
     "stream": "Which stream: at identity its key, such as `headrace:events:3`; at sync `resolved` or `changes`.",
 }
 
