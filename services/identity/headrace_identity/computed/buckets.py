@@ -97,7 +97,7 @@ _NOTHING = Reading(whole=False)
 _WHOLE = Reading(whole=True)
 
 
-def reading_of(kept: Kept, day: Day, within_us: int | None, now_us: int) -> Reading:
+def reading_of(kept: Kept, within_us: int | None, now_us: int) -> Reading:
     """How a trait is read from a bucket at a moment, `within_us` being its window."""
     after_us = kept.oldest_us - 1 if within_us is None else now_us - within_us
     if kept.oldest_us > now_us or kept.newest_us <= after_us:

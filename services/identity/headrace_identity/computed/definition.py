@@ -24,6 +24,7 @@ from headrace.domain.definitions import (
 COUNT = "count"
 PROPERTY_FUNCTIONS = ("sum", "avg", "min", "max", "first", "last", "most_frequent", "unique_list")
 """What can be computed of a property; `count` needs none."""
+FUNCTION_NAMES = (COUNT, *PROPERTY_FUNCTIONS)
 
 MAX_DEFINITION_BYTES = 64 * 1024
 MAX_PREDICATES = 50
@@ -38,7 +39,7 @@ class Definition:
         names: Names of the track events that count, in their stored spelling.
         where: What the properties of an event must pass, all of it.
         within_us: Only events with a time in (now - within_us, now] count, in microseconds; None: all up to now.
-        function: "count" or one of PROPERTY_FUNCTIONS.
+        function: One of FUNCTION_NAMES.
         path: Where the property is; empty for "count".
     """
 

@@ -73,7 +73,7 @@ class ComputedValues:
                 if trait is None:
                     continue
                 kept = loaded(trait.function, form)
-                reading = reading_of(kept, day, trait.definition.within_us, now_us)
+                reading = reading_of(kept, trait.definition.within_us, now_us)
                 if reading.whole:
                     summaries.add(owners[part], trait, kept.summary)
                 elif reading.events is not None:

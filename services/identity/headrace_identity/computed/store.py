@@ -12,8 +12,6 @@ another definition than the stored one.
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -24,12 +22,11 @@ from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import now_us
 from headrace.rpc import names
 from headrace.rpc.errors import already_exists, etag_mismatch, invalid_argument, limit_exceeded, not_found
-from headrace.storage.mongo.client import Database, Document, Session, transaction
+from headrace.storage.mongo.client import Database, Document, Session
 from headrace_identity import gates, workspaces
 from headrace_identity.computed.definition import Definition, parse_definition
 from headrace_identity.computed.traits import ComputedTrait, ComputedTraits
 from headrace_identity.documents import SEPARATOR
-from headrace_identity.failures import is_conflict
 from headrace_identity.store import COMPUTED_TRAIT_REMOVALS, COMPUTED_TRAITS, IDENTITY_WORKSPACES
 
 MOST_TRAITS = 100
@@ -39,7 +36,6 @@ FILLING = "filling"
 READY = "ready"
 
 _MAX_DISPLAY_NAME = 200
-_TRIES = 12
 _CACHED_WORKSPACES = 10_000
 _FIELD = "computed_trait"
 _AFTER_SEPARATOR = chr(ord(SEPARATOR) + 1)
@@ -218,18 +214,7 @@ class ComputedTraitStore:
         await self._db[COMPUTED_TRAIT_REMOVALS].insert_one({**removal, "lo": None, "lu": 0}, session=session)
 
     async def _change(self, workspace_id: str, act: Callable[[Session], Awaitable[T]]) -> T:
-        """Run a change in a transaction that no micro-batch of the workspace overlaps."""
-        for attempt in range(_TRIES):
-            try:
-                async with transaction(self._db.client) as session:
-                    await gates.close_gates(self._db, session, workspace_id)
-                    result = await act(session)
-                break
-            except Exception as error:
-                if attempt == _TRIES - 1 or not is_conflict(error):
-                    raise
-            # Micro-batches commit all the time: come at another moment than last time.
-            await asyncio.sleep(random.uniform(0, 0.02 * min(2**attempt, 32)))  # noqa: S311 - not for secrets
+        result = await gates.change(self._db, workspace_id, act)
         self._on_change()
         return result
 
