@@ -6,11 +6,13 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from headrace.cli import deletions
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
 from headrace.cli.output import Output, plain_of, time_of
 from headrace.cli.platform import Platform, listed
 
 app = group("People: look one up, read traits and events.")
+app.add_typer(deletions.app)
 
 Id = Annotated[str, Argument(help="Profile id or resource name; a merged part's id finds the survivor.")]
 
