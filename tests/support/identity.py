@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from headrace_identity.documents import profile_from
 from headrace_identity.graph import Graph
+from headrace_identity.links import NO_LINKS, Links
 from headrace_identity.replay import Replay, replay
 from headrace_identity.rules import Rules
 from headrace_identity.store import IDENTIFIERS, PROFILES
@@ -86,14 +87,15 @@ async def read_stored(db: Database, workspace_id: str = WORKSPACE) -> Stored:
     return Stored([log.resolved_event(d) for d in documents], graph)
 
 
-def replayed(stored: Stored, rules: Rules) -> Replay:
+def replayed(stored: Stored, rules: Rules, links: Links = NO_LINKS) -> Replay:
     """The recorded order, replayed."""
-    return replay((r.event for r in stored.events), rules, sequences=(r.decision.sequence for r in stored.events))
+    sequences = (r.decision.sequence for r in stored.events)
+    return replay((r.event for r in stored.events), rules, sequences, links)
 
 
-def assert_equals_replay(stored: Stored, rules: Rules) -> Replay:
+def assert_equals_replay(stored: Stored, rules: Rules, links: Links = NO_LINKS) -> Replay:
     """The stored outcome is the one of replaying the recorded order: decisions, profiles, identifiers, traits."""
-    expected = replayed(stored, rules)
+    expected = replayed(stored, rules, links)
     sequences = [r.decision.sequence for r in stored.events]
     assert sequences == sorted(set(sequences))
     for resolved in stored.events:

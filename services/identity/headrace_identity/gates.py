@@ -4,6 +4,9 @@ Resolving depends on inputs that hold for a whole workspace. A micro-batch that 
 workspace as the last write of its transaction; whoever changes such an input writes all of them before he reads
 anything. Of a micro-batch and a change that overlap MongoDB refuses one, which is then tried again on what the other
 left. Workers keep to different gates, so that they never wait for each other.
+
+Where many workers commit all the time, some gate is always being passed. Who is refused a few times asks for room: for
+a moment no worker begins a micro-batch, those under way end, and the gates can be closed.
 """
 
 from __future__ import annotations
@@ -17,15 +20,20 @@ from typing import TypeVar
 from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
+from headrace.domain.times import now_us
 from headrace.rpc.errors import concurrent_change
 from headrace.storage.mongo.client import Database, Session, transaction
 from headrace_identity.documents import SEPARATOR
 from headrace_identity.failures import is_conflict
-from headrace_identity.store import IDENTITY_GATES
+from headrace_identity.store import IDENTITY_GATES, IDENTITY_WORKSPACES
 
 GATES = 64
 """Gates of a workspace. Two workers that share one conflict at each micro-batch, until one of them chooses anew."""
 
+PATIENCE = 3
+"""How often whoever wants to close the gates is refused before he asks for room."""
+
+_ROOM_US = 1_000_000
 _TRIES = 30
 _FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.1
@@ -68,6 +76,13 @@ async def close_gates(db: Database, session: Session, workspace_id: str) -> None
         pymongo.errors.PyMongoError: A micro-batch is just committing: try again.
     """
     await _write(db, session, workspace_id, range(GATES))
+    query = {"_id": workspace_id, "cl": {"$exists": True}}
+    await db[IDENTITY_WORKSPACES].update_one(query, {"$unset": {"cl": ""}}, session=session)
+
+
+async def ask_for_room(db: Database, workspace_id: str) -> None:
+    """Ask workers not to begin a micro-batch of the workspace for a moment, or until the gates have been closed."""
+    await db[IDENTITY_WORKSPACES].update_one({"_id": workspace_id}, {"$max": {"cl": now_us() + _ROOM_US}}, upsert=True)
 
 
 async def change(db: Database, workspace_id: str, act: Callable[[Session], Awaitable[T]]) -> T:
@@ -83,8 +98,10 @@ async def change(db: Database, workspace_id: str, act: Callable[[Session], Await
         pymongo.errors.PyMongoError: A store failed; nothing was done, or all of it when the answer was lost.
     """
     pause_s = _FIRST_PAUSE_S
-    for _ in range(_TRIES):
+    for tries in range(_TRIES):
         try:
+            if tries >= PATIENCE:
+                await ask_for_room(db, workspace_id)
             async with transaction(db.client) as session:
                 await close_gates(db, session, workspace_id)
                 return await act(session)

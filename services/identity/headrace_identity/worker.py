@@ -259,6 +259,8 @@ class Worker:
         """Resolve and store new events; those that are refused are left out, and told with the reason."""
         async with transaction(self._db.client) as session:
             workspace = await self._workspaces.read(workspace_id, session)
+            if workspace.closing_us > now_us():
+                raise gates.GateClosed
             rules = workspace.rules
             await self._at_step("read rules")
             prepared = _prepare(new, rules)

@@ -30,6 +30,7 @@ class Workspace:
         computed_version: Counts changes of computed traits; 0 when there have never been any.
         tombstones_version: Counts changes of tombstones; 0 when there have never been any.
         epoch: Counts reassignments.
+        closing_us: Until when micro-batches should not begin, in microseconds; see the module `gates`.
         rebuilt_version: Version of the rules by which the last rebuild resolved everything; -1 when there was none.
         rebuilt_sequence: Up to where in the recorded order it did.
     """
@@ -41,6 +42,7 @@ class Workspace:
     computed_version: int = 0
     tombstones_version: int = 0
     epoch: int = 0
+    closing_us: int = 0
     rebuilt_version: int = -1
     rebuilt_sequence: int = 0
 
@@ -66,6 +68,7 @@ class Workspaces:
             computed_version=document.get("c", 0),
             tombstones_version=document.get("t", 0),
             epoch=document.get("e", 0),
+            closing_us=document.get("cl", 0),
             rebuilt_version=rebuilt[0],
             rebuilt_sequence=rebuilt[1],
         )

@@ -9,7 +9,7 @@ them, and these lead to people with all their parts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import NamedTuple, TypeVar
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
@@ -187,12 +187,12 @@ class Closure:
             cursor = self._db[log.EVENTS].find({"p": {"$in": chunk}}, {"_id": 0, "s": 1, "p": 1}, session=session)
             found.update([d["s"] async for d in cursor.limit(self._most + 1)])
             if len(self.events.keys() | found) > self._most:
-                raise await self._too_many(session)
+                raise await self._too_many(session, found)
         return found
 
-    async def _read(self, session: Session | None, sequences: Collection[int]) -> list[Recorded]:
+    async def _read(self, session: Session | None, sequences: Set[int]) -> list[Recorded]:
         if len(self.events) + len(sequences) > self._most:
-            raise await self._too_many(session)
+            raise await self._too_many(session, sequences)
         documents: list[Document] = []
         for chunk in _chunks(sorted(sequences)):
             query = {"s": {"$in": chunk}, "w": self._workspace_id}
@@ -215,14 +215,15 @@ class Closure:
             carriers.update(part for _, part in await demotions.find(self._db, session, self._workspace_id, chunk))
         return carriers
 
-    async def _too_many(self, session: Session | None) -> TooManyEvents:
-        """The error, with what ties most people together as far as was looked."""
-        people: Counter[Identifier] = Counter()
-        carried: set[tuple[Identifier, str]] = set()
-        for chunk in _chunks(sorted(self.identifiers)):
+    async def _too_many(self, session: Session | None, unread: Set[int]) -> TooManyEvents:
+        """The error, with what ties most people together as far as was looked; some of the unread events are."""
+        query = {"s": {"$in": sorted(unread - self.events.keys())[:_CHUNK]}, "w": self._workspace_id}
+        sample = [log.resolved_event(d) async for d in self._db[log.EVENTS].find(query, session=session)]
+        sample += [e.resolved for e in self.events.values()]
+        carried = {((i.namespace, i.value), e.profile_id) for e in sample for i in e.decision.identifiers}
+        for chunk in _chunks(sorted(self.identifiers | {identifier for identifier, _ in carried})):
             carried |= await demotions.find(self._db, session, self._workspace_id, chunk)
-        carried.update((i, e.resolved.profile_id) for e in self.events.values() for i in e.prepared.identifiers)
-        people.update(identifier for identifier, _ in carried)
+        people = Counter(identifier for identifier, _ in carried)
         if not people:
             return TooManyEvents(self._most, "", 0)
         (namespace, _), count = max(people.items(), key=lambda item: (item[1], item[0]))

@@ -116,8 +116,10 @@ class Reassigner:
         """
         pause_s = _FIRST_PAUSE_S
         draft: _Draft | None = None
-        for _ in range(_MOST_TRIES):
+        for tries in range(_MOST_TRIES):
             try:
+                if tries >= gates.PATIENCE:
+                    await gates.ask_for_room(self._db, workspace_id)
                 if draft is None or draft.used:
                     draft = await self._draft(workspace_id, change)
                     await self._at_step("drafted")
