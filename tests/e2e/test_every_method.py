@@ -25,24 +25,31 @@ SERVED_BY = {
     "IngestService": "ingest",
     "SourceService": "ingest",
     "ProfileService": "identity",
+    "IdentityService": "identity",
+    "GroupService": "identity",
+    "ComputedTraitService": "identity",
     "AudienceService": "audience",
     "DestinationService": "sync",
     "SyncService": "sync",
     "WorkspaceService": "workspace",
+    "ErasureService": "sync",  # and ingest and audience, by the same code
 }
 COLLECTION = {
     "IngestService": "sources",
     "SourceService": "sources",
     "ProfileService": "profiles",
+    "IdentityService": "identity",
+    "GroupService": "profiles",
+    "ComputedTraitService": "profiles",
     "AudienceService": "audiences",
     "DestinationService": "destinations",
     "SyncService": "syncs",
 }
 PARENT_IS_A_RESOURCE = {"ListSourceMessages", "ListProfileEvents", "ListMembers", "ListSyncRuns", "ReplayDeliveries"}
-SERVICES_ONLY = {"CreateWorkspace", "AuthenticateToken"}
+SERVICES_ONLY = {"CreateWorkspace", "AuthenticateToken", "ErasePerson"}
 NAMES_NO_WORKSPACE = {"ListWorkspaces"}
 """Shows what the caller may see, whatever it asks."""
-READS = ("Get", "List", "Lookup", "BatchGet", "Preview", "Verify")
+READS = ("Get", "List", "Lookup", "BatchGet", "Search", "Watch", "Explain", "Check", "Preview", "Verify")
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class Method:
     path: str
     request: Any
     response: Any
-    streams: bool
+    takes_stream: bool
+    gives_stream: bool
 
     @property
     def scope(self) -> str:
@@ -96,6 +104,7 @@ def every_method() -> Iterator[Method]:
                     GetMessageClass(method.input_type),
                     GetMessageClass(method.output_type),
                     method.client_streaming,
+                    method.server_streaming,
                 )
 
 
@@ -109,11 +118,16 @@ def answer(up: Up, method: Method, request: Message, token: str) -> tuple[grpc.S
     serializer, deserializer = method.request.SerializeToString, method.response.FromString
     with grpc.insecure_channel(up.ready["grpc"][SERVED_BY[method.service]]) as channel:
         try:
-            if method.streams:
+            if method.takes_stream:
                 stream = channel.stream_stream(
                     method.path, request_serializer=serializer, response_deserializer=deserializer
                 )
                 list(stream(iter([request]), metadata=metadata, timeout=30))
+            elif method.gives_stream:
+                watch = channel.unary_stream(
+                    method.path, request_serializer=serializer, response_deserializer=deserializer
+                )
+                list(watch(request, metadata=metadata, timeout=2))  # it ends when the caller does
             else:
                 unary = channel.unary_unary(
                     method.path, request_serializer=serializer, response_deserializer=deserializer
