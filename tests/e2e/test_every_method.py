@@ -46,7 +46,7 @@ COLLECTION = {
     "SyncService": "syncs",
 }
 PARENT_IS_A_RESOURCE = {"ListSourceMessages", "ListProfileEvents", "ListMembers", "ListSyncRuns", "ReplayDeliveries"}
-SERVICES_ONLY = {"CreateWorkspace", "AuthenticateToken", "ErasePerson"}
+SERVICES_ONLY = {"CreateWorkspace", "AuthenticateToken", "ErasePerson", "CheckErased", "FollowTombstones"}
 NAMES_NO_WORKSPACE = {"ListWorkspaces"}
 """Shows what the caller may see, whatever it asks."""
 READS = ("Get", "List", "Lookup", "BatchGet", "Search", "Watch", "Explain", "Check", "Preview", "Verify")
@@ -86,7 +86,7 @@ class Method:
                 request.parent = resource if self.name in PARENT_IS_A_RESOURCE else parent
             elif field.name == "name" or (self.service == "IngestService" and field.name == "source"):
                 setattr(request, field.name, resource)
-            elif self.name.startswith("Update") and field.name == self.name.removeprefix("Update").lower():
+            elif self.name.startswith("Update") and field.name.replace("_", "") == self.name[len("Update") :].lower():
                 getattr(request, field.name).name = resource
         return request  # type: ignore[no-any-return]  # the class is made from the descriptor
 
