@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -75,10 +76,15 @@ class Profiles:
 
     async def get(self, workspace_id: str, profile_ids: Collection[str]) -> dict[str, Person]:
         """The people behind profile ids, those of merged parts included; unknown ids are left out."""
-        moved = await survivors(self._db, workspace_id, profile_ids)
+        # Most ids are those of people themselves: only of the others the survivors are asked for.
+        loaded = await self._load(workspace_id, profile_ids)
+        merged = [p.id for p in loaded.values() if p.merged_into is not None]
+        moved = await survivors(self._db, workspace_id, merged) if merged else {}
         wanted = {p: moved.get(p, p) for p in profile_ids}
-        roots = await self._load(workspace_id, set(wanted.values()))
-        people = await self._people(workspace_id, roots.values())
+        missing = set(moved.values()) - loaded.keys()
+        if missing:
+            loaded |= await self._load(workspace_id, missing)
+        people = await self._people(workspace_id, [loaded[root] for root in {*wanted.values()} if root in loaded])
         return {p: people[root] for p, root in wanted.items() if root in people}
 
     async def page(self, workspace_id: str, after: str, limit: int) -> list[Person]:
@@ -188,8 +194,10 @@ class Profiles:
         parts = found | (await self._load(workspace_id, others) if others else {})
         if not others <= parts.keys():
             raise MissingProfile
-        groups = await self._groups.of_parts(workspace_id, parts)
-        computed = await self._computed.values(workspace_id, {r.id: r.parts for r in found.values()}, now_us())
+        groups, computed = await asyncio.gather(
+            self._groups.of_parts(workspace_id, parts),
+            self._computed.values(workspace_id, {r.id: r.parts for r in found.values()}, now_us()),
+        )
         people: dict[str, Person] = {}
         for root in found.values():
             own = tuple(parts[part] for part in root.parts)
