@@ -29,7 +29,7 @@ from headrace_identity.worker import AtStep, no_step
 
 _log = logs.get_logger(__name__)
 
-_LEASE_US = 60 * SECOND_US
+_LEASE_US = 20 * SECOND_US
 _EVENTS_AT_A_TIME = 5_000
 _MOST_PARTS = 1_000
 _FIRST_PARTS = 100
@@ -75,8 +75,8 @@ class Filler:
             try:
                 worked = await self.step()
                 pause_s = _PAUSE_S
-            except PyMongoError as error:
-                if not is_conflict(error):
+            except (PyMongoError, gates.GateClosed) as error:
+                if isinstance(error, PyMongoError) and not is_conflict(error):
                     raise
                 # Somebody else changed the same people. Perhaps it was too much for one transaction.
                 self._parts = max(1, self._parts // 2)
@@ -95,6 +95,7 @@ class Filler:
         """Do one piece of work, if there is any that no other replica is at; returns whether there was.
 
         Raises:
+            GateClosed: What it follows from was changed meanwhile; nothing of it was done.
             pymongo.errors.PyMongoError: Nothing of it was done, or all of it; trying again is safe.
         """
         trait = await self._take(COMPUTED_TRAITS, {"st": FILLING})
@@ -130,6 +131,7 @@ class Filler:
                 # A reassignment that takes all events from one of these parts writes no bucket: it closes the gates.
                 await gates.pass_gate(self._db, session, workspace_id, self._gate)
         except _Superseded:
+            self._parts = max(1, self._parts // 2)  # perhaps it took longer than the lease
             return
         await self._at_step("committed")
         if done:
