@@ -120,7 +120,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             ),
             DeletionCalls(deletions, keys, tombstones, refusals, RequestIds(db), pager),
         )
-        reassigner = Reassigner(db, most_events=settings.identity_reassign_events, committed=outbox.wake)
+        reassigner = Reassigner(
+            db, most_events=settings.identity_reassign_events, committed=outbox.wake, tombstones=tombstones
+        )
         groups = GroupServicer(GroupReader(db), profiles, pager)
         identity = IdentityServicer(  # type: ignore[abstract]  # its parts have the methods
             GraphCalls(GraphView(db), Workspaces(db), LinksStore(db), pager),

@@ -263,8 +263,8 @@ class Worker:
                 raise gates.GateClosed
             rules = workspace.rules
             await self._at_step("read rules")
-            prepared = _prepare(new, rules)
             marks = await self._marks(workspace, session)
+            prepared = _prepare(new, rules, marks)
             if marks is not None:
                 new, prepared = _admitted(new, prepared, marks, refused)
                 if not new:
@@ -318,17 +318,28 @@ class Worker:
         return resolved
 
 
-def _prepare(new: Sequence[Incoming], rules: Rules) -> list[Prepared]:
+def _prepare(new: Sequence[Incoming], rules: Rules, marks: Marks | None) -> list[Prepared]:
     prepared: list[Prepared] = []
     faults: dict[str, BaseException] = {}
     for incoming in new:
         try:
             prepared.append(prepare(incoming.event, rules))
         except Exception as error:  # whatever it is: one event must not hold up the others
-            faults[incoming.event.message_id] = error
+            bare = _bare(incoming.event, rules)
+            if marks is not None and marks.admit(bare) is None:
+                prepared.append(bare)  # it is refused, and so not kept to be tried again either
+            else:
+                faults[incoming.event.message_id] = error
     if faults:
         raise EventFault(faults)
     return prepared
+
+
+def _bare(event: Event, rules: Rules) -> Prepared:
+    """What tombstones look at, of an event that cannot be processed."""
+    identifiers = ((i.namespace, rules.check(i.namespace, i.value)) for i in event.identifiers)
+    named = tuple((namespace, checked.value) for namespace, checked in identifiers if not checked.rule)
+    return Prepared(event, named, (), (), {})
 
 
 def _admitted(

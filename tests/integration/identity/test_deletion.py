@@ -28,7 +28,9 @@ from headrace.api.common.v1.erasure_service_pb2_grpc import (
     add_ErasureServiceServicer_to_server,
 )
 from headrace.api.common.v1.event_pb2 import Event, Identifier
+from headrace.api.identity.v1 import identity_service_pb2 as links
 from headrace.api.identity.v1 import profile_service_pb2 as pb
+from headrace.api.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceStub
 from headrace.domain.ids import profile_id
 from headrace.rpc import errors
@@ -69,10 +71,14 @@ class Peer(ErasureServiceServicer):
 class Identity:
     """The running service."""
 
-    stub: Any
+    channel: grpc.aio.Channel
     peer: Peer
     db: Database
     redis: Redis
+
+    @property
+    def stub(self) -> Any:
+        return ProfileServiceStub(self.channel)
 
     async def send(self, *events: Event) -> None:
         """Send events through the log and the streams, and wait until they are through."""
@@ -130,7 +136,7 @@ async def serving_identity(
             **{"deletion_wait_hours": 0, "deletion_seconds": 0.05} | overrides,
         )
         async with open_service(settings) as running, connect(running.grpc_address, settings) as channel:
-            yield Identity(ProfileServiceStub(channel), peer, db, redis)
+            yield Identity(channel, peer, db, redis)
 
 
 @pytest.fixture
@@ -363,3 +369,33 @@ async def test_wrong_calls_are_refused(identity: Identity) -> None:
 
 def _lookup(namespace: str, value: str) -> pb.LookupProfileRequest:
     return pb.LookupProfileRequest(parent=PARENT, identifier=Identifier(namespace=namespace, value=value))
+
+
+async def test_an_event_that_cannot_be_processed_is_not_kept_either(identity: Identity) -> None:
+    await identity.send(*GRACE)
+    await identity.delete("user_id", "grace-1906")
+    wrong = event("g9", ("email", "GRACE@navy.example"))
+    wrong.traits = b'["Hopper"]'
+    await identity.send(wrong)
+    assert await identity.db[store.PARKED_EVENTS].count_documents({}) == 0
+    assert await identity.traces(*SECRETS) == {log.SEGMENTS}
+
+
+async def test_manual_links_and_events_of_others_give_nobody_what_was_deleted(identity: Identity) -> None:
+    """Others' events that named the person stay; resolved anew, they do not get the person's identifiers."""
+    await identity.send(*GRACE, *ADA)
+    await identity.send(event("a2", ("user_id", "ada-1815"), ("email", "grace@navy.example")))
+    await identity.delete("user_id", "grace-1906")
+    link = links.AddManualLinkRequest(
+        parent=PARENT,
+        link=links.ManualLink(
+            kind=links.LINK_KIND_APART,
+            reason="a test",
+            first=Identifier(namespace="user_id", value="ada-1815"),
+            second=Identifier(namespace="user_id", value="nobody"),
+        ),
+    )
+    await IdentityServiceStub(identity.channel).AddManualLink(link)
+    profile = (await identity.stub.LookupProfile(_lookup("user_id", "ada-1815"))).profile
+    assert {i.value for i in profile.identifiers} == {"ada-1815", "ada@example.com"}
+    assert await identity.db[log.EVENTS].count_documents({}) == 2

@@ -17,11 +17,10 @@ from headrace.rpc.idempotency import REQUEST_IDS
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session, transaction
 from headrace.storage.mongo.log import Reassigned
-from headrace_identity import workspaces
+from headrace_identity import gates, workspaces
 from headrace_identity.deletion.person import Person
 from headrace_identity.deletion.receipt import REMOVED, Place
 from headrace_identity.deletion.records import Tally
-from headrace_identity.deletion.transactions import with_closed_gates
 from headrace_identity.documents import SEPARATOR, identifier_key, profile_from, profile_key
 from headrace_identity.reassign.folds import FOLDS
 from headrace_identity.rules import Identifier
@@ -73,7 +72,7 @@ class Remover:
         async def act(session: Session) -> None:
             await tally.add(await self._people(session, workspace_id, person), session)
 
-        await with_closed_gates(self._db, workspace_id, act)
+        await gates.change(self._db, workspace_id, act)
         tally.sure()
         self._committed()
 

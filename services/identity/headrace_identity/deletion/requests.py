@@ -8,13 +8,13 @@ from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import now_us
 from headrace.rpc import errors, names
 from headrace.storage.mongo.client import Database, Session
+from headrace_identity import gates
 from headrace_identity.deletion import person as people
 from headrace_identity.deletion.keys import KeyRing, Keys
 from headrace_identity.deletion.person import Named, Person
 from headrace_identity.deletion.records import CANCELLED, WAITING, Deletion, Deletions
 from headrace_identity.deletion.runner import PLACE_OF_PERSON
 from headrace_identity.deletion.tombstones import SUPPRESSED, Tombstones
-from headrace_identity.deletion.transactions import with_closed_gates
 from headrace_identity.rules import Identifier, Rules
 from headrace_identity.workspaces import Workspaces
 
@@ -108,16 +108,14 @@ class Requests:
             person.shared = await people.shared_by(self._db, session, workspace_id, person)
             return await self._write(session, workspace_id, keys, person)
 
-        added = await with_closed_gates(self._db, workspace_id, act)
+        added = await gates.change(self._db, workspace_id, act)
         # The other forms in which they came. Events that come meanwhile are refused by the normal forms.
         person = await people.find(self._db, None, workspace_id, named)
         person.shared = await people.shared_by(self._db, None, workspace_id, person)
         rules = (await self._workspaces.read(workspace_id)).rules
         person.forms = await people.forms_of(self._db, workspace_id, person, rules) if person.parts else []
         if person.forms:
-            await with_closed_gates(
-                self._db, workspace_id, lambda session: self._write(session, workspace_id, keys, person)
-            )
+            await gates.change(self._db, workspace_id, lambda session: self._write(session, workspace_id, keys, person))
         return added
 
     async def unsuppress(self, workspace_id: str, identifier: Identifier) -> int:
@@ -136,7 +134,7 @@ class Requests:
                     raise errors.wrong_state("running", "The person is being deleted: wait until that is done.")
             return await self._tombstones.lift(session, workspace_id, keys, person.identifiers)
 
-        return await with_closed_gates(self._db, workspace_id, act)
+        return await gates.change(self._db, workspace_id, act)
 
     async def erased(self, workspace_id: str, identifiers: Sequence[Identifier]) -> list[bool]:
         """For each identifier, as it came: whether its person was deleted or suppressed."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from headrace.domain.times import DAY_US, SECOND_US, now_us
 from headrace.storage.mongo.client import Database, Session
 from headrace.telemetry import logs, metrics
+from headrace_identity import gates
 from headrace_identity.deletion import person as people
 from headrace_identity.deletion import receipt, telling
 from headrace_identity.deletion.keys import KeyRing, Keys
@@ -30,7 +31,6 @@ from headrace_identity.deletion.receipt import FAILED, Place
 from headrace_identity.deletion.records import RUNNING, WAITING, Deletion, Deletions, LeaseLost, Tally
 from headrace_identity.deletion.removal import Remover
 from headrace_identity.deletion.tombstones import DELETED, Tombstones
-from headrace_identity.deletion.transactions import with_closed_gates
 from headrace_identity.worker import AtStep, no_step
 from headrace_identity.workspaces import Workspaces
 
@@ -203,7 +203,7 @@ class Runner:
             if not await self._deletions.begin(session, deletion):
                 raise Cancelled
 
-        await with_closed_gates(self._db, workspace_id, act)
+        await gates.change(self._db, workspace_id, act)
         deletion.state = RUNNING
         _log.info("a deletion begins", workspace=workspace_id, deletion=deletion.id)
         return "forms"
@@ -230,7 +230,7 @@ class Runner:
             async def act(session: Session) -> None:
                 await self._write_tombstones(session, deletion, keys, person)
 
-            await with_closed_gates(self._db, workspace_id, act)
+            await gates.change(self._db, workspace_id, act)
             deletion.sealed = self._seal(workspace_id, person)
         return "tell"
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from headrace.api.identity.v1.profile_pb2 import Decision
+from headrace_identity.deletion.tombstones import Marks
 from headrace_identity.demotions import Demotion, demotions_of
 from headrace_identity.graph import Changes, Graph
 from headrace_identity.links import Links
@@ -24,16 +25,22 @@ class Assigned(NamedTuple):
     serialised: bytes
 
 
+class BeingDeleted(Exception):
+    """Somebody concerned is being deleted at this moment."""
+
+
 class Anew:
     """The graph that the events of a closure make, without those of erased people."""
 
-    def __init__(self, links: Links, erased_parts: Collection[str] = ()) -> None:
+    def __init__(self, links: Links, erased_parts: Collection[str] = (), marks: Marks | None = None) -> None:
         """Nothing has been resolved yet.
 
         Args:
             links: Manual links after the change.
             erased_parts: Parts whose events are to be as if they had never come.
+            marks: Tombstones of the workspace: what was a deleted person's is set aside.
         """
+        self._marks = marks
         self._links = links
         self.erased_parts = frozenset(erased_parts)
         self.graph = Graph()
@@ -50,6 +57,9 @@ class Anew:
 
         Args:
             events: The events, in the recorded order.
+
+        Raises:
+            BeingDeleted: One is of somebody whose deletion is under way.
         """
         for number, event in enumerate(events):
             if number % _EVENTS_AT_A_TIME == 0:
@@ -59,7 +69,13 @@ class Anew:
             if event.resolved.profile_id in self.erased_parts:
                 self.removed.append(event)
                 continue
-            part, decision = resolve(self.graph, event.rules, event.prepared, event.sequence, Changes(), self._links)
+            prepared = event.prepared
+            if self._marks is not None:
+                kept = self._marks.keep(prepared, event.resolved.decision)
+                if kept is None:
+                    raise BeingDeleted
+                prepared = kept
+            part, decision = resolve(self.graph, event.rules, prepared, event.sequence, Changes(), self._links)
             decision.rules_version = event.rules_version
             self.assigned[event.resolved.event.message_id] = Assigned(part, decision, decision.SerializeToString())
             self.demotions.update(demotions_of(part, decision))

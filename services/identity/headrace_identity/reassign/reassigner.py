@@ -15,18 +15,19 @@ from headrace.rpc.errors import concurrent_change, limit_exceeded, links_contrad
 from headrace.storage.mongo.client import Database, Session, transaction
 from headrace.telemetry import logs, metrics
 from headrace_identity import gates, links_store, workspaces
+from headrace_identity.deletion.tombstones import Marks, Tombstones
 from headrace_identity.failures import is_conflict
 from headrace_identity.links import Links
 from headrace_identity.links_store import LinksStore
 from headrace_identity.reassign import apply
-from headrace_identity.reassign.anew import Anew
+from headrace_identity.reassign.anew import Anew, BeingDeleted
 from headrace_identity.reassign.change import Change, Outcome
 from headrace_identity.reassign.closure import Closure, TooManyEvents
 from headrace_identity.reassign.folds import FOLDS, Fold
 from headrace_identity.reassign.plan import Plan, difference, events_by_part
 from headrace_identity.reassign.rulebook import Rulebook
 from headrace_identity.store import survivors
-from headrace_identity.worker import AtStep, no_step
+from headrace_identity.worker import AtStep, NoTombstones, no_step
 from headrace_identity.workspaces import Workspace, Workspaces
 
 _log = logs.get_logger(__name__)
@@ -77,6 +78,7 @@ class Reassigner:
         most_events: int = DEFAULT_MOST_EVENTS,
         committed: Callable[[], None] = lambda: None,
         folds: Sequence[Fold] = FOLDS,
+        tombstones: Tombstones | None = None,
         at_step: AtStep = no_step,
     ) -> None:
         """Work on a database.
@@ -86,6 +88,7 @@ class Reassigner:
             most_events: How many events one reassignment may concern.
             committed: Called after each commit; wakes whoever announces reassignments.
             folds: What else is kept per part.
+            tombstones: What was deleted people's; only a database without any can do without.
             at_step: Called between any two steps; tests end it there, or let somebody else be quicker.
         """
         self._db = db
@@ -94,6 +97,7 @@ class Reassigner:
         self._most_events = most_events
         self._committed = committed
         self._folds = folds
+        self._tombstones = tombstones
         self._at_step = at_step
 
     async def reassign(self, workspace_id: str, change: Change) -> Outcome:
@@ -129,6 +133,8 @@ class Reassigner:
                 _repeated.add(1)
             except TooManyEvents as error:
                 raise _too_many(error) from None
+            except BeingDeleted:
+                raise concurrent_change() from None
             except Exception as error:
                 if not is_conflict(error):
                     raise
@@ -157,9 +163,17 @@ class Reassigner:
             profiles={*change.profiles, *change.erase},
             messages=change.messages,
         )
-        anew = Anew(after, await self._erased_parts(None, workspace_id, change, closure))
+        marks = await self._marks(workspace)
+        anew = Anew(after, await self._erased_parts(None, workspace_id, change, closure), marks)
         await anew.resolve(closure.in_order())
         return _Draft(workspace, after, closure, anew)
+
+    async def _marks(self, workspace: Workspace) -> Marks | None:
+        if not workspace.tombstones_version:
+            return None
+        if self._tombstones is None:
+            raise NoTombstones
+        return await self._tombstones.marks(workspace)
 
     async def _erased_parts(
         self, session: Session | None, workspace_id: str, change: Change, closure: Closure
@@ -244,7 +258,13 @@ class Reassigner:
 
 def _input(workspace: Workspace) -> tuple[int, ...]:
     """What a draft depends on, beside the events."""
-    return workspace.epoch, workspace.links_version, workspace.rebuilt_version, workspace.rebuilt_sequence
+    return (
+        workspace.epoch,
+        workspace.links_version,
+        workspace.tombstones_version,
+        workspace.rebuilt_version,
+        workspace.rebuilt_sequence,
+    )
 
 
 def _changed_links(before: Links, change: Change) -> Links:
