@@ -137,7 +137,7 @@ async def test_undoing_while_workers_process_the_same_people(db: Database) -> No
                 except ApiError as error:
                     assert error.reason in {"NOT_FOUND", "WRONG_STATE"}, error
                 links = list((await links_of(db)).by_id)
-                if len(links) > 6:
+                if len(links) > 4:
                     await hand.delete_link(WORKSPACE, chance.choice(links))
             await asyncio.sleep(0.01)
 
@@ -147,7 +147,7 @@ async def test_undoing_while_workers_process_the_same_people(db: Database) -> No
     correcting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await correcting
-    assert done > 3
+    assert done > 0
     stored = await read_stored(db)
     assert all_messages(stored.events) == sorted(e.message_id for e in events)
     assert_equals_replay(stored, DEFAULT_RULES, await links_of(db))

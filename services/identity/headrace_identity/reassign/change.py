@@ -22,6 +22,7 @@ class Outcome:
         holders: Who holds each of the change's identifiers now (survivor); those that nobody holds are left out.
         affected: Every profile id for which something changed, with what became of it.
         removed: Events that were removed from the log, because their person is erased, in recorded order.
+        changed: Whether anything about anybody changed, which raises the epoch by one.
     """
 
     epoch: int
@@ -29,6 +30,7 @@ class Outcome:
     holders: Mapping[Identifier, str]
     affected: Sequence[Reassigned] = ()
     removed: Sequence[ResolvedEvent] = ()
+    changed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

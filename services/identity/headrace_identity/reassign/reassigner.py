@@ -35,6 +35,7 @@ _log = logs.get_logger(__name__)
 DEFAULT_MOST_EVENTS = 50_000
 
 _MOST_TRIES = 20
+_MOST_WHILE_OTHERS_WAIT = 2_000
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.5
 
@@ -237,16 +238,18 @@ class Reassigner:
         """Add what has come since the draft.
 
         Raises:
-            _Overtaken: It comes before what was resolved, or concerns other people than those to be erased.
+            _Overtaken: It comes before what was resolved, or makes others those to be erased, and there are too many
+                events to resolve all of them while micro-batches wait.
         """
-        last = draft.anew.last
         new = await draft.closure.refresh(session)
-        if new and new[0].sequence <= last:
-            raise _Overtaken
         erased = await self._erased_parts(session, draft.workspace.id, change, draft.closure)
-        if erased != draft.anew.erased_parts:
+        if erased == draft.anew.erased_parts and (not new or new[0].sequence > draft.anew.last):
+            await draft.anew.resolve(new)
+            return
+        if len(draft.closure.events) > _MOST_WHILE_OTHERS_WAIT:
             raise _Overtaken
-        await draft.anew.resolve(new)
+        draft.anew = Anew(draft.links, erased)
+        await draft.anew.resolve(draft.closure.in_order())
 
     async def _write_links(self, session: Session, workspace_id: str, change: Change) -> None:
         if not change.add_links and not change.remove_links:
@@ -292,6 +295,7 @@ def _outcome(change: Change, draft: _Draft, plan: Plan, epoch: int) -> Outcome:
         holders={identifier: root.id for identifier, root in found.items() if root is not None},
         affected=[*plan.gone, *plan.affected],
         removed=[e.resolved for e in plan.erased],
+        changed=not plan.empty,
     )
 
 
