@@ -53,6 +53,9 @@ from headrace_identity.people_calls import PeopleCalls
 from headrace_identity.profile_calls import ProfileCalls
 from headrace_identity.profiles import Profiles
 from headrace_identity.reassign.reassigner import Reassigner
+from headrace_identity.rebuilds.runner import Rebuilder
+from headrace_identity.rebuilds.store import RebuildStore
+from headrace_identity.rules_servicer import RulesCalls
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.servicer import ProfileServicer
 from headrace_identity.settings import Settings
@@ -123,10 +126,13 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         reassigner = Reassigner(
             db, most_events=settings.identity_reassign_events, committed=outbox.wake, tombstones=tombstones
         )
+        rebuild_store = RebuildStore(db, RulesStore(db))
+        rebuilder = Rebuilder(db, rebuild_store, reassigner, tombstones=tombstones)
         groups = GroupServicer(GroupReader(db), profiles, pager)
         identity = IdentityServicer(  # type: ignore[abstract]  # its parts have the methods
             GraphCalls(GraphView(db), Workspaces(db), LinksStore(db), pager),
             LinkCalls(Corrections(db, Workspaces(db), LinksStore(db), reassigner), RequestIds(db), pager),
+            RulesCalls(db, RulesStore(db), rebuild_store, RequestIds(db), pager, rebuilder.wake),
         )
         filler = Filler(db)
         computed = ComputedTraitServicer(db, ComputedTraitStore(db, filler.wake), profiles, pager, RequestIds(db))
@@ -136,6 +142,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         loops.start("computed-traits", filler.run)
         loops.start("outbox", outbox.run)
         loops.start("deletions", runner.run)
+        loops.start("rebuilds", rebuilder.run)
         alarms = Alarms(db)
         loops.start("alarms", alarms.run)
         own = lanes(settings, db, redis, alarms, tombstones, refusals)

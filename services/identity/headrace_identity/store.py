@@ -78,6 +78,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         # The field is there only while a rebuild runs, so that a workspace has one at a time.
         IndexModel([("rw", ASCENDING)], name="running", unique=True, partialFilterExpression={"rw": {"$exists": True}}),
         IndexModel([("a", ASCENDING)], name="active", partialFilterExpression={"a": {"$exists": True}}),
+        IndexModel([("te", ASCENDING)], name="expire", expireAfterSeconds=30 * 24 * 3600),
     ],
     IDENTITY_ALARMS: [
         IndexModel([("w", ASCENDING), ("t", DESCENDING), ("_id", DESCENDING)], name="newest"),

@@ -74,6 +74,13 @@ class Workspaces:
         )
 
 
+async def mark_rebuilt(db: Database, session: Session, workspace_id: str, version: int, sequence: int) -> None:
+    """Say that all is as rules of a version make it up to a sequence, in a transaction that has closed the gates."""
+    await db[IDENTITY_WORKSPACES].update_one(
+        {"_id": workspace_id}, {"$set": {"rb": [version, sequence]}}, upsert=True, session=session
+    )
+
+
 async def count(db: Database, session: Session, workspace_id: str, counter: Counter) -> int:
     """Raise a counter of a workspace, in a transaction that has closed the gates; returns the new value."""
     document = await db[IDENTITY_WORKSPACES].find_one_and_update(
