@@ -28,8 +28,10 @@ from headrace.api.identity.v1.identity_service_pb2 import (
     GetIdentityGraphRequest,
     GetIdentityGraphResponse,
     ListMergesRequest,
+    UndoMergeRequest,
 )
 from headrace.api.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from headrace.api.identity.v1.profile_pb2 import Decision
 from headrace.domain.ids import event_key, profile_id
 from headrace.rpc import errors
 from headrace.rpc.channel import connect
@@ -309,7 +311,34 @@ async def test_manual_links_are_steps(db: Database, make_settings: MakeSettings)
         )
         graph = await graph_of(stub, name("m1"))
         assert [m.reason for m in graph.manual_links] == ["asked for", "asked for"]
-        assert graph.merges[0].rule == "together:together1" if graph.merges else True
+        assert [n.message_id for n in graph.nodes] == ["m2", "m1", "m2"]
+
+
+async def test_an_undone_merge_is_explained_as_what_holds_now(db: Database, make_settings: MakeSettings) -> None:
+    """Events that were assigned anew do other things than before: the index of links follows them."""
+    device, user = ("anonymous_id", "dev-1"), ("user_id", "user-1")
+    events = [
+        event("m1", device),
+        event("m2", user),
+        event("m3", user, device),
+        event("m4", device, ("email", "a@b.io")),
+    ]
+    await resolve(db, events)
+    async with identity_of(make_settings(Settings)) as stub:
+        assert chain(await explained(stub, device, user)) == ["m3"]
+        (merge,) = (await stub.ListMerges(ListMergesRequest(parent=PARENT))).merges
+        (link,) = (await stub.UndoMerge(UndoMergeRequest(name=merge.name, reason="not the same"))).links
+        answer = await explained(stub, device, user)
+        assert not answer.together
+        assert [x.message_id for x in answer.kept_apart_by] == ["m3"]
+        assert [m.name for m in answer.manual_links] == [link.name]
+        assert answer.manual_links[0].undone_merge == merge.name
+        assert f"kept apart by apart:{link.name.rsplit('/')[-1]}" in answer.summary
+        assert not (await stub.ListMerges(ListMergesRequest(parent=PARENT))).merges
+        graphs = [await graph_of(stub, profile) for profile in (answer.from_profile, answer.to_profile)]
+        assert sorted([x.message_id for x in g.links] for g in graphs) == [["m1", "m4"], ["m2", "m3"]]
+    async for document in db[log.EVENTS].find({}):
+        assert document.get("l", 0) == log.linked_of(Decision.FromString(document["d"])), document["_id"]
 
 
 async def test_wrong_calls_are_refused(db: Database, make_settings: MakeSettings) -> None:
