@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-from headrace_identity import store
+from headrace_identity import links_store, store, workspaces
 from headrace_identity.documents import identifier_key, profile_key
+from headrace_identity.links import Links, ManualLink
 from headrace_identity.resolver import prepare
 from headrace_identity.rules import parse
 from headrace_identity.rules_store import RulesStore
@@ -51,6 +52,7 @@ class Scenario:
     before: Sequence[Event]
     slow: Sequence[Event]
     quick: Sequence[Event]
+    links: Sequence[ManualLink] = ()
 
 
 SCENARIOS = [
@@ -104,6 +106,41 @@ SCENARIOS = [
         [event("s", U1, previous_id="u2")],
         [event("q", U1, previous_id="u3")],
     ),
+    Scenario(
+        "what it is forced together with appears",
+        [],
+        [event("s", A1)],
+        [event("q", E1)],
+        [ManualLink("t", "together", A1, E1)],
+    ),
+    Scenario(
+        "an alias to what is forced together with an id that appears",
+        [event("b1", U1)],
+        [event("s", U1, previous_id="u2")],
+        [event("q", E1)],
+        [ManualLink("t", "together", U2, E1)],
+    ),
+    Scenario(
+        "a demoted identifier that is forced together with what joins meanwhile",
+        [event("b1", U1, A1, E1), event("b2", A3)],
+        [event("s", U1, E2)],
+        [event("q", U1, A3)],
+        [ManualLink("t", "together", E2, A3)],
+    ),
+    Scenario(
+        "two that are kept apart, one of which grows",
+        [event("b1", U1, A1), event("b2", E1), event("b3", A3)],
+        [event("s", A1, E1, A3)],
+        [event("q", E1, A3)],
+        [ManualLink("a", "apart", U1, E1)],
+    ),
+    Scenario(
+        "two that come together meanwhile with what keeps a third apart",
+        [event("b1", U1), event("b2", A1), event("b3", A2)],
+        [event("s", U1, A1)],
+        [event("q", A1, A2)],
+        [ManualLink("a", "apart", U1, A2)],
+    ),
 ]
 
 
@@ -112,6 +149,7 @@ async def test_another_worker_is_quicker(db: Database, scenario: Scenario) -> No
     for step in STEPS:
         workspace_id = "at-" + step.replace(" ", "-")
         await RulesStore(db).write(workspace_id, RULES.as_json())
+        await _add_links(db, workspace_id, scenario.links)
         await Worker(db).process(workspace_id, _incoming(workspace_id, scenario.before, "before"))
         quick: list[asyncio.Task[object]] = []
 
@@ -131,7 +169,14 @@ async def test_another_worker_is_quicker(db: Database, scenario: Scenario) -> No
         stored = await read_stored(db, workspace_id)
         expected = {e.message_id for e in (*scenario.before, *scenario.slow, *scenario.quick)}
         assert {r.event.message_id for r in stored.events} == expected
-        assert_equals_replay(stored, RULES)
+        assert_equals_replay(stored, RULES, Links(scenario.links))
+
+
+async def _add_links(db: Database, workspace_id: str, links: Sequence[ManualLink]) -> None:
+    if links:
+        async with transaction(db.client) as session:
+            await links_store.add(db, session, workspace_id, links)
+            await workspaces.count(db, session, workspace_id, "l")
 
 
 async def test_loading_sees_one_moment(db: Database) -> None:
