@@ -165,10 +165,12 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         profile_id: Profile id.
         identifiers: All identifiers by namespace.
+        merged_ids: Ids of profiles that were merged into it: the vendor may know the person by any of them.
     """
 
     profile_id: str
     identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    merged_ids: list[str] = msgspec.field(default_factory=list)
 
 
 class DeleteBatch(msgspec.Struct, frozen=True, kw_only=True):

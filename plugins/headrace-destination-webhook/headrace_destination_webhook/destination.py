@@ -18,6 +18,7 @@ from headrace_sdk import (
     Built,
     Capability,
     ConfigError,
+    DeleteBatch,
     Delivered,
     Destination,
     EventBatch,
@@ -39,7 +40,7 @@ MANIFEST = Manifest(
     description="Sends events as JSON to an address of your own, signed if you like.",
     factory="headrace_destination_webhook.destination:Webhook",
     settings=WebhookSettings,
-    capabilities=frozenset({Capability.FORWARDING, Capability.EVENT_SYNC}),
+    capabilities=frozenset({Capability.FORWARDING, Capability.EVENT_SYNC, Capability.DELETION}),
     batch=BatchPolicy(max_items=100, max_bytes=1_000_000, max_wait_s=0.2),
     concurrency=16,
     idempotency=Idempotency.KEY,
@@ -81,6 +82,23 @@ class Webhook(Destination[WebhookSettings]):
                 identity=_identity([event.message_id for _, event, _ in part]),
                 body=msgspec.json.encode(bodies[0] if size == 1 else bodies),
                 now_us=batch.now_us,
+            )
+
+    def delete(self, batch: DeleteBatch) -> Iterable[Built]:
+        """A request per person, of type delete: never by the template, which is made for events."""
+        for place, subject in enumerate(batch.subjects):
+            if not self.settings.deletions:
+                yield Skip(item=place, reason="the destination's setting deletions is off", field="deletions")
+                continue
+            identity = f"delete_{hashlib.sha256(subject.profile_id.encode()).hexdigest()[:40]}"
+            profile = {
+                "id": subject.profile_id,
+                "merged_ids": subject.merged_ids,
+                "identifiers": subject.identifiers,
+            }
+            document = {"type": "delete", "message_id": identity, "profile": profile}
+            yield self._request(
+                items=(place,), identity=identity, body=msgspec.json.encode(document), now_us=batch.now_us
             )
 
     def read(self, request: Request, response: Response) -> Outcomes:

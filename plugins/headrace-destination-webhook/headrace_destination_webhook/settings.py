@@ -59,6 +59,11 @@ class WebhookSettings(BaseModel):
         title="Events per request",
         description="1 sends each event alone; more sends a JSON array of up to so many.",
     )
+    deletions: bool = Field(
+        True,
+        title="Ask to delete people",
+        description="Sends a request of type delete when a person is deleted; off for receivers that cannot take it.",
+    )
     content_type: str = Field("application/json", max_length=100, title="Content type")
 
     @field_validator("url")

@@ -17,7 +17,9 @@ from headrace.storage.mongo.log import EVENTS
 from headrace_sync.audiences import Audiences
 from headrace_sync.config import SEPARATOR, SyncConfig
 from headrace_sync.delivery_store import DeliveryStore
+from headrace_sync.erasure_store import erased_count
 from headrace_sync.list_store import ListStore
+from headrace_sync.planner import ERASED
 from headrace_sync.store import DELIVERED, FAILED, STATE, WAITING, WARNING
 
 SETTLED_US = 120 * SECOND_US
@@ -80,6 +82,9 @@ class Accounts:
             by_state, filtered = await self._deliveries.counts(sync.key)
             for reason, count in (await self._deliveries.filtered_counts(sync.key)).items():
                 filtered[reason] = filtered.get(reason, 0) + count
+            erased = await erased_count(self._db, sync.key)
+            if erased:
+                filtered[ERASED] = filtered.get(ERASED, 0) + erased
             expected = await (self._events(sync) if sync.is_forwarding else self._changes(sync))
         return Account(
             expected=expected,

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import grpc
 from pymongo.errors import PyMongoError
 
+from headrace.api.common.v1.erasure_service_pb2_grpc import add_ErasureServiceServicer_to_server
 from headrace.api.sync.v1.destination_service_pb2_grpc import add_DestinationServiceServicer_to_server
 from headrace.api.sync.v1.sync_service_pb2_grpc import add_SyncServiceServicer_to_server
 from headrace.domain.ids import new_time_ordered_id
@@ -29,6 +30,9 @@ from headrace_sync.audiences import Audiences
 from headrace_sync.consumer import ChangesConsumer, ChangeTaker, ResolvedConsumer
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.destination_handlers import DestinationHandlers
+from headrace_sync.erasure import Eraser
+from headrace_sync.erasure_servicer import ErasureServicer
+from headrace_sync.erasure_store import ErasureStore
 from headrace_sync.fleet import Fleet
 from headrace_sync.forwarding import Planner
 from headrace_sync.handover import Handover
@@ -88,12 +92,17 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         request_ids, pager = RequestIds(parts.db), Pager(token)
         destinations = DestinationServicer(parts.destination_handlers, request_ids, pager)
         syncs = SyncServicer(parts.sync_handlers, request_ids, pager)
+        erasure = ErasureServicer(parts.eraser)
         hosted = [
             Hosted(
                 "headrace.api.sync.v1.DestinationService",
                 lambda server: add_DestinationServiceServicer_to_server(destinations, server),
             ),
             Hosted("headrace.api.sync.v1.SyncService", lambda server: add_SyncServiceServicer_to_server(syncs, server)),
+            Hosted(
+                "headrace.api.common.v1.ErasureService",
+                lambda server: add_ErasureServiceServicer_to_server(erasure, server),
+            ),
         ]
         authenticator = auth.authenticator(settings, workspace)
         address = await stack.enter_async_context(
@@ -131,8 +140,8 @@ class _Parts:
         config_store, deliveries, list_store = ConfigStore(db), DeliveryStore(db), ListStore(db)
         sealer = Sealer(settings.master_key.get_secret_value())
         audiences = Audiences(audience)
-        items = ItemBuilder(Profiles(identity))
         self.registry = registry = Registry(config_store)
+        items = ItemBuilder(Profiles(identity), registry.is_erased)
         self.fleet = fleet = Fleet(
             settings=settings,
             registry=registry,
@@ -160,12 +169,14 @@ class _Parts:
         )
         handover = Handover(deliveries, taker_of=fleet.worker, lease_s=settings.delivery_lease_seconds)
         planner = Planner(deliveries, handover)
+        erasures = ErasureStore(db)
         accounts = Accounts(db, deliveries, list_store, audiences)
         reassigned = Reassigned(
             lists=list_store,
             deliveries=deliveries,
             events=LogEvents(db),
             accounts=accounts,
+            erasures=erasures,
             wake_list=lists.wake,
             give_back=fleet.give_back,
         )
@@ -195,6 +206,15 @@ class _Parts:
             wake_workers=fleet.wake_all,
             mark_every_s=settings.plan_mark_seconds,
             check_every_s=settings.reconcile_seconds,
+        )
+        self.eraser = Eraser(
+            config_store=config_store,
+            registry=registry,
+            erasures=erasures,
+            lists=list_store,
+            new_leases=lambda: Leases(db, owner=new_time_ordered_id(), ttl_s=settings.lease_seconds),
+            fleet=fleet,
+            items=items,
         )
         self.reconciler = Reconciler(
             db=db,

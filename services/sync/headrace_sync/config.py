@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,11 @@ SEPARATOR = "\x1f"
 def key_of(workspace_id: str, resource_id: str) -> str:
     """Database id of a destination or a sync."""
     return f"{workspace_id}{SEPARATOR}{resource_id}"
+
+
+def erased_digest(workspace_id: str, profile_id: str) -> str:
+    """What is kept of the id of a profile whose person is deleted, so that nothing is sent about them any more."""
+    return hashlib.blake2b(key_of(workspace_id, profile_id).encode(), digest_size=16).hexdigest()
 
 
 def sealing_place(destination_key: str) -> str:

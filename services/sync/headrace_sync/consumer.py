@@ -171,6 +171,8 @@ class ChangeTaker:
         listed: list[tuple[str, MembershipChange]] = []
         works: list[Work] = []
         for change in changes:
+            if snapshot.is_erased(workspace_id, change.profile_id):
+                continue
             for sync in snapshot.by_audience.get((workspace_id, change.audience_id), ()):
                 if sync.is_list:
                     listed.append((sync.key, change))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -81,6 +82,24 @@ class Fleet:
         """The outlet of a destination; None when it does not deliver."""
         found = self._outlets.get(destination_key)
         return found[1] if found else None
+
+    def info(self, destination: DestinationConfig) -> wire.ConnectorInfo | None:
+        """What a destination's connector is; None when its plugin is not loaded."""
+        return self._connectors.get(destination.connector)
+
+    @asynccontextmanager
+    async def lent(self, destination: DestinationConfig) -> AsyncIterator[Outlet | None]:
+        """The outlet of a destination inside the block, though no sync may use it; None when it does not deliver."""
+        own = self.outlet(destination.key)
+        info = self.info(destination)
+        if own is not None or info is None or not destination.is_active:
+            yield own
+            return
+        outlet = self._make_outlet(destination, info)
+        try:
+            yield outlet
+        finally:
+            await outlet.close()
 
     def wake(self, destination_key: str) -> None:
         """Let a destination's worker look at the store now."""

@@ -38,7 +38,9 @@ class Planner:
         """
         by_workspace: dict[str, list[ResolvedEvent]] = {}
         for event in events:
-            by_workspace.setdefault(event.event.workspace_id, []).append(event)
+            workspace_id = event.event.workspace_id
+            if not snapshot.is_erased(workspace_id, event.profile_id):
+                by_workspace.setdefault(workspace_id, []).append(event)
         new = 0
         for workspace_id, own in by_workspace.items():
             syncs = snapshot.forwarding.get(workspace_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from headrace_sdk import EventItem, Member, Profile, wire
 from headrace_sync.config import SyncConfig
 from headrace_sync.consents import Allowed, evidence, refusal
 from headrace_sync.outlet import Outlet
-from headrace_sync.planner import MERGED
+from headrace_sync.planner import ERASED, MERGED
 from headrace_sync.profiles import Person, Profiles
 from headrace_sync.verdicts import Kind, Verdict
 
@@ -30,9 +30,15 @@ _KEPT_MAPPINGS = 10_000
 class ItemBuilder:
     """Makes items, with profiles read from identity when they are made."""
 
-    def __init__(self, profiles: Profiles) -> None:
-        """Read profiles from here."""
+    def __init__(self, profiles: Profiles, is_erased: Callable[[str, str], bool]) -> None:
+        """Read profiles from here.
+
+        Args:
+            profiles: Reads profiles.
+            is_erased: Whether the person of a (workspace, profile) is being deleted or was lately.
+        """
         self._profiles = profiles
+        self._is_erased = is_erased
         self._mappings: dict[tuple[str, str, str], CompiledMapping] = {}
 
     def mapping(self, sync: SyncConfig, info: wire.ConnectorInfo) -> CompiledMapping:
@@ -65,6 +71,9 @@ class ItemBuilder:
         people = dict(zip(wanted, found, strict=True))
         made: list[Allowed[EventItem] | Verdict] = []
         for sync, event, profile_id, traceparent in pairs:
+            if self._is_erased(event.workspace_id, profile_id):
+                made.append(Verdict(Kind.GONE, ERASED))  # the delivery itself is being removed
+                continue
             person = people[event.workspace_id].get(profile_id) if profile_id else None
             made.append(self._event_item(outlet, sync, event, person, traceparent))
         return made
@@ -101,6 +110,8 @@ class ItemBuilder:
     def _member(
         self, outlet: Outlet, sync: SyncConfig, profile_id: str, person: Person | None
     ) -> Allowed[Member] | Verdict:
+        if self._is_erased(sync.workspace_id, profile_id):
+            return Verdict(Kind.SKIPPED, ERASED)
         if person is None:
             return Verdict(Kind.SKIPPED, NO_PROFILE)
         if person.profile.id != profile_id:

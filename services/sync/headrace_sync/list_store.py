@@ -192,6 +192,32 @@ class ListStore:
             {"$set": {"rows": [], "due": now}, "$unset": {"into": ""}, "$inc": {"g": 1}},
         )
 
+    async def mark_erased(self, sync_key: str, profile_ids: Iterable[str], *, now: int) -> int:
+        """Want nothing of these profiles on the list any more, now; returns how many members there are."""
+        ids = [member_id(sync_key, p) for p in profile_ids]
+        result = await self._db[LIST_MEMBERS].update_many(
+            {"_id": {"$in": ids}},
+            # Rows of parts are removed where they are: handing them over would only delay it.
+            {
+                "$set": {"desired": False, "due": now, "at": 0},
+                "$unset": {"hold": "", "into": "", "co": ""},
+                "$inc": {"g": 1},
+            },
+        )
+        return int(result.matched_count)
+
+    async def holds_rows(self, sync_key: str, profile_ids: Iterable[str]) -> bool:
+        """True when something of these profiles is or may be on the list."""
+        ids = [member_id(sync_key, p) for p in profile_ids]
+        query = {"_id": {"$in": ids}, "rows.0": {"$exists": True}}
+        return await self._db[LIST_MEMBERS].find_one(query, {"_id": 1}) is not None
+
+    async def drop_members(self, sync_key: str, profile_ids: Iterable[str]) -> int:
+        """Forget those of these profiles of which nothing is on the list; returns how many."""
+        ids = [member_id(sync_key, p) for p in profile_ids]
+        result = await self._db[LIST_MEMBERS].delete_many({"_id": {"$in": ids}, "rows.0": {"$exists": False}})
+        return int(result.deleted_count)
+
     async def holders(self, sync_key: str, keys: Sequence[str], *, besides: Iterable[str]) -> set[str]:
         """Those of the row keys that a desired member besides these profiles holds."""
         query = {

@@ -19,7 +19,19 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.plugins.masking import mask
 from headrace.telemetry import logs, metrics, spans
-from headrace_sdk import EventBatch, EventItem, Member, MemberBatch, Outcomes, Request, Response, Row, wire
+from headrace_sdk import (
+    DeleteBatch,
+    EventBatch,
+    EventItem,
+    Member,
+    MemberBatch,
+    Outcomes,
+    Request,
+    Response,
+    Row,
+    Subject,
+    wire,
+)
 from headrace_sync.batching import halves
 from headrace_sync.breaker import Breaker
 from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
@@ -31,6 +43,7 @@ log = logs.get_logger(__name__)
 SEND_EVENTS = "send_events"
 ADD_MEMBERS = "add_members"
 REMOVE_MEMBERS = "remove_members"
+DELETE_PEOPLE = "delete"
 
 _LONGEST_THROTTLE_S = 3600.0
 _REOPEN_AFTER_S = 15.0
@@ -77,6 +90,10 @@ class Connector(Protocol):
         """Requests that send events."""
         ...
 
+    async def delete(self, batch: DeleteBatch) -> wire.BuiltBatch:
+        """Requests that make the vendor forget people."""
+        ...
+
     async def read(self, request: Request, response: Response) -> Outcomes:
         """What an answer means."""
         ...
@@ -110,6 +127,8 @@ class _Batch:
         chosen, now = tuple(self.items[place] for place in places), now_us()
         if self.operation == SEND_EVENTS:
             return await connector.send_events(EventBatch(events=chosen, now_us=now))
+        if self.operation == DELETE_PEOPLE:
+            return await connector.delete(DeleteBatch(subjects=chosen, now_us=now))
         rows = MemberBatch(rows=chosen, now_us=now)
         return await (connector.add_members if self.operation == ADD_MEMBERS else connector.remove_members)(rows)
 
@@ -197,7 +216,7 @@ class Outlet:
     async def send(
         self,
         operation: str,
-        items: Sequence[EventItem] | Sequence[Row],
+        items: Sequence[EventItem] | Sequence[Row] | Sequence[Subject],
         *,
         traceparents: Sequence[str] = (),
         permit: Permit | None = None,
@@ -207,7 +226,7 @@ class Outlet:
         """Send a batch once.
 
         Args:
-            operation: SEND_EVENTS, ADD_MEMBERS or REMOVE_MEMBERS.
+            operation: SEND_EVENTS, ADD_MEMBERS, REMOVE_MEMBERS or DELETE_PEOPLE.
             items: At most the connector's `batch.max_items`.
             traceparents: Trace contexts of the items.
             permit: Asked before each request; items that it leaves out end as GONE.

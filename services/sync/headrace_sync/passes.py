@@ -89,9 +89,28 @@ class ListPass:
     """A pass over the members of one list sync that something is to be done for."""
 
     def __init__(
-        self, *, sync: SyncConfig, outlet: Outlet, lists: ListStore, items: ItemBuilder, lease: Lease, tally: Tally
+        self,
+        *,
+        sync: SyncConfig,
+        outlet: Outlet,
+        lists: ListStore,
+        items: ItemBuilder,
+        lease: Lease,
+        tally: Tally,
+        only: Sequence[str] | None = None,
     ) -> None:
-        """Make a pass; `run` carries it out."""
+        """Make a pass; `run` carries it out.
+
+        Args:
+            sync: The list sync.
+            outlet: The way to its vendor.
+            lists: Its members.
+            items: Makes members.
+            lease: Of its passes, held.
+            tally: Counts what is done.
+            only: Looks at these profiles alone; None looks at all.
+        """
+        self._extra = {} if only is None else {"p": {"$in": list(only)}}
         self._sync = sync
         self._outlet = outlet
         self._lists = lists
@@ -112,7 +131,9 @@ class ListPass:
         began = now_us()
         while True:
             self._lease.check()
-            documents = await self._lists.due(self._sync.key, now=began, after=after, limit=MEMBERS_AT_ONCE, extra={})
+            documents = await self._lists.due(
+                self._sync.key, now=began, after=after, limit=MEMBERS_AT_ONCE, extra=self._extra
+            )
             if not documents:
                 if not self._handed_over:
                     return

@@ -18,6 +18,7 @@ PAUSED = "paused"
 OTHER_EVENT_NAME = "event_name"
 REMOVALS_OFF = "removals_off"
 MERGED = "merged"
+ERASED = "erased"
 
 SETTLE_US = 30 * SECOND_US
 """How long after a change of a sync other processes may still act on its earlier form."""

@@ -14,6 +14,7 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo.log import StoredReassignment
 from headrace_sync.accounts import Accounts
 from headrace_sync.delivery_store import DeliveryStore
+from headrace_sync.erasure_store import ErasureStore
 from headrace_sync.list_store import ListStore
 from headrace_sync.log_events import LogEvents
 from headrace_sync.registry import Snapshot
@@ -29,6 +30,7 @@ class Reassigned:
         deliveries: DeliveryStore,
         events: LogEvents,
         accounts: Accounts,
+        erasures: ErasureStore,
         wake_list: Callable[[str], None],
         give_back: Callable[[str], None],
     ) -> None:
@@ -39,6 +41,7 @@ class Reassigned:
             deliveries: Deliveries.
             events: The log.
             accounts: What was counted of the log.
+            erasures: What is known of people who are being deleted.
             wake_list: Tells that members of a list sync are to be looked at.
             give_back: Makes the worker of a destination key give back what it holds in memory.
         """
@@ -46,6 +49,7 @@ class Reassigned:
         self._deliveries = deliveries
         self._events = events
         self._accounts = accounts
+        self._erasures = erasures
         self._wake_list = wake_list
         self._give_back = give_back
 
@@ -63,6 +67,8 @@ class Reassigned:
             if await self._lists.mark_dirty(sync.key, profile_ids, now=now):
                 self._wake_list(sync.key)
         if erased:
+            own = [s.key for s in snapshot.syncs.values() if s.workspace_id == workspace_id and not s.is_list]
+            await self._erasures.events_removed(workspace_id, profile_ids, own)
             await self._accounts.count_again(workspace_id, snapshot.syncs.values())
             return
         moved = await self._deliveries.follow_profiles(workspace_id, profile_ids, self._events.profiles)

@@ -136,6 +136,8 @@ class Reconciler:
 
         known = self._lists.scan(sync.key)
         async for member, held in _side_by_side(self._audiences.members(sync.audience_name), known):
+            if member is not None and self._registry.current.is_erased(sync.workspace_id, member.profile_id):
+                continue
             if member is not None and (held is None or (held[2] < member.version and not held[1])):
                 changes.append(_entry(sync, member))
             elif member is None and held is not None and held[1]:
@@ -174,6 +176,8 @@ class Reconciler:
             await self._accounts.remember_initial(sync, len(initial))
 
     async def _plan(self, sync: SyncConfig, changes: list[MembershipChange]) -> None:
+        is_erased = self._registry.current.is_erased
+        changes = [c for c in changes if not is_erased(sync.workspace_id, c.profile_id)]
         ids = {event_sync_message_id(sync.key, c.profile_id, c.version): c for c in changes}
         known = await self._deliveries.existing(sync.key, ids) if ids else set()
         works = [

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from headrace_sync.config import DestinationConfig, SyncConfig
+from headrace_sync.config import DestinationConfig, SyncConfig, erased_digest
 from headrace_sync.store import ConfigStore
 
 _RELOAD_EVERY_S = 30.0
@@ -23,6 +23,7 @@ class Snapshot:
         forwarding: Forwarding syncs by workspace.
         by_audience: List and event syncs by (workspace, audience).
         lists: List syncs by workspace.
+        erased: Digests of the profiles of people who are being deleted or were lately, see `erased_digest`.
     """
 
     destinations: Mapping[str, DestinationConfig] = field(default_factory=dict)
@@ -31,13 +32,21 @@ class Snapshot:
     by_audience: Mapping[tuple[str, str], list[SyncConfig]] = field(default_factory=dict)
     lists: Mapping[str, list[SyncConfig]] = field(default_factory=dict)
 
+    erased: frozenset[str] = frozenset()
+
+    def is_erased(self, workspace_id: str, profile_id: str) -> bool:
+        """True for a profile of a person who is being deleted or was lately: nothing is to be sent about them."""
+        return bool(self.erased) and erased_digest(workspace_id, profile_id) in self.erased
+
     def required_consents(self, sync: SyncConfig) -> tuple[str, ...]:
         """Purposes that the destination of a sync requires."""
         destination = self.destinations.get(sync.destination_key)
         return destination.required_consents if destination is not None else ()
 
 
-def snapshot_of(destinations: list[DestinationConfig], syncs: list[SyncConfig]) -> Snapshot:
+def snapshot_of(
+    destinations: list[DestinationConfig], syncs: list[SyncConfig], erased: frozenset[str] = frozenset()
+) -> Snapshot:
     """Arrange destinations and syncs for looking up."""
     forwarding: dict[str, list[SyncConfig]] = {}
     by_audience: dict[tuple[str, str], list[SyncConfig]] = {}
@@ -49,7 +58,8 @@ def snapshot_of(destinations: list[DestinationConfig], syncs: list[SyncConfig]) 
             by_audience.setdefault((sync.workspace_id, sync.audience_id), []).append(sync)
             if sync.is_list:
                 lists.setdefault(sync.workspace_id, []).append(sync)
-    return Snapshot({d.key: d for d in destinations}, {s.key: s for s in syncs}, forwarding, by_audience, lists)
+    by_key = {d.key: d for d in destinations}
+    return Snapshot(by_key, {s.key: s for s in syncs}, forwarding, by_audience, lists, erased)
 
 
 class Registry:
@@ -63,6 +73,10 @@ class Registry:
         self._lock = asyncio.Lock()
         self._listeners: list[Callable[[Snapshot, Snapshot], None]] = []
         self.current = Snapshot()
+
+    def is_erased(self, workspace_id: str, profile_id: str) -> bool:
+        """True for a profile of a person who is being deleted or was lately, as far as it is known here."""
+        return self.current.is_erased(workspace_id, profile_id)
 
     def subscribe(self, listener: Callable[[Snapshot, Snapshot], None]) -> None:
         """Call listener(before, after) after each change."""
@@ -82,7 +96,9 @@ class Registry:
                 return self.current
             generation = await self._store.generation()
             if generation != self._generation or started - self._loaded_at > _RELOAD_EVERY_S:
-                after = snapshot_of(await self._store.all_destinations(), await self._store.all_syncs())
+                after = snapshot_of(
+                    await self._store.all_destinations(), await self._store.all_syncs(), await self._store.all_erased()
+                )
                 before, self.current = self.current, after
                 self._generation, self._loaded_at = generation, started
                 if (before.destinations, before.syncs) != (after.destinations, after.syncs):

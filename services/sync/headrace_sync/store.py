@@ -19,8 +19,9 @@ LEDGER = "ledger"
 LIST_MEMBERS = "list_members"
 SYNC_RUNS = "sync_runs"
 STATE = "sync_state"
+ERASURES = "sync_erasures"
 
-STATE_KINDS = ("balanced", "consents", "initial", "reconciled", "settled", "tally")
+STATE_KINDS = ("balanced", "consents", "erased", "initial", "reconciled", "settled", "tally")
 """What `sync_state` holds per sync, as kind + separator + sync key."""
 
 WAITING = 1
@@ -53,6 +54,10 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("k", ASCENDING), ("_id", DESCENDING)], name="sync"),
         IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
     ],
+    ERASURES: [
+        IndexModel([("p", ASCENDING)], name="profile"),
+        IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
+    ],
 }
 """Indexes beside those on _id; made by `headrace admin indexes`."""
 
@@ -77,6 +82,10 @@ class ConfigStore:
     async def all_syncs(self) -> list[SyncConfig]:
         """Every sync of every workspace."""
         return [SyncConfig.from_document(d) async for d in self._db[SYNCS].find({})]
+
+    async def all_erased(self) -> frozenset[str]:
+        """Digests of the profiles of all people who are being deleted or were lately."""
+        return frozenset([digest async for d in self._db[ERASURES].find({}, {"p": 1}) for digest in d["p"]])
 
     async def get_destination(self, workspace_id: str, key: str) -> DestinationConfig | None:
         """A destination by its database id."""
