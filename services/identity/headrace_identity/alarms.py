@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from pymongo import DESCENDING
 from pymongo.errors import BulkWriteError
 
-from headrace.storage.mongo.client import Database, Document, Session, aggregate
+from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace.storage.mongo.log import DUPLICATE_KEY
 from headrace.telemetry import logs, metrics
 from headrace_identity.documents import SEPARATOR, identifier_key
@@ -203,21 +203,6 @@ async def page(
         )
         async for d in cursor
     ]
-
-
-async def forget(
-    db: Database,
-    session: Session | None,
-    workspace_id: str,
-    *,
-    profile_ids: Collection[str],
-    identifiers: Collection[Identifier],
-) -> None:
-    """Remove the alarms about a person who is deleted."""
-    keys = [_weak_key(workspace_id, identifier) for identifier in identifiers]
-    kinds = (CAP_MERGES, CAP_IDENTIFIERS, SUPER_NODE)
-    keys += [_key(workspace_id, Alarm(kind, profile_id, 0)) for profile_id in profile_ids for kind in kinds]
-    await db[IDENTITY_ALARMS].delete_many({"_id": {"$in": keys}}, session=session)
 
 
 def _key(workspace_id: str, alarm: Alarm) -> str:

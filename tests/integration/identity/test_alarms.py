@@ -7,7 +7,6 @@ from typing import Any
 from headrace_identity import alarms as module
 from headrace_identity.alarms import CAP_IDENTIFIERS, CAP_MERGES, SUPER_NODE, WEAK_VALUE, Alarms
 from headrace_identity.rules_store import RulesStore
-from headrace_identity.store import IDENTITY_ALARMS
 from headrace_identity.worker import Incoming, Worker
 
 from headrace.api.common.v1.event_pb2 import Event
@@ -63,8 +62,6 @@ async def test_a_value_that_many_people_carry_is_weak(db: Database) -> None:
     assert await raised(db) == []
     await resolve(db, alarms, rules, [event("m4", ("user_id", "u4"), kiosk)])
     assert await raised(db) == [(WEAK_VALUE, str(kiosk), 4)]
-    await module.forget(db, None, WORKSPACE, profile_ids=[], identifiers=[kiosk])
-    assert await db[IDENTITY_ALARMS].count_documents({}) == 0
 
 
 async def test_under_a_policy_a_shared_device_is_no_cause(db: Database) -> None:

@@ -23,12 +23,14 @@ from headrace_identity.deletion.receipt import REMOVED, Place
 from headrace_identity.deletion.records import Tally
 from headrace_identity.documents import SEPARATOR, identifier_key, profile_from, profile_key
 from headrace_identity.reassign.folds import FOLDS
+from headrace_identity.rebuilds.store import forget_examples
 from headrace_identity.rules import Identifier
 from headrace_identity.store import (
     DEMOTIONS,
     IDENTIFIERS,
     IDENTITY_ALARMS,
     IDENTITY_LINKS,
+    IDENTITY_REBUILDS,
     PARKED_EVENTS,
     PROFILES,
 )
@@ -95,6 +97,7 @@ class Remover:
             await self._delete(session, DEMOTIONS, "k", _keys(workspace_id, held)),
             await self._links(session, workspace_id, held),
             await self._alarms(session, workspace_id, person, held),
+            _place(IDENTITY_REBUILDS, await forget_examples(self._db, session, workspace_id)),
         ]
         # An identifier that nobody holds may have left a mark, because a decision relied on nobody's holding it.
         await self._delete(session, IDENTIFIERS, "_id", _keys(workspace_id, held), {"p": ""})

@@ -216,9 +216,15 @@ class RebuildStore:
         return result.matched_count > 0
 
 
-async def forget_examples(db: Database, session: Session | None, workspace_id: str) -> None:
-    """Remove all examples of a workspace, because a person of it is deleted: they name identifiers of people."""
-    await db[IDENTITY_REBUILDS].update_many({"w": workspace_id}, {"$set": {"x": None}}, session=session)
+async def forget_examples(db: Database, session: Session | None, workspace_id: str) -> int:
+    """Remove all examples of a workspace, because a person of it is deleted: they name identifiers of people.
+
+    Returns:
+        How many previews and rebuilds had some.
+    """
+    query = {"w": workspace_id, "x": {"$ne": None}}
+    result = await db[IDENTITY_REBUILDS].update_many(query, {"$set": {"x": None}}, session=session)
+    return result.modified_count
 
 
 def id_of(document: Document) -> str:
