@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 
-from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
+from headrace.api.common.v1.event_pb2 import Event, EventKind
+from headrace.api.common.v1.event_pb2 import Identifier as IdentifierMessage
 from headrace.domain import segment
 from headrace.domain.identifiers import ANONYMOUS_ID, USER_ID
 from headrace.domain.times import parse_time_us
+from headrace_identity.links import NO_LINKS, Links, ManualLink
 from headrace_identity.replay import as_json, replay
-from headrace_identity.rules import DEFAULT_RULES, parse_text
+from headrace_identity.rules import DEFAULT_RULES, Identifier, Rules, parse_text
 
 WORKSPACE = "offline"
 """Workspace of events that are replayed offline; profile ids derive from it and the message ids."""
@@ -41,13 +43,21 @@ class LineError(ValueError):
         self.description = description
 
 
-def replay_lines(rules: str | bytes | None, lines: Iterable[str | bytes]) -> dict[str, Any]:
+class LinksError(ValueError):
+    """Manual links that cannot be used; the text names the place, as "[1].first"."""
+
+
+def replay_lines(
+    rules: str | bytes | None, lines: Iterable[str | bytes], links: str | bytes | None = None
+) -> dict[str, Any]:
     """Resolve a file of events.
 
     Args:
         rules: Identity rules as JSON text; None means the default rules.
         lines: One Segment-spec message each, in order of arrival; empty lines are passed over. A message without
             messageId is named after its line, one without a time has that of the message before it.
+        links: Manual links as JSON text: [{"kind": "together" or "apart", "first": [namespace, value], "second":
+            [namespace, value]}, ...]; None means none. Their ids are "1", "2", ... unless they have an "id".
 
     Returns:
         {"profiles": [...], "decisions": [...]}, ready for JSON.
@@ -55,9 +65,54 @@ def replay_lines(rules: str | bytes | None, lines: Iterable[str | bytes]) -> dic
     Raises:
         RulesError: The rules cannot be used; it names the field.
         LineError: A line is no event; it names the line.
+        LinksError: The links cannot be used; it names the place.
     """
     parsed = DEFAULT_RULES if rules is None else parse_text(rules)
-    return as_json(replay(read_events(lines), parsed))
+    forced = NO_LINKS if links is None else read_links(links, parsed)
+    return as_json(replay(read_events(lines), parsed, links=forced))
+
+
+def read_links(text: str | bytes, rules: Rules) -> Links:
+    """Manual links from JSON text, as `replay_lines` takes them.
+
+    Raises:
+        LinksError: They cannot be used, or contradict each other; it names the place.
+    """
+    try:
+        items = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        raise LinksError("the links are no JSON") from None
+    if not isinstance(items, list):
+        raise LinksError("must be a list")
+    links = NO_LINKS
+    for number, item in enumerate(items):
+        place = f"[{number}]"
+        kind = item.get("kind") if isinstance(item, Mapping) else None
+        if kind not in ("together", "apart"):
+            raise LinksError(f"{place}.kind must be together or apart")
+        link = ManualLink(
+            str(item.get("id", number + 1)),
+            kind,
+            _linked(item.get("first"), f"{place}.first", rules),
+            _linked(item.get("second"), f"{place}.second", rules),
+        )
+        if link.id in links.by_id:
+            raise LinksError(f"{place}.id stands twice")
+        chain = links.contradiction(link)
+        if chain is not None:
+            raise LinksError(f"{place} contradicts {', '.join(chain) or 'itself'}")
+        links = Links([*links.by_id.values(), link])
+    return links
+
+
+def _linked(pair: object, place: str, rules: Rules) -> Identifier:
+    if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(side, str) for side in pair)):
+        raise LinksError(f"{place} must be [namespace, value]")
+    namespace, value = pair
+    checked = rules.check(namespace, value)
+    if checked.rule:
+        raise LinksError(f"{place} identifies nobody, by the rules ({checked.rule})")
+    return namespace, checked.value
 
 
 class _Wrong(ValueError):
@@ -117,7 +172,7 @@ def event_of(message: object, *, default_id: str = "", default_time_us: int = 0)
         if (part := _object(message, field)) is not None:
             setattr(event, field, msgspec.json.encode(part))
     event.identifiers.extend(
-        Identifier(namespace=namespace, value=value)
+        IdentifierMessage(namespace=namespace, value=value)
         for namespace, value in _identifiers(message, is_group=type_name == "group")
     )
     return event

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from headrace.cli import identity_links
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
 from headrace.cli.files import ndjson_lines, read_text
 from headrace.cli.output import Output, cell, plain_of, table, time_of, write, write_json
@@ -16,6 +17,9 @@ from headrace.cli.problems import UsageProblem
 app = group("Why people are who they are; offline: what identity rules make of events.")
 
 _LINK_COLUMNS = ("time", "message_id", "source", "part", "action", "rule", "identifiers", "set aside=set_aside")
+
+
+identity_links.register(app)
 
 
 @app.callback()
@@ -57,7 +61,8 @@ async def graph(
     if first.manual_links:
         write("")
         out.rows(
-            [_manual_row(m) for m in first.manual_links], ("manual link=name", "kind", "first", "second", "reason")
+            [identity_links.link_row(m) for m in first.manual_links],
+            ("manual link=name", "kind", "first", "second", "reason"),
         )
     write("")
     out.rows([_link_row(link) for link in links], _LINK_COLUMNS)
@@ -148,10 +153,6 @@ def _merge_row(merge: Any) -> dict[str, Any]:
     }
 
 
-def _manual_row(link: Any) -> dict[str, Any]:
-    return {**plain_of(link), "first": _text(link.first), "second": _text(link.second)}
-
-
 def _link_row(link: Any) -> dict[str, Any]:
     decision = link.decision
     return {
@@ -181,19 +182,22 @@ def _text(identifier: Any) -> str:
 def replay(
     events: Annotated[Path, Argument(help="NDJSON: one message of the Segment HTTP API a line; - is standard input.")],
     rules: Annotated[Path | None, Option("--rules", help="Identity rules as JSON; default: the default rules.")] = None,
+    links: Annotated[Path | None, Option("--links", help="Manual links as JSON; default: none.")] = None,
     as_json: Annotated[bool, Option("--json", help="JSON for machines in place of tables.")] = False,
 ) -> None:
     """Resolve events in memory, by the code of the service: which people there are, and why."""
-    from headrace_identity.offline import LineError, replay_lines
+    from headrace_identity.offline import LineError, LinksError, replay_lines
     from headrace_identity.rules import RulesError
 
     rules_text = read_text(rules) if rules is not None else None
     try:
-        result = replay_lines(rules_text, _lines(events))
+        result = replay_lines(rules_text, _lines(events), read_text(links) if links is not None else None)
     except LineError as error:
         raise UsageProblem(f"{events}: {error}") from None
     except RulesError as error:
         raise UsageProblem(f"{rules}: {error}") from None
+    except LinksError as error:
+        raise UsageProblem(f"{links}: {error}") from None
     if as_json:
         write_json(result)
     else:
