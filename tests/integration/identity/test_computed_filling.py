@@ -13,11 +13,13 @@ import pytest
 from headrace_identity.computed.filling import Filler
 from headrace_identity.computed.reading import ComputedValues
 from headrace_identity.computed.store import READY, ComputedTraitStore
+from headrace_identity.gates import GateClosed
 from headrace_identity.reassign.folds import FOLDS
 from headrace_identity.store import COMPUTED_TRAIT_REMOVALS, COMPUTED_TRAITS, COMPUTED_VALUES
 from headrace_identity.worker import Incoming, Worker
+from pymongo.errors import PyMongoError
 
-from headrace.api.common.v1.event_pb2 import Event
+from headrace.api.common.v1.event_pb2 import Event, Identifier
 from headrace.domain.times import DAY_US, HOUR_US, now_us
 from headrace.rpc.errors import ApiError
 from headrace.storage.mongo.client import Database
@@ -222,6 +224,74 @@ async def test_a_person_is_split_while_a_trait_is_filled(db: Database, step: str
         await running
     assert len(await people_of(db, WORKSPACE)) == 2
     await exact(db, "count", "sum", "favourite")
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+async def test_a_part_loses_all_its_events_while_it_is_filled(db: Database, chunk: int) -> None:
+    """Nothing is left of it: neither for its profile, which is gone, nor for one of the same id that may come again."""
+    now = now_us()
+    a, b = ("anonymous_id", "a"), ("anonymous_id", "b")
+    events = [track(f"m{i}", now, {"v": 1}, workspace_id=WORKSPACE, who=[who]) for i, who in enumerate((a, b, b))]
+    await process(Worker(db), events)
+    await create(db, "count")
+    chunks = 0
+
+    async def at_step(name: str) -> None:
+        nonlocal chunks
+        chunks += name == "read parts"
+        if chunks == chunk and name == "read parts":
+            one, other = (Identifier(namespace=n, value=v) for n, v in (a, b))
+            await corrections(db).add_link(WORKSPACE, "together", one, other, "the same")
+
+    filler = Filler(db, most_parts=1, at_step=at_step)
+    with suppress(GateClosed, PyMongoError):
+        await filler.step()
+        await filler.step()
+    await expire_leases(db)
+    await fill(db)
+    (parts,) = (await people_of(db, WORKSPACE)).values()
+    assert {d["p"].partition("\x1f")[2] async for d in db[COMPUTED_VALUES].find({})} == set(parts)
+    assert len(parts) == 1
+    await exact(db, "count")
+
+
+async def test_a_trait_is_changed_just_when_it_is_filled(db: Database) -> None:
+    await process(Worker(db), history(30))
+    store = await create(db, "count")
+    steps = 0
+
+    async def at_step(name: str) -> None:
+        nonlocal steps
+        steps += name == "taken"
+        if name == "taken" and steps == 1:
+            definition = json.dumps({**COUNT, "within": "3d"}).encode()
+            await store.update(WORKSPACE, "count", display_name=None, definition=definition, etag="")
+
+    filler = Filler(db, most_parts=4, at_step=at_step)
+    assert await filler.step()
+    document = await store.get(WORKSPACE, "count")
+    assert (document["at"], document["done"]) == ("", 0)
+    assert await db[COMPUTED_VALUES].count_documents({}) == 0
+    await expire_leases(db)
+    await fill(db)
+    await assert_exact(db, WORKSPACE, {"count": {**COUNT, "within": "3d"}}, [now_us()])
+
+
+async def test_a_trait_is_defined_and_filled_while_events_are_resolved(db: Database) -> None:
+    """Those events have read that there are no traits, and filling does not see them: they must be resolved again."""
+    await process(Worker(db), history(10))
+    done = False
+
+    async def at_step(name: str) -> None:
+        nonlocal done
+        if name == "inserted" and not done:
+            done = True
+            await create(db, "count", "sum")
+            await fill(db)
+
+    await process(Worker(db, at_step=at_step), history(10, seed=2, people=30))
+    assert done
+    await exact(db, "count", "sum")
 
 
 async def test_values_follow_events_to_other_parts(db: Database) -> None:
