@@ -27,6 +27,7 @@ from headrace_ingest.messages import (
     group_of,
     identifier_of,
     new_event,
+    note_consent,
     require_ids,
     set_parts,
     text_of,
@@ -59,7 +60,7 @@ def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS)
         raise Refused(Code.UNKNOWN_KIND, "kind must be one of the kinds of EventKind.", "kind")
     repairs: list[str] = []
     traits, traits_bytes = _part(given.traits, "traits", limits.depth, repairs)
-    _, properties_bytes = _part(given.properties, "properties", limits.depth, repairs)
+    properties, properties_bytes = _part(given.properties, "properties", limits.depth, repairs)
     context, context_bytes = _part(given.context, "context", limits.depth, repairs)
     message_id = text_of(given.message_id, "message_id") or arrival.message_id or new_time_ordered_id()
     if len(message_id) > MAX_MESSAGE_ID:
@@ -77,6 +78,7 @@ def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS)
     if traceparent and not is_valid(traceparent):
         raise Refused(Code.INVALID_TRACEPARENT, "traceparent must be a W3C trace context.", "traceparent")
     traceparent = traceparent or arrival.traceparent
+    note_consent(kind, name, properties, repairs)
     event = new_event(arrival, kind, message_id, name, found, original, sent, traceparent, repairs)
     set_parts(event, previous_id, group_id, traits_bytes, properties_bytes, context_bytes)
     return event

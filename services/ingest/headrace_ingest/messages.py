@@ -8,7 +8,7 @@ exact. Anything else goes through `lenient` first.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import msgspec
 
 from headrace.api.common.v1 import event_pb2
 from headrace.api.common.v1.event_pb2 import Event, EventKind
+from headrace.domain import consent
 from headrace.domain.event_names import canonical, is_reserved
 from headrace.domain.identifiers import ANONYMOUS_ID, CLICK_ID_NAMESPACES, USER_ID
 from headrace.domain.ids import new_time_ordered_id
@@ -178,9 +179,17 @@ def _event(envelope: _Envelope, arrival: Arrival, repairs: list[str]) -> Event:
     original = _time(own, "timestamp" if envelope.timestamp is not None else "originalTimestamp")
     sent = _sent_at(envelope.sentAt if envelope.sentAt is not None else arrival.sent_at, repairs)
     name = event_name(kind, text_of(envelope.event, "event") if kind == TRACK else text_of(envelope.name, "name"))
+    note_consent(kind, name, properties, repairs)
     event = new_event(arrival, kind, message_id, name, identifiers, original, sent, arrival.traceparent, repairs)
     set_parts(event, previous_id, group_id, traits_bytes, properties_bytes, context_bytes)
     return event
+
+
+def note_consent(kind: EventKind.ValueType, name: str, properties: Mapping[str, Any], repairs: list[str]) -> None:
+    """Note which purposes of a consent event say neither granted nor denied: that they say nothing is kept with it."""
+    if kind == TRACK and consent.is_consent_event(name):
+        for purpose in consent.unknown_statuses(properties):
+            repairs.append(f"properties.{purpose}: says neither granted nor denied, so it says nothing")
 
 
 def set_parts(event: Event, previous_id: str, group_id: str, traits: bytes, properties: bytes, context: bytes) -> None:

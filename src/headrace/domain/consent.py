@@ -113,13 +113,11 @@ def values_of(event: Event) -> dict[str, ConsentValue]:
 
 
 def unknown_statuses(properties: Mapping[str, Any]) -> list[str]:
-    """Names of properties of a consent event that say nothing, though their name could be a purpose; sorted."""
-    found: list[str] = []
-    for name, value in properties.items():
-        purpose = purpose_of(name)
-        if purpose is not None and _status(value) is None and not isinstance(value, dict):
-            found.append(purpose)
-    return sorted(found)[:MAX_PURPOSES]
+    """Google's purposes among the properties of a consent event whose value is no status, sorted: surely a mistake.
+
+    Any other property may be meant for something else, such as the name of a banner.
+    """
+    return sorted({_GOOGLE[f] for name, value in properties.items() if (f := fold(name)) in _GOOGLE and _is_odd(value)})
 
 
 def newest(values: Iterable[Mapping[str, ConsentValue]]) -> dict[str, ConsentValue]:
@@ -199,6 +197,10 @@ def _add(name: str, granted: bool, found: dict[str, bool]) -> None:
     purpose = purpose_of(name)
     if purpose is not None:
         found[purpose] = granted and found.get(purpose, True)
+
+
+def _is_odd(value: Any) -> bool:
+    return _status(value) is None
 
 
 def _status(value: Any) -> bool | None:

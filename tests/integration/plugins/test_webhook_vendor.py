@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from headrace.domain.times import now_us
 from headrace.plugins import ConnectorInstance, PluginHost
-from headrace_sdk import Delivered, EventBatch, EventItem, Outcomes, Profile, Rejected, Retry
+from headrace_sdk import DeleteBatch, Delivered, EventBatch, EventItem, Outcomes, Profile, Rejected, Retry, Subject
 from tests.support.hook_receiver import HookReceiver
 from tests.support.vendor_calls import send
 
@@ -133,3 +133,26 @@ async def test_a_template_makes_the_body(hook: HookReceiver, host: PluginHost) -
         "total": 5,
         "all": [{"total": 5}, "${event.name}", 1, None],
     }
+
+
+async def test_a_person_is_to_be_deleted_by_a_signed_request_that_is_the_same_each_time(
+    hook: HookReceiver, host: PluginHost
+) -> None:
+    settings = {"url": hook.url, "signing_secret": SECRET, "body": {"text": "${event.name}"}, "batch_size": 50}
+    instance = await host.open("webhook", settings)
+    subjects = (
+        Subject(profile_id="p1", merged_ids=["p0"], identifiers={"email": ["ada@example.com"]}),
+        Subject(profile_id="p2"),
+    )
+    for _ in range(2):
+        built = await instance.delete(DeleteBatch(subjects=subjects, now_us=now_us()))
+        outcomes = [await instance.read(request, await send(request)) for request in built.requests]
+        assert [outcome for found in outcomes for outcome in found.items] == [Delivered(), Delivered()]
+    first, second = hook.requests[-4].json(), hook.requests[-3].json()
+    assert first["type"] == "delete"
+    assert first["profile"] == {"id": "p1", "merged_ids": ["p0"], "identifiers": {"email": ["ada@example.com"]}}
+    assert first["message_id"] != second["message_id"]
+    assert [hook.accepted[body["message_id"]] for body in (first, second)] == [2, 2]
+    off = await host.open("webhook", {**settings, "deletions": False})
+    built = await off.delete(DeleteBatch(subjects=subjects, now_us=now_us()))
+    assert (built.requests, [skip.field for skip in built.skipped]) == ((), ["deletions", "deletions"])

@@ -233,3 +233,13 @@ def test_a_group_that_cannot_be_an_id_costs_only_the_group(odd: Any) -> None:
     assert len(event.corrections) == 1
     assert "groupId" in event.corrections[0]
     assert isinstance(_refusal(type="group", context={"groupId": odd}), Refused)
+
+
+def test_a_purpose_without_a_known_status_is_noted() -> None:
+    properties = {"ad_storage": "granted", "adUserData": "maybe", "banner": "v2"}
+    note = ["properties.ad_user_data: says neither granted nor denied, so it says nothing"]
+    event = _read(type="track", event="trackConsent", properties=properties)
+    assert event.corrections == note
+    del event.corrections[:]
+    assert check_event(event, _ARRIVAL).corrections == note
+    assert not _read(type="track", event="Other", properties=properties).corrections
