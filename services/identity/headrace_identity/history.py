@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Position(NamedTuple):
-    """A place in a history, newest first; within an event by name."""
+    """A place in a history, newest first; within an event by name. Without a message id it is the end of its moment."""
 
     time_us: int
     message_id: str
@@ -133,7 +133,7 @@ class Histories:
         """Events of a person by event time, newest first."""
         query: Document = {"p": {"$in": person.parts}, "w": workspace_id}
         if after is not None:
-            query["t"] = {"$lte": after.time_us}
+            query["t"] = {"$lte" if after.message_id else "$lt": after.time_us}
         cursor = self._db[log.EVENTS].find(query, {"t": 1, "e": 1}).sort([("t", DESCENDING), ("s", DESCENDING)])
         moment_us = 0
         events: list[Event] = []

@@ -22,6 +22,8 @@ from headrace_identity.store import survivors
 
 _log = logs.get_logger(__name__)
 
+_START = "0-0"
+"""Position before the first entry of a stream."""
 _BLOCK_MS = 1_000
 _ENTRIES_AT_ONCE = 50
 _CHECK_EVERY_S = 5.0
@@ -50,10 +52,11 @@ class Changes(NamedTuple):
 class Watching:
     """Serves watchers from the streams."""
 
-    def __init__(self, db: Database, redis: Redis, partitions: int) -> None:
-        """Read the streams of so many partitions."""
+    def __init__(self, db: Database, redis: Redis, partitions: int, kept: int) -> None:
+        """Read the streams of so many partitions, each of which keeps at least so many entries."""
         self._db = db
         self._redis = redis
+        self._kept = kept
         self._streams = [names.resolved(p) for p in range(partitions)]
         self._watchers = 0
         self._closed = False
@@ -120,6 +123,8 @@ class Watching:
 
     async def _check(self, here: Mapping[str, str]) -> None:
         for stream, (first, last) in (await edges(self._redis, self._streams)).items():
+            if here[stream] == _START and await self._redis.xlen(stream) < self._kept:
+                continue  # nothing was ever trimmed
             if not reaches_back(here[stream], first, last):
                 raise CursorExpired
 
