@@ -94,7 +94,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         profiles = Profiles(db)
         pager = Pager(settings.service_token.get_secret_value())
         journeys = Journeys(db, profiles, ingest=ingest, audience=audience, sync=sync)
-        watching = Watching(db, redis, settings.partitions)
+        watching = Watching(db, redis, settings.partitions, settings.resolved_stream_entries)
         outbox = Outbox(db, redis, _sending(settings))
         keys = KeyRing(db, Sealer(settings.master_key.get_secret_value()))
         tombstones = Tombstones(db, keys)
