@@ -1,7 +1,7 @@
 """Repeated calls: a mutating call with a request id is carried out once, and answered the same for 24 hours.
 
 The answer is stored after the work. A crash between the two is covered by the work itself: creations store the
-request id in what they create, changes set the same values again.
+request id in what they create, changes set the same values again; work that is one transaction stores the answer in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pymongo import ASCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError
 
 from headrace.rpc.errors import invalid_argument
-from headrace.storage.mongo.client import Database
+from headrace.storage.mongo.client import Database, Document, Session
 
 REQUEST_IDS = "request_ids"
 KEPT_SECONDS = 24 * 3600
@@ -63,28 +63,49 @@ class RequestIds:
         """
         if not request_id:
             return await act()
-        try:
-            canonical = str(uuid.UUID(request_id))
-        except ValueError:
-            raise invalid_argument("request_id", "must be a UUID") from None
-        key = f"{workspace_id}\x1f{method}\x1f{canonical}"
-        digest = hashlib.blake2b(request.SerializeToString(deterministic=True), digest_size=16).hexdigest()
-        known = await self._requests.find_one({"_id": key, "w": workspace_id})
+        document = _document(workspace_id, method, request_id, request)
+        known = await self._requests.find_one({"_id": document["_id"], "w": workspace_id})
         if known is not None:
-            if known["d"] != digest:
+            if known["d"] != document["d"]:
                 raise invalid_argument("request_id", "was used with another request: make a new one for each call")
             return response.FromString(known["b"])
         answer = await act()
         try:
-            await self._requests.insert_one(
-                {
-                    "_id": key,
-                    "w": workspace_id,
-                    "d": digest,
-                    "b": Binary(answer.SerializeToString()),
-                    "t": datetime.now(UTC),
-                }
-            )
+            await self._requests.insert_one({**document, "b": Binary(answer.SerializeToString())})
         except DuplicateKeyError:
             pass  # the same call came twice at the same time: each carried it out, which is safe, and has its answer
         return answer
+
+    async def remember(
+        self, session: Session, workspace_id: str, method: str, request_id: str, request: Message, answer: Message
+    ) -> None:
+        """Store the answer of a call in the transaction that is its work; `once` gives it to whoever repeats the call.
+
+        Args:
+            session: The transaction.
+            workspace_id: The workspace of the call.
+            method: Name of the method.
+            request_id: UUID from the caller; empty stores nothing.
+            request: The whole request.
+            answer: The answer.
+
+        Raises:
+            pymongo.errors.PyMongoError: The same call is carried out at the same time, among others.
+        """
+        if request_id:
+            document = _document(workspace_id, method, request_id, request)
+            document["b"] = Binary(answer.SerializeToString())
+            await self._requests.insert_one(document, session=session)
+
+
+def _document(workspace_id: str, method: str, request_id: str, request: Message) -> Document:
+    try:
+        canonical = str(uuid.UUID(request_id))
+    except ValueError:
+        raise invalid_argument("request_id", "must be a UUID") from None
+    return {
+        "_id": f"{workspace_id}\x1f{method}\x1f{canonical}",
+        "w": workspace_id,
+        "d": hashlib.blake2b(request.SerializeToString(deterministic=True), digest_size=16).hexdigest(),
+        "t": datetime.now(UTC),
+    }

@@ -52,6 +52,10 @@ class Anew:
         self.last = -1
         """Sequence of the last event that was resolved."""
 
+    def from_the_start(self, erased_parts: Collection[str]) -> Anew:
+        """The same with nothing resolved yet, and perhaps others erased."""
+        return Anew(self._links, erased_parts, self._marks)
+
     async def resolve(self, events: Sequence[Recorded]) -> None:
         """Resolve events that come after all that have been.
 

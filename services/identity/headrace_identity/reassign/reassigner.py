@@ -248,7 +248,7 @@ class Reassigner:
             return
         if len(draft.closure.events) > _MOST_WHILE_OTHERS_WAIT:
             raise _Overtaken
-        draft.anew = Anew(draft.links, erased)
+        draft.anew = draft.anew.from_the_start(erased)
         await draft.anew.resolve(draft.closure.in_order())
 
     async def _write_links(self, session: Session, workspace_id: str, change: Change) -> None:
