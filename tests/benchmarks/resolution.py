@@ -18,8 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+from headrace_identity.explain import shortest_chain
 from headrace_identity.graph import Changes, Graph
+from headrace_identity.graph_view import GraphView
 from headrace_identity.resolver import prepare, resolve
+from headrace_identity.rules import Identifier
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.worker import Incoming, Worker
 
@@ -146,6 +149,7 @@ async def growth_of_a_person(client: Client) -> list[Result]:
         started = time.perf_counter()
         await resolve_batch(worker, [event])
         known.append(time.perf_counter() - started)
+    explained = await _explained(db, [("anonymous_id", f"one-{n}") for n in range(start + SMALL_BATCH)])
     return [
         Result(
             name=f"micro-batch of {SMALL_BATCH} new identifiers of a person of nearly 1,000, p50",
@@ -161,7 +165,20 @@ async def growth_of_a_person(client: Client) -> list[Result]:
             value=median(known) * 1000,
             unit="ms",
         ),
+        Result(name="chain between two of the 1,000 identifiers of a person, p50", value=explained, unit="ms"),
     ]
+
+
+async def _explained(db: Database, identifiers: Sequence[Identifier]) -> float:
+    """Milliseconds, p50, to read why two identifiers of a person are one, from the store and without gRPC."""
+    view, seconds = GraphView(db), []
+    for first, second in itertools.pairwise(identifiers[:50]):
+        started = time.perf_counter()
+        person = await view.holder(WORKSPACE, first)
+        assert person is not None
+        assert len(shortest_chain(await view.joining(WORKSPACE, person), (), first, second)) == 2
+        seconds.append(time.perf_counter() - started)
+    return median(seconds) * 1000
 
 
 async def fresh_database(client: Client, name: str) -> Database:
