@@ -334,11 +334,13 @@ class ExplainLinkResponse(google.protobuf.message.Message):
     """The answer in a sentence."""
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LinkStep]:
-        """The shortest chain from one to the other; empty when they are apart."""
+        """The shortest chain of links from one to the other, of several the one whose events came first; empty when they are
+        apart. Events that only repeated what was known are no links.
+        """
 
     @property
     def kept_apart_by(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___IdentityLink]:
-        """What kept the two apart, when something did: events that carried identifiers of both, with the rule."""
+        """What kept the two apart, when something did: the first 20 events that carried identifiers of both, with the rule."""
 
     @property
     def manual_links(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ManualLink]:
