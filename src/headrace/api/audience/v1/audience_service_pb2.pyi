@@ -562,17 +562,23 @@ class ListProfileAudiencesRequest(google.protobuf.message.Message):
 
     PARENT_FIELD_NUMBER: builtins.int
     PROFILE_ID_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. "workspaces/{workspace}"."""
     profile_id: builtins.str
     """Required. The profile's id."""
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. Ids of all its parts, itself included, at most 1,000: spares looking for them."""
+
     def __init__(
         self,
         *,
         parent: builtins.str = ...,
         profile_id: builtins.str = ...,
+        parts: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["parent", b"parent", "profile_id", b"profile_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["parent", b"parent", "parts", b"parts", "profile_id", b"profile_id"]) -> None: ...
 
 Global___ListProfileAudiencesRequest: typing_extensions.TypeAlias = ListProfileAudiencesRequest
 
