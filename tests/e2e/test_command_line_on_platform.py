@@ -274,6 +274,34 @@ def test_sources_destinations_and_syncs_from_the_command_line(run: Run) -> None:
         assert id not in run(kind, "list", "--all")[1]
 
 
+def test_identity_rules_are_tried_and_set_and_applied_to_everything(run: Run, tmp_path: Path) -> None:
+    before = asked(run, "identity", "rules", "get")
+    file = tmp_path / "rules.json"
+    file.write_text('{"namespaces": [{"name": "user_id"}, {"name": "email", "limit": 0}]}')
+    status, _, error = run("identity", "rules", "preview", str(file))
+    assert (status, error) == (
+        1,
+        "error: rules.namespaces[1].limit: must be a whole number from 1 to 1000\n",
+    )
+    file.write_text('{"namespaces": [{"name": "user_id"}, {"name": "email", "limit": 1}]}')
+    status, shown, _ = run("identity", "rules", "preview", str(file))
+    assert status == 0
+    assert "preview, done" in shown
+    assert asked(run, "identity", "rules", "get") == before
+    stored = asked(run, "identity", "rules", "set", str(file), "--etag", before["etag"])
+    assert stored["rules"]["namespaces"][1] == {"name": "email", "limit": 1, "allow_short": False}
+    assert run("identity", "rules", "set", str(file), "--etag", before["etag"])[0] == 1
+    done = asked(run, "identity", "rebuild", "--wait")
+    assert (done["state"], done["rules_version"]) == ("done", stored["version"])
+    file.write_text(json.dumps(before["rules"]))
+    started = asked(run, "identity", "rebuild", "--rules", str(file))
+    assert asked(run, "identity", "rebuilds", "get", started["name"], "--wait")["state"] == "done"
+    listed = asked(run, "identity", "rebuilds", "list")
+    assert [r["preview"] for r in listed] == [False, False, True]
+    assert run("identity", "rebuilds", "cancel", started["name"])[1].endswith("is done\n")
+    assert asked(run, "identity", "alarms") == []
+
+
 def test_tokens_are_made_used_and_revoked(run: Run, up: Up) -> None:
     made = asked(run, "tokens", "create", "cli reader", "--scope", "profiles:read")
     status, _, error = run("audiences", "list", "--token", made["secret"])

@@ -6,13 +6,12 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from typer import Argument, Option
 
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
-from headrace.cli.files import new_request_id, read_json
+from headrace.cli.files import new_request_id
 from headrace.cli.output import Output, write, write_json
 from headrace.cli.platform import Platform, listed
 from headrace.cli.problems import FAILED, CommandFailed, UsageProblem, say
@@ -20,12 +19,10 @@ from headrace.cli.problems import FAILED, CommandFailed, UsageProblem, say
 if TYPE_CHECKING:
     from headrace.storage.mongo.client import Database
 
-app = group("For operators: indexes, workspaces, identity rules, parked events, checks.")
+app = group("For operators: indexes, workspaces, parked events, checks.")
 workspace = group("Workspaces; with the service token.")
-rules = group("Identity rules of a workspace; with access to MongoDB.")
 parked = group("Events that identity could not process; with access to MongoDB.")
 app.add_typer(workspace, name="workspace")
-app.add_typer(rules, name="identity-rules")
 app.add_typer(parked, name="parked")
 
 SERVICE_TOKEN_VARIABLE = "HEADRACE_SERVICE_TOKEN"  # noqa: S105 - names a variable
@@ -197,51 +194,6 @@ async def verify(platform: Platform, out: Output) -> int:
             )
     out.rows(rows, ("audience", "live", "batch", "same", "mismatched"))
     return 0 if all(row["same"] for row in rows) else FAILED
-
-
-@rules.command("show")
-def show_rules(
-    workspace_id: Annotated[str, Argument(metavar="WORKSPACE", help="Workspace id.")],
-    mongo_url: MongoUrl = None,
-    mongo_database: MongoDatabase = None,
-) -> None:
-    """Show the identity rules of a workspace as JSON."""
-
-    async def read(db: Database) -> dict[str, Any]:
-        from headrace_identity.rules_store import RulesStore
-
-        version, found = await RulesStore(db).read(workspace_id)
-        return {"version": version, "rules": found.as_json()}
-
-    write_json(_with_database(_MongoSettings(mongo_url, mongo_database), read))
-
-
-@rules.command("set")
-def set_rules(
-    workspace_id: Annotated[str, Argument(metavar="WORKSPACE", help="Workspace id.")],
-    file: Annotated[Path, Argument(help="The rules as JSON; - is standard input.")],
-    mongo_url: MongoUrl = None,
-    mongo_database: MongoDatabase = None,
-) -> None:
-    """Set the identity rules of a workspace; they apply to what is resolved from now on."""
-    given = read_json(file)
-
-    async def store(db: Database) -> int:
-        from headrace_console.store import ConsoleStore
-        from headrace_identity.rules import RulesError
-        from headrace_identity.rules_store import RulesChanged, RulesStore
-
-        if await ConsoleStore(db).workspace(workspace_id) is None:
-            raise CommandFailed(f"there is no workspace {workspace_id!r}")
-        try:
-            return await RulesStore(db).write(workspace_id, given)
-        except RulesError as error:
-            raise UsageProblem(f"{file}: {error}") from None
-        except RulesChanged:
-            raise CommandFailed("somebody else changed the rules at the same time: run the command again") from None
-
-    version = _with_database(_MongoSettings(mongo_url, mongo_database), store)
-    write(f"rules of {workspace_id} are at version {version}")
 
 
 @parked.command("list")

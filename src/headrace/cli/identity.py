@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from headrace.cli import identity_links
+from headrace.cli import identity_links, identity_rules
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
 from headrace.cli.files import ndjson_lines, read_text
 from headrace.cli.output import Output, cell, plain_of, table, time_of, write, write_json
@@ -15,6 +15,8 @@ from headrace.cli.platform import Platform, listed
 from headrace.cli.problems import UsageProblem
 
 app = group("Why people are who they are; offline: what identity rules make of events.")
+
+identity_rules.register(app)
 
 _LINK_COLUMNS = ("time", "message_id", "source", "part", "action", "rule", "identifiers", "set aside=set_aside")
 

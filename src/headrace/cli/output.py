@@ -9,7 +9,7 @@ from typing import Any
 
 JSON_TEXTS = frozenset({"definition", "settings", "mapping", "settings_schema"})
 """Fields whose strings are JSON: they are shown as JSON, not as a string of it."""
-JSON_BYTES = frozenset({"traits", "properties", "context", "value"})
+JSON_BYTES = frozenset({"traits", "properties", "context", "value", "rules", "definition", "kept", "computed"})
 """Fields whose bytes are JSON, likewise; other bytes are shown as text, or in Base64 when they are none."""
 
 _GAP = "  "
