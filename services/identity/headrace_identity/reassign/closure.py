@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.ids import event_key
 from headrace.storage.mongo import log
-from headrace.storage.mongo.client import Database, Document, Session
+from headrace.storage.mongo.client import Database, Session
 from headrace_identity import demotions
 from headrace_identity.documents import identifier_key, profile_key
 from headrace_identity.links import Links
@@ -193,16 +193,15 @@ class Closure:
     async def _read(self, session: Session | None, sequences: Set[int]) -> list[Recorded]:
         if len(self.events) + len(sequences) > self._most:
             raise await self._too_many(session, sequences)
-        documents: list[Document] = []
+        recorded: list[Recorded] = []
         for chunk in _chunks(sorted(sequences)):
             query = {"s": {"$in": chunk}, "w": self._workspace_id}
-            documents += await self._db[log.EVENTS].find(query, session=session).to_list(None)
-        found = [(log.resolved_event(d), bytes(d["d"])) for d in documents]
-        await self._rulebook.learn({resolved.decision.rules_version for resolved, _ in found})
-        recorded = []
-        for resolved, decision in found:
-            version, rules = self._rulebook.of(resolved)
-            recorded.append(Recorded(resolved, decision, prepare(resolved.event, rules), version, rules))
+            documents = await self._db[log.EVENTS].find(query, session=session).to_list(None)
+            found = [(log.resolved_event(d), bytes(d["d"])) for d in documents]
+            await self._rulebook.learn({resolved.decision.rules_version for resolved, _ in found})
+            for resolved, decision in found:
+                version, rules = self._rulebook.of(resolved)
+                recorded.append(Recorded(resolved, decision, prepare(resolved.event, rules), version, rules))
         return recorded
 
     async def _carriers(self, session: Session | None, identifiers: Collection[Identifier]) -> set[str]:
