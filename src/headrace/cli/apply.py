@@ -85,7 +85,8 @@ async def _export(
     platform: Platform,
     out: Output,
     kind: Annotated[
-        list[str] | None, Option("--kind", help="Only this kind: Source, Audience, Destination, Sync; repeatable.")
+        list[str] | None,
+        Option("--kind", help="Only this kind: Source, ComputedTrait, Audience, Destination, Sync; repeatable."),
     ] = None,
 ) -> None:
     """Write the configuration as YAML that `apply` takes; secrets are masked, and a mask leaves the stored secret."""

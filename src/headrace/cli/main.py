@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "destinations": Entry("headrace.cli.destinations", "app", "Destinations and connectors."),
     "syncs": Entry("headrace.cli.syncs", "app", "Syncs, their runs, deliveries and ledger."),
     "profiles": Entry("headrace.cli.profiles", "app", "People: look one up, read traits and events."),
+    "computed-traits": Entry("headrace.cli.computed_traits", "app", "Values that follow from people's events."),
     "events": Entry("headrace.cli.events", "app", "Follow an event through all services."),
     "workspaces": Entry("headrace.cli.workspaces", "app", "Workspaces."),
     "tokens": Entry("headrace.cli.tokens", "app", "API tokens of the workspace."),

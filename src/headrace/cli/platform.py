@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import grpc
 
     from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceAsyncStub
+    from headrace.api.identity.v1.computed_trait_service_pb2_grpc import ComputedTraitServiceAsyncStub
     from headrace.api.identity.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
     from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceAsyncStub
     from headrace.api.ingest.v1.source_service_pb2_grpc import SourceServiceAsyncStub
@@ -63,6 +64,13 @@ class Platform:
         from headrace.api.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 
         return IdentityServiceStub(self.channel("identity"))
+
+    @property
+    def computed_traits(self) -> ComputedTraitServiceAsyncStub:
+        """ComputedTraitService."""
+        from headrace.api.identity.v1.computed_trait_service_pb2_grpc import ComputedTraitServiceStub
+
+        return ComputedTraitServiceStub(self.channel("identity"))
 
     @property
     def audiences(self) -> AudienceServiceAsyncStub:

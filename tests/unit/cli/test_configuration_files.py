@@ -66,7 +66,7 @@ BAD = {
     "a control character": ("kind: a\0b", "a.yaml:1: no YAML: "),
     "a list": ("- kind: Source", "a.yaml:1: a document is a mapping with kind, id and more"),
     "a word": ("hello", "a.yaml:1: a document is a mapping with kind, id and more"),
-    "no kind": ("id: x", "a.yaml:1: kind is missing: one of Source, Audience, Destination, Sync"),
+    "no kind": ("id: x", "a.yaml:1: kind is missing: one of Source, ComputedTrait, Audience, Destination, Sync"),
     "unknown kind": ("kind: Sources\nid: x", "a.yaml:1: there is no kind 'Sources' (did you mean Source?): it is "),
     "a list as kind": ("kind: [Source]\nid: x", "a.yaml:1: there is no kind ['Source']"),
     "no id": ("kind: Source\ntype: http", "a.yaml:1: id is missing"),

@@ -90,6 +90,14 @@ KINDS: dict[str, Kind] = {
             },
         ),
         Kind(
+            "ComputedTrait",
+            "computedTraits",
+            {
+                "display_name": _DISPLAY_NAME,
+                "definition": Key(Holds.OBJECT, "What it computes of which events.", required=True),
+            },
+        ),
+        Kind(
             "Audience",
             "audiences",
             {

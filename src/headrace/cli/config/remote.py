@@ -10,6 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from headrace.api.audience.v1 import audience_service_pb2 as audience_api
 from headrace.api.audience.v1.audience_pb2 import Audience, AudienceState
+from headrace.api.identity.v1 import computed_trait_service_pb2 as computed_api
 from headrace.api.ingest.v1 import source_service_pb2 as source_api
 from headrace.api.sync.v1 import destination_service_pb2 as destination_api
 from headrace.api.sync.v1 import sync_service_pb2 as sync_api
@@ -75,6 +76,24 @@ async def _read_sources(platform: calls.Platform) -> dict[str, Stored]:
             source.etag,
         )
         for source in found
+    }
+
+
+async def _read_computed_traits(platform: calls.Platform) -> dict[str, Stored]:
+    stub, parent = platform.computed_traits, platform.parent
+    found = await calls.listed(
+        lambda size, token: stub.ListComputedTraits(
+            computed_api.ListComputedTraitsRequest(parent=parent, page_size=size, page_token=token)
+        ),
+        "computed_traits",
+        limit=0,
+        everything=True,
+    )
+    return {
+        _id(trait.name): Stored(
+            {"display_name": trait.display_name, "definition": json.loads(trait.definition)}, trait.etag
+        )
+        for trait in found
     }
 
 
@@ -184,6 +203,30 @@ async def _apply_source(platform: calls.Platform, step: Step) -> str:
     return UPDATE
 
 
+async def _apply_computed_trait(platform: calls.Platform, step: Step) -> str:
+    resource, values = step.resource, step.resource.values
+    trait = computed_api.ComputedTrait(
+        display_name=values["display_name"], definition=_json(values["definition"]).encode()
+    )
+    if step.action == CREATE:
+        await platform.computed_traits.CreateComputedTrait(
+            computed_api.CreateComputedTraitRequest(
+                parent=platform.parent,
+                computed_trait_id=resource.id,
+                computed_trait=trait,
+                request_id=new_request_id(),
+            )
+        )
+        return CREATE
+    trait.name, trait.etag = _name(platform, resource), step.etag
+    await platform.computed_traits.UpdateComputedTrait(
+        computed_api.UpdateComputedTraitRequest(
+            computed_trait=trait, update_mask=_mask(step), request_id=new_request_id()
+        )
+    )
+    return UPDATE
+
+
 async def _apply_audience(platform: calls.Platform, step: Step) -> str:
     resource, values = step.resource, step.resource.values
     name = _name(platform, resource)
@@ -265,12 +308,14 @@ async def _apply_sync(platform: calls.Platform, step: Step) -> str:
 
 _READ: Mapping[str, Callable[[calls.Platform], Awaitable[dict[str, Stored]]]] = {
     "Source": _read_sources,
+    "ComputedTrait": _read_computed_traits,
     "Audience": _read_audiences,
     "Destination": _read_destinations,
     "Sync": _read_syncs,
 }
 _CARRY_OUT: Mapping[str, Callable[[calls.Platform, Step], Awaitable[str]]] = {
     "Source": _apply_source,
+    "ComputedTrait": _apply_computed_trait,
     "Audience": _apply_audience,
     "Destination": _apply_destination,
     "Sync": _apply_sync,

@@ -185,6 +185,18 @@ def _check_definition(audience: Resource) -> list[Problem]:
     return []
 
 
+def _check_computed(trait: Resource) -> list[Problem]:
+    from headrace_identity.computed.definition import parse_definition
+
+    from headrace.domain.definitions import DefinitionError
+
+    try:
+        parse_definition(trait.values["definition"])
+    except DefinitionError as error:
+        return [Problem(trait.place_of("definition"), f"definition: {error}")]
+    return []
+
+
 def _check_source_mapping(source: Resource) -> list[Problem]:
     from headrace_ingest.mapping import InvalidMapping, parse_mapping
 
@@ -217,6 +229,7 @@ def _check_sync(sync: Resource) -> list[Problem]:
 
 _CHECKS: dict[str, tuple[Callable[[Resource], list[Problem]], ...]] = {
     "Source": (_check_source_mapping,),
+    "ComputedTrait": (_check_computed,),
     "Audience": (_check_definition,),
     "Sync": (_check_sync,),
 }
