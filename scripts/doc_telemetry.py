@@ -22,7 +22,9 @@ LABELS = {
     "cause": "What led to it: of memberships `event`, `time`, `merge`, `fill`, ...; of deliveries what had been lost.",
     "code": "Of gRPC the status code; of HTTP and messages the code in the answer, `ok` for success.",
     "connector": "Name of the connector, such as `webhook`.",
-    "kind": "Of a plugin's failure what it did; of memberships the kind of sync, `list` or `event`.",
+    "end": "How a preview or rebuild ended: `done`, `failed`, `stopped`.",
+    "kind": "Of a plugin's failure what it did; of memberships the kind of sync, `list` or `event`; of alarms the kind; "
+    "of rebuilds `preview` or `rebuild`.",
     "loop": "Name of the background loop.",
     "method": "gRPC method with its service; of plugins the connector's method.",
     "outcome": "How it ended: `accepted` and `rejected`, `written` and `failed`, `delivered`, `warning`, `retry`, ...",
