@@ -34,6 +34,7 @@ log = logs.get_logger(__name__)
 _WAIT_FOR_PASS_S = 15.0
 _LOOK_EVERY_S = 0.1
 _NOT_ACTIVE = "the destination is paused or stopped: it is asked when it delivers again"
+_BUSY = "the destination takes nothing at the moment"
 _DELETION = "deletion"
 
 
@@ -172,6 +173,8 @@ class Eraser:
         outlet = self._fleet.outlet(sync.destination_key)
         if outlet is None:
             return _NOT_ACTIVE
+        if outlet.paused_s() > 0:
+            return _BUSY
         deadline = asyncio.get_running_loop().time() + _WAIT_FOR_PASS_S
         leases = self._new_leases()
         while True:
@@ -219,6 +222,8 @@ class Eraser:
         async with self._fleet.lent(destination) as outlet:
             if outlet is None:
                 return Result.FAILED, _NOT_ACTIVE
+            if outlet.paused_s() > 0:
+                return Result.FAILED, _BUSY
             return await _delete(outlet, whom, unable[0])
 
 
@@ -232,4 +237,4 @@ async def _delete(outlet: Outlet, whom: Whom, when_skipped: Result) -> tuple[Res
         return when_skipped, verdict.reason if when_skipped is Result.NOT_SUPPORTED else ""
     if verdict.kind is Kind.REJECTED:
         return Result.NOT_SUPPORTED, verdict.reason
-    return Result.FAILED, verdict.reason or "the destination takes nothing at the moment"
+    return Result.FAILED, verdict.reason or _BUSY

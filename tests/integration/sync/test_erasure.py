@@ -9,6 +9,10 @@ import grpc
 import pytest
 from aiohttp import web
 from bson import encode
+from headrace_sync.erasure_store import ErasureStore
+from headrace_sync.list_store import ListStore
+from headrace_sync.store import ConfigStore
+from pymongo.errors import AutoReconnect
 
 from headrace.api.common.v1.erasure_service_pb2 import ErasedPlace, ErasePersonRequest, ErasureOutcome
 from headrace.api.common.v1.erasure_service_pb2_grpc import ErasureServiceStub
@@ -304,3 +308,60 @@ async def test_only_services_may_ask(serve: Any, erase: Erase) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await erase(api, ["p1"], deletion="")
         assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+STEPS = [
+    (ErasureStore, "begin"),
+    (ConfigStore, "announce"),
+    (ListStore, "mark_erased"),
+    (ListStore, "finish"),
+    (ListStore, "drop_members"),
+    (ErasureStore, "note"),
+    (ErasureStore, "remove_deliveries"),
+    (ErasureStore, "remove_from_ledger"),
+]
+
+
+async def test_it_can_be_interrupted_after_every_step(
+    serve: Any,
+    meta: FakeMeta,
+    hooks: support.Hooks,
+    others: Others,
+    line: Line,
+    db: Database,
+    erase: Erase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    people = [f"person-{number}" for number in range(len(STEPS))]
+    for person in people:
+        others.people.put(person, email=f"{person}@example.com")
+    async with serve() as api:
+        await list_sync(api, meta)
+        hook = await api.destination("hook", hooks.url)
+        sync = await api.forwarding("all", hook, event_names=["Purchased"])
+        await others.buyers.enter(*people)
+        sent = [
+            await line.send_new(1, profile_id=person) + await line.send_new(1, "Viewed", person) for person in people
+        ]
+        await support.until(lambda: len(meta.rows.get(LIST, ())) == len(people), "all are on the list")
+        await support.settled(api, sync)
+        for number, ((owner, name), person) in enumerate(zip(STEPS, people, strict=True), start=1):
+            step = getattr(owner, name)
+
+            async def interrupted(self: Any, *args: Any, __step: Any = step, **more: Any) -> None:
+                await __step(self, *args, **more)
+                raise AutoReconnect("the process ends here")
+
+            monkeypatch.setattr(owner, name, interrupted)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await erase(api, [person], sent[number - 1], deletion=person)
+            monkeypatch.setattr(owner, name, step)
+            places = await erase(api, [person], sent[number - 1], deletion=person)
+            assert {place.outcome for place in places.values()} <= {REMOVED, REQUESTED}, (name, places)
+            assert len(meta.rows[LIST]) == len(people) - number, name
+            assert sum(key.startswith("delete_") for key in hooks.accepted) == number, name
+            ledger = await api.ledger(sync)
+            assert (ledger.unaccounted, ledger.filtered["erased"]) == (0, 2 * number), name
+        assert await traces(db, "person-", *(message_id for own in sent for message_id in own)) == [
+            ("sync_erasures", "person-")  # the ids of these deletions
+        ] * len(people)
