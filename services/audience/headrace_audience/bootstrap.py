@@ -25,6 +25,7 @@ from headrace_audience.erasure import Eraser
 from headrace_audience.erasure_servicer import ErasureServicer
 from headrace_audience.handlers import Audiences
 from headrace_audience.leases import Leases
+from headrace_audience.outlook import Outlooks
 from headrace_audience.preview import Preview
 from headrace_audience.servicer import AudienceServicer
 from headrace_audience.settings import Settings
@@ -74,6 +75,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         verifier = Verifier(db, audiences, reader)
         servicer = AudienceServicer(
             audiences,
+            Outlooks(db, worker, reader),
             Preview(db, audiences, reader),
             verifier,
             Pager(settings.service_token.get_secret_value()),

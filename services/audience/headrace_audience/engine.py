@@ -159,13 +159,16 @@ class Engine:
         """
         history.fold_table(self._states, self._people, self._future, key, table, self._horizon, partitions, without)
 
-    def merge(self, loser_id: str, survivor_id: str) -> None:
+    def merge(self, loser_id: str, survivor_id: str, *, epoch: int = 0) -> None:
         """The loser exits everything and is remembered as merged: later events of it are ignored.
 
-        The survivor's state is completed by the caller, who folds the events of the loser's parts.
+        The survivor's state is completed by the caller, who folds the events of the loser's parts. A reassignment of
+        the loser up to the epoch of the merge, if one is given, was overtaken by it.
         """
         if loser_id == survivor_id:
             return
+        if epoch:
+            self.know_epoch(loser_id, epoch)
         self._people.merged[loser_id] = survivor_id
         self._future.drop(loser_id)
         ordinal = self._people.index.get(loser_id)
@@ -175,15 +178,16 @@ class Engine:
             self._states.touched.candidates.pop(ordinal, None)
 
     def epoch_of(self, profile_id: str) -> int:
-        """The epoch of the last reassignment of a profile; 0 when there was none.
+        """The epoch of the last word on a profile, a reassignment or a merge; 0 when there was none in an epoch.
 
-        Events of the profile and merges of it that were announced in a lower epoch say nothing any more.
+        Events of the profile and merges of it that were announced in a lower epoch say nothing any more, and so do
+        reassignments of this epoch or a lower one.
         """
         return self._people.epochs.get(profile_id, 0)
 
     @property
     def has_epochs(self) -> bool:
-        """Whether any profile was ever reassigned."""
+        """Whether there is any profile of which epoch_of() is not 0."""
         return bool(self._people.epochs)
 
     def know_epoch(self, profile_id: str, epoch: int) -> None:

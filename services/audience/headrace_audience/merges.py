@@ -18,7 +18,6 @@ from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.survivors import Survivors
 from headrace_audience.engine import Flip
 from headrace_audience.evaluation import Evaluation
-from headrace_audience.reassignments import is_outdated
 from headrace_audience.store import MEMBERSHIPS, membership_key
 
 
@@ -31,6 +30,8 @@ class Loaded:
     """Events of the losers' parts, with the survivor as their profile."""
     inherited: list[tuple[str, str]] = field(default_factory=list)
     """(audience, survivor) of memberships that go over as they are."""
+    is_current: bool = False
+    """The merges are those of the log, which are valid, and not those of a stream, which may be overtaken."""
 
     def without(self, profile_ids: Collection[str]) -> Loaded:
         """The same but for what it says of some profiles, of which something newer is known."""
@@ -40,6 +41,7 @@ class Loaded:
             [m for m in self.merges if m.loser not in profile_ids],
             [e for e in self.events if e.profile_id not in profile_ids],
             [(a, p) for a, p in self.inherited if p not in profile_ids],
+            self.is_current,
         )
 
 
@@ -59,21 +61,17 @@ async def load(
         merges: The merges, in order.
         held: Partitions that are held here.
         partition_of: Gives the partition of a profile.
-        known: All merges, when they are known; else those in hand must do.
+        known: All merges, when they are known and the given ones are of the log; else those in hand must do.
     """
-    engine = evaluation.engine
-    loaded = Loaded(merges=list(merges))
+    loaded = Loaded(merges=list(merges), is_current=known is not None)
+    valid = [m for m in loaded.merges if loaded.is_current or not _is_outdated(evaluation, m, m.loser, m.survivor)]
     # Entries of different streams come in any order: a survivor may have been merged itself by another of these merges.
-    chain = known or Survivors(
-        (m.loser, m.survivor)
-        for m in loaded.merges
-        if not is_outdated(engine, m, m.loser) and not is_outdated(engine, m, m.survivor)
-    )
+    chain = known or Survivors((m.loser, m.survivor) for m in valid)
     survivors: dict[str, str] = {}
     parts: dict[str, str] = {}
-    for merge in loaded.merges:
+    for merge in valid:
         survivor = chain.of(merge.survivor)
-        if partition_of(survivor) in held and not is_outdated(engine, merge, survivor):
+        if partition_of(survivor) in held and (loaded.is_current or not _is_outdated(evaluation, merge, survivor)):
             survivors[merge.loser] = survivor
             parts.update(dict.fromkeys([merge.loser, *merge.loser_parts], survivor))
     if not parts:
@@ -103,10 +101,10 @@ def apply(
     """Fold what merges bring; doing it again changes nothing."""
     engine = evaluation.engine
     for merge in loaded.merges:
-        if not is_outdated(engine, merge, merge.loser):
+        if loaded.is_current or not _is_outdated(evaluation, merge, merge.loser):
             evaluation.merged.add([(merge.loser, merge.survivor)])
             if partition_of(merge.loser) in held:
-                engine.merge(merge.loser, merge.survivor)
+                engine.merge(merge.loser, merge.survivor, epoch=merge.epoch)
         if partition_of(merge.survivor) in held:
             evaluation.static_again(partition_of(merge.survivor))
     if loaded.events:
@@ -115,3 +113,8 @@ def apply(
         if audience_id in evaluation.audiences and not engine.is_member(audience_id, survivor):
             engine.set_membership(audience_id, [survivor])
             evaluation.pending.add([Flip(audience_id, survivor, True, now_us, "merge")])
+
+
+def _is_outdated(evaluation: Evaluation, merge: Merge, *profile_ids: str) -> bool:
+    """Whether something newer than a merge is known of any of these profiles: what it says of them holds no more."""
+    return any(merge.epoch < evaluation.engine.epoch_of(profile_id) for profile_id in profile_ids)

@@ -26,7 +26,7 @@ class People:
         index: Ordinal by profile id.
         ids: Profile id by ordinal; empty for an ordinal that is free.
         merged: Survivor by the id of each merged profile; empty for one whose events went to others.
-        epochs: Epoch of the last reassignment by the id of each profile that was ever reassigned.
+        epochs: Epoch of the last word by the id of each profile that was ever reassigned, or merged in an epoch.
         partition: Partition by ordinal; -1 for an ordinal that is free.
         alive: By ordinal: False for a free ordinal and for a merged profile.
         reporting: By ordinal: False while the partition is held.

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedEvent
+from headrace.api.identity.v1.profile_pb2 import Reassignment, ResolvedEvent
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience import membership_rows
@@ -72,7 +72,7 @@ def newest(
             erasure = found[profile_id] = Reassignment()
             erasure.CopyFrom(one)
             erasure.epoch = epoch
-        elif one.epoch >= epoch:
+        elif one.epoch > epoch:
             found[profile_id] = one
     return list(found.values())
 
@@ -82,11 +82,6 @@ def in_time(engine: Engine, events: Sequence[ResolvedEvent]) -> Sequence[Resolve
     if not engine.has_epochs:
         return events
     return [e for e in events if e.epoch >= engine.epoch_of(e.profile_id)]
-
-
-def is_outdated(engine: Engine, merge: Merge, profile_id: str) -> bool:
-    """Whether what a merge says of its loser or its survivor was overtaken by a reassignment of that profile."""
-    return merge.epoch < engine.epoch_of(profile_id)
 
 
 async def follow(
@@ -119,12 +114,22 @@ async def follow(
 async def load(db: Database, evaluation: Evaluation, reassignments: Sequence[Reassignment]) -> Loaded:
     """Read what reassignments bring; changes nothing."""
     loaded = Loaded(reassignments=list(reassignments))
-    alive = [one for one in reassignments if one.parts and not one.erased]
-    holder = {part: one.profile_id for one in alive for part in one.parts}
-    for parts in batched(holder, PROFILES_AT_A_TIME):
-        async for resolved in event_log.events_of_profiles(db, evaluation.workspace_id, parts):
-            resolved.profile_id = holder[resolved.profile_id]
-            loaded.events.append(resolved)
+    # A part may be named by an older word on another profile too, of which the newer one is still to come.
+    alive = sorted((one for one in reassignments if one.parts and not one.erased), key=lambda one: one.epoch)
+    holder: dict[str, str] = {}
+    wanted = {part: one.profile_id for one in alive for part in one.parts}
+    while wanted:
+        holder |= wanted
+        merged: dict[str, str] = {}
+        for parts in batched(wanted, PROFILES_AT_A_TIME):
+            async for resolved in event_log.events_of_profiles(db, evaluation.workspace_id, parts):
+                resolved.profile_id = holder[resolved.profile_id]
+                loaded.events.append(resolved)
+                # The announcement of a merge that came after the reassignment may have been quicker than this one.
+                merged.update(
+                    (part, resolved.profile_id) for merge in resolved.decision.merges for part in merge.loser_parts
+                )
+        wanted = {part: profile_id for part, profile_id in merged.items() if part not in holder}
     constants = evaluation.constants
     if constants and alive:
         loaded.constant = await _constant(db, evaluation, constants, alive)

@@ -136,10 +136,11 @@ class LogReplay:
         for resolved in events:
             workspace_id = resolved.event.workspace_id
             own, announced = by_workspace[workspace_id]
-            for merge in resolved.decision.merges:
-                if self._partition_of(merge.loser) in order or self._partition_of(merge.survivor) in order:
-                    merge.epoch = END  # the log holds the merges that are valid now
-                    announced.append(merge)
+            announced += [
+                m
+                for m in resolved.decision.merges
+                if self._partition_of(m.loser) in order or self._partition_of(m.survivor) in order
+            ]
             resolved.profile_id = survivors[workspace_id].of(resolved.profile_id)
             if resolved.profile_id and self._partition_of(resolved.profile_id) in order:
                 own.append(resolved)
@@ -160,10 +161,11 @@ class LogReplay:
                 merges.apply(evaluation, loaded.without(newer), held, self._partition_of, clock_us)
 
     async def unsent_floor_us(self, now: int) -> int:
-        """A moment before which every event that is in the log was sent on its stream.
+        """A moment before which everything that is in the log was sent on its stream.
 
-        Identity stores events, then sends them; when it ends in between, it sends them when it is back. Until then
-        they are in the log with an old sequence and yet to come on the stream, and a mark must not pass them.
+        Identity stores events and reassignments, then sends them; when it ends in between, it sends them when it is
+        back. Until then they are in the log with an old sequence and yet to come on the stream, and a mark must not
+        pass them.
         """
         if now - self._floor_at >= FLOOR_EVERY_US:
             # A segment that cannot be finished must not make every look longer than the one before.
@@ -172,6 +174,8 @@ class LogReplay:
                 self._db, time_ordered_floor(since - MINUTE_US), time_ordered_floor(now), 1
             )
             self._floor_us = min(now, _made_us(unfinished[0])) if unfinished else now
+            for reassignment in await event_log.unsent_reassignments(self._db, 1):
+                self._floor_us = min(self._floor_us, reassignment.sequence)
             self._floor_at = now
         return self._floor_us
 

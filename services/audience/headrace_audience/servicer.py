@@ -18,22 +18,31 @@ from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.rpc.scopes import AUDIENCES_READ, AUDIENCES_WRITE
 from headrace_audience.handlers import Audiences, etag_of
+from headrace_audience.outlook import Outlooks
 from headrace_audience.preview import Preview
 from headrace_audience.store import change_message, state_message
 from headrace_audience.verify import Verifier
 
 DEFAULT_SAMPLE = 10
 MAX_SAMPLE = 100
+MAX_PARTS = 1_000
 
 
 class AudienceServicer(AudienceServiceServicer):
     """Serves the handlers over gRPC."""
 
     def __init__(
-        self, audiences: Audiences, preview: Preview, verifier: Verifier, pager: Pager, request_ids: RequestIds
+        self,
+        audiences: Audiences,
+        outlooks: Outlooks,
+        preview: Preview,
+        verifier: Verifier,
+        pager: Pager,
+        request_ids: RequestIds,
     ) -> None:
         """Serve these."""
         self._audiences = audiences
+        self._outlooks = outlooks
         self._preview = preview
         self._verifier = verifier
         self._pager = pager
@@ -184,6 +193,29 @@ class AudienceServicer(AudienceServiceServicer):
         page = found[:size]
         token = self._pager.encode(*bound, [page[-1]["t"], page[-1]["_id"]]) if len(found) > size else ""
         return pb.ListMembershipChangesResponse(changes=[change_message(d) for d in page], next_page_token=token)
+
+    async def ListProfileAudiences(
+        self, request: pb.ListProfileAudiencesRequest, context: Any
+    ) -> pb.ListProfileAudiencesResponse:
+        """See the proto."""
+        workspace_id = auth.authorize_name(AUDIENCES_READ, request.parent, "parent")
+        names.parse(names.WORKSPACE, request.parent, "parent")
+        if not request.profile_id:
+            raise invalid_argument("profile_id", "is required")
+        if len(request.parts) > MAX_PARTS:
+            raise invalid_argument("parts", f"must be at most {MAX_PARTS:,}")
+        found = await self._outlooks.of(workspace_id, request.profile_id, request.parts)
+        return pb.ListProfileAudiencesResponse(
+            audiences=[
+                pb.ProfileAudience(
+                    audience=names.format(names.AUDIENCE, workspace_id, one.audience_id),
+                    display_name=one.display_name,
+                    since_us=one.since_us,
+                    leaves_at_us=one.leaves_at_us,
+                )
+                for one in found
+            ]
+        )
 
     async def VerifyAudience(self, request: pb.VerifyAudienceRequest, context: Any) -> pb.VerifyAudienceResponse:
         """See the proto."""

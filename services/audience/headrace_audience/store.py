@@ -51,6 +51,11 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="members",
             partialFilterExpression={"in": True},
         ),
+        IndexModel(
+            [("w", ASCENDING), ("p", ASCENDING), ("a", ASCENDING)],
+            name="profile",
+            partialFilterExpression={"in": True},
+        ),
         IndexModel([("q", ASCENDING), ("w", ASCENDING)], name="partition", partialFilterExpression={"in": True}),
     ],
     CHANGES: [

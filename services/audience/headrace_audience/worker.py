@@ -149,6 +149,13 @@ class Worker:
             complete &= {p for p in evaluation.started if not evaluation.missing[p].tickets}
         return frozenset(complete)
 
+    def live(self, workspace_id: str, profile_id: str) -> tuple[asyncio.Lock, Evaluation] | None:
+        """What knows a profile exactly, with the lock under which it is read; None when this replica does not."""
+        evaluation = self._evaluations.get(workspace_id)
+        if evaluation is None or self._partition_of(profile_id) not in self.complete:
+            return None
+        return self._lock, evaluation
+
     async def run(self) -> None:
         """Work until cancelled; then store snapshots and give partitions back."""
         self._clear()

@@ -1,0 +1,146 @@
+"""Identity as the audience service sees it, in memory: a log that is assigned anew, and streams that repeat themselves.
+
+All choices come from a `random.Random`, so that hypothesis can drive it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedBatch, ResolvedEvent
+from headrace.domain.ids import partition_of
+from headrace.storage.mongo.log import Reassigned
+
+
+@dataclass
+class World:
+    """A workspace: events by message id with their part as profile_id, and who was merged into whom."""
+
+    partitions: int
+    workspace_id: str = "acme"
+    log: dict[str, ResolvedEvent] = field(default_factory=dict)
+    into: dict[str, str] = field(default_factory=dict)
+    epoch: int = 0
+    sequence: int = 0
+    streams: dict[int, list[ResolvedBatch]] = field(default_factory=lambda: defaultdict(list))
+    gone: set[str] = field(default_factory=set)
+    """Profiles that are none any more; no event comes for them."""
+    waiting: list[ResolvedBatch] = field(default_factory=list)
+    """Stored, sent later."""
+    recorded: list[tuple[int, int, list[Reassigned]]] = field(default_factory=list)
+    """(epoch, sequence, items) of each reassignment."""
+
+    def survivor(self, part: str) -> str:
+        """The profile that a part belongs to."""
+        while part in self.into:
+            part = self.into[part]
+        return part
+
+    def parts(self) -> list[str]:
+        """All parts that have events."""
+        return sorted({e.profile_id for e in self.log.values() if e.profile_id})
+
+    def parts_of(self, profile_id: str) -> list[str]:
+        """The parts of a profile."""
+        return [p for p in self.parts() if self.survivor(p) == profile_id]
+
+    def events_of(self, parts: Iterable[str]) -> list[ResolvedEvent]:
+        """Copies of the events of parts."""
+        wanted = set(parts)
+        return [copy.deepcopy(e) for e in self.log.values() if e.profile_id in wanted]
+
+    def resolve(self, event: ResolvedEvent, loser: str = "", *, late: bool = False) -> None:
+        """Store an event of a profile; with a loser it merges that one into the profile. Sent at once, or later."""
+        event.profile_id = self.survivor(event.profile_id)
+        if loser:
+            loser = self.survivor(loser)
+        if loser and loser != event.profile_id:
+            event.decision.merges.add(loser=loser, survivor=event.profile_id, loser_parts=self.parts_of(loser))
+            self.into[loser] = event.profile_id
+        self.sequence += 1
+        event.decision.sequence = self.sequence
+        self.log[event.event.message_id] = event
+        self._send(self._batches(event), late=late)
+
+    def _batches(self, event: ResolvedEvent) -> list[ResolvedBatch]:
+        sent = copy.deepcopy(event)
+        sent.profile_id = self.survivor(event.profile_id)
+        sent.epoch = self.epoch
+        batches = [self._batch(sent.profile_id or event.event.message_id, events=[sent])]
+        for merge in event.decision.merges:
+            announced = copy.deepcopy(merge)
+            announced.epoch = self.epoch
+            by_partition = {partition_of(p, self.partitions): p for p in (merge.loser, merge.survivor)}
+            batches += [self._batch(p, merges=[announced]) for p in by_partition.values()]
+        return batches
+
+    def _batch(
+        self, profile_id: str, **fields: list[ResolvedEvent] | list[Merge] | list[Reassignment]
+    ) -> ResolvedBatch:
+        partition = partition_of(profile_id, self.partitions)
+        return ResolvedBatch(workspace_id=self.workspace_id, partition=partition, **fields)  # type: ignore[arg-type]
+
+    def _send(self, batches: Iterable[ResolvedBatch], *, late: bool = False) -> None:
+        for batch in batches:
+            if late:
+                self.waiting.append(batch)
+            else:
+                self.streams[batch.partition].append(batch)
+
+    def send_waiting(self) -> None:
+        """Send what was stored and not sent."""
+        self._send(self.waiting)
+        self.waiting = []
+
+    def repeat(self, r: Random) -> None:
+        """Send something again that was sent long ago, rather something that is not true any more."""
+        sent = [batch for stream in self.streams.values() for batch in stream]
+        stale = [batch for batch in sent if any(self._is_stale(e) for e in batch.events)]
+        if sent:
+            self._send([copy.deepcopy(r.choice(stale if stale and r.randint(0, 1) else sent))])
+
+    def _is_stale(self, event: ResolvedEvent) -> bool:
+        return event.profile_id != self.survivor(self.log[event.event.message_id].profile_id)
+
+    def assign_anew(self, r: Random, roots: Iterable[str]) -> list[Reassigned]:
+        """Assign the events of some profiles anew, in any way: merges undone and made, events moved, profiles gone.
+
+        It is announced at once or later.
+        """
+        old = {root: self.parts_of(root) for root in roots}
+        parts = sorted(part for of_root in old.values() for part in of_root)
+        events = [e for e in self.log.values() if e.profile_id in parts]
+        for event in events:
+            if r.randint(0, 2) == 2:
+                event.profile_id = r.choice(parts)
+            del event.decision.merges[:]
+        there = sorted({e.profile_id for e in events})
+        for part in parts:
+            self.into.pop(part, None)
+        self.gone.update(p for p in parts if p not in there)
+        for place, part in enumerate(there[1:], 1):
+            if r.randint(0, 1):
+                self.into[part] = there[r.randint(0, place - 1)]
+                by = next(e for e in events if e.profile_id == self.into[part])
+                by.decision.merges.add(loser=part, survivor=self.into[part], loser_parts=[part])
+        self.epoch += 1
+        self.sequence += 1
+        new = {p for p in there if self.survivor(p) == p}
+        items = [self._item(p, there) for p in sorted(new | old.keys())]
+        self.recorded.append((self.epoch, self.sequence, items))
+        for item in items:
+            said = Reassignment(profile_id=item.profile_id, parts=item.parts, survivor=item.survivor, epoch=self.epoch)
+            self._send([self._batch(item.profile_id, reassignments=[said])], late=not r.randint(0, 3))
+        return items
+
+    def _item(self, profile_id: str, there: list[str]) -> Reassigned:
+        if profile_id not in there:
+            return Reassigned(profile_id, ())
+        survivor = self.survivor(profile_id)
+        if survivor != profile_id:
+            return Reassigned(profile_id, (), survivor)
+        return Reassigned(profile_id, [p for p in there if self.survivor(p) == profile_id])
