@@ -86,7 +86,9 @@ class Viewer:
 
     async def _add_audiences(self, workspace_id: str, person: Person, response: GetProfileViewResponse) -> None:
         request = ListProfileAudiencesRequest(
-            parent=names.format(names.WORKSPACE, workspace_id), profile_id=person.profile.id
+            parent=names.format(names.WORKSPACE, workspace_id),
+            profile_id=person.profile.id,
+            parts=person.profile.parts[:_MOST_PARTS],
         )
         answer = await self._audiences.ListProfileAudiences(request, timeout=_TIMEOUT_S)
         response.audiences.extend(
