@@ -23,8 +23,8 @@ LABELS = {
     "code": "Of gRPC the status code; of HTTP and messages the code in the answer, `ok` for success.",
     "connector": "Name of the connector, such as `webhook`.",
     "end": "How a preview or rebuild ended: `done`, `failed`, `stopped`.",
-    "kind": "Of a plugin's failure what it did; of memberships the kind of sync, `list` or `event`; of alarms the kind; "
-    "of rebuilds `preview` or `rebuild`.",
+    "kind": "Of a plugin's failure what it did; of memberships the kind of sync, `list` or `event`; of alarms and of "
+    "rebuilds theirs.",
     "loop": "Name of the background loop.",
     "method": "gRPC method with its service; of plugins the connector's method.",
     "outcome": "How it ended: `accepted` and `rejected`, `written` and `failed`, `delivered`, `warning`, `retry`, ...",
