@@ -31,7 +31,7 @@ COUNT = {"event": "Purchased", "compute": "count"}
 SUM = {"event": "Purchased", "within": "7d", "compute": {"sum": "v"}}
 FAVOURITE = {"event": "Purchased", "within": "30d", "compute": {"most_frequent": "kind"}}
 DEFINITIONS: dict[str, dict[str, Any]] = {"count": COUNT, "sum": SUM, "favourite": FAVOURITE}
-FILL_STEPS = ["taken", "read parts", "filled", "advanced", "committed"]
+FILL_STEPS = ["taken", "read parts", "gathered", "gathered the rest", "filled", "advanced", "committed"]
 REMOVE_STEPS = ["taken", "unset", "removed"]
 
 
@@ -194,7 +194,7 @@ async def test_filling_beside_traffic(db: Database) -> None:
     await exact(db, "count", "sum", "favourite")
 
 
-@pytest.mark.parametrize("step", ["taken", "read parts", "committed"])
+@pytest.mark.parametrize("step", ["taken", "read parts", "gathered", "gathered the rest", "committed"])
 async def test_a_person_is_split_while_a_trait_is_filled(db: Database, step: str) -> None:
     """A reassignment takes events from parts that are being filled, at any moment at which it is not kept from it."""
     now = now_us()
@@ -226,8 +226,9 @@ async def test_a_person_is_split_while_a_trait_is_filled(db: Database, step: str
     await exact(db, "count", "sum", "favourite")
 
 
+@pytest.mark.parametrize("step", ["read parts", "gathered", "gathered the rest"])
 @pytest.mark.parametrize("chunk", [1, 2])
-async def test_a_part_loses_all_its_events_while_it_is_filled(db: Database, chunk: int) -> None:
+async def test_a_part_loses_all_its_events_while_it_is_filled(db: Database, chunk: int, step: str) -> None:
     """Nothing is left of it: neither for its profile, which is gone, nor for one of the same id that may come again."""
     now = now_us()
     a, b = ("anonymous_id", "a"), ("anonymous_id", "b")
@@ -238,8 +239,8 @@ async def test_a_part_loses_all_its_events_while_it_is_filled(db: Database, chun
 
     async def at_step(name: str) -> None:
         nonlocal chunks
-        chunks += name == "read parts"
-        if chunks == chunk and name == "read parts":
+        chunks += name == step
+        if chunks == chunk and name == step:
             one, other = (Identifier(namespace=n, value=v) for n, v in (a, b))
             await corrections(db).add_link(WORKSPACE, "together", one, other, "the same")
 

@@ -1,10 +1,9 @@
 """Filling computed traits from the stored events, and removing values that nobody asks for any more.
 
-Filling goes through the parts in order of their ids. For some of them at a time one transaction makes what is kept of
-the trait anew from all their events, and remembers where it is. It does not matter what micro-batches added before: it
-is replaced by what follows from all events of the transaction's snapshot; and what they add afterwards comes on top. So
-filling needs no border between old events and new ones, repeats nothing twice, and stands a crash, live traffic and
-reassignments at any moment.
+Filling goes through the parts in order of their ids. For some of them at a time one transaction puts what follows from
+all their events, those of its snapshot, in the place of what micro-batches have added so far, and remembers where it
+is; what they add afterwards comes on top. So it does not matter which events were added before, nothing is added twice,
+and filling stands a crash, live traffic and reassignments at any moment.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from pymongo.errors import PyMongoError
 
@@ -21,11 +22,12 @@ from headrace.telemetry import logs
 from headrace_identity import gates, workspaces
 from headrace_identity.computed import folding
 from headrace_identity.computed.store import FILLING, READY, compiled, of_workspace
-from headrace_identity.computed.traits import ComputedTrait, ComputedTraits
+from headrace_identity.computed.traits import Additions, ComputedTrait, ComputedTraits
 from headrace_identity.documents import SEPARATOR, profile_of_key
 from headrace_identity.failures import is_conflict
 from headrace_identity.store import COMPUTED_TRAIT_REMOVALS, COMPUTED_TRAITS, COMPUTED_VALUES, PROFILES
 from headrace_identity.worker import AtStep, no_step
+from headrace_identity.workspaces import Workspaces
 
 _log = logs.get_logger(__name__)
 
@@ -39,7 +41,7 @@ _LONGEST_PAUSE_S = 1.0
 
 
 class _Superseded(Exception):
-    """The trait was changed or removed meanwhile, or another replica fills it."""
+    """The trait was changed or removed meanwhile, another replica fills it, or events were reassigned."""
 
 
 class Filler:
@@ -60,6 +62,7 @@ class Filler:
         self._at_step = at_step
         self._owner = os.urandom(8).hex()
         self._parts = min(_FIRST_PARTS, most_parts)
+        self._workspaces = Workspaces(db)
         self._gate = gates.choose()
         self._changed = asyncio.Event()
 
@@ -117,21 +120,32 @@ class Filler:
     async def _fill(self, document: Document) -> None:
         workspace_id = document["w"]
         trait = compiled(document)
+        traits = ComputedTraits([trait])
         await self._at_step("taken")
+        gathered: Additions = {}
+        async with self._renewing(document):
+            epoch = (await self._workspaces.read(workspace_id)).epoch
+            parts = await self._next_parts(workspace_id, document["at"])
+            await self._at_step("read parts")
+            # All that was resolved before the trait was defined is stored, and what comes later is not among it: so
+            # the bulk of the events is read outside of the transaction, which must not take long.
+            before = {"$lt": document["h"]}
+            events = await folding.gather(self._db, workspace_id, traits, parts, before, gathered)
+            await self._at_step("gathered")
+        done = len(parts) < self._parts
         try:
             async with transaction(self._db.client) as session:
-                parts = await self._next_parts(session, workspace_id, document["at"])
-                await self._at_step("read parts")
-                traits = ComputedTraits([trait])
-                events = await folding.fill(self._db, session, workspace_id, traits, parts) if parts else 0
+                await self._check_epoch(session, workspace_id, epoch)
+                since = {"$gte": document["h"]}
+                events += await folding.gather(self._db, workspace_id, traits, parts, since, gathered, session)
+                await self._at_step("gathered the rest")
+                await folding.replace(self._db, session, workspace_id, traits, gathered)
                 await self._at_step("filled")
-                done = len(parts) < self._parts
                 await self._advance(session, document, trait, parts, events, done=done)
                 await self._at_step("advanced")
                 # A reassignment that takes all events from one of these parts writes no bucket: it closes the gates.
                 await gates.pass_gate(self._db, session, workspace_id, self._gate)
         except _Superseded:
-            self._parts = max(1, self._parts // 2)  # perhaps it took longer than the lease
             return
         await self._at_step("committed")
         if done:
@@ -140,10 +154,32 @@ class Filler:
         share = _EVENTS_AT_A_TIME / max(events, 1)
         self._parts = max(1, min(self._most_parts, round(self._parts * min(share, 2))))
 
-    async def _next_parts(self, session: Session, workspace_id: str, after: str) -> list[str]:
-        query = of_workspace(workspace_id, after)
-        cursor = self._db[PROFILES].find(query, {"_id": 1}, session=session).sort("_id", 1).limit(self._parts)
-        return [profile_of_key(d["_id"]) async for d in cursor]
+    async def _check_epoch(self, session: Session, workspace_id: str, epoch: int) -> None:
+        """Events may have gone to other parts since they were read."""
+        if (await self._workspaces.read(workspace_id, session)).epoch != epoch:
+            raise _Superseded
+
+    @asynccontextmanager
+    async def _renewing(self, document: Document) -> AsyncIterator[None]:
+        """Renew the lease inside the block, which may read very many events."""
+        mine = {"_id": document["_id"], "lo": self._owner}
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(_LEASE_US / SECOND_US / 4)
+                lease = {"$set": {"lu": now_us() + _LEASE_US}}
+                await self._db[COMPUTED_TRAITS].update_one(mine, lease)
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _next_parts(self, workspace_id: str, after: str) -> list[str]:
+        cursor = self._db[PROFILES].find(of_workspace(workspace_id, after), {"_id": 1}).sort("_id", 1)
+        return [profile_of_key(d["_id"]) async for d in cursor.limit(self._parts)]
 
     async def _advance(
         self, session: Session, document: Document, trait: ComputedTrait, parts: list[str], events: int, *, done: bool

@@ -59,39 +59,54 @@ async def fold(
     await _write(db, session, workspace_id, traits, added)
 
 
-async def fill(db: Database, session: Session, workspace_id: str, traits: ComputedTraits, parts: Sequence[str]) -> int:
-    """Make what is kept of some traits anew for some parts, from all their events.
-
-    The other traits of these parts stay. A micro-batch that adds an event to one of these parts at the same time writes
-    the bucket that this writes, or one that has no event before that event: so it conflicts, or does not matter.
+async def gather(
+    db: Database,
+    workspace_id: str,
+    traits: ComputedTraits,
+    parts: Sequence[str],
+    sequences: Document,
+    into: Additions,
+    session: Session | None = None,
+) -> int:
+    """Gather what stored events of some parts add to their buckets.
 
     Args:
         db: Database.
-        session: The transaction.
         workspace_id: The workspace.
-        traits: These traits, and no others. Micro-batches add to them already.
+        traits: The computed traits concerned.
         parts: Ids of the parts.
+        sequences: Which events, as a condition on their place in the recorded order.
+        into: What earlier calls gathered; a part may have more events than should be in memory at once.
+        session: A transaction, to read in its snapshot.
 
     Returns:
         Number of events read.
+    """
+    events = 0
+    at_us = now_us()
+    query: Document = {"p": {"$in": list(parts)}, "n": {"$in": traits.names}, "s": sequences, "w": workspace_id}
+    async for document in db[log.EVENTS].find(query, {"p": 1, "e": 1}, session=session):
+        event = Event.FromString(document["e"])
+        for key, bucket in additions(traits, [(document["p"], event)], at_us).items():
+            whole = into.setdefault(key, {})
+            for generation, kept in bucket.items():
+                whole[generation] = unite(traits.by_generation[generation].function, whole.get(generation), kept)
+        events += 1
+    return events
+
+
+async def replace(
+    db: Database, session: Session, workspace_id: str, traits: ComputedTraits, gathered: Additions
+) -> None:
+    """Put what all events of some parts add in the place of what is kept of these traits; other traits stay.
+
+    A micro-batch that adds an event to one of these parts at the same time writes a bucket that this writes, or one in
+    which there was no event before: so it conflicts, or does not matter.
 
     Raises:
         pymongo.errors.PyMongoError: Another transaction changed the same parts, among others.
     """
-    # Event by event: a part may have more of them than should be in memory at once.
-    added: Additions = {}
-    events = 0
-    at_us = now_us()
-    query: Document = {"p": {"$in": list(parts)}, "n": {"$in": traits.names}, "w": workspace_id}
-    async for document in db[log.EVENTS].find(query, {"p": 1, "e": 1}, session=session):
-        event = Event.FromString(document["e"])
-        for key, bucket in additions(traits, [(document["p"], event)], at_us).items():
-            whole = added.setdefault(key, {})
-            for generation, kept in bucket.items():
-                whole[generation] = unite(traits.by_generation[generation].function, whole.get(generation), kept)
-        events += 1
-    await _write(db, session, workspace_id, traits, added)
-    return events
+    await _write(db, session, workspace_id, traits, gathered)
 
 
 async def rewrite(

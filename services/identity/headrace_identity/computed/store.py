@@ -1,8 +1,9 @@
 """Definitions of computed traits in MongoDB: made, changed and removed one after the other per workspace.
 
     computed_traits          _id workspace + id, w workspace, i id, n display name, d definition, g generation,
-                             st state, rev etag, ct and ut times, rid request id; while filling: at the last part that
-                             was filled, done events read, lo and lu who fills it and until when
+                             st state, rev etag, ct and ut times, rid request id; for filling: h the place in the
+                             recorded order at which it was defined, at the last part that was filled, done events read,
+                             lo and lu who fills it and until when
     computed_trait_removals  _id workspace + generation, w workspace, g generation whose values are to be removed;
                              at, lo and lu as above
 
@@ -22,6 +23,7 @@ from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import now_us
 from headrace.rpc import names
 from headrace.rpc.errors import already_exists, etag_mismatch, invalid_argument, limit_exceeded, not_found
+from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session
 from headrace_identity import gates, workspaces
 from headrace_identity.computed.definition import Definition, parse_definition
@@ -206,7 +208,10 @@ class ComputedTraitStore:
     async def _filling(self, session: Session, workspace_id: str, definition: bytes) -> Document:
         """What a document gets when filling begins."""
         version = await workspaces.count(self._db, session, workspace_id, "c")
-        fields = {"d": Binary(definition), "g": str(version), "st": FILLING, "at": "", "done": 0}
+        # The gates are closed. So micro-batches that reserved an earlier place in the recorded order have committed, or
+        # never will; and those that commit from now on have a later place.
+        horizon = await log.next_sequence(self._db, 1, now_us())
+        fields = {"d": Binary(definition), "g": str(version), "st": FILLING, "h": horizon, "at": "", "done": 0}
         return {**fields, "lo": None, "lu": 0}
 
     async def _remove_values(self, session: Session, workspace_id: str, generation: str) -> None:
