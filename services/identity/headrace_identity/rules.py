@@ -7,7 +7,7 @@ that passes silently joins strangers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -58,7 +58,9 @@ _CACHED_CHECKS = 100_000
 _CACHED_NAMESPACES = 1_000
 _MOST_BLOCKED = 1_000
 _MOST_STEPS = 3_000
-"""Size of a compiled pattern: RE2 takes time in proportion to it, and to the length of the value."""
+_MOST_STEPS_TOGETHER = 20_000
+"""Sizes of compiled patterns: RE2 takes time in proportion to them, and to the length of the value."""
+_TOO_MUCH = "its patterns are too large together: repeat less, or block fewer values"
 
 POLICIES = ("conversion", "link", "isolation")
 """What a policy for shared devices may be."""
@@ -129,6 +131,17 @@ class Blocked:
     namespace: str | None = None
 
 
+class _Blocks(NamedTuple):
+    """Values that are blocked: equal to one of these, or matching a pattern."""
+
+    equal: frozenset[str]
+    pattern: Any
+
+    def match(self, value: str) -> bool:
+        """Whether a value is one of them."""
+        return value in self.equal or (self.pattern is not None and self.pattern.search(value) is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What logins and logouts on a shared device mean; see the module `policies`.
@@ -166,15 +179,14 @@ class Rules:
     _ranks: dict[str, tuple[int, int, str]] = field(init=False, repr=False, compare=False, default_factory=dict)
     _unnamed: dict[str, Namespace] = field(init=False, repr=False, compare=False, default_factory=dict)
     _checks: dict[Identifier, Checked] = field(init=False, repr=False, compare=False, default_factory=dict)
-    _own_blocks: list[tuple[str | None, Callable[[str, str], bool]]] = field(
-        init=False, repr=False, compare=False, default_factory=list
-    )
+    _own_blocks: dict[str | None, _Blocks] = field(init=False, repr=False, compare=False, default_factory=dict)
     _policies: dict[str | None, Policy] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._by_name.update({n.name: n for n in self.namespaces})
         self._ranks.update({n.name: (0, i, n.name) for i, n in enumerate(self.namespaces)})
-        self._own_blocks.extend((b.namespace, self._predicate(b)) for b in self.blocked)
+        for namespace in {b.namespace for b in self.blocked}:
+            self._own_blocks[namespace] = self._blocks([b for b in self.blocked if b.namespace == namespace])
         self._policies.update({p.source: p for p in self.policies})
         handed_over = frozenset[str]().union(*(p.devices for p in self.policies if p.logout_events))
         object.__setattr__(self, "handed_over", handed_over)
@@ -233,21 +245,33 @@ class Rules:
             return normal, "blocked:click_id"
         if not self.namespace(namespace).allow_short and len(set(normal)) < _MIN_DIFFERENT_CHARACTERS:
             return normal, "blocked:short"
-        for only, blocks in self._own_blocks:
-            if only in (None, namespace) and blocks(trimmed, normal):
+        for only in (None, namespace) if self._own_blocks else ():
+            blocks = self._own_blocks.get(only)
+            if blocks is not None and (blocks.match(trimmed) or blocks.match(normal)):
                 return normal, "blocked:workspace"
         return normal, ""
 
-    def _predicate(self, blocked: Blocked) -> Callable[[str, str], bool]:
-        if blocked.equals is not None:
-            text = blocked.equals.strip()
-            # The list is written by people: "NoReply@Shop.example" is meant as the address that it is.
-            forms = {text, text.lower() if "@" in text else text}
-            if blocked.namespace is not None:
-                forms.add(normalise(blocked.namespace, text, self.default_country) or text)
-            return lambda trimmed, normal: trimmed in forms or normal in forms
-        pattern = re2.compile(blocked.matches, _pattern_options())
-        return lambda trimmed, normal: bool(pattern.search(trimmed) or pattern.search(normal))
+    def _blocks(self, blocked: Sequence[Blocked]) -> _Blocks:
+        """What the workspace blocks in one namespace, or in all."""
+        equal: set[str] = set()
+        for block in blocked:
+            if block.equals is not None:
+                text = block.equals.strip()
+                # The list is written by people: "NoReply@Shop.example" is meant as the address that it is.
+                equal |= {text, text.lower() if "@" in text else text}
+                if block.namespace is not None:
+                    equal.add(normalise(block.namespace, text, self.default_country) or text)
+        # A value is matched with a thousand alternatives in about the time of one.
+        alternatives = "|".join(f"(?:{_closed(block.matches)})" for block in blocked if block.matches is not None)
+        if not alternatives:
+            return _Blocks(frozenset(equal), None)
+        try:
+            pattern = re2.compile(alternatives, _pattern_options())
+        except re2.error as error:
+            raise RulesError("blocked", _TOO_MUCH) from error
+        if pattern.programsize > _MOST_STEPS_TOGETHER:
+            raise RulesError("blocked", _TOO_MUCH)
+        return _Blocks(frozenset(equal), pattern)
 
     def as_json(self) -> dict[str, Any]:
         """The JSON form that `parse` reads."""
@@ -394,6 +418,15 @@ def _policies(data: object) -> tuple[Policy, ...]:
             tuple(events),
         )
     return tuple(found.values())
+
+
+def _closed(pattern: str) -> str:
+    """A valid pattern as it can stand beside others: with an end to the quotation that may still be open."""
+    try:
+        re2.compile(pattern + r"\E", _pattern_options())
+    except re2.error:
+        return pattern  # none is open, and to end none is an error
+    return pattern + r"\E"
 
 
 def _pattern_options() -> re2.Options:
