@@ -26,6 +26,11 @@ def up(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterat
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
         "OTEL_EXPORTER_OTLP_INSECURE": "true",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "HEADRACE_DELETION_WAIT_HOURS": "0",
+        "HEADRACE_DELETION_SECONDS": "0.2",
+        "HEADRACE_ARCHIVE_INTERVAL_SECONDS": "1",
+        "HEADRACE_ARCHIVE_SETTLE_SECONDS": "1",
+        "HEADRACE_AUDIENCE_SNAPSHOT_SECONDS": "2",
     }
     with platform_up(Path(tmp_path_factory.mktemp("up")), environment) as running:
         yield running

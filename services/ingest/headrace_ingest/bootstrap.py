@@ -105,6 +105,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             raw_message_days=settings.raw_message_days,
             rejected_body_bytes=settings.rejected_body_bytes,
             is_erased=tombstones.refuses,
+            speaks_of_erased=tombstones.speaks_of,
         )
         bodies = Bodies(limit=limits.batch_bytes, seconds=settings.body_seconds, in_work_max=settings.queue_max_bytes)
         _gauges(committer, bodies, sweeper)

@@ -79,6 +79,7 @@ class Intake:
         raw_message_days: float,
         rejected_body_bytes: int,
         is_erased: Callable[[Event], bool] = lambda _: False,
+        speaks_of_erased: Callable[[str, bytes], bool] = lambda _, __: False,
     ) -> None:
         """Commit to a log.
 
@@ -88,7 +89,9 @@ class Intake:
             raw_message_days: How long raw and refused messages are kept, in days.
             rejected_body_bytes: How much of a refused body is kept, in bytes.
             is_erased: Whether an event's person was deleted or suppressed.
+            speaks_of_erased: Whether a body in a workspace speaks of such a person, so that it is not kept.
         """
+        self._speaks_of_erased = speaks_of_erased
         self._is_erased = is_erased
         self._committer = committer
         self.limits = limits
@@ -159,7 +162,8 @@ class Intake:
             for index, record in enumerate(records):
                 message_id = base if len(records) == 1 else f"{base}-{index}"
                 self._read_record(delivery, source.mapping, index, record, message_id)
-        if any(code == Code.PERSON_ERASED for code in delivery.codes):
+        erased = any(code == Code.PERSON_ERASED for code in delivery.codes)
+        if erased or self._speaks_of_erased(source.workspace_id, body):
             return  # the body speaks of somebody who is to be forgotten; the events of the others are taken
         delivery.raw.append(
             raw_message_document(
@@ -185,8 +189,10 @@ class Intake:
         message_id: str = "",
         sent_at: Scalar = None,
     ) -> None:
-        """Keep a message that is refused, with the reason."""
+        """Keep a message that is refused, with the reason, unless it speaks of somebody who is to be forgotten."""
         delivery.items.append(Item(index, message_id, refused))
+        if self._speaks_of_erased(delivery.source.workspace_id, body):
+            return
         delivery.rejected.append(
             rejected_document(
                 workspace_id=delivery.source.workspace_id,

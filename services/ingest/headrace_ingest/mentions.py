@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterable
 from urllib.parse import unquote_plus
 
-from headrace.domain.identifiers import EMAIL, PHONE
+from headrace.domain.identifiers import ANONYMOUS_ID, EMAIL, PHONE, USER_ID
 
 _SHORT = 5
 _MAX_UNPACKED = 16 * 1024 * 1024
@@ -23,6 +23,10 @@ _WORD = re.compile(r"[^\s\"'`,;&=<>{}\[\]()|\\]+")
 _NUMBER = re.compile(r"\+?\d[\d\s().\-/]{5,24}\d")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _NO_DIGIT = re.compile(r"\D")
+_NAMED = re.compile(r"[\"']?([A-Za-z_][\w.-]{0,99})[\"']?\s*[:=]\s*[\"']?([^\"',;&{}\[\]\s]{1,512})")
+
+_NAMESPACES = {"userid": USER_ID, "anonymousid": ANONYMOUS_ID, "previousid": USER_ID}
+"""Namespaces of what has another name in messages."""
 
 
 class Mentions:
@@ -60,12 +64,7 @@ class Mentions:
 
     def in_body(self, body: bytes) -> bool:
         """Whether a body, as it came, holds any of them."""
-        text = _unpacked(body).decode(errors="replace")
-        plain = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\/", "/").lower()
-        texts = {plain}
-        if "%" in plain or "+" in plain:
-            texts.add(unquote_plus(plain))
-        return any(self._in_text(t) for t in texts)
+        return any(self._in_text(text.lower()) for text in _texts(body))
 
     def _in_text(self, text: str) -> bool:
         if self._words:
@@ -84,6 +83,37 @@ class Mentions:
                 if digits[-_PHONE_DIGITS:] in self._numbers:
                     return True
         return self._short is not None and self._short.search(text) is not None
+
+
+def possible_identifiers(body: bytes, most: int) -> set[tuple[str, str]]:
+    """What in a body, as it came, may be an identifier of somebody: (namespace, value) pairs.
+
+    Args:
+        body: The body.
+        most: At most about so many; a body with more is not looked through to its end.
+    """
+    found: set[tuple[str, str]] = set()
+    for text in _texts(body):
+        for match in _NAMED.finditer(text):
+            name = match[1].strip()
+            found.add((_NAMESPACES.get(name.lower(), name), match[2]))
+        for number in _NUMBER.findall(text):
+            found.add((PHONE, number))
+        for word in _WORD.findall(text):
+            if len(found) >= most:
+                return found
+            if "@" in word:
+                found.add((EMAIL, word.strip(".:!?/")))
+            elif len(word) >= _SHORT:
+                found.update({(USER_ID, word), (ANONYMOUS_ID, word)})
+    return found
+
+
+def _texts(body: bytes) -> set[str]:
+    """A body as text, unpacked, without what hides letters in JSON and in forms."""
+    text = _unpacked(body).decode(errors="replace")
+    plain = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\/", "/")
+    return {plain, unquote_plus(plain)} if "%" in plain or "+" in plain else {plain}
 
 
 def _as_ids(short: Iterable[tuple[str, str]]) -> re.Pattern[str]:

@@ -23,6 +23,7 @@ from headrace.domain.times import SECOND_US
 from headrace.domain.tombstones import TOMBSTONE_KEY_PLACE, digest_of, refuses
 from headrace.storage.sealing import Sealer
 from headrace.telemetry.logs import get_logger
+from headrace_ingest.mentions import possible_identifiers
 
 log = get_logger(__name__)
 
@@ -30,6 +31,7 @@ _ALIAS = EventKind.EVENT_KIND_ALIAS
 _MARGIN_US = 30 * SECOND_US
 """A tombstone may appear this long after its sequence was reserved."""
 _CALL_S = 10.0
+_MOST_POSSIBLE = 10_000
 
 
 @dataclass(slots=True)
@@ -78,6 +80,21 @@ class Tombstones:
         if refused:
             self._refused[event.workspace_id] += 1
         return refused
+
+    def speaks_of(self, workspace_id: str, body: bytes) -> bool:
+        """Whether a body that is to be kept as it came speaks of a deleted or suppressed person.
+
+        Where there are no tombstones it costs nothing; else it is for what is rarely kept: refused messages, and raw
+        bodies of webhooks.
+        """
+        marks = self._marks.get(workspace_id)
+        if marks is None or not marks.own:
+            return False
+        return any(
+            digest_of(marks.key, namespace, form) in marks.own
+            for namespace, value in possible_identifiers(body, _MOST_POSSIBLE)
+            for form in forms_of(namespace, value)
+        )
 
     async def run(self) -> None:
         """Follow until cancelled."""

@@ -145,6 +145,8 @@ class EmbeddedStores:
             *("--setParameter", "transactionLifetimeLimitSeconds=5"),
             # Diagnostics for the vendor's support: files and half a second of every start.
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            # The log of slow operations quotes them, and so what people's identifiers are.
+            *("--slowms", "1000000"),
             # A lone primary has nobody to hand over to.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
         ]
