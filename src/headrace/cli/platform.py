@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceAsyncStub
     from headrace.api.identity.v1.computed_trait_service_pb2_grpc import ComputedTraitServiceAsyncStub
+    from headrace.api.identity.v1.group_service_pb2_grpc import GroupServiceAsyncStub
     from headrace.api.identity.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
     from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceAsyncStub
     from headrace.api.ingest.v1.source_service_pb2_grpc import SourceServiceAsyncStub
@@ -57,6 +58,13 @@ class Platform:
         from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceStub
 
         return ProfileServiceStub(self.channel("identity"))
+
+    @property
+    def groups(self) -> GroupServiceAsyncStub:
+        """GroupService."""
+        from headrace.api.identity.v1.group_service_pb2_grpc import GroupServiceStub
+
+        return GroupServiceStub(self.channel("identity"))
 
     @property
     def identity(self) -> IdentityServiceAsyncStub:
