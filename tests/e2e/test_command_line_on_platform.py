@@ -244,6 +244,34 @@ def test_audiences_from_the_command_line(run: Run) -> None:
     assert run("audiences", "get", "cli-made")[0] == 1
 
 
+def test_computed_traits_from_the_command_line(run: Run, tmp_path: Path) -> None:
+    spent = {"event": "Cli bought", "within": "30d", "compute": {"sum": "total"}}
+    made = asked(run, "computed-traits", "create", "cli-spent", "--definition", json.dumps(spent))
+    assert (made["display_name"], made["definition"]) == ("cli-spent", spent)
+    status, _, error = run("computed-traits", "create", "cli-wrong", "--definition", '{"event": "X", "compute": "sum"}')
+    assert status == 1
+    assert error.startswith('error: computed_trait.definition.compute: must be "count" or an object')
+    eventually(run, ["computed-traits", "get", "cli-spent"], lambda t: t["state"] == "ready")
+    file = tmp_path / "bought.ndjson"
+    bought = '{"type": "track", "userId": "cli-c", "event": "Cli bought", "properties": {"total": %s}}\n'
+    file.write_text("".join(bought % total for total in (0.1, 0.2)))
+    assert run("send", str(file))[0] == 0
+    lookup = ["profiles", "lookup", "user_id", "cli-c"]
+    profile = eventually(run, lookup, lambda p: [c["value"] for c in p["computed_traits"]] == [0.3])
+    verified = asked(run, "computed-traits", "verify", "cli-spent", "--profile", profile["name"])
+    assert (verified["kept"], verified["computed"]) == (0.3, 0.3)
+    assert asked(run, "computed-traits", "update", "cli-spent", "--display-name", "New")["display_name"] == "New"
+    assert [t["name"] for t in asked(run, "computed-traits", "list")] == [made["name"]]
+    yaml = tmp_path / "computed.yaml"
+    yaml.write_text("kind: ComputedTrait\nid: cli-spent\ndefinition: {event: Cli bought, compute: count}\n")
+    assert "definition.within" in run("diff", "-f", str(yaml))[1]
+    assert run("apply", "-f", str(yaml))[0] == 0
+    assert run("diff", "-f", str(yaml))[0] == 0
+    assert "compute: count" in run("export", "--kind", "ComputedTrait")[1]
+    assert run("computed-traits", "delete", "cli-spent")[0] == 0
+    assert run("computed-traits", "get", "cli-spent")[0] == 1
+
+
 def test_sources_destinations_and_syncs_from_the_command_line(run: Run) -> None:
     source = asked(run, "sources", "create", "cli-web", "--kind", "website", "--origin", "https://a.example")
     assert source["write_key"]
