@@ -115,7 +115,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
                 profiles,
                 RulesStore(db),
                 Finder(db, profiles),
-                Viewer(db, profiles, audience=audience, sync=sync),
+                Viewer(db, profiles, deletions, audience=audience, sync=sync),
                 Histories(db),
                 ComputedValues(db),
                 watching,

@@ -26,6 +26,7 @@ from headrace.api.sync.v1.sync_service_pb2_grpc import SyncServiceStub
 from headrace.rpc import names
 from headrace.storage.mongo.client import Database
 from headrace.telemetry import logs
+from headrace_identity.deletion.requests import Requests
 from headrace_identity.graph_view import GraphView
 from headrace_identity.link_messages import link_message
 from headrace_identity.links_store import LinksStore
@@ -50,9 +51,18 @@ class View(NamedTuple):
 class Viewer:
     """Puts views together."""
 
-    def __init__(self, db: Database, profiles: Profiles, *, audience: grpc.aio.Channel, sync: grpc.aio.Channel) -> None:
+    def __init__(
+        self,
+        db: Database,
+        profiles: Profiles,
+        deletions: Requests,
+        *,
+        audience: grpc.aio.Channel,
+        sync: grpc.aio.Channel,
+    ) -> None:
         """Ask the other services over channels that carry the service token."""
         self._profiles = profiles
+        self._deletions = deletions
         self._graph = GraphView(db)
         self._workspaces = Workspaces(db)
         self._links = LinksStore(db)
@@ -76,6 +86,7 @@ class Viewer:
             "deliveries": self._add_deliveries(workspace_id, person, deliveries, response),
             "merges": self._add_merges(workspace_id, person, response),
             "manual_links": self._add_links(workspace_id, person, response),
+            "deletion": self._add_deletion(workspace_id, person, response),
         }
         read = await asyncio.gather(*(_is_read(name, part) for name, part in parts.items()))
         response.unavailable.extend(name for name, done in zip(parts, read, strict=True) if not done)
@@ -124,6 +135,11 @@ class Viewer:
     async def _add_merges(self, workspace_id: str, person: Person, response: GetProfileViewResponse) -> None:
         merges = await self._graph.merges(workspace_id, person.profile, before=None, limit=_MOST_MERGES)
         response.merges.extend(merges)
+
+    async def _add_deletion(self, workspace_id: str, person: Person, response: GetProfileViewResponse) -> None:
+        profile = person.profile
+        deletion, suppressed = await self._deletions.state_of(workspace_id, profile.parts, list(profile.identifiers))
+        response.deletion, response.suppressed = deletion, suppressed
 
     async def _add_links(self, workspace_id: str, person: Person, response: GetProfileViewResponse) -> None:
         links = await self._links.read(await self._workspaces.read(workspace_id))

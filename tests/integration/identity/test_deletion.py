@@ -240,6 +240,8 @@ async def test_a_deletion_waits_and_can_be_cancelled(db: Database, redis: Redis,
         )
         for request in (ask, by_profile):
             assert (await identity.stub.RequestDeletion(request)).deletion == first
+        view = await identity.stub.GetProfileView(pb.GetProfileViewRequest(name=by_profile.profile))
+        assert (view.deletion, view.suppressed) == (first.name, False)
         cancelled = (await identity.stub.CancelDeletion(pb.CancelDeletionRequest(name=first.name))).deletion
         assert cancelled.state == pb.DELETION_STATE_CANCELLED
         assert (await identity.stub.CancelDeletion(pb.CancelDeletionRequest(name=first.name))).deletion == cancelled
@@ -282,6 +284,8 @@ async def test_suppression_refuses_and_takes_again(identity: Identity) -> None:
     assert await identity.db[log.EVENTS].count_documents({}) == 3
     profile = (await identity.stub.LookupProfile(_lookup("user_id", "grace-1906"))).profile
     assert len(profile.identifiers) == 4
+    view = await identity.stub.GetProfileView(pb.GetProfileViewRequest(name=profile.name))
+    assert (view.deletion, view.suppressed) == ("", True)
     checked = await identity.stub.CheckErased(
         pb.CheckErasedRequest(
             parent=PARENT,
