@@ -121,7 +121,9 @@ def replayed_state(
     )
 
 
-async def assert_as_from_the_start(db: Database, rules: Rules, workspace_id: str = WORKSPACE) -> State:
+async def assert_as_from_the_start(
+    db: Database, rules: Rules | Mapping[int, Rules], workspace_id: str = WORKSPACE
+) -> State:
     """What is stored is what the same events give with the links of now from the start, to the byte."""
     recorded = [log.resolved_event(d) async for d in db[log.EVENTS].find({"w": workspace_id}).sort("s", 1)]
     stored = await stored_state(db, workspace_id)
