@@ -33,8 +33,9 @@ async def read_stored(db: Database, session: Session, workspace_id: str, closure
         async for document in db[IDENTIFIERS].find({"_id": {"$in": list(by_key)}}, {"p": 1}, session=session):
             if document["p"] in stored.profiles:
                 stored.holders[by_key[document["_id"]]] = document["p"]
-        found = await demotions.find(db, session, workspace_id, chunk)
-        stored.demotions |= {(identifier, part) for identifier, part in found if part in stored.profiles}
+        # Only of these people: one shared value may have been demoted for very many others.
+        for parts in _chunks(sorted(stored.profiles)):
+            stored.demotions |= await demotions.find(db, session, workspace_id, chunk, parts=parts)
     return stored
 
 

@@ -125,10 +125,11 @@ class Closure:
         return [self.events[s] for s in sorted(self.events.keys() - known)]
 
     def recorded_identifiers(self) -> set[Identifier]:
-        """Identifiers that were demoted or handed over as it is stored, under whatever rules that was."""
+        """Identifiers that the events carried as it is stored, under whatever rules that was."""
         found: set[Identifier] = set()
         for event in self.events.values():
             decision = event.resolved.decision
+            found.update((i.namespace, i.value) for i in decision.identifiers)
             found.update(
                 (a.identifier.namespace, a.identifier.value) for a in decision.set_aside if a.action == "demoted"
             )
