@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
 from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedBatch, ResolvedEvent
-from headrace.domain.ids import partition_of
-from headrace.storage.mongo.log import Reassigned
+from headrace.domain.ids import event_key, partition_of
+from headrace.storage.mongo import log
+from headrace.storage.mongo.client import Database, transaction
+from headrace.storage.mongo.log import Reassigned, StoredReassignment
+from headrace.storage.streams import client as streams
+from headrace.storage.streams import names
 
 
 @dataclass
@@ -31,8 +35,9 @@ class World:
     """Profiles that are none any more; no event comes for them."""
     waiting: list[ResolvedBatch] = field(default_factory=list)
     """Stored, sent later."""
-    recorded: list[tuple[int, int, list[Reassigned]]] = field(default_factory=list)
-    """(epoch, sequence, items) of each reassignment."""
+    recorded: list[StoredReassignment] = field(default_factory=list)
+    clock: Callable[[], int] = lambda: 0
+    """What sequences are at least, in microseconds."""
 
     def survivor(self, part: str) -> str:
         """The profile that a part belongs to."""
@@ -61,10 +66,13 @@ class World:
         if loser and loser != event.profile_id:
             event.decision.merges.add(loser=loser, survivor=event.profile_id, loser_parts=self.parts_of(loser))
             self.into[loser] = event.profile_id
-        self.sequence += 1
-        event.decision.sequence = self.sequence
+        event.decision.sequence = self._next_sequence()
         self.log[event.event.message_id] = event
         self._send(self._batches(event), late=late)
+
+    def _next_sequence(self) -> int:
+        self.sequence = max(self.sequence + 1, self.clock())
+        return self.sequence
 
     def _batches(self, event: ResolvedEvent) -> list[ResolvedBatch]:
         sent = copy.deepcopy(event)
@@ -127,15 +135,57 @@ class World:
                 self.into[part] = there[r.randint(0, place - 1)]
                 by = next(e for e in events if e.profile_id == self.into[part])
                 by.decision.merges.add(loser=part, survivor=self.into[part], loser_parts=[part])
-        self.epoch += 1
-        self.sequence += 1
         new = {p for p in there if self.survivor(p) == p}
         items = [self._item(p, there) for p in sorted(new | old.keys())]
-        self.recorded.append((self.epoch, self.sequence, items))
-        for item in items:
-            said = Reassignment(profile_id=item.profile_id, parts=item.parts, survivor=item.survivor, epoch=self.epoch)
-            self._send([self._batch(item.profile_id, reassignments=[said])], late=not r.randint(0, 3))
+        self._announce(items, late=lambda: not r.randint(0, 3))
         return items
+
+    def split(self, profile_id: str, *parts: str) -> None:
+        """Undo merges: parts of a profile become a profile of their own, the first of them the survivor."""
+        for event in self.log.values():
+            merges = [m for m in event.decision.merges if m.loser not in parts]
+            del event.decision.merges[:]
+            event.decision.merges.extend(merges)
+        self.into.pop(parts[0])
+        self.into.update(dict.fromkeys(parts[1:], parts[0]))
+        for part in parts[1:]:
+            by = next(e for e in self.log.values() if e.profile_id == parts[0])
+            by.decision.merges.add(loser=part, survivor=parts[0], loser_parts=[part])
+        self._announce([self._item(p, self.parts()) for p in (profile_id, parts[0])])
+
+    def split_nothing(self, profile_id: str) -> None:
+        """Announce that events of a profile changed, whatever they are now."""
+        self._announce([self._item(profile_id, self.parts())])
+
+    def erase(self, profile_id: str) -> tuple[list[str], list[str]]:
+        """Delete a person; returns the ids of the parts and of the events."""
+        parts = self.parts_of(profile_id)
+        messages = sorted(m for m, e in self.log.items() if e.profile_id in parts)
+        for message_id in messages:
+            del self.log[message_id]
+        for part in parts:
+            self.into.pop(part, None)
+        self.gone.update(parts)
+        self._announce([Reassigned(part, ()) for part in parts], erased=True)
+        return parts, messages
+
+    def _announce(
+        self, items: list[Reassigned], *, late: Callable[[], bool] = lambda: False, erased: bool = False
+    ) -> None:
+        self.epoch += 1
+        sequence = self._next_sequence()
+        self.recorded.append(
+            StoredReassignment(str(self.epoch), self.workspace_id, sequence, self.epoch, erased, items)
+        )
+        for item in items:
+            said = Reassignment(
+                profile_id=item.profile_id,
+                parts=item.parts,
+                survivor=item.survivor,
+                epoch=self.epoch,
+                erased=erased,
+            )
+            self._send([self._batch(item.profile_id, reassignments=[said])], late=late())
 
     def _item(self, profile_id: str, there: list[str]) -> Reassigned:
         if profile_id not in there:
@@ -144,3 +194,55 @@ class World:
         if survivor != profile_id:
             return Reassigned(profile_id, (), survivor)
         return Reassigned(profile_id, [p for p in there if self.survivor(p) == profile_id])
+
+
+class Stores:
+    """Writes what a world knows to the log and sends it on the streams, as identity does."""
+
+    def __init__(self, world: World, db: Database, redis: streams.Redis) -> None:
+        self.world = world
+        self._db = db
+        self._redis = redis
+        self._written: dict[str, bytes] = {}
+        self._recorded = 0
+        self._sent: dict[int, int] = defaultdict(int)
+
+    async def write(self) -> None:
+        """Commit what changed, all in one transaction."""
+        world = self.world
+        serialised = {m: e.SerializeToString(deterministic=True) for m, e in world.log.items()}
+        changed = [m for m, data in serialised.items() if self._written.get(m) != data]
+        gone = self._written.keys() - serialised.keys()
+        async with transaction(self._db.client) as session:
+            for message_id in changed:
+                document = log.event_document(world.log[message_id])
+                key = {"_id": document["_id"]}
+                await self._db[log.EVENTS].replace_one(key, document, upsert=True, session=session)
+            if gone:
+                keys = [event_key(world.workspace_id, m) for m in gone]
+                await self._db[log.EVENTS].delete_many({"_id": {"$in": keys}}, session=session)
+            for one in world.recorded[self._recorded :]:
+                await log.add_reassignments(
+                    self._db,
+                    session,
+                    world.workspace_id,
+                    epoch=one.epoch,
+                    sequence=one.sequence,
+                    items=one.items,
+                    erased=one.erased,
+                )
+        self._written = serialised
+        self._recorded = len(world.recorded)
+
+    async def send(self) -> None:
+        """Send entries that were not sent yet."""
+        messages = []
+        for partition, stream in self.world.streams.items():
+            messages += [(names.resolved(partition), b.SerializeToString()) for b in stream[self._sent[partition] :]]
+            self._sent[partition] = len(stream)
+        await streams.send(self._redis, messages)
+
+    async def flush(self) -> None:
+        """Write and send everything."""
+        await self.write()
+        await self.send()

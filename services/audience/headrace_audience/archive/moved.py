@@ -8,7 +8,7 @@ log has them as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from headrace.storage.mongo.log import StoredReassignment
@@ -23,7 +23,9 @@ class StoredMerge(NamedTuple):
     survivor: str
 
 
-def follow(merges: Iterable[StoredMerge], reassignments: Sequence[StoredReassignment]) -> tuple[Survivors, set[str]]:
+def follow(
+    merges: Iterable[StoredMerge], reassignments: Sequence[StoredReassignment]
+) -> tuple[Survivors, dict[str, int]]:
     """What is valid after merges and reassignments, in their recorded order.
 
     Args:
@@ -31,13 +33,13 @@ def follow(merges: Iterable[StoredMerge], reassignments: Sequence[StoredReassign
         reassignments: Those that the files do not contain yet, in recorded order.
 
     Returns:
-        The merges that are valid now, and all profiles that the reassignments concern: before and after, with all their
-        parts.
+        The merges that are valid now; and all profiles that the reassignments concern, before and after, with all their
+        parts, to the sequence of the last one that concerns them: merges of them from before that are void.
     """
     if not reassignments:
-        return Survivors((m.loser, m.survivor) for m in merges), set()
+        return Survivors((m.loser, m.survivor) for m in merges), {}
     survivors = Survivors()
-    concerned: set[str] = set()
+    concerned: dict[str, int] = {}
     waiting = sorted(merges)
     place = 0
     for sequence, documents in groupby(reassignments, key=lambda r: r.sequence):
@@ -47,9 +49,9 @@ def follow(merges: Iterable[StoredMerge], reassignments: Sequence[StoredReassign
         survivors.add((m.loser, m.survivor) for m in waiting[start:place])
         items = [item for document in documents for item in document.items]
         named = {item.profile_id for item in items}
-        concerned |= named
-        concerned.update(part for item in items for part in item.parts)
-        concerned.update(loser for loser, survivor in survivors.pairs() if survivor in named)
+        losers = (loser for loser, survivor in survivors.pairs() if survivor in named)
+        parts = (part for item in items for part in item.parts)
+        concerned.update((profile_id, sequence) for profile_id in chain(named, parts, losers))
         survivors.reassign(items)
     survivors.add((m.loser, m.survivor) for m in waiting[place:])
     return survivors, concerned

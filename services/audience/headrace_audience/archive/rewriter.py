@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ from headrace.telemetry import logs
 from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
 from headrace_audience.archive.moved import StoredMerge, follow
-from headrace_audience.archive.reader import stored_merges
+from headrace_audience.archive.reader import END, stored_merges
 from headrace_audience.archive.registry import ArchiveFile, Registry
 from headrace_audience.archive.writer import publish_manifest
 from headrace_audience.batching import batched
@@ -44,8 +44,8 @@ class _Change:
     """What changes in one workspace."""
 
     workspace_id: str
-    profiles: frozenset[str]
-    """Profiles whose rows are left out."""
+    profiles: Mapping[str, int]
+    """Profiles whose rows are left out; of their merges only those with a lower sequence than this."""
     message_ids: frozenset[str] = frozenset()
     """Events whose rows are left out, of whichever profile."""
     revision: int = field(default_factory=now_us)
@@ -55,6 +55,12 @@ class _Change:
     """Message ids of the rows that were added."""
     rows: int = 0
     """Rows that were left out."""
+
+    def void(self, merges: pa.Table) -> pa.ChunkedArray:
+        """Which rows of a table of merges are left out, or put in again as the log has them."""
+        losers, sequences = merges["loser"].to_pylist(), merges["sequence"].to_pylist()
+        void = [sequence < self.profiles.get(loser, 0) for loser, sequence in zip(losers, sequences, strict=True)]
+        return pa.chunked_array([pa.array(void, pa.bool_())])
 
 
 class Rewriter:
@@ -99,7 +105,7 @@ class Rewriter:
             if file.kind == layout.MERGES:
                 merges += await asyncio.to_thread(stored_merges, self._files, file)
         _, moved = follow(merges, told)
-        change = _Change(workspace_id, frozenset(moved))
+        change = _Change(workspace_id, moved)
         for some in batched(sorted(moved), IDS_AT_A_TIME):
             await self._add(change, {"p": {"$in": some}, "w": workspace_id, "s": {"$lt": watermark}})
         left_out = await self._leave_out(change, files)
@@ -116,7 +122,7 @@ class Rewriter:
         Raises:
             ArchiveFencedError: Another replica writes the archive now.
         """
-        change = _Change(workspace_id, frozenset(profile_ids), frozenset(message_ids))
+        change = _Change(workspace_id, dict.fromkeys(profile_ids, END), frozenset(message_ids))
         await self._leave_out(change, (await self._registry.listing(workspace_id)).files)
         await self._commit(change, erased=True, followed=None)
         log.info("people were erased from the archive", workspace=workspace_id, rows=change.rows)
@@ -139,25 +145,32 @@ class Rewriter:
             if resolved.decision.merges:
                 by_place[layout.MERGES, ""].append(resolved)
         for (kind, day), own in by_place.items():
-            table = layout.event_table(own) if kind == layout.EVENTS else layout.merge_table(own)
-            sequences = [r.decision.sequence for r in own]
-            self._put(change, kind, day, min(sequences), max(sequences) + 1, 0, table)
+            if kind == layout.EVENTS:
+                table = layout.event_table(own)
+            else:
+                merges = layout.merge_table(own)
+                table = merges.filter(change.void(merges))
+            if table.num_rows:
+                sequences = [r.decision.sequence for r in own]
+                self._put(change, kind, day, min(sequences), max(sequences) + 1, 0, table)
         change.written.update(r.event.message_id for r in events)
 
     async def _leave_out(self, change: _Change, files: Sequence[ArchiveFile]) -> set[str]:
         """Write files without what is to be left out; returns the message ids of such rows of events."""
-        profiles = pa.array(change.profiles, pa.string())
+        profiles = pa.array(list(change.profiles), pa.string())
         message_ids = pa.array(change.message_ids, pa.string())
         # An event that belonged to nobody when it was copied may belong to somebody now.
         written = pa.array(change.written, pa.string())
 
         def is_out(file: ArchiveFile) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
             is_events = file.kind == layout.EVENTS
-            table = self._files.read(file.path, ["profile" if is_events else "loser", "message_id"])
-            profile, message_id = table["profile" if is_events else "loser"], table["message_id"]
-            out = pc.or_(pc.is_in(profile, value_set=profiles), pc.is_in(message_id, value_set=message_ids))
+            columns = ["profile", "message_id"] if is_events else ["loser", "sequence", "message_id"]
+            table = self._files.read(file.path, columns)
+            message_id = table["message_id"]
+            out = pc.is_in(table["profile"], value_set=profiles) if is_events else change.void(table)
+            out = pc.or_(out, pc.is_in(message_id, value_set=message_ids))
             if is_events:
-                again = pc.and_(pc.equal(profile, ""), pc.is_in(message_id, value_set=written))
+                again = pc.and_(pc.equal(table["profile"], ""), pc.is_in(message_id, value_set=written))
                 out = pc.or_(out, again)
             return out, message_id
 
