@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -195,7 +197,7 @@ class Shop:
             answer = await IngestServiceStub(channel).IngestEvents(
                 ingest_service_pb2.IngestEventsRequest(events=[event])
             )
-        return answer.results[0].status.message
+        return str(answer.results[0].status.message)
 
     async def _post(self, path: str, body: Any) -> list[str]:
         headers = {"X-Write-Key": self.up.ready["write_key"]}
@@ -248,7 +250,7 @@ async def test_nothing_is_left_of_a_deleted_person(shop: Shop, up: Up, collector
     async def found() -> Found:
         return await asyncio.to_thread(traces, up, collector.spans(), secrets)
 
-    before = await _until(found, lambda places: not EVERYWHERE - places.keys(), 12)
+    before = await _until(found, lambda places: not EVERYWHERE - places.keys(), pause_s=1)
     assert not [place for place in before if place.startswith(("log:", "span:"))], before
 
     deletion = await _delete(up, "email", f" {shop.who.email.upper()}")
@@ -278,16 +280,26 @@ async def test_nothing_is_left_of_a_deleted_person(shop: Shop, up: Up, collector
 
 
 async def _delete(up: Up, namespace: str, value: str) -> pb.Deletion:
+    """Delete somebody; identity is killed while it does so."""
     async with profiles(up) as stub:
         request = pb.RequestDeletionRequest(
             parent=f"workspaces/{up.ready['workspace']}", identifier=Identifier(namespace=namespace, value=value)
         )
         name = (await stub.RequestDeletion(request)).deletion.name
 
-        async def read() -> pb.Deletion:
-            return (await stub.GetDeletion(pb.GetDeletionRequest(name=name))).deletion  # type: ignore[no-any-return]
+        async def read() -> pb.Deletion | None:
+            try:
+                return (await stub.GetDeletion(pb.GetDeletionRequest(name=name))).deletion  # type: ignore[no-any-return]
+            except grpc.aio.AioRpcError as error:
+                assert error.code() == grpc.StatusCode.UNAVAILABLE
+                return None
 
-        return await _until(read, lambda deletion: deletion.state == pb.DELETION_STATE_DONE)
+        await _until(read, lambda found: found is not None and found.state == pb.DELETION_STATE_RUNNING)
+        pid = up.pid("identity")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        done: pb.Deletion = await _until(read, lambda d: d is not None and d.state == pb.DELETION_STATE_DONE)
+        return done
 
 
 async def _is_active(up: Up) -> bool:
@@ -301,11 +313,11 @@ async def _now(value: Any) -> Any:
     return value
 
 
-async def _until(ask: Callable[[], Awaitable[Any]], right: Callable[[Any], bool], patience_s: float = 60) -> Any:
-    deadline = time.monotonic() + patience_s
+async def _until(ask: Callable[[], Awaitable[Any]], right: Callable[[Any], bool], pause_s: float = 0.05) -> Any:
+    deadline = time.monotonic() + 60
     while True:
         found = await ask()
         if right(found):
             return found
-        assert time.monotonic() < deadline, {k: found[k] for k in sorted(found)} if isinstance(found, dict) else found
-        await asyncio.sleep(0.2)
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(pause_s)

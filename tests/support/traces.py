@@ -116,9 +116,7 @@ def traces(up: Up, spans: Iterable[SeenSpan], texts: Mapping[str, str]) -> Found
 
 
 def _port(up: Up, offset: int) -> int:
-    base = urlsplit(up.ready["ingest_http"]).port
-    assert base is not None
-    return base + offset
+    return int(urlsplit(up.ready["ingest_http"]).port or 0) + offset
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -39,8 +39,6 @@ _log = logs.get_logger(__name__)
 PLACE_OF_PERSON = "deletion"
 """What is sealed in a deletion is sealed for this place and the workspace."""
 
-_LEASE_US = 30 * SECOND_US
-_HOLD_EVERY_S = 10.0
 _FIRST_PAUSE_US = SECOND_US
 _LONGEST_PAUSE_US = 300 * SECOND_US
 
@@ -63,12 +61,18 @@ class Patience:
     """How a runner waits.
 
     Attributes:
-        every_s: How often it looks for what is due, in seconds.
+        every_s: How often it looks for what is due, in seconds. Who has shown no sign of life for ten times as long has
+            a deletion no more.
         give_up_us: How long after its begin a deletion ends although somebody could not be told, in microseconds.
     """
 
     every_s: float = 1.0
     give_up_us: int = 7 * DAY_US
+
+    @property
+    def lease_us(self) -> int:
+        """How long a replica has a deletion without a sign of life."""
+        return int(10 * self.every_s * SECOND_US)
 
 
 class Runner:
@@ -126,7 +130,7 @@ class Runner:
 
     async def work(self) -> bool:
         """Carry on one deletion that is due, as far as it goes now; False when none is."""
-        deletion = await self._deletions.take(self._replica, _LEASE_US)
+        deletion = await self._deletions.take(self._replica, self._patience.lease_us)
         if deletion is None:
             return False
         holding = asyncio.create_task(self._hold(deletion))
@@ -142,9 +146,9 @@ class Runner:
 
     async def _hold(self, deletion: Deletion) -> None:
         while True:
-            await asyncio.sleep(_HOLD_EVERY_S)
+            await asyncio.sleep(3 * self._patience.every_s)
             try:
-                await self._deletions.hold(deletion, self._replica, _LEASE_US)
+                await self._deletions.hold(deletion, self._replica, self._patience.lease_us)
             except LeaseLost:
                 return
             except Exception:
