@@ -8,7 +8,7 @@ from headrace_identity.settings import Settings
 
 from headrace.rpc.channel import connect
 from headrace.storage.mongo.client import Client, Database
-from tests.benchmarks import growth, identity_work, population, resolution
+from tests.benchmarks import computed, growth, identity_work, population, resolution
 from tests.support.settings import MakeSettings
 
 
@@ -46,3 +46,10 @@ async def test_what_is_stored_in_bulk_must_have_the_form_of_the_service(
     monkeypatch.setattr(population, "identifier_key", lambda workspace_id, identifier: "another form")
     with pytest.raises(AssertionError):
         await population.check_form(db)
+
+
+async def test_computed_traits(mongo: Client) -> None:
+    results = await computed.measure(mongo, people=20, batch=10, rounds=1)
+    assert len(results) == 6
+    assert all(r.value > 0 for r in results)
+    await mongo.drop_database(computed.DATABASE)
