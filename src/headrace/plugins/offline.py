@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.domain.consent import DENIED, GRANTED
 from headrace.domain.times import parse_time_us
 from headrace_sdk import EventItem, Profile
 
@@ -174,7 +175,16 @@ def _profile(number: int, value: dict[str, Any], identity: str) -> Profile:
         id=identity,
         identifiers=_identifiers(number, value.get("identifiers")),
         traits=_object(number, value, "traits"),
+        consents=_consents(number, value),
     )
+
+
+def _consents(number: int, value: Mapping[str, Any]) -> dict[str, str]:
+    """What the person said about purposes, as profiles have it."""
+    found = _object(number, value, "consents")
+    if any(status not in (GRANTED, DENIED) for status in found.values()):
+        raise InputError(number, f'consents must be "{GRANTED}" or "{DENIED}" by purpose')
+    return found
 
 
 def _identifiers(number: int, value: Any) -> dict[str, list[str]]:

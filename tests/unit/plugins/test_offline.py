@@ -70,12 +70,13 @@ def test_members_in_every_shape() -> None:
         {"profile": "b", "identifiers": [["email", "x@y.de"]], "action": "remove"},
         {"profile": {"id": "c", "identifiers": [{"namespace": "email", "value": "x@y.de"}]}},
         {"email": "x@y.de"},
-        {"id": "e", "fields": {"email": ["x@y.de", "z@y.de"]}},
+        {"id": "e", "fields": {"email": ["x@y.de", "z@y.de"]}, "consents": {"ad_user_data": "granted"}},
     ]
     found = read_members(map(json.dumps, lines), field_names=["email", "zip"])
     assert [member.id for member in found] == ["a", "b", "c", "line-4", "e"]
     assert [member.remove for member in found] == [False, True, False, False, False]
     assert all(member.profile.identifiers == {"email": ["x@y.de"]} for member in found[:3])
+    assert [member.profile.document().get("consents") for member in found[3:]] == [None, {"ad_user_data": "granted"}]
     assert [member.fields for member in found[3:]] == [{"email": "x@y.de"}, {"email": ["x@y.de", "z@y.de"]}]
 
 
@@ -86,6 +87,8 @@ def test_members_in_every_shape() -> None:
         ({"fields": {"shoe": "42"}}, "the connector has no field 'shoe'"),
         ({"email": {"a": 1}}, "field 'email' must be text"),
         ({"email": [1]}, "field 'email' must be text"),
+        ({"consents": {"ad_storage": True}}, "consents must be"),
+        ({"consents": {"ad_storage": ["granted"]}}, "consents must be"),
     ],
 )
 def test_lines_that_are_no_members(line: Any, part: str) -> None:
