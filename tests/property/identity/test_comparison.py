@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from headrace_identity.rebuilds.comparison import compare
 from headrace_identity.rebuilds.shadow import Shadow
 from headrace_identity.replay import Replay, replay
-from headrace_identity.rules import Rules
+from headrace_identity.rules import DEFAULT_RULES, Rules, parse
 from hypothesis import given, settings
 
 from headrace.api.common.v1.event_pb2 import Event
+from headrace.api.identity.v1.profile_pb2 import Decision
 from headrace.storage.mongo.client import Document
 from tests.property.identity.test_resolver import histories, rules
+from tests.support.identity import event
 
 
 def documents(history: list[Event], result: Replay) -> list[Document]:
@@ -75,3 +77,27 @@ def test_the_same_rules_change_nothing(history: list[Event], under: Rules) -> No
     assert result.groups == result.joins == result.splits == ()
     assert (result.joining, result.splitting, result.moved_events) == (0, 0, 0)
     assert result.profiles_before == result.profiles_now
+
+
+def test_which_broken_rule_was_seen_first_is_no_difference_under_the_same_rules() -> None:
+    history = [
+        event("m1", ("user_id", "u1"), ("anonymous_id", "d1x")),
+        event("m2", ("user_id", "u2"), ("anonymous_id", "d1x")),
+    ]
+    stored = documents(history, replay(history, DEFAULT_RULES))
+    decision = Decision.FromString(stored[1]["d"])
+    decision.set_aside[0].rule = "cap:merges"  # as when another worker was quicker
+    stored[1]["d"] = decision.SerializeToString()
+    for version, groups in ((0, 0), (1, 1)):
+        shadow = Shadow(DEFAULT_RULES, version)
+        shadow.add(stored)
+        assert len(compare(shadow).groups) == groups
+
+
+def test_who_is_tied_by_a_value_that_identifies_now_is_put_in_place_together() -> None:
+    blocking, new = parse({"blocked": [{"equals": "kiosk"}]}), parse({"namespaces": [{"name": "email", "limit": 1}]})
+    history = [event(f"m{i}", ("email", f"e{i}@shop.example"), ("anonymous_id", "kiosk")) for i in range(3)]
+    shadow = Shadow(new, version=-1)
+    shadow.add(documents(history, replay(history, blocking)))
+    (group,) = compare(shadow).groups
+    assert len(group.profiles) == group.events == 3
