@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -318,3 +319,27 @@ async def test_a_workspace_without_computed_traits_has_no_cost(db: Database) -> 
         other.name = "Left"
     await process(Worker(db), others)
     assert await db[COMPUTED_VALUES].count_documents({}) == 0
+
+
+async def test_buckets_of_days_expire_when_no_window_reaches_them(db: Database) -> None:
+    await create(db, "count", "sum", "favourite")
+    await fill(db)
+    now = now_us()
+    today = now - now % DAY_US
+    times = {"now": now, "old": now - 20 * DAY_US, "older": now - 50 * DAY_US, "never": 2**60, "long ago": -(2**55)}
+    for name, time_us in times.items():
+        event = track(name, time_us, {"v": 1, "kind": "a"}, workspace_id=WORKSPACE)
+        await process(Worker(db), [event])
+    found = {d["_id"].rpartition("\x1f")[2]: d async for d in db[COMPUTED_VALUES].find({})}
+    store = ComputedTraitStore(db)
+    generations = {i: (await store.get(WORKSPACE, i))["g"] for i in DEFINITIONS}
+    days = {name: str(time_us // DAY_US) for name, time_us in times.items()}
+    # Fifty days ago is out of reach of both windows, twenty days ago of the one of seven days.
+    assert found.keys() == {"", days["now"], days["old"], days["never"]}
+    assert "x" not in found[""]
+    assert found[days["old"]]["s"].keys() == {generations["favourite"]}
+    # The day itself, the longest window of the traits in it, and a day because clocks differ.
+    assert found[days["now"]]["x"] == datetime.fromtimestamp((today + 32 * DAY_US) / 1e6, UTC)
+    assert found[days["old"]]["x"] == datetime.fromtimestamp((today + 12 * DAY_US) / 1e6, UTC)
+    assert found[days["never"]]["x"].year == 9999
+    await exact(db, "count", "sum", "favourite")
