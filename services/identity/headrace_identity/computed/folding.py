@@ -45,6 +45,8 @@ async def fold(
     Raises:
         pymongo.errors.PyMongoError: Another transaction changed the same parts, among others.
     """
+    if not traits.all:
+        return
     added = additions(traits, ((r.profile_id, r.event) for r in resolved), now_us())
     if not added:
         return
