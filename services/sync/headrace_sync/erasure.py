@@ -128,9 +128,9 @@ class Eraser:
         destinations = {k: d for k, d in snapshot.destinations.items() if d.workspace_id == whom.workspace_id}
         places = {key: Place(d.name) for key, d in destinations.items()}
         members = Place(LIST_MEMBERS)
-        for sync in syncs:
-            if sync.is_list and whom.profile_ids and sync.destination_key in places:
-                members.count += await self._off_list(whom, sync, places[sync.destination_key], members)
+        lists = [s for s in syncs if s.is_list and whom.profile_ids and s.destination_key in places]
+        gone = await asyncio.gather(*(self._off_list(whom, s, places[s.destination_key], members) for s in lists))
+        members.count = sum(gone)
         sent: set[str] = set()
 
         async def sent_to(keys: set[str]) -> None:
@@ -215,26 +215,29 @@ class Eraser:
         place.worse(result, detail)
 
     async def _request(self, whom: Whom, destination: DestinationConfig, was_sent: bool) -> tuple[Result, str]:
-        unable = (Result.NOT_SUPPORTED if was_sent else Result.REMOVED), ""
         info = self._fleet.info(destination)
+        if info is None and was_sent:
+            return Result.FAILED, "its plugin is not loaded"
         if info is None or _DELETION not in info.capabilities:
-            return unable[0], "its connector cannot ask it to delete what it was sent" if was_sent else ""
+            if was_sent:
+                return Result.NOT_SUPPORTED, "its connector cannot ask it to delete what it was sent"
+            return Result.REMOVED, ""
         async with self._fleet.lent(destination) as outlet:
             if outlet is None:
                 return Result.FAILED, _NOT_ACTIVE
             if outlet.paused_s() > 0:
                 return Result.FAILED, _BUSY
-            return await _delete(outlet, whom, unable[0])
+            return await _delete(outlet, whom, was_sent=was_sent)
 
 
-async def _delete(outlet: Outlet, whom: Whom, when_skipped: Result) -> tuple[Result, str]:
+async def _delete(outlet: Outlet, whom: Whom, *, was_sent: bool) -> tuple[Result, str]:
     profile_id = whom.profile_ids[0] if whom.profile_ids else ""
     subject = Subject(profile_id=profile_id, identifiers=dict(whom.identifiers), merged_ids=list(whom.profile_ids[1:]))
     (verdict,) = await outlet.send(DELETE_PEOPLE, [subject])
     if verdict.kind in (Kind.DELIVERED, Kind.WARNED):
         return Result.REQUESTED, verdict.reason
     if verdict.kind is Kind.SKIPPED:
-        return when_skipped, verdict.reason if when_skipped is Result.NOT_SUPPORTED else ""
+        return (Result.NOT_SUPPORTED, verdict.reason) if was_sent else (Result.REMOVED, "")
     if verdict.kind is Kind.REJECTED:
         return Result.NOT_SUPPORTED, verdict.reason
     return Result.FAILED, verdict.reason or _BUSY

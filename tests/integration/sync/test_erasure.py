@@ -226,7 +226,7 @@ async def test_a_destination_that_takes_nothing_is_asked_again(
             await state(api, destination, dest.DestinationState.DESTINATION_STATE_PAUSED)
 
         async def stopped() -> bool:
-            places = await erase(api, ["p9"], deletion="d-9")
+            places = await erase(api, ["p9"], deletion=f"d-{now_us()}")  # what was answered once stays
             return {places[name].outcome for name in ("meta", "hook") if name in places} == {FAILED}
 
         await support.until(stopped, "both are paused")
