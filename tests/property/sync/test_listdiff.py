@@ -188,3 +188,70 @@ def test_rows_handed_over_keep_every_doubt(mine: dict[str, RowState], theirs: di
     sure = RowState.ACKNOWLEDGED
     expected = {key: min(mine.get(key, sure), theirs.get(key, sure)) for key in mine | theirs}
     assert {key: row.state for key, row in record.rows.items()} == expected
+
+
+OWN_KEYS = {"m0": {"a", "b"}, "m1": {"b", "c"}, "m2": {"d"}}
+
+
+@dataclass
+class People(Line):
+    """Members who merge and come apart again: each has the rows of all profiles that were merged into it."""
+
+    merges: list[tuple[str, str]] = field(default_factory=list)
+    qualified: set[str] = field(default_factory=set)
+    told: dict[str, bool] = field(default_factory=dict)
+
+    def root(self, member: str) -> str:
+        into = dict(self.merges)
+        while member in into:
+            member = into[member]
+        return member
+
+    def tell(self) -> None:
+        """The audience notices who is a member now; identity knows what each has."""
+        roots = {self.root(member) for member in self.qualified}
+        for member in MEMBERS:
+            self.wanted[member] = set().union(*(OWN_KEYS[part] for part in MEMBERS if self.root(part) == member))
+            if (member in roots) != self.told.get(member, False):
+                self.told[member] = member in roots
+                root = self.root(member)
+                self.change(member, member in roots, into=root if member not in roots and root != member else "")
+
+    def one(self, member: str, faults: Faults) -> None:
+        if self.stored[member].desired and self.root(member) != member:
+            return  # merged, and its exit is on its way
+        super().one(member, faults)
+
+
+stories = st.one_of(
+    st.tuples(st.just("qualify"), st.sampled_from(MEMBERS), st.none()),
+    st.tuples(st.just("merge"), st.sampled_from(MEMBERS), st.sampled_from(MEMBERS)),
+    st.tuples(st.just("undo"), st.integers(0, 2), st.none()),
+    st.tuples(st.just("tell"), st.none(), st.none()),
+    st.tuples(st.just("pass"), st.lists(st.sampled_from(("ok", "lost", "refused", "crash")), max_size=12), st.none()),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(stories, max_size=25))
+def test_after_merges_and_undone_merges_the_list_is_that_of_the_members(
+    history: list[tuple[str, object, object]],
+) -> None:
+    line = People()
+    for what, first, second in history:
+        if what == "qualify":
+            line.qualified ^= {str(first)}
+        elif what == "merge" and first != second:
+            if line.root(str(first)) == first and line.root(str(second)) == second:
+                line.merges.append((str(first), str(second)))
+        elif what == "undo" and line.merges:
+            line.merges.pop(int(str(first)) % len(line.merges))
+        elif what == "tell":
+            line.tell()
+        elif what == "pass":
+            line.run_pass(Faults(list(first)))  # type: ignore[call-overload]  # by the strategy
+    line.tell()
+    for _ in range(4):
+        line.run_pass(Faults([]))
+    members = {line.root(member) for member in line.qualified}
+    assert line.vendor == {key for member in MEMBERS if line.root(member) in members for key in OWN_KEYS[member]}
