@@ -181,6 +181,42 @@ async def test_after_a_crash_another_replica_takes_over(db: Database, step: str)
     assert_equals_replay(await read_stored(db), NEW)
 
 
+async def test_what_ends_every_replica_is_given_up(db: Database) -> None:
+    await resolve(db, [event("m1", ("user_id", "u1"))])
+    rebuild_id = await begin(db, NEW)
+
+    async def crash(at: str) -> None:
+        raise Crash
+
+    for _ in range(5):
+        with pytest.raises(Crash):
+            await rebuilder(db, at_step=crash).step()
+        await db[store.IDENTITY_REBUILDS].update_many({}, {"$set": {"l": 1}})
+    assert await rebuilder(db, at_step=crash).step()
+    found = await read(db, rebuild_id)
+    assert found["st"] == FAILED
+    assert "memory" in found["er"]
+    await RulesStore(db).write(WORKSPACE, {})
+
+
+async def test_a_replica_that_is_stopped_leaves_it_at_once(db: Database) -> None:
+    await resolve(db, [event("m1", ("user_id", "u1"))])
+    rebuild_id = await begin(db, NEW)
+    reached = asyncio.Event()
+
+    async def wait(at: str) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    first = asyncio.create_task(rebuilder(db, at_step=wait).step())
+    await reached.wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert await rebuilder(db).step()
+    assert (await read(db, rebuild_id))["st"] == DONE
+
+
 async def test_who_lost_it_to_another_stops(db: Database) -> None:
     await resolve(db, history(2, WORKSPACE, aliases=True, size=60))
     rebuild_id = await begin(db, NEW)

@@ -179,7 +179,7 @@ class RebuildStore:
 
     async def put_down(self, job: Job, owner: str) -> None:
         """Leave a job to whoever comes next; at once, not when the lease ends."""
-        await self._rebuilds.update_one(_mine(job, owner), {"$set": {"l": 0}})
+        await self._rebuilds.update_one(_mine(job, owner), {"$set": {"l": 0}, "$inc": {"n": -1}})
 
     async def write(self, job: Job, owner: str, fields: Mapping[str, object], session: Session | None = None) -> None:
         """Say how far a job is, and keep it for a while longer.
