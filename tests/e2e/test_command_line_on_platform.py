@@ -328,6 +328,19 @@ def test_identity_rules_are_tried_and_set_and_applied_to_everything(run: Run, tm
     assert [r["preview"] for r in listed] == [False, False, True]
     assert run("identity", "rebuilds", "cancel", started["name"])[1].endswith("is done\n")
     assert asked(run, "identity", "alarms") == []
+    # The same as a file of configuration; what it leaves out has its default.
+    described = tmp_path / "rules.yaml"
+    described.write_text("kind: IdentityRules\nid: workspace\nrules: {alarm_people: 19}\n")
+    assert run("diff", "-f", str(described))[0] == 1
+    for action in ("changed", "unchanged"):
+        assert run("apply", "-f", str(described))[1].startswith(action)
+    (exported,) = asked(run, "export", "--kind", "IdentityRules")
+    assert exported["rules"]["alarm_people"] == 19
+    described.write_text("kind: IdentityRules\nid: mine\nrules: {alarm_peple: 19}\n")
+    status, _, error = run("apply", "-f", str(described))
+    assert status == 2
+    assert "id must be workspace" in error
+    assert run("identity", "rules", "set", str(file))[0] == 0
 
 
 def test_tokens_are_made_used_and_revoked(run: Run, up: Up) -> None:

@@ -86,7 +86,7 @@ async def _export(
     out: Output,
     kind: Annotated[
         list[str] | None,
-        Option("--kind", help="Only this kind: Source, ComputedTrait, Audience, Destination, Sync; repeatable."),
+        Option("--kind", help="Only this kind, such as Source or IdentityRules; repeatable."),
     ] = None,
 ) -> None:
     """Write the configuration as YAML that `apply` takes; secrets are masked, and a mask leaves the stored secret."""

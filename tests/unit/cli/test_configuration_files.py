@@ -66,7 +66,14 @@ BAD = {
     "a control character": ("kind: a\0b", "a.yaml:1: no YAML: "),
     "a list": ("- kind: Source", "a.yaml:1: a document is a mapping with kind, id and more"),
     "a word": ("hello", "a.yaml:1: a document is a mapping with kind, id and more"),
-    "no kind": ("id: x", "a.yaml:1: kind is missing: one of Source, ComputedTrait, Audience, Destination, Sync"),
+    "no kind": (
+        "id: x", "a.yaml:1: kind is missing: one of Source, IdentityRules, ComputedTrait, Audience, Destination, Sync"
+    ),
+    "other rules": ("kind: IdentityRules\nid: mine\nrules: {}", "a.yaml:2: a workspace has one IdentityRules: id"),
+    "wrong rules": (
+        "kind: IdentityRules\nid: workspace\nrules: {namespaces: [{name: a, limit: 0}]}",
+        "a.yaml:3: rules: namespaces[0].limit: must be a whole number from 1 to 1000",
+    ),
     "unknown kind": ("kind: Sources\nid: x", "a.yaml:1: there is no kind 'Sources' (did you mean Source?): it is "),
     "a list as kind": ("kind: [Source]\nid: x", "a.yaml:1: there is no kind ['Source']"),
     "no id": ("kind: Source\ntype: http", "a.yaml:1: id is missing"),

@@ -58,12 +58,14 @@ class Kind:
         collection: Part of its resource names.
         keys: Its keys beside `kind` and `id`.
         after: Kinds that have to exist before it.
+        only_id: The id of the one resource of this kind that each workspace has; empty for kinds of any number.
     """
 
     name: str
     collection: str
     keys: dict[str, Key]
     after: tuple[str, ...] = field(default=())
+    only_id: str = ""
 
 
 _DISPLAY_NAME = Key(Holds.TEXT, "Name for people; the id when left out.")
@@ -88,6 +90,19 @@ KINDS: dict[str, Kind] = {
                 "mapping": Key(Holds.OBJECT, "For webhooks: how a message becomes an event."),
                 "disabled": Key(Holds.FLAG, "True refuses everything that it sends.", switch=True),
             },
+        ),
+        Kind(
+            "IdentityRules",
+            "identityRules",
+            {
+                "rules": Key(
+                    Holds.OBJECT,
+                    "The identity rules of the workspace; what is left out has its default. They apply to what is "
+                    "resolved from then on.",
+                    required=True,
+                )
+            },
+            only_id="workspace",
         ),
         Kind(
             "ComputedTrait",

@@ -11,6 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from headrace.api.audience.v1 import audience_service_pb2 as audience_api
 from headrace.api.audience.v1.audience_pb2 import Audience, AudienceState
 from headrace.api.identity.v1 import computed_trait_service_pb2 as computed_api
+from headrace.api.identity.v1 import identity_service_pb2 as identity_api
 from headrace.api.ingest.v1 import source_service_pb2 as source_api
 from headrace.api.sync.v1 import destination_service_pb2 as destination_api
 from headrace.api.sync.v1 import sync_service_pb2 as sync_api
@@ -77,6 +78,14 @@ async def _read_sources(platform: calls.Platform) -> dict[str, Stored]:
         )
         for source in found
     }
+
+
+async def _read_identity_rules(platform: calls.Platform) -> dict[str, Stored]:
+    request = identity_api.GetIdentityRulesRequest(name=f"{platform.parent}/identityRules")
+    found = (await platform.identity.GetIdentityRules(request)).identity_rules
+    if not found.version:
+        return {}  # the default rules are nobody's choice
+    return {KINDS["IdentityRules"].only_id: Stored({"rules": json.loads(found.rules)}, found.etag)}
 
 
 async def _read_computed_traits(platform: calls.Platform) -> dict[str, Stored]:
@@ -203,6 +212,18 @@ async def _apply_source(platform: calls.Platform, step: Step) -> str:
     return UPDATE
 
 
+async def _apply_identity_rules(platform: calls.Platform, step: Step) -> str:
+    rules = identity_api.IdentityRules(
+        name=f"{platform.parent}/identityRules",
+        rules=_json(step.resource.values["rules"]).encode(),
+        etag=step.etag,
+    )
+    answer = await platform.identity.UpdateIdentityRules(
+        identity_api.UpdateIdentityRulesRequest(identity_rules=rules, request_id=new_request_id())
+    )
+    return step.action if answer.identity_rules.version else UNCHANGED  # they are the default ones
+
+
 async def _apply_computed_trait(platform: calls.Platform, step: Step) -> str:
     resource, values = step.resource, step.resource.values
     trait = computed_api.ComputedTrait(
@@ -308,6 +329,7 @@ async def _apply_sync(platform: calls.Platform, step: Step) -> str:
 
 _READ: Mapping[str, Callable[[calls.Platform], Awaitable[dict[str, Stored]]]] = {
     "Source": _read_sources,
+    "IdentityRules": _read_identity_rules,
     "ComputedTrait": _read_computed_traits,
     "Audience": _read_audiences,
     "Destination": _read_destinations,
@@ -315,6 +337,7 @@ _READ: Mapping[str, Callable[[calls.Platform], Awaitable[dict[str, Stored]]]] = 
 }
 _CARRY_OUT: Mapping[str, Callable[[calls.Platform, Step], Awaitable[str]]] = {
     "Source": _apply_source,
+    "IdentityRules": _apply_identity_rules,
     "ComputedTrait": _apply_computed_trait,
     "Audience": _apply_audience,
     "Destination": _apply_destination,

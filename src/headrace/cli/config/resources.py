@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace.cli.config.kinds import ID, ID_RULE, KINDS, Holds, Key, Kind
@@ -91,6 +91,8 @@ class _Checker:
             self._note("id", f"id must be {ID_RULE}" + ("" if isinstance(id, str) else ", quoted if it is a number"))
         if kind is None:
             return None
+        if kind.only_id and isinstance(id, str) and id != kind.only_id:
+            self._note("id", f"a workspace has one {kind.name}: id must be {kind.only_id}")
         self._unknown_keys(raw, kind)
         values = {name: self._value(name, key, raw[name]) for name, key in kind.keys.items() if _given(raw, name)}
         for name, key in kind.keys.items():
@@ -99,12 +101,15 @@ class _Checker:
                     self._note("", f"{kind.name} needs {name}: {key.help[0].lower()}{key.help[1:]}")
                 elif not key.switch:
                     values[name] = key.default
-        values["display_name"] = values["display_name"] or str(id)
+        if "display_name" in kind.keys:
+            values["display_name"] = values["display_name"] or str(id)
         if self.problems:
             return None
         resource = Resource(kind.name, str(id), values, self._document.place, self._document.places)
         for check in _CHECKS.get(kind.name, ()):
             self.problems += check(resource)
+        if kind.name in _IN_FULL and not self.problems:
+            return replace(resource, values=_IN_FULL[kind.name](resource.values))
         return resource
 
     def _kind(self, name: Any) -> Kind | None:
@@ -185,6 +190,23 @@ def _check_definition(audience: Resource) -> list[Problem]:
     return []
 
 
+def _check_rules(rules: Resource) -> list[Problem]:
+    from headrace_identity.rules import RulesError, parse
+
+    try:
+        parse(rules.values["rules"])
+    except RulesError as error:
+        return [Problem(rules.place_of("rules"), f"rules: {error}")]
+    return []
+
+
+def _rules_in_full(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With all defaults, as the platform stores rules, so that a file need not name them."""
+    from headrace_identity.rules import parse
+
+    return {"rules": parse(values["rules"]).as_json()}
+
+
 def _check_computed(trait: Resource) -> list[Problem]:
     from headrace_identity.computed.definition import parse_definition
 
@@ -229,7 +251,10 @@ def _check_sync(sync: Resource) -> list[Problem]:
 
 _CHECKS: dict[str, tuple[Callable[[Resource], list[Problem]], ...]] = {
     "Source": (_check_source_mapping,),
+    "IdentityRules": (_check_rules,),
     "ComputedTrait": (_check_computed,),
     "Audience": (_check_definition,),
     "Sync": (_check_sync,),
 }
+_IN_FULL: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {"IdentityRules": _rules_in_full}
+"""For kinds whose stored form says more than a file must: what a file means, in the stored form."""
