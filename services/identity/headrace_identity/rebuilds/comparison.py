@@ -10,7 +10,7 @@ from typing import NamedTuple
 from headrace_identity.rebuilds.shadow import Shadow
 
 MOST_EXAMPLES = 20
-_MOST_PROFILES = 20
+_MOST_PROFILES = 10
 """Profiles that an example names on either side."""
 
 

@@ -47,7 +47,7 @@ _EVENTS_AT_A_TIME = 1_000
 _EVENTS_A_SWITCH = 500
 _MOST_PASSES = 10
 _MOST_TRIES = 5
-_MOST_IDENTIFIERS = 100
+_MOST_IDENTIFIERS = 20
 """Identifiers that an example names of a profile."""
 
 _jobs = metrics.counter("headrace_identity_rebuilds", "Previews and rebuilds of the identity graph, by how they ended.")
