@@ -24,6 +24,8 @@ class Touched:
             if resolved.profile_id and self._may_change(resolved):
                 found.add(resolved.profile_id)
             found.update(merge.survivor for merge in resolved.decision.merges)
+            for handover in resolved.decision.handovers:  # one lost an identifier, the other got it
+                found |= {handover.from_profile, resolved.profile_id}
         return found
 
     def _may_change(self, resolved: ResolvedEvent) -> bool:

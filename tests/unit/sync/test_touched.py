@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace_sync.touched import Touched
 
-from headrace.api.identity.v1.profile_pb2 import Merge
+from headrace.api.identity.v1.profile_pb2 import Handover, Merge
 from tests.support import resolved
 
 
@@ -19,3 +19,9 @@ def test_traits_new_pairs_of_identifiers_and_merges_touch_a_profile() -> None:
     assert touched.profiles([resolved.event("p1", traits={"city": "Pune"})], []) == {"p1"}
     assert touched.profiles([resolved.event("", traits={"city": "Pune"})], []) == set()
     assert touched.profiles([], [Merge(loser="l", survivor="s")]) == {"s"}
+
+
+def test_a_device_that_changes_hands_touches_both() -> None:
+    logout = resolved.event("p2", "Signed Out", identifiers=[("anonymous_id", "a")])
+    logout.decision.handovers.append(Handover(from_profile="p1"))
+    assert Touched().profiles([logout], []) == {"p1", "p2"}
