@@ -281,6 +281,7 @@ class Rebuilder:
 
         Raises:
             ApiError: LIMIT_EXCEEDED, a group alone is too large.
+            Stopped: The job was cancelled, or another replica has it.
         """
         change = Change(
             profiles=[profile for group in groups for profile in group.profiles],
@@ -292,7 +293,9 @@ class Rebuilder:
                 return [await self._reassigner.reassign(job.workspace_id, change)]
             except ApiError as error:
                 if error.reason == CONCURRENT_CHANGE:
-                    continue  # they are busy: it is a rebuild, it has time
+                    # These people are busy, and a rebuild has time: again, unless it was cancelled.
+                    await self._store.write(job, self._owner, {})
+                    continue
                 if error.reason != LIMIT_EXCEEDED or len(groups) == 1:
                     raise
             middle = len(groups) // 2
