@@ -44,6 +44,7 @@ COLLECTION = {
     "AudienceService": "audiences",
     "DestinationService": "destinations",
     "SyncService": "syncs",
+    "ErasureService": "profiles",
 }
 PARENT_IS_A_RESOURCE = {"ListSourceMessages", "ListProfileEvents", "ListMembers", "ListSyncRuns", "ReplayDeliveries"}
 SERVICES_ONLY = {"CreateWorkspace", "AuthenticateToken", "ErasePerson", "CheckErased", "FollowTombstones"}
