@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
+from headrace_identity import group_erasure
 from headrace_identity.bootstrap import open_service
 from headrace_identity.group_fold import GroupFold
 from headrace_identity.group_store import GroupReader
@@ -25,7 +26,7 @@ from headrace.domain.ids import profile_id
 from headrace.rpc import errors
 from headrace.rpc.channel import connect
 from headrace.storage.mongo.client import Database, transaction
-from headrace.storage.mongo.log import events_of_profiles
+from headrace.storage.mongo.log import delete_events, events_of_profiles
 from tests.support.identity import WORKSPACE, event
 from tests.support.settings import MakeSettings
 
@@ -202,3 +203,29 @@ async def test_memberships_follow_their_events(db: Database) -> None:
     assert people[one].groups == {}
     assert {g: m.message_id for g, m in people[other].groups.items()} == {"acme": "m1"}
     assert await db[GROUPS].count_documents({}) == 2, "what was said of a group stays"
+
+
+async def test_what_a_deleted_person_said_of_groups_goes(db: Database) -> None:
+    ann, bob = ("user_id", "ann"), ("user_id", "bob")
+    await resolve(db, in_group("b1", bob, traits={"plan": "free", "city": "Pune", "old": 1}, day=1))
+    await resolve(db, in_group("a1", ann, traits={"plan": "pro", "contact": "ann@acme.example", "old": None}, day=2))
+    await resolve(db, in_group("b2", bob, traits={"plan": "gold"}, day=1.5), in_group("a2", ann, day=3))
+    await resolve(db, in_group("a3", ann, group="ann at home", traits={"rooms": 3}))
+    messages = ["a1", "a2", "a3"]
+    async with transaction(db.client) as session:
+        removed = await group_erasure.forget(db, session, WORKSPACE, messages)
+        await delete_events(db, session, WORKSPACE, messages)
+    assert removed == 5, "plan, contact, old and rooms, and a group that nobody else named"
+    reader = GroupReader(db)
+    group = await reader.get(WORKSPACE, "acme")
+    assert group is not None
+    assert {n: (t.value, t.message_id) for n, t in group.traits.items()} == {
+        "plan": (b'"gold"', "b2"),
+        "city": (b'"Pune"', "b1"),
+        "old": (b"1", "b1"),
+    }
+    assert await reader.get(WORKSPACE, "ann at home") is None
+    for name in (GROUPS, GROUP_TRAITS):
+        assert not [d async for d in db[name].find({}) if "ann" in str(d) or "a1" in str(d)]
+    async with transaction(db.client) as session:
+        assert await group_erasure.forget(db, session, WORKSPACE, messages) == 0, "once more changes nothing"

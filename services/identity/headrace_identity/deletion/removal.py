@@ -17,7 +17,7 @@ from headrace.rpc.idempotency import REQUEST_IDS
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session, transaction
 from headrace.storage.mongo.log import Reassigned
-from headrace_identity import gates, workspaces
+from headrace_identity import gates, group_erasure, workspaces
 from headrace_identity.deletion.person import Person
 from headrace_identity.deletion.receipt import REMOVED, Place
 from headrace_identity.deletion.records import Tally
@@ -27,6 +27,7 @@ from headrace_identity.rebuilds.store import forget_examples
 from headrace_identity.rules import Identifier
 from headrace_identity.store import (
     DEMOTIONS,
+    GROUPS,
     IDENTIFIERS,
     IDENTITY_ALARMS,
     IDENTITY_LINKS,
@@ -63,9 +64,10 @@ class Remover:
                 return
             message_ids = [d["_id"].partition(SEPARATOR)[2] for d in found]
             async with transaction(self._db.client) as session:
+                said = await group_erasure.forget(self._db, session, workspace_id, message_ids)
                 count = await log.delete_events(self._db, session, workspace_id, message_ids)
                 await log.forget_repeats(self._db, session, workspace_id, message_ids)
-                await tally.add([_place(log.EVENTS, count)], session)
+                await tally.add([_place(log.EVENTS, count), _place(GROUPS, said)], session)
             tally.sure()
 
     async def people(self, workspace_id: str, person: Person, tally: Tally) -> None:
