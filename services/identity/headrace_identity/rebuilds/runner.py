@@ -121,9 +121,7 @@ class Rebuilder:
         kind = "preview" if job.preview else "rebuild"
         if job.tries >= _MOST_TRIES:
             # Whoever had it ended each time: it must not end one replica after the other.
-            await self._fail(
-                job, "It was begun again and again and never ended: has identity too little memory?"
-            )
+            await self._fail(job, "It was begun again and again and never ended: has identity too little memory?")
             return True
         try:
             await self._work(job)
