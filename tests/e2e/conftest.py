@@ -19,9 +19,9 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="session")
-def up(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Up]:
-    """The platform, as `headrace up` starts it."""
-    environment = {
+def environment(collector: Collector) -> dict[str, str]:
+    """Environment variables of a platform whose spans are collected, and that waits for nothing."""
+    return {
         "HEADRACE_ALLOW_PRIVATE_DESTINATIONS": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
         "OTEL_EXPORTER_OTLP_INSECURE": "true",
@@ -32,5 +32,10 @@ def up(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterat
         "HEADRACE_ARCHIVE_SETTLE_SECONDS": "1",
         "HEADRACE_AUDIENCE_SNAPSHOT_SECONDS": "2",
     }
+
+
+@pytest.fixture(scope="session")
+def up(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Up]:
+    """The platform, as `headrace up` starts it."""
     with platform_up(Path(tmp_path_factory.mktemp("up")), environment) as running:
         yield running

@@ -9,9 +9,10 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -31,7 +32,7 @@ from headrace.demo.sandbox import ACCESS_TOKEN, SandboxVendor
 from headrace.rpc.channel import with_token
 from tests.support.otlp import Collector
 from tests.support.traces import Found, traces
-from tests.support.up import Up
+from tests.support.up import Up, platform_up
 
 CONFIGURATION = """
 kind: Source
@@ -92,6 +93,13 @@ EVERYWHERE = {
 
 OF_OTHERS = {"archive", "mongo:events", "mongo:segments", "mongo:repeated_events", "redis:headrace:resolved"}
 """Where the id of a device may stay that other people used too: in their events."""
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Up]:
+    """A platform of its own: a deletion waits for every destination of the workspace, and others' vendors are gone."""
+    with platform_up(Path(tmp_path_factory.mktemp("forgetting")), environment) as running:
+        yield running
 
 
 @dataclass(frozen=True)
