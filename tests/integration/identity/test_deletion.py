@@ -184,17 +184,17 @@ async def test_a_deleted_person_is_gone_and_stays_away(identity: Identity) -> No
     assert (await identity.stub.LookupProfile(_lookup("user_id", "ada-1815"))).profile.traits[0].value == b'"Lovelace"'
     # Everything comes again, and in other forms; nothing of it is taken.
     again = [
-        event("n1", ("email", "GRACE@NAVY.EXAMPLE"), ("user_id", "new")),
-        event("n2", ("phone", "+1 (202) 555-0143")),
-        event("n3", ("user_id", "other"), previous_id="browser-grace"),
+        event("once-more-one", ("email", "GRACE@NAVY.EXAMPLE"), ("user_id", "new")),
+        event("once-more-two", ("phone", "+1 (202) 555-0143")),
+        event("once-more-three", ("user_id", "other"), previous_id="browser-grace"),
     ]
     identity.peer.asked.clear()
     await identity.send(*GRACE, *again, event("a2", ("user_id", "ada-1815")))
     stored_ids = {d["_id"].partition("\x1f")[2] async for d in identity.db[log.EVENTS].find({}, {"_id": 1})}
     assert stored_ids == {"a1", "a2"}
-    assert await identity.traces(*SECRETS, "n1", "n2", "n3") == {log.SEGMENTS}
+    assert await identity.traces(*SECRETS, "once-more-one", "once-more-two", "once-more-three") == {log.SEGMENTS}
     refused = [m for request in identity.peer.asked for m in request.message_ids]
-    assert sorted(refused) == ["g1", "g2", "g3", "n1", "n2", "n3"]
+    assert sorted(refused) == sorted(["g1", "g2", "g3", "once-more-one", "once-more-two", "once-more-three"])
     listed = await identity.stub.ListDeletions(pb.ListDeletionsRequest(parent=PARENT))
     assert [d.name for d in listed.deletions] == [deletion.name]
     assert sum(day.count for day in listed.refused) == 6
