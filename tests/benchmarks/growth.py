@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import grpc.aio
 from headrace_identity.documents import identifier_key
-from headrace_identity.rules import Identifier
+from headrace_identity.resolving.rules import Identifier
 from headrace_identity.store import IDENTIFIERS
 from headrace_identity.worker import Worker
 

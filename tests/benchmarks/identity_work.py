@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from headrace_identity.rules import DEFAULT_RULES, Rules, parse
+from headrace_identity.resolving.rules import DEFAULT_RULES, Rules, parse
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
 from headrace.domain.times import now_us

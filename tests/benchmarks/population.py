@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace_identity.documents import identifier_key, profile_document
-from headrace_identity.graph import Changes, Graph
-from headrace_identity.resolver import prepare, resolve
-from headrace_identity.rules import DEFAULT_RULES, Identifier
+from headrace_identity.resolving.graph import Changes, Graph
+from headrace_identity.resolving.resolver import prepare, resolve
+from headrace_identity.resolving.rules import DEFAULT_RULES, Identifier
 from headrace_identity.store import IDENTIFIERS, PROFILES
 from headrace_identity.worker import Incoming, Worker
 from pymongo.write_concern import WriteConcern

@@ -18,11 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from headrace_identity.explain import shortest_chain
-from headrace_identity.graph import Changes, Graph
-from headrace_identity.graph_view import GraphView
-from headrace_identity.resolver import prepare, resolve
-from headrace_identity.rules import Identifier
+from headrace_identity.explaining.explain import shortest_chain
+from headrace_identity.explaining.graph_view import GraphView
+from headrace_identity.resolving.graph import Changes, Graph
+from headrace_identity.resolving.resolver import prepare, resolve
+from headrace_identity.resolving.rules import Identifier
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.worker import Incoming, Worker
 

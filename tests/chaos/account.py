@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from headrace_identity.replay import replay
-from headrace_identity.rules import DEFAULT_RULES
+from headrace_identity.resolving.replay import replay
+from headrace_identity.resolving.rules import DEFAULT_RULES
 
 from tests.support.reference import members_by_reference
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import msgspec
 from headrace_identity.documents import profile_from
-from headrace_identity.graph import Graph
-from headrace_identity.links import NO_LINKS, Links
-from headrace_identity.replay import Replay, replay
-from headrace_identity.rules import Rules
+from headrace_identity.resolving.graph import Graph
+from headrace_identity.resolving.links import NO_LINKS, Links
+from headrace_identity.resolving.replay import Replay, replay
+from headrace_identity.resolving.rules import Rules
 from headrace_identity.store import IDENTIFIERS, PROFILES
 
 from headrace.api.common.v1.event_pb2 import Event, EventBatch, EventKind, Identifier

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from headrace_identity.rules import PERIODS_US, Rules
+from headrace_identity.resolving.rules import PERIODS_US, Rules
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 

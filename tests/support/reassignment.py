@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headrace_identity.calls.identity_handlers import Corrections
 from headrace_identity.demotions import Demotion, demotions_of
 from headrace_identity.documents import identifier_key, profile_document, profile_key
-from headrace_identity.graph import Changes, Graph
-from headrace_identity.identity_handlers import Corrections
-from headrace_identity.links import Links
 from headrace_identity.links_store import LinksStore
 from headrace_identity.reassign.reassigner import Reassigner
-from headrace_identity.resolver import prepare, resolve
-from headrace_identity.rules import Identifier, Rules
+from headrace_identity.resolving.graph import Changes, Graph
+from headrace_identity.resolving.links import Links
+from headrace_identity.resolving.resolver import prepare, resolve
+from headrace_identity.resolving.rules import Identifier, Rules
 from headrace_identity.store import DEMOTIONS, IDENTIFIERS, PROFILES
 from headrace_identity.worker import Incoming
 from headrace_identity.workspaces import Workspaces

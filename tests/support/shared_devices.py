@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headrace_identity.graph import Graph
+from headrace_identity.resolving.graph import Graph
 
 from headrace.api.common.v1.event_pb2 import Event
 from headrace.api.identity.v1.profile_pb2 import Decision

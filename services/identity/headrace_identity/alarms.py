@@ -23,8 +23,8 @@ from headrace.storage.mongo.log import DUPLICATE_KEY
 from headrace.telemetry import logs, metrics
 from headrace_identity.documents import SEPARATOR, identifier_key
 from headrace_identity.emitter import Resolved
-from headrace_identity.graph import Changes, Graph
-from headrace_identity.rules import Identifier, Rules
+from headrace_identity.resolving.graph import Changes, Graph
+from headrace_identity.resolving.rules import Identifier, Rules
 from headrace_identity.store import DEMOTIONS, IDENTITY_ALARMS, survivors
 
 _log = logs.get_logger(__name__)

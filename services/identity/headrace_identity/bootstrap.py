@@ -24,10 +24,20 @@ from headrace.storage.sealing import Sealer
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
 from headrace_identity.alarms import Alarms
+from headrace_identity.calls.computed_servicer import ComputedTraitServicer
+from headrace_identity.calls.deletion_servicer import DeletionCalls
+from headrace_identity.calls.graph_servicer import GraphCalls
+from headrace_identity.calls.group_servicer import GroupServicer
+from headrace_identity.calls.identity_handlers import Corrections
+from headrace_identity.calls.identity_servicer import IdentityServicer
+from headrace_identity.calls.link_servicer import LinkCalls
+from headrace_identity.calls.people_calls import PeopleCalls
+from headrace_identity.calls.profile_calls import ProfileCalls
+from headrace_identity.calls.rules_servicer import RulesCalls
+from headrace_identity.calls.servicer import ProfileServicer
 from headrace_identity.computed.filling import Filler
 from headrace_identity.computed.reading import ComputedValues
 from headrace_identity.computed.store import ComputedTraitStore
-from headrace_identity.computed_servicer import ComputedTraitServicer
 from headrace_identity.consumer import Lane, Sending
 from headrace_identity.deletion.keys import KeyRing
 from headrace_identity.deletion.refusing import Refusals
@@ -36,32 +46,22 @@ from headrace_identity.deletion.requests import Requests
 from headrace_identity.deletion.runner import Patience, Runner
 from headrace_identity.deletion.telling import Services
 from headrace_identity.deletion.tombstones import Tombstones
-from headrace_identity.deletion_servicer import DeletionCalls
-from headrace_identity.finder import Finder
-from headrace_identity.graph_servicer import GraphCalls
-from headrace_identity.graph_view import GraphView
-from headrace_identity.group_servicer import GroupServicer
-from headrace_identity.group_store import GroupReader
-from headrace_identity.history import Histories
-from headrace_identity.identity_handlers import Corrections
-from headrace_identity.identity_servicer import IdentityServicer
-from headrace_identity.journey import Journeys
-from headrace_identity.link_servicer import LinkCalls
+from headrace_identity.explaining.graph_view import GraphView
+from headrace_identity.groups.store import GroupReader
 from headrace_identity.links_store import LinksStore
 from headrace_identity.outbox import Outbox
-from headrace_identity.people_calls import PeopleCalls
-from headrace_identity.profile_calls import ProfileCalls
-from headrace_identity.profiles import Profiles
+from headrace_identity.people.finder import Finder
+from headrace_identity.people.history import Histories
+from headrace_identity.people.journey import Journeys
+from headrace_identity.people.profiles import Profiles
+from headrace_identity.people.view import Viewer
+from headrace_identity.people.watching import Watching
 from headrace_identity.reassign.reassigner import Reassigner
 from headrace_identity.rebuilds.runner import Rebuilder
 from headrace_identity.rebuilds.store import RebuildStore
-from headrace_identity.rules_servicer import RulesCalls
 from headrace_identity.rules_store import RulesStore
-from headrace_identity.servicer import ProfileServicer
 from headrace_identity.settings import Settings
-from headrace_identity.view import Viewer
 from headrace_identity.watch import Watch
-from headrace_identity.watching import Watching
 from headrace_identity.worker import Worker
 from headrace_identity.workspaces import Workspaces
 

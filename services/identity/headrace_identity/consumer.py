@@ -24,7 +24,7 @@ from headrace.telemetry import logs, metrics, spans
 from headrace_identity import emitter, parked, store
 from headrace_identity.deletion.refusing import Refusals
 from headrace_identity.emitter import Resolved
-from headrace_identity.replay import ACTION_NAMES
+from headrace_identity.resolving.replay import ACTION_NAMES
 from headrace_identity.worker import AtStep, Incoming, Worker, no_step
 
 _log = logs.get_logger(__name__)

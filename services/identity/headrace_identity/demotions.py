@@ -15,7 +15,7 @@ from pymongo import UpdateOne
 from headrace.api.identity.v1.profile_pb2 import Decision
 from headrace.storage.mongo.client import Database, Document, Session
 from headrace_identity.documents import SEPARATOR, identifier_key
-from headrace_identity.rules import Identifier
+from headrace_identity.resolving.rules import Identifier
 from headrace_identity.store import DEMOTIONS
 
 Demotion = tuple[Identifier, str]

@@ -18,9 +18,9 @@ from typing import Any
 
 from headrace.domain.consent import ConsentValue
 from headrace.storage.mongo.client import Document
-from headrace_identity.graph import Profile, TraitValue
-from headrace_identity.rules import Identifier
-from headrace_identity.search import trait_terms
+from headrace_identity.people.search import trait_terms
+from headrace_identity.resolving.graph import Profile, TraitValue
+from headrace_identity.resolving.rules import Identifier
 
 SEPARATOR = "\x1f"
 

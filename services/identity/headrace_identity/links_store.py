@@ -12,7 +12,7 @@ from pymongo import ASCENDING
 
 from headrace.storage.mongo.client import Database, Document, Session
 from headrace_identity.documents import SEPARATOR
-from headrace_identity.links import NO_LINKS, Links, ManualLink
+from headrace_identity.resolving.links import NO_LINKS, Links, ManualLink
 from headrace_identity.store import IDENTITY_LINKS
 from headrace_identity.workspaces import Workspace
 

@@ -15,7 +15,7 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database, Session
 from headrace_identity import gates
 from headrace_identity.documents import SEPARATOR
-from headrace_identity.rules import DEFAULT_RULES, Rules, parse, parse_text
+from headrace_identity.resolving.rules import DEFAULT_RULES, Rules, parse, parse_text
 from headrace_identity.store import IDENTITY_REBUILDS, IDENTITY_RULES, IDENTITY_RULES_HISTORY
 
 _CACHED_WORKSPACES = 10_000

@@ -23,10 +23,10 @@ from headrace_identity.documents import (
     profile_of_key,
     traits_fields,
 )
-from headrace_identity.graph import Changes, Graph, Profile
-from headrace_identity.links import NO_LINKS, Links
-from headrace_identity.resolver import Prepared
-from headrace_identity.rules import Identifier
+from headrace_identity.resolving.graph import Changes, Graph, Profile
+from headrace_identity.resolving.links import NO_LINKS, Links
+from headrace_identity.resolving.resolver import Prepared
+from headrace_identity.resolving.rules import Identifier
 
 PROFILES = "profiles"
 IDENTIFIERS = "identifiers"

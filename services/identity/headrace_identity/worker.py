@@ -19,7 +19,7 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session, transaction
 from headrace.telemetry import logs, metrics
-from headrace_identity import demotions, gates, group_store, parked, store
+from headrace_identity import demotions, gates, parked, store
 from headrace_identity.alarms import Alarms
 from headrace_identity.computed import folding
 from headrace_identity.computed.store import Compiled
@@ -27,12 +27,13 @@ from headrace_identity.deletion.refusing import count_refused
 from headrace_identity.deletion.tombstones import Marks, Tombstones
 from headrace_identity.emitter import Resolved
 from headrace_identity.failures import is_conflict, is_events_fault
-from headrace_identity.graph import Changes
-from headrace_identity.groups import Mention
+from headrace_identity.groups import store as group_store
+from headrace_identity.groups.statements import Mention
 from headrace_identity.links_store import LinksStore
-from headrace_identity.replay import ACTION_NAMES
-from headrace_identity.resolver import Prepared, prepare, resolve
-from headrace_identity.rules import Rules
+from headrace_identity.resolving.graph import Changes
+from headrace_identity.resolving.replay import ACTION_NAMES
+from headrace_identity.resolving.resolver import Prepared, prepare, resolve
+from headrace_identity.resolving.rules import Rules
 from headrace_identity.workspaces import Workspace, Workspaces
 
 _log = logs.get_logger(__name__)

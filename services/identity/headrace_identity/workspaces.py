@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headrace.storage.mongo.client import Database, Session
-from headrace_identity.rules import Rules
+from headrace_identity.resolving.rules import Rules
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.store import IDENTITY_WORKSPACES
 

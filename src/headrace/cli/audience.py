@@ -153,9 +153,9 @@ def _names_profile(line: str) -> bool:
 
 def _resolved(path: Path, lines: Sequence[str], rules: Path | None, at_us: int) -> list[Any]:
     """The events with the profiles that they belong to after all."""
-    from headrace_identity.offline import LineError, read_events
-    from headrace_identity.replay import replay
-    from headrace_identity.rules import DEFAULT_RULES, RulesError, parse_text
+    from headrace_identity.resolving.offline import LineError, read_events
+    from headrace_identity.resolving.replay import replay
+    from headrace_identity.resolving.rules import DEFAULT_RULES, RulesError, parse_text
 
     from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 

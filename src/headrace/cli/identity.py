@@ -188,8 +188,8 @@ def replay(
     as_json: Annotated[bool, Option("--json", help="JSON for machines in place of tables.")] = False,
 ) -> None:
     """Resolve events in memory, by the code of the service: which people there are, and why."""
-    from headrace_identity.offline import LineError, LinksError, replay_lines
-    from headrace_identity.rules import RulesError
+    from headrace_identity.resolving.offline import LineError, LinksError, replay_lines
+    from headrace_identity.resolving.rules import RulesError
 
     rules_text = read_text(rules) if rules is not None else None
     try:

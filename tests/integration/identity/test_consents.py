@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from headrace_identity.profile_messages import profile_message
-from headrace_identity.profiles import Profiles
-from headrace_identity.rules import DEFAULT_RULES
+from headrace_identity.calls.profile_messages import profile_message
+from headrace_identity.people.profiles import Profiles
+from headrace_identity.resolving.rules import DEFAULT_RULES
 from headrace_identity.store import PROFILES
 from headrace_identity.worker import Incoming, Worker
 

@@ -6,9 +6,9 @@ import random
 from collections import Counter
 
 import pytest
-from headrace_identity.identity_handlers import Corrections
-from headrace_identity.links import Kind
-from headrace_identity.rules import DEFAULT_RULES, parse
+from headrace_identity.calls.identity_handlers import Corrections
+from headrace_identity.resolving.links import Kind
+from headrace_identity.resolving.rules import DEFAULT_RULES, parse
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.worker import Worker
 

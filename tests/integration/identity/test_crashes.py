@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from headrace_identity.consumer import Lane, Sending
-from headrace_identity.rules import DEFAULT_RULES
+from headrace_identity.resolving.rules import DEFAULT_RULES
 from headrace_identity.worker import Worker
 
 from headrace.embedded.stores import EmbeddedStores

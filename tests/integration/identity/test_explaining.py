@@ -13,9 +13,9 @@ import grpc
 import pytest
 from headrace_identity import links_store, workspaces
 from headrace_identity.bootstrap import open_service
-from headrace_identity.links import Kind, ManualLink
-from headrace_identity.offline import read_events
-from headrace_identity.rules import Identifier
+from headrace_identity.resolving.links import Kind, ManualLink
+from headrace_identity.resolving.offline import read_events
+from headrace_identity.resolving.rules import Identifier
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.settings import Settings
 from headrace_identity.worker import Incoming, Worker

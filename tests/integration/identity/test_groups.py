@@ -9,11 +9,11 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
-from headrace_identity import group_erasure
 from headrace_identity.bootstrap import open_service
-from headrace_identity.group_fold import GroupFold
-from headrace_identity.group_store import GroupReader
-from headrace_identity.profiles import Profiles
+from headrace_identity.groups import erasure as group_erasure
+from headrace_identity.groups.fold import GroupFold
+from headrace_identity.groups.store import GroupReader
+from headrace_identity.people.profiles import Profiles
 from headrace_identity.settings import Settings
 from headrace_identity.store import GROUP_MEMBERS, GROUP_TRAITS, GROUPS
 from headrace_identity.worker import Incoming, Worker

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pytest
 from headrace_identity import links_store, store, workspaces
 from headrace_identity.documents import identifier_key, profile_key
-from headrace_identity.links import Links, ManualLink
-from headrace_identity.resolver import prepare
-from headrace_identity.rules import parse
+from headrace_identity.resolving.links import Links, ManualLink
+from headrace_identity.resolving.resolver import prepare
+from headrace_identity.resolving.rules import parse
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.worker import Incoming, Worker
 

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
-from headrace_identity import history as history_module
 from headrace_identity.bootstrap import open_service
+from headrace_identity.people import history as history_module
 from headrace_identity.settings import Settings
 from headrace_identity.worker import Incoming, Worker
 

@@ -6,8 +6,8 @@ import asyncio
 import random
 
 import pytest
-from headrace_identity.replay import replay
-from headrace_identity.rules import DEFAULT_RULES, Rules, parse
+from headrace_identity.resolving.replay import replay
+from headrace_identity.resolving.rules import DEFAULT_RULES, Rules, parse
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.worker import Incoming, Worker
 

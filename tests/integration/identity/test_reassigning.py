@@ -10,7 +10,7 @@ from headrace_identity.consumer import Sending
 from headrace_identity.outbox import Outbox
 from headrace_identity.reassign.change import Change, Outcome
 from headrace_identity.reassign.reassigner import Reassigner
-from headrace_identity.rules import DEFAULT_RULES
+from headrace_identity.resolving.rules import DEFAULT_RULES
 from headrace_identity.store import IDENTIFIERS, PROFILES
 from headrace_identity.worker import Worker
 from headrace_identity.workspaces import Workspaces

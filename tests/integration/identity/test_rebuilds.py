@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from headrace_identity import store
-from headrace_identity.links import ManualLink
 from headrace_identity.links_store import LinksStore
 from headrace_identity.reassign.change import Change
 from headrace_identity.reassign.reassigner import Reassigner
 from headrace_identity.rebuilds.runner import Rebuilder
 from headrace_identity.rebuilds.store import CANCELLED, DONE, FAILED, RUNNING, RebuildStore, forget_examples, id_of
-from headrace_identity.rules import Rules, parse
+from headrace_identity.resolving.links import ManualLink
+from headrace_identity.resolving.rules import Rules, parse
 from headrace_identity.rules_store import RebuildRunning, RulesStore
 from headrace_identity.worker import AtStep, Incoming, Worker, no_step
 from headrace_identity.workspaces import Workspaces

@@ -15,9 +15,9 @@ import grpc
 import pytest
 from headrace_identity.alarms import Alarms
 from headrace_identity.bootstrap import open_service
-from headrace_identity.identity_servicer import IdentityServicer
+from headrace_identity.calls.identity_servicer import IdentityServicer
+from headrace_identity.calls.rules_servicer import RulesCalls
 from headrace_identity.rebuilds.store import RebuildStore, id_of
-from headrace_identity.rules_servicer import RulesCalls
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.settings import Settings
 from headrace_identity.worker import Incoming, Worker

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
-from headrace_identity import finder
 from headrace_identity.bootstrap import open_service
-from headrace_identity.profiles import Profiles
+from headrace_identity.people import finder
+from headrace_identity.people.profiles import Profiles
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.settings import Settings
 from headrace_identity.worker import Incoming, Worker

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from headrace_identity import store
-from headrace_identity.rules import parse
+from headrace_identity.resolving.rules import parse
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.worker import Incoming, Worker
 

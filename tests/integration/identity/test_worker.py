@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from headrace_identity import parked
-from headrace_identity.rules import DEFAULT_RULES, parse
+from headrace_identity.resolving.rules import DEFAULT_RULES, parse
 from headrace_identity.rules_store import RulesChanged, RulesStore
 from headrace_identity.store import survivors
 from headrace_identity.worker import Incoming, Worker

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from headrace_identity.rebuilds.comparison import compare
 from headrace_identity.rebuilds.shadow import Shadow
-from headrace_identity.replay import Replay, replay
-from headrace_identity.rules import DEFAULT_RULES, Rules, parse
+from headrace_identity.resolving.replay import Replay, replay
+from headrace_identity.resolving.rules import DEFAULT_RULES, Rules, parse
 from hypothesis import given, settings
 
 from headrace.api.common.v1.event_pb2 import Event

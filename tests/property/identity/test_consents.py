@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 from headrace_identity.documents import profile_document, profile_from
-from headrace_identity.replay import as_json, replay
-from headrace_identity.rules import DEFAULT_RULES
+from headrace_identity.resolving.replay import as_json, replay
+from headrace_identity.resolving.rules import DEFAULT_RULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 
-from headrace_identity.explain import Forced, identifiers_of, in_recorded_order, shortest_chain
-from headrace_identity.links import Kind, Links, ManualLink
-from headrace_identity.replay import Replay, replay
-from headrace_identity.rules import DEFAULT_RULES, Rules, parse
+from headrace_identity.explaining.explain import Forced, identifiers_of, in_recorded_order, shortest_chain
+from headrace_identity.resolving.links import Kind, Links, ManualLink
+from headrace_identity.resolving.replay import Replay, replay
+from headrace_identity.resolving.rules import DEFAULT_RULES, Rules, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

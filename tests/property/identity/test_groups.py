@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import msgspec
-from headrace_identity.graph import newest_traits
-from headrace_identity.groups import Groups, Mention, fold, memberships_of_person
+from headrace_identity.groups.statements import Groups, Mention, fold, memberships_of_person
+from headrace_identity.resolving.graph import newest_traits
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from headrace_identity.links import Links, ManualLink
-from headrace_identity.replay import replay
-from headrace_identity.rules import DEFAULT_RULES, Identifier, parse
+from headrace_identity.resolving.links import Links, ManualLink
+from headrace_identity.resolving.replay import replay
+from headrace_identity.resolving.rules import DEFAULT_RULES, Identifier, parse
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import msgspec
-from headrace_identity.past import Past
+from headrace_identity.people.past import Past
 from hypothesis import given
 from hypothesis import strategies as st
 

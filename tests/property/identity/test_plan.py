@@ -11,13 +11,13 @@ import random
 from collections.abc import Sequence
 
 from headrace_identity.documents import profile_document
-from headrace_identity.graph import Changes, Graph
-from headrace_identity.links import Links, ManualLink
 from headrace_identity.reassign.anew import Anew
 from headrace_identity.reassign.closure import Recorded
 from headrace_identity.reassign.plan import Stored, difference
-from headrace_identity.resolver import prepare, resolve
-from headrace_identity.rules import DEFAULT_RULES, Identifier, Rules, parse
+from headrace_identity.resolving.graph import Changes, Graph
+from headrace_identity.resolving.links import Links, ManualLink
+from headrace_identity.resolving.resolver import prepare, resolve
+from headrace_identity.resolving.rules import DEFAULT_RULES, Identifier, Rules, parse
 from hypothesis import given
 from hypothesis import strategies as st
 

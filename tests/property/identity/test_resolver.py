@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from headrace_identity.graph import most_in_a_period
-from headrace_identity.replay import Replay, as_json, replay
-from headrace_identity.rules import DEFAULT_RULES, Rules, parse
+from headrace_identity.resolving.graph import most_in_a_period
+from headrace_identity.resolving.replay import Replay, as_json, replay
+from headrace_identity.resolving.rules import DEFAULT_RULES, Rules, parse
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headrace_identity.offline import WORKSPACE, replay_lines
+from headrace_identity.resolving.offline import WORKSPACE, replay_lines
 
 from headrace.domain.ids import profile_id
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from headrace_identity.explain import (
+from headrace_identity.explaining.explain import (
     Forced,
     Holder,
     Step,
@@ -17,8 +17,8 @@ from headrace_identity.explain import (
     shortest_chain,
     summary,
 )
-from headrace_identity.replay import Replay, replay
-from headrace_identity.rules import DEFAULT_RULES, Identifier, Rules, parse
+from headrace_identity.resolving.replay import Replay, replay
+from headrace_identity.resolving.rules import DEFAULT_RULES, Identifier, Rules, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from headrace_identity.links import Links, ManualLink
-from headrace_identity.replay import Replay, replay
-from headrace_identity.rules import DEFAULT_RULES, Identifier, parse
+from headrace_identity.resolving.links import Links, ManualLink
+from headrace_identity.resolving.replay import Replay, replay
+from headrace_identity.resolving.rules import DEFAULT_RULES, Identifier, parse
 
 from headrace.api.common.v1.event_pb2 import Event
 from tests.support.identity import event, partition

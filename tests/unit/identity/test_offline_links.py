@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from headrace_identity.offline import LinksError, replay_lines
+from headrace_identity.resolving.offline import LinksError, replay_lines
 
 LINES = [
     '{"type": "track", "event": "a", "anonymousId": "dev1", "messageId": "m1"}',

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from headrace_identity.offline import replay_lines
-from headrace_identity.replay import replay
-from headrace_identity.rules import RulesError, parse
+from headrace_identity.resolving.offline import replay_lines
+from headrace_identity.resolving.replay import replay
+from headrace_identity.resolving.rules import RulesError, parse
 
 from tests.support.identity import WORKSPACE
 from tests.support.shared_devices import FLOWS, assert_flow, flow_events

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from headrace_identity.offline import LineError, replay_lines
-from headrace_identity.rules import DEFAULT_RULES, Blocked, RulesError, parse, parse_text
+from headrace_identity.resolving.offline import LineError, replay_lines
+from headrace_identity.resolving.rules import DEFAULT_RULES, Blocked, RulesError, parse, parse_text
 
 WRONG: list[tuple[object, str]] = [
     ([], ""),

@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from headrace_identity.graph import Profile, TraitValue
-from headrace_identity.search import (
+from headrace_identity.people.search import (
     MAX_TEXT,
     TraitQuery,
     beginnings,
@@ -16,6 +15,7 @@ from headrace_identity.search import (
     text_of,
     trait_terms,
 )
+from headrace_identity.resolving.graph import Profile, TraitValue
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from headrace.domain.tombstones import TOMBSTONE_KEY_PLACE, digest_of
 from headrace.storage.mongo.client import Database, Session
 from headrace.storage.sealing import Sealer
 from headrace_identity.documents import SEPARATOR
-from headrace_identity.rules import Identifier
+from headrace_identity.resolving.rules import Identifier
 from headrace_identity.store import DELETION_KEYS
 
 _KEY_BYTES = 32

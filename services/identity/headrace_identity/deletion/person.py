@@ -11,7 +11,7 @@ from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Session
 from headrace_identity import demotions
 from headrace_identity.documents import SEPARATOR, identifier_key, profile_from, profile_key
-from headrace_identity.rules import Identifier, Rules
+from headrace_identity.resolving.rules import Identifier, Rules
 from headrace_identity.store import IDENTIFIERS, PROFILES, survivors
 
 _MASK = "…"

@@ -17,14 +17,15 @@ from headrace.rpc.idempotency import REQUEST_IDS
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session, transaction
 from headrace.storage.mongo.log import Reassigned
-from headrace_identity import gates, group_erasure, workspaces
+from headrace_identity import gates, workspaces
 from headrace_identity.deletion.person import Person
 from headrace_identity.deletion.receipt import REMOVED, Place
 from headrace_identity.deletion.records import Tally
 from headrace_identity.documents import SEPARATOR, identifier_key, profile_from, profile_key
+from headrace_identity.groups import erasure as group_erasure
 from headrace_identity.reassign.folds import FOLDS
 from headrace_identity.rebuilds.store import forget_examples
-from headrace_identity.rules import Identifier
+from headrace_identity.resolving.rules import Identifier
 from headrace_identity.store import (
     DEMOTIONS,
     GROUPS,

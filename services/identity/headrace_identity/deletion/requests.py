@@ -15,7 +15,7 @@ from headrace_identity.deletion.person import Named, Person
 from headrace_identity.deletion.records import CANCELLED, WAITING, Deletion, Deletions
 from headrace_identity.deletion.runner import PLACE_OF_PERSON
 from headrace_identity.deletion.tombstones import SUPPRESSED, Tombstones
-from headrace_identity.rules import Identifier, Rules
+from headrace_identity.resolving.rules import Identifier, Rules
 from headrace_identity.workspaces import Workspaces
 
 

@@ -13,7 +13,7 @@ from headrace.rpc import names
 from headrace.telemetry import logs
 from headrace_identity.deletion.person import Person
 from headrace_identity.deletion.receipt import FAILED, NOT_SUPPORTED, REMOVED, REQUESTED, Place
-from headrace_identity.rules import Identifier
+from headrace_identity.resolving.rules import Identifier
 
 _log = logs.get_logger(__name__)
 

@@ -23,8 +23,8 @@ from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session
 from headrace_identity.deletion.keys import KeyRing, Keys
 from headrace_identity.documents import SEPARATOR
-from headrace_identity.resolver import Prepared
-from headrace_identity.rules import Identifier
+from headrace_identity.resolving.resolver import Prepared
+from headrace_identity.resolving.rules import Identifier
 from headrace_identity.store import TOMBSTONES
 from headrace_identity.workspaces import Workspace, count
 

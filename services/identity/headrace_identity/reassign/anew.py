@@ -9,10 +9,10 @@ from typing import NamedTuple
 from headrace.api.identity.v1.profile_pb2 import Decision
 from headrace_identity.deletion.tombstones import Marks
 from headrace_identity.demotions import Demotion, demotions_of
-from headrace_identity.graph import Changes, Graph
-from headrace_identity.links import Links
 from headrace_identity.reassign.closure import Recorded
-from headrace_identity.resolver import resolve
+from headrace_identity.resolving.graph import Changes, Graph
+from headrace_identity.resolving.links import Links
+from headrace_identity.resolving.resolver import resolve
 
 _EVENTS_AT_A_TIME = 200
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.storage.mongo.client import Session
 from headrace.storage.mongo.log import Reassigned
-from headrace_identity.links import ManualLink
-from headrace_identity.rules import Identifier, Rules
+from headrace_identity.resolving.links import ManualLink
+from headrace_identity.resolving.rules import Identifier, Rules
 
 
 @dataclass(frozen=True, slots=True)

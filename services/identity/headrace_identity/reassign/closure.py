@@ -18,10 +18,10 @@ from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Session
 from headrace_identity import demotions
 from headrace_identity.documents import identifier_key, profile_key
-from headrace_identity.links import Links
 from headrace_identity.reassign.rulebook import Rulebook
-from headrace_identity.resolver import Prepared, prepare
-from headrace_identity.rules import Identifier, Rules
+from headrace_identity.resolving.links import Links
+from headrace_identity.resolving.resolver import Prepared, prepare
+from headrace_identity.resolving.rules import Identifier, Rules
 from headrace_identity.store import IDENTIFIERS, PROFILES, survivors
 
 _CHUNK = 2_000

@@ -13,7 +13,7 @@ from typing import Protocol
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.storage.mongo.client import Database, Session
 from headrace_identity.computed.fold import ComputedTraitFold
-from headrace_identity.group_fold import GroupFold
+from headrace_identity.groups.fold import GroupFold
 from headrace_identity.workspaces import Workspace
 
 

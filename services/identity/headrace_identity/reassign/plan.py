@@ -12,10 +12,10 @@ from headrace.storage.mongo.client import Document
 from headrace.storage.mongo.log import Reassigned
 from headrace_identity.demotions import Demotion
 from headrace_identity.documents import profile_document, profile_from
-from headrace_identity.graph import Graph, Profile
 from headrace_identity.reassign.anew import Anew
 from headrace_identity.reassign.closure import Recorded
-from headrace_identity.rules import Identifier
+from headrace_identity.resolving.graph import Graph, Profile
+from headrace_identity.resolving.rules import Identifier
 
 CONFLICT_COUNTER = "g"
 """Field of documents that only makes transactions conflict; it is no part of what they say."""

@@ -17,7 +17,6 @@ from headrace.telemetry import logs, metrics
 from headrace_identity import gates, links_store, workspaces
 from headrace_identity.deletion.tombstones import Marks, Tombstones
 from headrace_identity.failures import is_conflict
-from headrace_identity.links import Links
 from headrace_identity.links_store import LinksStore
 from headrace_identity.reassign import apply
 from headrace_identity.reassign.anew import Anew, BeingDeleted
@@ -26,6 +25,7 @@ from headrace_identity.reassign.closure import Closure, TooManyEvents
 from headrace_identity.reassign.folds import FOLDS, Fold
 from headrace_identity.reassign.plan import Plan, difference, events_by_part
 from headrace_identity.reassign.rulebook import Rulebook
+from headrace_identity.resolving.links import Links
 from headrace_identity.store import survivors
 from headrace_identity.worker import AtStep, NoTombstones, no_step
 from headrace_identity.workspaces import Workspace, Workspaces

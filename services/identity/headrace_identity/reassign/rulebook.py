@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace_identity.rules import Rules
+from headrace_identity.resolving.rules import Rules
 from headrace_identity.rules_store import RulesStore
 from headrace_identity.workspaces import Workspace
 

@@ -29,13 +29,13 @@ from headrace_identity import gates, workspaces
 from headrace_identity.deletion.tombstones import Tombstones
 from headrace_identity.documents import SEPARATOR
 from headrace_identity.links_store import LinksStore
-from headrace_identity.profiles import Profiles
+from headrace_identity.people.profiles import Profiles
 from headrace_identity.reassign.change import Change, Outcome
 from headrace_identity.reassign.reassigner import Reassigner
 from headrace_identity.rebuilds.comparison import Comparison, Example, Group, compare
 from headrace_identity.rebuilds.shadow import Keep, Shadow
 from headrace_identity.rebuilds.store import SWITCHING, Job, RebuildStore, Stopped
-from headrace_identity.rules import Identifier, Rules, parse_text
+from headrace_identity.resolving.rules import Identifier, Rules, parse_text
 from headrace_identity.worker import AtStep, no_step
 from headrace_identity.workspaces import Workspace, Workspaces
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from headrace.api.common.v1.event_pb2 import Event
 from headrace.api.identity.v1.profile_pb2 import Decision, DecisionAction
 from headrace.storage.mongo.client import Document
-from headrace_identity.graph import Changes, Graph
-from headrace_identity.links import NO_LINKS, Links
-from headrace_identity.resolver import Prepared, prepare, resolve
-from headrace_identity.rules import Rules
+from headrace_identity.resolving.graph import Changes, Graph
+from headrace_identity.resolving.links import NO_LINKS, Links
+from headrace_identity.resolving.resolver import Prepared, prepare, resolve
+from headrace_identity.resolving.rules import Rules
 
 _CREATED = DecisionAction.DECISION_ACTION_CREATED
 

@@ -25,7 +25,7 @@ from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session
 from headrace_identity import gates
 from headrace_identity.documents import SEPARATOR
-from headrace_identity.rules import Rules
+from headrace_identity.resolving.rules import Rules
 from headrace_identity.rules_store import RebuildRunning, RulesStore
 from headrace_identity.store import IDENTITY_REBUILDS
 

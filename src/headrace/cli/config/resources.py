@@ -191,7 +191,7 @@ def _check_definition(audience: Resource) -> list[Problem]:
 
 
 def _check_rules(rules: Resource) -> list[Problem]:
-    from headrace_identity.rules import RulesError, parse
+    from headrace_identity.resolving.rules import RulesError, parse
 
     try:
         parse(rules.values["rules"])
@@ -202,7 +202,7 @@ def _check_rules(rules: Resource) -> list[Problem]:
 
 def _rules_in_full(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """With all defaults, as the platform stores rules, so that a file need not name them."""
-    from headrace_identity.rules import parse
+    from headrace_identity.resolving.rules import parse
 
     return {"rules": parse(values["rules"]).as_json()}
 

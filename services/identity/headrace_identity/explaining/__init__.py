@@ -1,0 +1,1 @@
+"""Why identifiers are one person or two, and what makes up a profile."""
