@@ -22,7 +22,7 @@ from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.archive.registry import Registry
 from headrace_audience.archiving import Archiving, SampleCheck
 from headrace_audience.erasure import Eraser
-from headrace_audience.erasure_servicer import ErasureServicer
+from headrace_audience.erasure_servicer import erasure_servicer
 from headrace_audience.handlers import Audiences
 from headrace_audience.leases import Leases
 from headrace_audience.outlook import Outlooks
@@ -83,7 +83,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         )
         archiving = Archiving(db, registry, files, archive_leases, settings)
         check = SampleCheck(db, verifier, archive_leases, settings.audience_check_seconds)
-        erasure = ErasureServicer(Eraser(db, redis, partitions=settings.partitions))
+        erasure = erasure_servicer(Eraser(db, redis, partitions=settings.partitions))
         hosted = [
             Hosted(SERVICE, lambda server: add_AudienceServiceServicer_to_server(servicer, server)),
             Hosted(ERASURE_SERVICE, lambda server: add_ErasureServiceServicer_to_server(erasure, server)),

@@ -27,7 +27,7 @@ from headrace_ingest.auth import WriteKeyAuthenticator
 from headrace_ingest.committer import Committer
 from headrace_ingest.dispatcher import Dispatcher, Streams
 from headrace_ingest.erasure import Eraser
-from headrace_ingest.erasure_servicer import ErasureServicer
+from headrace_ingest.erasure_servicer import erasure_servicer
 from headrace_ingest.http import HttpApp
 from headrace_ingest.http_requests import Bodies
 from headrace_ingest.http_server import http_serving
@@ -121,7 +121,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             request_ids=RequestIds(db),
             pager=Pager(settings.service_token.get_secret_value()),
         )
-        erasure = ErasureServicer(Eraser(db, redis, event_partitions=settings.event_partitions))
+        erasure = erasure_servicer(Eraser(db, redis, event_partitions=settings.event_partitions))
         grpc_address = await stack.enter_async_context(
             serving(
                 [

@@ -31,7 +31,7 @@ from headrace_sync.consumer import ChangesConsumer, ChangeTaker, ResolvedConsume
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.destination_handlers import DestinationHandlers
 from headrace_sync.erasure import Eraser
-from headrace_sync.erasure_servicer import ErasureServicer
+from headrace_sync.erasure_servicer import erasure_servicer
 from headrace_sync.erasure_store import ErasureStore
 from headrace_sync.fleet import Fleet
 from headrace_sync.forwarding import Planner
@@ -92,7 +92,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         request_ids, pager = RequestIds(parts.db), Pager(token)
         destinations = DestinationServicer(parts.destination_handlers, request_ids, pager)
         syncs = SyncServicer(parts.sync_handlers, request_ids, pager)
-        erasure = ErasureServicer(parts.eraser)
+        erasure = erasure_servicer(parts.eraser)
         hosted = [
             Hosted(
                 "headrace.api.sync.v1.DestinationService",

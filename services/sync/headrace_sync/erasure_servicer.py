@@ -1,20 +1,10 @@
-"""ErasureService of the sync service: maps protobuf to the eraser. For other services only."""
-
-# ruff: noqa: N802 - the methods are named by the proto
+"""ErasureService of the sync service: protobuf to the eraser and back."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from pymongo.errors import PyMongoError
-
 from headrace.api.common.v1 import erasure_service_pb2 as pb
-from headrace.api.common.v1.erasure_service_pb2_grpc import ErasureServiceServicer
-from headrace.rpc import errors, names
-from headrace.rpc.auth import require_service
+from headrace.rpc.erasure import ErasureServicer
 from headrace_sync.erasure import Eraser, Result, Whom
-
-MOST_MESSAGES = 10_000
 
 _OUTCOMES = {
     Result.REMOVED: pb.ERASURE_OUTCOME_REMOVED,
@@ -24,21 +14,10 @@ _OUTCOMES = {
 }
 
 
-class ErasureServicer(ErasureServiceServicer):
-    """Removes what the sync service keeps about people who are to be deleted, and asks destinations."""
+def erasure_servicer(eraser: Eraser) -> ErasureServicer:
+    """The servicer of what removes, and asks destinations."""
 
-    def __init__(self, eraser: Eraser) -> None:
-        """Serve from what removes."""
-        self._eraser = eraser
-
-    async def ErasePerson(self, request: pb.ErasePersonRequest, context: Any) -> pb.ErasePersonResponse:
-        """See the proto."""
-        require_service()
-        (workspace_id,) = names.parse(names.WORKSPACE, request.parent, "parent")
-        if not request.deletion_id:
-            raise errors.invalid_argument("deletion_id", "is required")
-        if len(request.message_ids) > MOST_MESSAGES:
-            raise errors.invalid_argument("message_ids", f"must be at most {MOST_MESSAGES}")
+    async def erase(workspace_id: str, request: pb.ErasePersonRequest) -> list[pb.ErasedPlace]:
         identifiers: dict[str, list[str]] = {}
         for identifier in request.identifiers:
             identifiers.setdefault(identifier.namespace, []).append(identifier.value)
@@ -49,13 +28,9 @@ class ErasureServicer(ErasureServiceServicer):
             identifiers,
             list(dict.fromkeys(request.message_ids)),
         )
-        try:
-            places = await self._eraser.erase(whom)
-        except PyMongoError:
-            raise errors.unavailable("The database cannot be reached: ask again.") from None
-        return pb.ErasePersonResponse(
-            places=[
-                pb.ErasedPlace(place=p.name, outcome=_OUTCOMES[p.result], count=p.count, detail=p.detail)
-                for p in places
-            ]
-        )
+        return [
+            pb.ErasedPlace(place=p.name, outcome=_OUTCOMES[p.result], count=p.count, detail=p.detail)
+            for p in await eraser.erase(whom)
+        ]
+
+    return ErasureServicer(erase)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from headrace.domain.times import DAY_US, SECOND_US, now_us
+from headrace.rpc.erasure import MOST_MESSAGES
 from headrace.storage.mongo.client import Database, Session
 from headrace.telemetry import logs, metrics
 from headrace_identity import gates
@@ -277,7 +278,7 @@ class Runner:
 
         try:
             async for page in people.messages_of(self._db, workspace_id, person.parts):
-                if len(messages) + len(page) > telling.MOST_MESSAGES:
+                if len(messages) + len(page) > MOST_MESSAGES:
                     await call()
                 messages += page
             if first or messages:

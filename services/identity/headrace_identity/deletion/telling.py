@@ -20,8 +20,6 @@ _log = logs.get_logger(__name__)
 ORDER = ("sync", "audience", "ingest")
 """Destinations are told first: what they hold cannot be found any more when the rest is gone."""
 
-MOST_MESSAGES = 10_000
-"""Message ids in one call."""
 _CALL_S = 600.0
 
 _OUTCOMES = {
