@@ -308,6 +308,9 @@ async def test_a_shared_device_keeps_nobody_else_out(identity: Identity) -> None
     await identity.send(event("g1", kiosk), event("g2", ("user_id", "grace-1906"), kiosk))
     await identity.send(event("a1", ("user_id", "ada-1815"), kiosk))
     await identity.delete("user_id", "grace-1906")
+    # Nor are the others told of it: they would remove what is other people's.
+    named = {(i.namespace, i.value) for request in identity.peer.asked for i in request.identifiers}
+    assert named == {("user_id", "grace-1906")}
     await identity.send(
         event("a2", ("user_id", "ada-1815"), kiosk),
         event("new", ("user_id", "katherine"), kiosk),

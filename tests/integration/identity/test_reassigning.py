@@ -8,10 +8,9 @@ import random
 import pytest
 from headrace_identity.consumer import Sending
 from headrace_identity.outbox import Outbox
-from headrace_identity.reassign.change import Change, Outcome
+from headrace_identity.reassign.change import Change
 from headrace_identity.reassign.reassigner import Reassigner
 from headrace_identity.resolving.rules import DEFAULT_RULES
-from headrace_identity.store import IDENTIFIERS, PROFILES
 from headrace_identity.worker import Worker
 from headrace_identity.workspaces import Workspaces
 
@@ -19,7 +18,7 @@ from headrace.api.identity.v1.profile_pb2 import Reassignment
 from headrace.domain.ids import partition_of
 from headrace.rpc.errors import ApiError
 from headrace.storage.mongo import log
-from headrace.storage.mongo.client import Database, Session
+from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Redis
 from tests.support.identity import WORKSPACE, all_messages, assert_equals_replay, event, read_stored, sent_on
 from tests.support.reassignment import (
@@ -221,35 +220,6 @@ async def test_an_outbox_that_ends_between_sending_and_marking(db: Database, red
     assert await Outbox(db, redis, Sending(PARTITIONS, 1000)).send() == 1
     sent = [r for b in await sent_on(redis, PARTITIONS) for r in b.reassignments]
     assert len(sent) == 4  # twice the same: whoever reads them knows the epoch already
-
-
-async def test_erasing_leaves_others_as_if_the_person_had_never_come(db: Database) -> None:
-    events = [
-        *MERGED,
-        event("x1", U2, A2),
-        event("x2", U2, A1, day=3),  # the device is demoted, because it is the other's
-        event("x3", A2, day=4),
-    ]
-    await Worker(db).process(WORKSPACE, incoming(events))
-    stored = await read_stored(db)
-    person = stored.root_of("m1")
-    written: list[Outcome] = []
-
-    async def write(_: Session, outcome: Outcome) -> None:
-        written.append(outcome)
-
-    outcome = await Reassigner(db).reassign(WORKSPACE, Change(erase=[person], write=write))
-    assert written == [outcome]
-    assert [r.event.message_id for r in outcome.removed] == ["m1", "m2", "m3", "m4"]
-    state = await assert_as_from_the_start(db, DEFAULT_RULES)
-    assert sorted(state.events) == ["x1", "x2", "x3"]
-    assert await db[PROFILES].count_documents({"w": WORKSPACE}) == 1
-    assert await db[IDENTIFIERS].count_documents({"p": {"$ne": ""}}) == 3  # the device is the other's now
-    erased, rest = await reassigned(db)
-    assert erased.erased and not rest.erased
-    assert {i.profile_id for i in erased.items} == {stored.root_of("m1"), *stored.graph.profiles[person].parts}
-    assert {i.profile_id for i in rest.items} == {stored.root_of("x1")}
-    assert (erased.epoch, rest.epoch) == (1, 2)
 
 
 async def test_a_change_that_changes_nothing_keeps_the_epoch(db: Database) -> None:

@@ -80,8 +80,10 @@ class Services:
             segment_ids=sorted({segment_id for _, segment_id in messages if segment_id}),
         )
         if person is not None:
-            request.identifiers.extend(map(_message, person.identifiers))
-            request.raw_identifiers.extend(_message(form) for form, _ in person.forms)
+            # Not the ids of devices that others use too: what carries one, and is theirs, must stay.
+            own = [i for i in person.identifiers if i not in person.shared]
+            request.identifiers.extend(map(_message, own))
+            request.raw_identifiers.extend(_message(form) for form, of in person.forms if of not in person.shared)
         try:
             answer = await self._stubs[service].ErasePerson(request, timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:

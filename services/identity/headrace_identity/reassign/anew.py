@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from headrace.api.identity.v1.profile_pb2 import Decision
@@ -30,31 +30,27 @@ class BeingDeleted(Exception):
 
 
 class Anew:
-    """The graph that the events of a closure make, without those of erased people."""
+    """The graph that the events of a closure make."""
 
-    def __init__(self, links: Links, erased_parts: Collection[str] = (), marks: Marks | None = None) -> None:
+    def __init__(self, links: Links, marks: Marks | None = None) -> None:
         """Nothing has been resolved yet.
 
         Args:
             links: Manual links after the change.
-            erased_parts: Parts whose events are to be as if they had never come.
             marks: Tombstones of the workspace: what was a deleted person's is set aside.
         """
         self._marks = marks
         self._links = links
-        self.erased_parts = frozenset(erased_parts)
         self.graph = Graph()
         self.assigned: dict[str, Assigned] = {}
         """By message id, in the recorded order."""
         self.demotions: set[Demotion] = set()
-        self.removed: list[Recorded] = []
-        """Events of erased people."""
         self.last = -1
         """Sequence of the last event that was resolved."""
 
-    def from_the_start(self, erased_parts: Collection[str]) -> Anew:
-        """The same with nothing resolved yet, and perhaps others erased."""
-        return Anew(self._links, erased_parts, self._marks)
+    def from_the_start(self) -> Anew:
+        """The same with nothing resolved yet."""
+        return Anew(self._links, self._marks)
 
     async def resolve(self, events: Sequence[Recorded]) -> None:
         """Resolve events that come after all that have been.
@@ -70,9 +66,6 @@ class Anew:
                 await asyncio.sleep(0)  # the lanes have their turn
             assert event.sequence > self.last, "not in the recorded order"
             self.last = event.sequence
-            if event.resolved.profile_id in self.erased_parts:
-                self.removed.append(event)
-                continue
             prepared = event.prepared
             if self._marks is not None:
                 kept = self._marks.keep(prepared, event.resolved.decision)

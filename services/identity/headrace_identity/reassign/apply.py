@@ -61,23 +61,15 @@ async def write_people(db: Database, session: Session, workspace_id: str, plan: 
 
 
 async def write_events(db: Database, session: Session, workspace_id: str, plan: Plan) -> None:
-    """Assign events anew, and remove those of erased people."""
+    """Assign events anew."""
     await log.reassign_events(db, session, workspace_id, plan.events)
-    for chunk in _chunks([e.resolved.event.message_id for e in plan.erased]):
-        await log.delete_events(db, session, workspace_id, chunk)
 
 
 async def record(db: Database, session: Session, workspace_id: str, plan: Plan) -> int:
-    """Record a plan in the log: one reassignment of the erased, one of the others. Returns the epoch after it."""
-    epoch = 0
-    for items, erased in ((plan.gone, True), (plan.affected, False)):
-        # An epoch of its own each: it is the key of a reassignment.
-        if items or (not erased and not epoch):
-            epoch = await workspaces.count(db, session, workspace_id, "e")
-            sequence = await log.next_sequence(db, 1, now_us())
-            await log.add_reassignments(
-                db, session, workspace_id, epoch=epoch, sequence=sequence, items=items, erased=erased
-            )
+    """Record a plan in the log. Returns the epoch from which it holds."""
+    epoch = await workspaces.count(db, session, workspace_id, "e")
+    sequence = await log.next_sequence(db, 1, now_us())
+    await log.add_reassignments(db, session, workspace_id, epoch=epoch, sequence=sequence, items=plan.affected)
     return epoch
 
 

@@ -21,7 +21,6 @@ class Outcome:
         moved_events: Number of events that belong to another profile (survivor) than before.
         holders: Who holds each of the change's identifiers now (survivor); those that nobody holds are left out.
         affected: Every profile id for which something changed, with what became of it.
-        removed: Events that were removed from the log, because their person is erased, in recorded order.
         changed: Whether anything about anybody changed, which raises the epoch by one.
     """
 
@@ -29,7 +28,6 @@ class Outcome:
     moved_events: int
     holders: Mapping[Identifier, str]
     affected: Sequence[Reassigned] = ()
-    removed: Sequence[ResolvedEvent] = ()
     changed: bool = True
 
 
@@ -47,8 +45,6 @@ class Change:
         remove_links: Ids of manual links to be removed; they are seeds too. Unknown ones are passed over.
         rules_of: Version and rules by which an event is resolved anew; None means those by which it was resolved.
             Called often: look up, do not compute.
-        erase: Ids of profiles or parts. All events of these people are removed from the log, and what is left is as if
-            they had never come.
         write: Writes the rest of the change, in the same transaction, after everything else of the reassignment was
             written and before it is committed. May be called more than once, each time in another transaction.
         most_events: Budget of events; None means the setting `identity_reassign_events`.
@@ -60,6 +56,5 @@ class Change:
     add_links: Sequence[ManualLink] = ()
     remove_links: Collection[str] = ()
     rules_of: Callable[[ResolvedEvent], tuple[int, Rules]] | None = None
-    erase: Collection[str] = ()
     write: Callable[[Session, Outcome], Awaitable[None]] | None = None
     most_events: int | None = None

@@ -61,11 +61,9 @@ class Plan:
         demotions: Demotions to be remembered.
         removed_demotions: Demotions to be forgotten.
         events: Events to be assigned anew.
-        erased: Events to be removed.
         old_parts: Parts that had events which are no longer exactly theirs.
         changed_parts: Parts whose events are not exactly those that they had, old and new ones.
         affected: Every profile id for which something changed that others may keep, with what became of it.
-        gone: Those of them that were erased.
         moved_events: Number of events whose profile (survivor) is another one.
     """
 
@@ -76,11 +74,9 @@ class Plan:
     demotions: set[Demotion] = field(default_factory=set)
     removed_demotions: set[Demotion] = field(default_factory=set)
     events: list[Moved] = field(default_factory=list)
-    erased: list[Recorded] = field(default_factory=list)
     old_parts: set[str] = field(default_factory=set)
     changed_parts: set[str] = field(default_factory=set)
     affected: list[Reassigned] = field(default_factory=list)
-    gone: list[Reassigned] = field(default_factory=list)
     moved_events: int = 0
 
     @property
@@ -94,7 +90,6 @@ class Plan:
             or self.demotions
             or self.removed_demotions
             or self.events
-            or self.erased
         )
 
 
@@ -119,7 +114,6 @@ def difference(workspace_id: str, events: Iterable[Recorded], stored: Stored, an
     plan.freed = sorted(stored.holders.keys() - graph.holders.keys())
     plan.demotions = anew.demotions - stored.demotions
     plan.removed_demotions = stored.demotions - anew.demotions
-    plan.erased = list(anew.removed)
     _assign(plan, events, stored.graph(), anew)
     return plan
 
@@ -131,13 +125,8 @@ def _assign(plan: Plan, events: Iterable[Recorded], before: Graph, anew: Anew) -
     for event in events:
         message_id = event.resolved.event.message_id
         old_part = event.resolved.profile_id
-        now = anew.assigned.get(message_id)
+        now = anew.assigned[message_id]
         old_root = _root(before, old_part)
-        if now is None:
-            plan.old_parts.add(old_part)
-            plan.changed_parts.add(old_part)
-            touched.add(old_root)
-            continue
         if now.part != old_part:
             plan.old_parts.add(old_part)
             plan.changed_parts |= {old_part, now.part}
@@ -153,8 +142,7 @@ def _assign(plan: Plan, events: Iterable[Recorded], before: Graph, anew: Anew) -
         old, new = before.profiles.get(profile_id), graph.profiles.get(profile_id)
         if profile_id not in touched and _view(old, before) == _view(new, graph):
             continue
-        item = _reassigned(profile_id, new, graph)
-        (plan.gone if new is None and profile_id in anew.erased_parts else plan.affected).append(item)
+        plan.affected.append(_reassigned(profile_id, new, graph))
 
 
 def _root(graph: Graph, part: str) -> str:
@@ -191,8 +179,8 @@ def events_by_part(
     found: dict[str, list[ResolvedEvent]] = defaultdict(list)
     for event in events:
         stored = event.resolved
-        now = anew.assigned.get(stored.event.message_id)
-        if now is not None and now.part in parts:
+        now = anew.assigned[stored.event.message_id]
+        if now.part in parts:
             found[now.part].append(
                 ResolvedEvent(
                     event=stored.event,

@@ -26,7 +26,6 @@ from headrace_identity.reassign.folds import FOLDS, Fold
 from headrace_identity.reassign.plan import Plan, difference, events_by_part
 from headrace_identity.reassign.rulebook import Rulebook
 from headrace_identity.resolving.links import Links
-from headrace_identity.store import survivors
 from headrace_identity.worker import AtStep, NoTombstones, no_step
 from headrace_identity.workspaces import Workspace, Workspaces
 
@@ -161,11 +160,11 @@ class Reassigner:
         await closure.seed(
             None,
             identifiers={*change.identifiers, *(i for link in (*change.add_links, *removed) for i in link.pair)},
-            profiles={*change.profiles, *change.erase},
+            profiles=change.profiles,
             messages=change.messages,
         )
         marks = await self._marks(workspace)
-        anew = Anew(after, await self._erased_parts(None, workspace_id, change, closure), marks)
+        anew = Anew(after, marks)
         await anew.resolve(closure.in_order())
         return _Draft(workspace, after, closure, anew)
 
@@ -176,16 +175,6 @@ class Reassigner:
             raise NoTombstones
         return await self._tombstones.marks(workspace)
 
-    async def _erased_parts(
-        self, session: Session | None, workspace_id: str, change: Change, closure: Closure
-    ) -> set[str]:
-        """All parts of the people whose events go."""
-        if not change.erase:
-            return set()
-        moved = await survivors(self._db, workspace_id, closure.parts | set(change.erase), session)
-        roots = {moved.get(part, part) for part in change.erase}
-        return {part for part in closure.parts if moved.get(part, part) in roots}
-
     async def _attempt(self, change: Change, draft: _Draft) -> Outcome:
         workspace_id = draft.workspace.id
         async with transaction(self._db.client) as session:
@@ -195,7 +184,7 @@ class Reassigner:
             if _input(workspace) != _input(draft.workspace):
                 raise _Overtaken
             draft.used = True
-            await self._catch_up(session, change, draft)
+            await self._catch_up(session, draft)
             await self._at_step("caught up")
             stored = await apply.read_stored(self._db, session, workspace_id, draft.closure)
             events = draft.closure.in_order()
@@ -230,25 +219,23 @@ class Reassigner:
                 concerned=len(events),
                 assigned=len(plan.events),
                 moved=plan.moved_events,
-                removed=len(plan.erased),
             )
         return outcome
 
-    async def _catch_up(self, session: Session, change: Change, draft: _Draft) -> None:
+    async def _catch_up(self, session: Session, draft: _Draft) -> None:
         """Add what has come since the draft.
 
         Raises:
-            _Overtaken: It comes before what was resolved, or makes others those to be erased, and there are too many
-                events to resolve all of them while micro-batches wait.
+            _Overtaken: It comes before what was resolved, and there are too many events to resolve all of them while
+                micro-batches wait.
         """
         new = await draft.closure.refresh(session)
-        erased = await self._erased_parts(session, draft.workspace.id, change, draft.closure)
-        if erased == draft.anew.erased_parts and (not new or new[0].sequence > draft.anew.last):
+        if not new or new[0].sequence > draft.anew.last:
             await draft.anew.resolve(new)
             return
         if len(draft.closure.events) > _MOST_WHILE_OTHERS_WAIT:
             raise _Overtaken
-        draft.anew = draft.anew.from_the_start(erased)
+        draft.anew = draft.anew.from_the_start()
         await draft.anew.resolve(draft.closure.in_order())
 
     async def _write_links(self, session: Session, workspace_id: str, change: Change) -> None:
@@ -293,8 +280,7 @@ def _outcome(change: Change, draft: _Draft, plan: Plan, epoch: int) -> Outcome:
         epoch=epoch,
         moved_events=plan.moved_events,
         holders={identifier: root.id for identifier, root in found.items() if root is not None},
-        affected=[*plan.gone, *plan.affected],
-        removed=[e.resolved for e in plan.erased],
+        affected=plan.affected,
         changed=not plan.empty,
     )
 
