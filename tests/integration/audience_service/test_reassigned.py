@@ -181,6 +181,33 @@ async def test_random_histories_are_followed_through_kills_and_the_loss_of_redis
     await consistent(db)
 
 
+async def test_an_undone_merge_is_found_in_the_log_when_its_entries_are_lost(
+    settings: Settings, db: Database, redis: streams.Redis, world: World, line: Stores
+) -> None:
+    async with serving_audience(settings) as client:
+        await start(client)
+        for part in ("a", "b"):
+            world.resolve(event(part, "Purchased"))
+        world.resolve(event("c", "Viewed"))
+        world.resolve(event("a", "Viewed"), "b")
+        await line.flush()
+        await client.has_members("twice", ["a"])
+        await eventually(lambda: has_snapshots(db))
+    world.split("a", "b")
+    await line.flush()
+    await redis.flushall()
+    async with serving_audience(settings) as client:
+        await client.has_members("twice", [])
+        await has_true_members(client, world)
+        world.repeat(random.Random(0))  # what is sent again now was overtaken
+        await line.flush()
+        world.resolve(event("b", "Purchased"))
+        await line.flush()
+        await client.has_members("twice", ["b"])
+        await has_true_members(client, world)
+    await consistent(db)
+
+
 async def erase(address: str, settings: Settings, profiles: list[str], messages: list[str]) -> dict[str, Any]:
     channel = with_token(address, settings.service_token.get_secret_value())
     try:
@@ -219,14 +246,14 @@ async def test_the_erased_are_gone_everywhere(
         if log_first:
             await line.flush()
 
+        places: dict[str, int] = {}
+
         async def is_removed() -> bool:
-            nonlocal places
             answer = await erase(running.grpc_address, settings, profiles, messages)
             for name, place in answer.items():
                 places[name] = places.get(name, 0) + place.count
             return all(p.outcome == erasure_api.ERASURE_OUTCOME_REMOVED for p in answer.values())
 
-        places: dict[str, int] = {}
         await eventually(is_removed)
         if not log_first:
             await line.flush()
