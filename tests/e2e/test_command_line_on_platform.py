@@ -325,7 +325,7 @@ def test_identity_rules_are_tried_and_set_and_applied_to_everything(run: Run, tm
     started = asked(run, "identity", "rebuild", "--rules", str(file))
     assert asked(run, "identity", "rebuilds", "get", started["name"], "--wait")["state"] == "done"
     listed = asked(run, "identity", "rebuilds", "list")
-    assert [r["preview"] for r in listed] == [False, False, True]
+    assert [r["preview"] for r in listed[:3]] == [False, False, True]
     assert run("identity", "rebuilds", "cancel", started["name"])[1].endswith("is done\n")
     assert asked(run, "identity", "alarms") == []
     # The same as a file of configuration; what it leaves out has its default.
