@@ -73,6 +73,11 @@ class RulesStore:
         found = self._cache[workspace_id] = (version, parse_text(full["r"]))
         return found
 
+    def last_read(self, workspace_id: str) -> Rules:
+        """The rules of a workspace when `read` last read them, which may have changed since."""
+        cached = self._cache.get(workspace_id)
+        return cached[1] if cached is not None else DEFAULT_RULES
+
     async def of_version(self, workspace_id: str, version: int) -> Rules:
         """The rules that a version stands for; it is in force or was.
 

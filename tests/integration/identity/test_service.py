@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from headrace_identity.bootstrap import open_service
+from headrace_identity.rules_store import RulesStore
 from headrace_identity.settings import Settings
 from headrace_identity.worker import Incoming, Worker
 
@@ -143,6 +144,28 @@ async def test_pages_continue_exactly(db: Database, make_settings: MakeSettings)
             if not token:
                 break
         assert people == sorted(f"{PARENT}/profiles/{profile_id(WORKSPACE, m)}" for m in ("m00", "other"))
+
+
+async def test_a_look_up_goes_by_the_rules_of_now(db: Database, make_settings: MakeSettings) -> None:
+    rules = RulesStore(db)
+    await rules.write(WORKSPACE, {"default_country": "IN"})
+    await resolve(db, [event("m1", ("phone", "98765 43210"))])
+    async with profiles_of(make_settings(Settings, workspace_address=NOBODY)) as stub:
+        assert (await stub.LookupProfile(_lookup("phone", "98765 43210"))).profile.identifiers[
+            0
+        ].value == "+919876543210"
+        await rules.write(WORKSPACE, {"default_country": "IN", "blocked": [{"equals": "+919876543210"}]})
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.LookupProfile(_lookup("phone", "98765 43210"))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await rules.write(WORKSPACE, {"default_country": "FR"})
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await stub.LookupProfile(_lookup("phone", "06 12 34 56 78"))
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+        await rules.write(WORKSPACE, {"default_country": "IN"})
+        assert (await stub.LookupProfile(_lookup("phone", "98765 43210"))).profile.identifiers[
+            0
+        ].value == "+919876543210"
 
 
 async def test_wrong_calls_are_refused(db: Database, make_settings: MakeSettings) -> None:

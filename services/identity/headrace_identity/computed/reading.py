@@ -58,7 +58,7 @@ class ComputedValues:
         Returns:
             Values in the order of the traits' ids, by the keys of `people`.
         """
-        traits = await self._ready(workspace_id, session) if traits is None else traits
+        traits = await self.ready(workspace_id, session) if traits is None else traits
         if not traits.all or not people:
             return {person: [] for person in people}
         owners = {part: person for person, parts in people.items() for part in parts}
@@ -86,7 +86,7 @@ class ComputedValues:
         self, workspace_id: str, people: Mapping[str, Iterable[str]], at_us: int, session: Session | None = None
     ) -> dict[str, list[ComputedTraitValue]]:
         """The computed traits of people as `values` would have given them at a moment of the past, from the log."""
-        traits = await self._ready(workspace_id, session)
+        traits = await self.ready(workspace_id, session)
         if not traits.all or not people:
             return {person: [] for person in people}
         owners = {part: person for person, parts in people.items() for part in parts}
@@ -99,7 +99,8 @@ class ComputedValues:
         await self._add_events(workspace_id, owners, dict.fromkeys(owners, needed), summaries, session)
         return {person: summaries.values(person, traits, at_us) for person in people}
 
-    async def _ready(self, workspace_id: str, session: Session | None) -> ComputedTraits:
+    async def ready(self, workspace_id: str, session: Session | None = None) -> ComputedTraits:
+        """The computed traits of a workspace that have been filled."""
         traits = await self._compiled.current(workspace_id, session)
         return traits if all(t.ready for t in traits.all) else ComputedTraits([t for t in traits.all if t.ready])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pymongo import ASCENDING, DESCENDING
@@ -15,6 +15,7 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document
 from headrace_identity.computed.reading import ComputedValues
+from headrace_identity.computed.traits import ComputedTraits
 from headrace_identity.documents import SEPARATOR, identifier_key, profile_from, profile_key
 from headrace_identity.groups.statements import Membership, memberships_of_person
 from headrace_identity.groups.store import GroupReader
@@ -23,6 +24,9 @@ from headrace_identity.resolving.rules import Identifier
 from headrace_identity.store import IDENTIFIERS, PROFILES, MissingProfile, survivors
 
 _AFTER_SEPARATOR = chr(ord(SEPARATOR) + 1)
+
+_Memberships = Sequence[tuple[str, Membership]]
+"""Groups that a part belongs to, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +70,30 @@ class Profiles:
         self._groups = GroupReader(db)
         self._computed = ComputedValues(db)
 
-    async def find(self, workspace_id: str, identifier: Identifier) -> Person | None:
-        """Who holds an identifier, as normalised by the rules; None when nobody does."""
+    async def of_part(self, workspace_id: str, part: str) -> Person | None:
+        """The person to whom a part belongs; None when there is none, or the part is ""."""
+        return (await self.get(workspace_id, [part])).get(part) if part else None
+
+    async def holder(self, workspace_id: str, identifier: Identifier) -> str:
+        """The part that holds an identifier, as normalised by the rules; "" when nobody does."""
         document = await self._db[IDENTIFIERS].find_one({"_id": identifier_key(workspace_id, identifier)}, {"p": 1})
-        if document is None or not document["p"]:
-            return None
-        people = await self.get(workspace_id, [document["p"]])
-        return people[document["p"]]
+        return document["p"] if document else ""
 
     async def get(self, workspace_id: str, profile_ids: Collection[str]) -> dict[str, Person]:
         """The people behind profile ids, those of merged parts included; unknown ids are left out."""
-        # Most ids are those of people themselves: only of the others the survivors are asked for.
-        loaded = await self._load(workspace_id, profile_ids)
+        # Most ids are those of people themselves, of one part: all about them is asked for at once, and what is missing
+        # then after it.
+        loaded, groups, traits = await asyncio.gather(
+            self._load(workspace_id, profile_ids),
+            self._memberships(workspace_id, profile_ids),
+            self._computed.ready(workspace_id),
+        )
         merged = [p.id for p in loaded.values() if p.merged_into is not None]
         moved = await survivors(self._db, workspace_id, merged) if merged else {}
+        loaded |= await self._load(workspace_id, set(moved.values()) - loaded.keys())
         wanted = {p: moved.get(p, p) for p in profile_ids}
-        missing = set(moved.values()) - loaded.keys()
-        if missing:
-            loaded |= await self._load(workspace_id, missing)
-        people = await self._people(workspace_id, [loaded[root] for root in {*wanted.values()} if root in loaded])
+        roots = [loaded[root] for root in {*wanted.values()} if root in loaded]
+        people = await self._people(workspace_id, roots, loaded, groups, traits)
         return {p: people[root] for p, root in wanted.items() if root in people}
 
     async def page(self, workspace_id: str, after: str, limit: int) -> list[Person]:
@@ -93,7 +102,8 @@ class Profiles:
         query = {"_id": bounds, "into": {"$exists": False}}
         cursor = self._db[PROFILES].find(query).sort("_id", ASCENDING).limit(limit)
         roots = [profile_from(d) async for d in cursor]
-        people = await self._people(workspace_id, roots)
+        traits = await self._computed.ready(workspace_id)
+        people = await self._people(workspace_id, roots, {root.id: root for root in roots}, {}, traits)
         return [people[root.id] for root in roots]
 
     async def events(
@@ -182,26 +192,41 @@ class Profiles:
         event.profile_id = moved.get(event.profile_id, event.profile_id)
         return event
 
-    async def _load(self, workspace_id: str, profile_ids: Iterable[str]) -> dict[str, Profile]:
+    async def _load(self, workspace_id: str, profile_ids: Collection[str]) -> dict[str, Profile]:
+        if not profile_ids:
+            return {}
         keys = [profile_key(workspace_id, p) for p in profile_ids]
         query = {"_id": {"$in": keys}, "w": workspace_id}
         profiles = [profile_from(d) async for d in self._db[PROFILES].find(query)]
         return {p.id: p for p in profiles}
 
-    async def _people(self, workspace_id: str, roots: Iterable[Profile]) -> dict[str, Person]:
+    async def _memberships(self, workspace_id: str, parts: Collection[str]) -> dict[str, _Memberships]:
+        """The groups of each of these parts."""
+        found = await self._groups.of_parts(workspace_id, parts) if parts else {}
+        return {part: found.get(part, ()) for part in parts}
+
+    async def _people(
+        self,
+        workspace_id: str,
+        roots: Iterable[Profile],
+        loaded: Mapping[str, Profile],
+        groups: Mapping[str, _Memberships],
+        traits: ComputedTraits,
+    ) -> dict[str, Person]:
+        """People by id, of what is known of some parts already, and of what has to be read of the others."""
         found = {root.id: root for root in roots}
-        others = {part for root in found.values() for part in root.parts} - found.keys()
-        parts = found | (await self._load(workspace_id, others) if others else {})
-        if not others <= parts.keys():
-            raise MissingProfile
-        groups, computed = await asyncio.gather(
-            self._groups.of_parts(workspace_id, parts),
-            self._computed.values(workspace_id, {r.id: r.parts for r in found.values()}, now_us()),
+        of_them = {part for root in found.values() for part in root.parts}
+        more, more_groups, computed = await asyncio.gather(
+            self._load(workspace_id, of_them - loaded.keys()),
+            self._memberships(workspace_id, of_them - groups.keys()),
+            self._computed.values(workspace_id, {r.id: r.parts for r in found.values()}, now_us(), traits=traits),
         )
+        parts, groups = {**loaded, **more}, {**groups, **more_groups}
+        if not of_them <= parts.keys():
+            raise MissingProfile
         people: dict[str, Person] = {}
         for root in found.values():
             own = tuple(parts[part] for part in root.parts)
-            of_parts = [membership for part in root.parts for membership in groups.get(part, ())]
-            memberships = memberships_of_person(of_parts)
+            memberships = memberships_of_person(one for part in root.parts for one in groups[part])
             people[root.id] = Person(root, own, union_of_traits(own), memberships, computed[root.id])
         return people
