@@ -30,8 +30,12 @@ from tests.benchmarks.resolution import batches, resolve_batch
 from tests.benchmarks.results import Result
 
 SIZES = (10_000, 100_000, 1_000_000)
-CACHE_GB = 2.0
-"""Enough of MongoDB's own cache for what is looked up: else it is the disk that is measured."""
+CACHE_GB = 6.0
+"""1,000,000 people and their events take 2 GB of MongoDB's own cache, which gives pages back from 80 % on: with less it
+is reading and unpacking them again that is measured."""
+
+_FLAT = 1.5
+"""What a hundred times as many people may cost: the noise of a run, and a level more of the store's trees."""
 
 
 class Effort(NamedTuple):
@@ -40,7 +44,7 @@ class Effort(NamedTuple):
     lookups: int = 3_000
     batches: int = 100
     batch: int = 500
-    micro_batches: int = 15
+    micro_batches: int = 30
     micro_batch: int = 1_000
 
 
@@ -85,6 +89,7 @@ async def measure(db: Database, channel: grpc.aio.Channel, sizes: Sequence[int],
     for size in sizes:
         await fill(db, range(filled, size))
         filled = size
+        await db.client.admin.command("fsync")  # what was filled is written out now, not beside what is measured
         at_size = _AtSize(db, channel, size, effort)
         known = await at_size.resolved(at_size.known_people())
         new = await at_size.resolved(at_size.new_people())
@@ -120,11 +125,13 @@ class _AtSize:
         return self._effort.micro_batch * self._effort.micro_batches
 
     async def resolved(self, events: Sequence[Event]) -> float:
-        """Events a second, in micro-batches one after the other."""
-        started = time.perf_counter()
+        """Events a second, in micro-batches one after the other: the median of them, after a tenth to warm up."""
+        seconds = []
         for part in batches(events, self._effort.micro_batch):
+            started = time.perf_counter()
             await resolve_batch(self._worker, part)
-        return len(events) / (time.perf_counter() - started)
+            seconds.append((time.perf_counter() - started) / len(part))
+        return 1 / median(seconds[len(seconds) // 10 :])
 
     async def bare(self) -> None:
         """Read who holds an identifier, without the service."""
@@ -173,7 +180,7 @@ def _lines(figures: Figures, batch: int) -> list[Result]:
             note=f"p99 {figures.call[1]:.2f} ms, bare {figures.bare[1]:.2f} ms",
         ),
         Result(
-            name=f"look-up of {batch} identifiers at once, {people}, p50",
+            name=f"a bare find of {batch} identifiers at once, {people}, p50",
             value=figures.batched[0],
             unit="ms",
             lower_is_better=True,
@@ -185,35 +192,38 @@ def _lines(figures: Figures, batch: int) -> list[Result]:
 
 
 def _growth(small: Figures, large: Figures) -> list[Result]:
-    step = f"{small.people:,} to {large.people:,} people"
-    latencies = {
-        "LookupProfile, p50": (small.call[0], large.call[0]),
-        "LookupProfile, p99": (small.call[1], large.call[1]),
-        "look-up of many at once, p50": (small.batched[0], large.batched[0]),
-    }
-    rates = {
-        "resolution of known people": (small.known, large.known),
-        "resolution of new people": (small.new, large.new),
-    }
+    step = f"growth from {small.people:,} to {large.people:,} people"
+    latencies = [
+        ("LookupProfile, p50", small.call[0], large.call[0], _FLAT),
+        ("LookupProfile, p99", small.call[1], large.call[1], _FLAT),
+        # What the store does by itself, and what everything above rests on.
+        ("a bare find_one, p50", small.bare[0], large.bare[0], None),
+        ("a bare find_one, p99", small.bare[1], large.bare[1], None),
+        ("a bare find of many at once, p50", small.batched[0], large.batched[0], None),
+    ]
+    rates = [
+        ("resolution of known people", small.known, large.known),
+        ("resolution of new people", small.new, large.new),
+    ]
     return [
         Result(
-            name=f"growth from {step}: {what}",
+            name=f"{step}: {what}",
             value=after,
             unit="ms",
             baseline="the smallest",
             baseline_value=before,
-            target=1.5,
+            target=target,
             lower_is_better=True,
         )
-        for what, (before, after) in latencies.items()
+        for what, before, after, target in latencies
     ] + [
         Result(
-            name=f"growth from {step}: {what}",
+            name=f"{step}: {what}",
             value=after,
             unit="events/s",
             baseline="the smallest",
             baseline_value=before,
-            target=0.67,
+            target=1 / _FLAT,
         )
-        for what, (before, after) in rates.items()
+        for what, before, after in rates
     ]
