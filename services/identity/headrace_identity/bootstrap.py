@@ -93,6 +93,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         ]
         profiles = Profiles(db)
         pager = Pager(settings.service_token.get_secret_value())
+        histories = Histories(db)
         journeys = Journeys(db, profiles, ingest=ingest, audience=audience, sync=sync)
         watching = Watching(db, redis, settings.partitions, settings.resolved_stream_entries)
         outbox = Outbox(db, redis, _sending(settings))
@@ -115,8 +116,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
                 profiles,
                 RulesStore(db),
                 Finder(db, profiles),
-                Viewer(db, profiles, deletions, audience=audience, sync=sync),
-                Histories(db),
+                Viewer(db, profiles, histories, deletions, audience=audience, sync=sync),
+                histories,
                 ComputedValues(db),
                 watching,
                 pager,

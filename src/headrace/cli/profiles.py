@@ -98,11 +98,19 @@ async def view(
     id: Id,
     events: Annotated[int, Option("--events", min=1, max=200, help="So many of the newest events.")] = 20,
     deliveries: Annotated[int, Option("--deliveries", min=1, max=200, help="So many of the newest deliveries.")] = 20,
+    trait_values: Annotated[
+        int, Option("--trait-values", min=1, max=200, help="So many of the newest values of traits.")
+    ] = 20,
 ) -> None:
-    """Show everything about a person: traits, consents, groups, audiences, events, deliveries, merges, links."""
+    """Show everything about a person: traits, their history, consents, groups, audiences, events, deliveries, links."""
     from headrace.api.identity.v1.profile_service_pb2 import GetProfileViewRequest
 
-    request = GetProfileViewRequest(name=platform.name("profiles", id), event_count=events, delivery_count=deliveries)
+    request = GetProfileViewRequest(
+        name=platform.name("profiles", id),
+        event_count=events,
+        delivery_count=deliveries,
+        trait_value_count=trait_values,
+    )
     found = await platform.profiles.GetProfileView(request)
     if out.as_json:
         out.item(found)
@@ -110,7 +118,11 @@ async def view(
     plain = plain_of(found)
     plain["profile"] = _readable(plain["profile"])
     plain["events"] = [_event_row(e) for e in found.events]
-    del plain["next_events_page_token"]
+    plain["trait_history"] = [
+        {"time": time_of(t["timestamp_us"]), "trait": t["name"], "value": t["value"], "source": t["source_id"]}
+        for t in plain["trait_history"]
+    ]
+    del plain["next_events_page_token"], plain["next_trait_history_page_token"]
     plain["audiences"] = [
         {"audience": a.audience, "since": time_of(a.since_us), "leaves_at": time_of(a.leaves_at_us)}
         for a in found.audiences
@@ -141,12 +153,12 @@ async def history(
     platform: Platform,
     out: Output,
     id: Id,
-    trait: Annotated[str, Argument(help="Name of the trait; with --consent the purpose, or all purposes.")] = "",
+    trait: Annotated[str, Argument(help="Name of the trait, default: all; with --consent of the purpose.")] = "",
     consent: Annotated[bool, Option("--consent", help="What the person said about purposes.")] = False,
     limit: Limit = DEFAULT_LIMIT,
     everything: All = False,
 ) -> None:
-    """List every value that a trait had, or everything that was said about purposes, newest first."""
+    """List every value that a trait or all traits had, or what was said about purposes, newest first."""
     from headrace.api.identity.v1.profile_service_pb2 import ListConsentHistoryRequest, ListTraitHistoryRequest
 
     stub, parent = platform.profiles, platform.name("profiles", id)
@@ -160,7 +172,7 @@ async def history(
             everything=everything,
         )
         columns = ["time", "purpose", "status", "source=source_id", "message_id"]
-    elif trait:
+    else:
         found = await listed(
             lambda size, token: stub.ListTraitHistory(
                 ListTraitHistoryRequest(parent=parent, trait=trait, page_size=size, page_token=token)
@@ -169,9 +181,7 @@ async def history(
             limit=limit,
             everything=everything,
         )
-        columns = ["time", "value", "source=source_id", "message_id"]
-    else:
-        raise UsageProblem("name a trait, or use --consent")
+        columns = ["time", "trait=name", "value", "source=source_id", "message_id"]
     if out.as_json:
         out.rows(found, ())
         return
@@ -184,7 +194,7 @@ async def watch(
     out: Output,
     ids: Annotated[list[str] | None, Argument(help="Only these profiles; default: all.")] = None,
     cursor: Annotated[str, Option("--cursor", help="Go on after this cursor, which --json shows.")] = "",
-    limit: Annotated[int, Option("--limit", min=1, help="End after so many changes.")] = 2**31,
+    limit: Annotated[int | None, Option("--limit", min=1, help="End after so many changes; default: go on.")] = None,
 ) -> None:
     """Follow the profiles that change, one a line, until it is interrupted."""
     import json
@@ -202,7 +212,7 @@ async def watch(
             write(json.dumps({"names": list(answer.names), "cursor": answer.cursor}))
         sys.stdout.flush()
         seen += len(answer.names)
-        if seen >= limit:
+        if limit is not None and seen >= limit:
             return
 
 

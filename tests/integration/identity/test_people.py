@@ -181,6 +181,10 @@ async def test_histories_of_traits_and_consents(
                     ("m2", "trial", "shop"),
                     ("m1", "free", "web"),
                 ]
+                of_all = await pages(stub.ListTraitHistory, pb.ListTraitHistoryRequest(parent=name), "values", size)
+                assert [v for v in of_all if v.name == "plan"] == values
+                assert {v.name for v in of_all} == {"plan", "city"}
+                assert [v.timestamp_us for v in of_all] == sorted((v.timestamp_us for v in of_all), reverse=True)
                 consents = pb.ListConsentHistoryRequest(parent=name)
                 said = await pages(stub.ListConsentHistory, consents, "consents", size)
                 granted = ConsentStatus.CONSENT_STATUS_GRANTED
@@ -194,8 +198,8 @@ async def test_histories_of_traits_and_consents(
         unknown = await stub.ListTraitHistory(pb.ListTraitHistoryRequest(parent=name, trait="nothing"))
         assert not unknown.values
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.ListTraitHistory(pb.ListTraitHistoryRequest(parent=name))
-        assert errors.field_violations(caught.value) == [("trait", "is required")]
+            await stub.ListTraitHistory(pb.ListTraitHistoryRequest(parent=name, trait="t" * 513))
+        assert errors.field_violations(caught.value) == [("trait", "must be at most 512 characters")]
 
 
 async def _find(db: Database) -> str:
@@ -244,12 +248,18 @@ async def test_the_view_of_a_person(db: Database, make_settings: MakeSettings) -
         serving(hosted, authenticator=knows, settings=settings) as others,
         profiles_of(make_settings, audience_address=others, sync_address=others) as stub,
     ):
-        view = await stub.GetProfileView(pb.GetProfileViewRequest(name=LOSER, event_count=3, delivery_count=5))
+        view = await stub.GetProfileView(
+            pb.GetProfileViewRequest(name=LOSER, event_count=3, delivery_count=5, trait_value_count=2)
+        )
         assert view.profile == (await stub.GetProfile(pb.GetProfileRequest(name=PROFILE))).profile
         assert [e.event.message_id for e in view.events] == ["m6", "m5b", "m5a"]
         following = pb.ListProfileEventsRequest(parent=LOSER, page_token=view.next_events_page_token)
         rest = (await stub.ListProfileEvents(following)).events
         assert [e.event.message_id for e in rest] == ["m4", "m3", "m2", "m1"]
+        history = await stub.ListTraitHistory(pb.ListTraitHistoryRequest(parent=LOSER))
+        assert list(view.trait_history) == list(history.values)[:2]
+        following_values = pb.ListTraitHistoryRequest(parent=LOSER, page_token=view.next_trait_history_page_token)
+        assert list((await stub.ListTraitHistory(following_values)).values) == list(history.values)[2:]
         assert [(a.audience, a.display_name, a.since_us, a.leaves_at_us) for a in view.audiences] == [
             (f"{PARENT}/audiences/buyers", "Buyers", 1, 2)
         ]
@@ -265,6 +275,7 @@ async def test_the_view_of_a_person(db: Database, make_settings: MakeSettings) -
         assert deliveries.page_size == 5
         whole = await stub.GetProfileView(pb.GetProfileViewRequest(name=PROFILE))
         assert (len(whole.events), whole.next_events_page_token) == (7, "")
+        assert (list(whole.trait_history), whole.next_trait_history_page_token) == (list(history.values), "")
 
 
 async def test_a_view_names_what_could_not_be_read(db: Database, make_settings: MakeSettings) -> None:
@@ -277,6 +288,7 @@ async def test_a_view_names_what_could_not_be_read(db: Database, make_settings: 
             (pb.GetProfileViewRequest(name=f"{PARENT}/profiles/nobody"), errors.NOT_FOUND),
             (pb.GetProfileViewRequest(name=PROFILE, event_count=201), errors.INVALID_ARGUMENT),
             (pb.GetProfileViewRequest(name=PROFILE, delivery_count=-1), errors.INVALID_ARGUMENT),
+            (pb.GetProfileViewRequest(name=PROFILE, trait_value_count=201), errors.INVALID_ARGUMENT),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.GetProfileView(wrong)

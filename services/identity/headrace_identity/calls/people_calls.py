@@ -37,6 +37,7 @@ from headrace_identity.rules_store import RulesStore
 
 _DEFAULT_EVENTS = 50
 _DEFAULT_DELIVERIES = 20
+_DEFAULT_TRAIT_VALUES = 50
 _MOST_IN_A_VIEW = 200
 _LONGEST_NAME = 512
 _MOST_WATCHED = 1_000
@@ -99,11 +100,19 @@ class PeopleCalls:
         workspace_id = auth.authorize_name(PROFILES_READ, request.name)
         events = _count("event_count", request.event_count, _DEFAULT_EVENTS)
         deliveries = _count("delivery_count", request.delivery_count, _DEFAULT_DELIVERIES)
+        trait_values = _count("trait_value_count", request.trait_value_count, _DEFAULT_TRAIT_VALUES)
         person = await person_named(self._profiles, request.name)
-        response, timeline = await self._viewer.view(workspace_id, person, events=events, deliveries=deliveries)
-        response.events.extend(timeline[:events])
+        view = await self._viewer.view(
+            workspace_id, person, events=events, deliveries=deliveries, trait_values=trait_values
+        )
+        response = view.response
+        response.events.extend(view.events[:events])
         following = pb.ListProfileEventsRequest(parent=request.name)
-        response.next_events_page_token = events_token(self._pager, following, timeline, events)
+        response.next_events_page_token = events_token(self._pager, following, view.events, events)
+        response.trait_history.extend(trait_message(e.position.name, e.value) for e in view.trait_history.entries)
+        if view.trait_history.position is not None:
+            bound = _trait_history_of(request.name, "")
+            response.next_trait_history_page_token = self._pager.encode(*bound, view.trait_history.position)
         return response
 
     async def GetProfileAt(self, request: pb.GetProfileAtRequest, context: Any) -> pb.GetProfileAtResponse:
@@ -123,8 +132,9 @@ class PeopleCalls:
         """See the proto."""
         workspace_id = auth.authorize_name(PROFILES_READ, request.parent, "parent")
         size = page_size(request.page_size)
-        _require("trait", request.trait, _LONGEST_NAME)
-        bound = ("ListTraitHistory", [request.parent, request.trait])
+        if len(request.trait) > _LONGEST_NAME:
+            raise invalid_argument("trait", f"must be at most {_LONGEST_NAME} characters")
+        bound = _trait_history_of(request.parent, request.trait)
         after = self._history_position(bound, request.page_token)
         person = await person_named(self._profiles, request.parent, "parent")
         page = await self._histories.trait(workspace_id, person.profile, request.trait, after, size)
@@ -185,6 +195,11 @@ class PeopleCalls:
     def _history_position(self, bound: tuple[str, list[str]], token: str) -> HistoryPosition | None:
         position = self._pager.decode(*bound, token)
         return HistoryPosition(*position) if position is not None else None
+
+
+def _trait_history_of(profile: str, trait: str) -> tuple[str, list[str]]:
+    """What a page token of a trait's history is bound to."""
+    return "ListTraitHistory", [profile, trait]
 
 
 def _require(field: str, value: str, longest: int) -> None:

@@ -65,20 +65,20 @@ class Histories:
     async def trait(
         self, workspace_id: str, person: Profile, name: str, after: Position | None, limit: int
     ) -> Page[TraitValue]:
-        """The values that a trait of a person had, newest first; deleted is null.
+        """The values that a trait of a person had, or all traits, newest first; deleted is null.
 
         Args:
             workspace_id: The workspace.
             person: The person.
-            name: Name of the trait.
+            name: Name of the trait; "" means all.
             after: Where the page before ended.
             limit: At most so many values.
         """
 
         def values_of(event: Event) -> Iterable[tuple[str, TraitValue]]:
-            value = traits_of(event).get(name) if event.traits or event.context else None
-            if value is not None:
-                yield name, TraitValue(value, event.timestamp_us, event.message_id, event.source_id)
+            for trait, value in (traits_of(event) if event.traits or event.context else {}).items():
+                if name in ("", trait):
+                    yield trait, TraitValue(value, event.timestamp_us, event.message_id, event.source_id)
 
         return await self._page(workspace_id, person, values_of, after, limit)
 

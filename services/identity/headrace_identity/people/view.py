@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import grpc.aio
 from pymongo.errors import PyMongoError
@@ -31,7 +31,9 @@ from headrace_identity.calls.profile_messages import profile_message
 from headrace_identity.deletion.requests import Requests
 from headrace_identity.explaining.graph_view import GraphView
 from headrace_identity.links_store import LinksStore
+from headrace_identity.people.history import Histories, Page
 from headrace_identity.people.profiles import Person, Profiles
+from headrace_identity.resolving.graph import TraitValue
 from headrace_identity.workspaces import Workspaces
 
 _log = logs.get_logger(__name__)
@@ -41,11 +43,19 @@ _MOST_MERGES = 100
 _MOST_PARTS = 1_000
 
 
-class View(NamedTuple):
-    """What is known of a person, and the events of the timeline with one more than asked for when there are more."""
+@dataclass(slots=True)
+class View:
+    """The view of a person.
+
+    Attributes:
+        response: What is known.
+        events: The newest events, with one more than asked for when there are more.
+        trait_history: The newest values of traits.
+    """
 
     response: GetProfileViewResponse
-    events: list[ResolvedEvent]
+    events: list[ResolvedEvent] = field(default_factory=list)
+    trait_history: Page[TraitValue] = Page([], None)
 
 
 class Viewer:
@@ -55,6 +65,7 @@ class Viewer:
         self,
         db: Database,
         profiles: Profiles,
+        histories: Histories,
         deletions: Requests,
         *,
         audience: grpc.aio.Channel,
@@ -62,6 +73,7 @@ class Viewer:
     ) -> None:
         """Ask the other services over channels that carry the service token."""
         self._profiles = profiles
+        self._histories = histories
         self._deletions = deletions
         self._graph = GraphView(db)
         self._workspaces = Workspaces(db)
@@ -69,7 +81,7 @@ class Viewer:
         self._audiences = AudienceServiceStub(audience)
         self._syncs = SyncServiceStub(sync)
 
-    async def view(self, workspace_id: str, person: Person, *, events: int, deliveries: int) -> View:
+    async def view(self, workspace_id: str, person: Person, *, events: int, deliveries: int, trait_values: int) -> View:
         """The view of a person.
 
         Args:
@@ -77,11 +89,13 @@ class Viewer:
             person: The person.
             events: So many of the newest events, and one more.
             deliveries: So many of the newest deliveries.
+            trait_values: So many of the newest values of traits.
         """
-        response = GetProfileViewResponse(profile=profile_message(workspace_id, person))
-        timeline: list[ResolvedEvent] = []
+        view = View(GetProfileViewResponse(profile=profile_message(workspace_id, person)))
+        response = view.response
         parts = {
-            "events": self._events(workspace_id, person, events, timeline),
+            "events": self._read_events(workspace_id, person, events, view),
+            "trait_history": self._read_trait_history(workspace_id, person, trait_values, view),
             "audiences": self._add_audiences(workspace_id, person, response),
             "deliveries": self._add_deliveries(workspace_id, person, deliveries, response),
             "merges": self._add_merges(workspace_id, person, response),
@@ -90,10 +104,13 @@ class Viewer:
         }
         read = await asyncio.gather(*(_is_read(name, part) for name, part in parts.items()))
         response.unavailable.extend(name for name, done in zip(parts, read, strict=True) if not done)
-        return View(response, timeline)
+        return view
 
-    async def _events(self, workspace_id: str, person: Person, count: int, timeline: list[ResolvedEvent]) -> None:
-        timeline += await self._profiles.events(workspace_id, person, limit=count + 1)
+    async def _read_events(self, workspace_id: str, person: Person, count: int, view: View) -> None:
+        view.events = await self._profiles.events(workspace_id, person, limit=count + 1)
+
+    async def _read_trait_history(self, workspace_id: str, person: Person, count: int, view: View) -> None:
+        view.trait_history = await self._histories.trait(workspace_id, person.profile, "", None, count)
 
     async def _add_audiences(self, workspace_id: str, person: Person, response: GetProfileViewResponse) -> None:
         request = ListProfileAudiencesRequest(

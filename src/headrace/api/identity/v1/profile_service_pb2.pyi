@@ -513,20 +513,24 @@ class GetProfileViewRequest(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     EVENT_COUNT_FIELD_NUMBER: builtins.int
     DELIVERY_COUNT_FIELD_NUMBER: builtins.int
+    TRAIT_VALUE_COUNT_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. Resource name; a merged part's finds the survivor."""
     event_count: builtins.int
     """Optional. Events on the timeline, 0 means 50, at most 200."""
     delivery_count: builtins.int
     """Optional. Deliveries, 0 means 20, at most 200."""
+    trait_value_count: builtins.int
+    """Optional. Values that traits had, 0 means 50, at most 200."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         event_count: builtins.int = ...,
         delivery_count: builtins.int = ...,
+        trait_value_count: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["delivery_count", b"delivery_count", "event_count", b"event_count", "name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delivery_count", b"delivery_count", "event_count", b"event_count", "name", b"name", "trait_value_count", b"trait_value_count"]) -> None: ...
 
 Global___GetProfileViewRequest: typing_extensions.TypeAlias = GetProfileViewRequest
 
@@ -546,12 +550,16 @@ class GetProfileViewResponse(google.protobuf.message.Message):
     UNAVAILABLE_FIELD_NUMBER: builtins.int
     DELETION_FIELD_NUMBER: builtins.int
     SUPPRESSED_FIELD_NUMBER: builtins.int
+    TRAIT_HISTORY_FIELD_NUMBER: builtins.int
+    NEXT_TRAIT_HISTORY_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_events_page_token: builtins.str
     """For ListProfileEvents: where the timeline goes on; empty when all of it is here."""
     deletion: builtins.str
     """The deletion that is waiting or running for this person, by its resource name; empty when there is none."""
     suppressed: builtins.bool
     """True when further events of the person are refused."""
+    next_trait_history_page_token: builtins.str
+    """For ListTraitHistory of all traits: where it goes on; empty when all of it is here."""
     @property
     def profile(self) -> headrace.api.identity.v1.profile_pb2.Profile:
         """Identifiers, traits, consents, groups and computed traits."""
@@ -580,6 +588,10 @@ class GetProfileViewResponse(google.protobuf.message.Message):
     def unavailable(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Parts of the view that could not be read now, such as "audiences" or "deliveries"; they are empty."""
 
+    @property
+    def trait_history(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.profile_pb2.Trait]:
+        """The newest values that were set of any trait, newest first; a deleted trait has the value null."""
+
     def __init__(
         self,
         *,
@@ -593,9 +605,11 @@ class GetProfileViewResponse(google.protobuf.message.Message):
         unavailable: collections.abc.Iterable[builtins.str] | None = ...,
         deletion: builtins.str = ...,
         suppressed: builtins.bool = ...,
+        trait_history: collections.abc.Iterable[headrace.api.identity.v1.profile_pb2.Trait] | None = ...,
+        next_trait_history_page_token: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["profile", b"profile"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audiences", b"audiences", "deletion", b"deletion", "deliveries", b"deliveries", "events", b"events", "manual_links", b"manual_links", "merges", b"merges", "next_events_page_token", b"next_events_page_token", "profile", b"profile", "suppressed", b"suppressed", "unavailable", b"unavailable"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audiences", b"audiences", "deletion", b"deletion", "deliveries", b"deliveries", "events", b"events", "manual_links", b"manual_links", "merges", b"merges", "next_events_page_token", b"next_events_page_token", "next_trait_history_page_token", b"next_trait_history_page_token", "profile", b"profile", "suppressed", b"suppressed", "trait_history", b"trait_history", "unavailable", b"unavailable"]) -> None: ...
 
 Global___GetProfileViewResponse: typing_extensions.TypeAlias = GetProfileViewResponse
 
@@ -726,7 +740,7 @@ class ListTraitHistoryRequest(google.protobuf.message.Message):
     parent: builtins.str
     """Required. The profile's resource name."""
     trait: builtins.str
-    """Required. Name of the trait."""
+    """Optional. Name of the trait; empty means all traits."""
     page_size: builtins.int
     """Optional. At most this many, 0 means 100, at most 1,000."""
     page_token: builtins.str

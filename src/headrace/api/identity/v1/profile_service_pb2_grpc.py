@@ -210,7 +210,7 @@ class ProfileServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListTraitHistory(self, request, context):
-        """Lists every value that a trait of a person had, newest first.
+        """Lists every value that a trait of a person had, or all traits, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

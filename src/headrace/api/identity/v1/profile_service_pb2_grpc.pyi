@@ -568,7 +568,7 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceLookupProfileType, _Profi
     """Reads what was known of a person at a moment of the past."""
 
     ListTraitHistory: _ProfileServiceListTraitHistoryType
-    """Lists every value that a trait of a person had, newest first."""
+    """Lists every value that a trait of a person had, or all traits, newest first."""
 
     ListConsentHistory: _ProfileServiceListConsentHistoryType
     """Lists everything that a person said about a purpose, newest first."""
@@ -771,7 +771,7 @@ class ProfileServiceServicer(metaclass=abc.ABCMeta):
         request: headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryRequest,
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse, collections.abc.Awaitable[headrace.api.identity.v1.profile_service_pb2.ListTraitHistoryResponse]]:
-        """Lists every value that a trait of a person had, newest first."""
+        """Lists every value that a trait of a person had, or all traits, newest first."""
 
     @abc.abstractmethod
     def ListConsentHistory(
