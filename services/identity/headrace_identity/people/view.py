@@ -41,6 +41,7 @@ _log = logs.get_logger(__name__)
 _TIMEOUT_S = 3.0
 _MOST_MERGES = 100
 _MOST_PARTS = 1_000
+_NO_HISTORY: Page[TraitValue] = Page([], None)
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class View:
 
     response: GetProfileViewResponse
     events: list[ResolvedEvent] = field(default_factory=list)
-    trait_history: Page[TraitValue] = Page([], None)
+    trait_history: Page[TraitValue] = _NO_HISTORY
 
 
 class Viewer:
