@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from headrace_audience.definition import Definition, parse_definition
-from headrace_audience.engine import Engine
+from headrace_audience.engine.engine import Engine
+from headrace_audience.language.definition import Definition, parse_definition
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedBatch, ResolvedEvent

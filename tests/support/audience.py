@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from headrace_audience.bootstrap import open_service
-from headrace_audience.definition import parse_definition
-from headrace_audience.facts import facts_of_resolved
-from headrace_audience.reference import Reference
+from headrace_audience.language.definition import parse_definition
+from headrace_audience.offline.facts import facts_of_resolved
+from headrace_audience.offline.reference import Reference
 from headrace_audience.settings import Settings
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb

@@ -9,8 +9,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from headrace_audience.definition import Definition, parse_definition
-from headrace_audience.facts import Fact
+from headrace_audience.language.definition import Definition, parse_definition
+from headrace_audience.offline.facts import Fact
 
 from headrace.domain.times import SECOND_US
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headrace_audience.definition import parse_definition
-from headrace_audience.facts import facts_of_resolved
-from headrace_audience.reference import Reference
+from headrace_audience.language.definition import parse_definition
+from headrace_audience.offline.facts import facts_of_resolved
+from headrace_audience.offline.reference import Reference
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 

@@ -16,11 +16,11 @@ import duckdb
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database
 from headrace.telemetry import logs, metrics
-from headrace_audience import batch
 from headrace_audience.archive.reader import ArchiveReader, View
+from headrace_audience.batch import queries
+from headrace_audience.engine.states import PROFILES
 from headrace_audience.evaluation import Evaluation, Order
 from headrace_audience.references import referenced
-from headrace_audience.states import PROFILES
 from headrace_audience.threads import in_thread
 
 log = logs.get_logger(__name__)
@@ -119,7 +119,7 @@ class Backfill:
     async def _key(self, evaluation: Evaluation, order: Order, view: View, key: str, clock_us: int, mark: int) -> None:
         if not evaluation.still_wanted(key, order.tickets[key]):
             return
-        table = await view.run(functools.partial(batch.condition_history, key=key, now_us=clock_us))
+        table = await view.run(functools.partial(queries.condition_history, key=key, now_us=clock_us))
         async with self._lock:
             partitions = evaluation.still_wanted(key, order.tickets[key])
             if partitions:
@@ -131,7 +131,7 @@ class Backfill:
         audience, tickets = order.statics[audience_id]
         known = await referenced(self._db, evaluation.workspace_id, audience.definition)
         members = await view.run(
-            functools.partial(batch.evaluate, definition=audience.definition, now_us=audience.at_us, audiences=known)
+            functools.partial(queries.evaluate, definition=audience.definition, now_us=audience.at_us, audiences=known)
         )
         async with self._lock:
             evaluation.static_computed(audience_id, audience.generation, tickets, members)

@@ -30,8 +30,9 @@ from headrace.storage.mongo.client import Database, Document
 from headrace.storage.streams import names
 from headrace.storage.streams.client import Redis, rewrite
 from headrace.telemetry import logs
-from headrace_audience import membership_rows, reassignments, snapshot
+from headrace_audience import membership_rows, reassignments
 from headrace_audience.archive.rewriter import Rewriter
+from headrace_audience.engine import snapshot
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.snapshots import SnapshotStore
 from headrace_audience.store import ERASURES, SEPARATOR, SNAPSHOTS

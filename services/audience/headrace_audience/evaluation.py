@@ -13,11 +13,11 @@ from headrace.api.identity.v1.profile_pb2 import Reassignment
 from headrace.domain.ids import partition_of
 from headrace_audience.archive.survivors import Survivors
 from headrace_audience.catalog import Audience
-from headrace_audience.conditions import states_of
-from headrace_audience.definition import Definition
-from headrace_audience.engine import Engine, Flip
+from headrace_audience.engine.conditions import states_of
+from headrace_audience.engine.engine import Engine, Flip
+from headrace_audience.engine.states import PROFILES
+from headrace_audience.language.definition import Definition
 from headrace_audience.pending import Pending
-from headrace_audience.states import PROFILES
 from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
 
 _tickets = itertools.count(1)

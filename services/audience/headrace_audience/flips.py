@@ -23,7 +23,7 @@ from headrace.storage.mongo.client import Client, Database, Document, transactio
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
 from headrace.telemetry import logs, metrics
-from headrace_audience.engine import Flip
+from headrace_audience.engine.engine import Flip
 from headrace_audience.store import CHANGES, MEMBERSHIPS, SNAPSHOTS, change_key, change_message, membership_key
 
 log = logs.get_logger(__name__)

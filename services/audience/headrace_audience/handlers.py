@@ -27,7 +27,7 @@ from headrace.rpc.errors import (
     wrong_state,
 )
 from headrace.storage.mongo.client import Client, Database, Document, Session, transaction
-from headrace_audience.definition import Definition, DefinitionError, check_references, parse_definition
+from headrace_audience.language.definition import Definition, DefinitionError, check_references, parse_definition
 from headrace_audience.store import (
     ACTIVE,
     AUDIENCES,

@@ -16,7 +16,7 @@ from headrace.api.identity.v1.profile_pb2 import Merge, ResolvedEvent
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.survivors import Survivors
-from headrace_audience.engine import Flip
+from headrace_audience.engine.engine import Flip
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.store import MEMBERSHIPS, membership_key
 

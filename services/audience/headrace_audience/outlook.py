@@ -18,8 +18,8 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.reader import ArchiveReader
-from headrace_audience.definition import All, Definition, parse_definition
-from headrace_audience.engine import Engine
+from headrace_audience.engine.engine import Engine
+from headrace_audience.language.definition import All, Definition, parse_definition
 from headrace_audience.store import ACTIVE, AUDIENCES, COMPUTED, MEMBERSHIPS, VISIBLE
 from headrace_audience.worker import Worker
 

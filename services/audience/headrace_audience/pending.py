@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from headrace_audience.engine import Flip
+from headrace_audience.engine.engine import Flip
 
 
 class Pending:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database
-from headrace_audience import batch
 from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.batch import queries
 from headrace_audience.handlers import Audiences, check_known, parse
 from headrace_audience.references import referenced
 
@@ -44,5 +44,5 @@ class Preview:
         known = await referenced(self._db, workspace_id, definition)
         async with self._reader.open(workspace_id) as view:
             at_us = now_us()
-            found = await view.run(lambda c: batch.preview(c, definition, at_us, audiences=known, sample=sample_size))
+            found = await view.run(lambda c: queries.preview(c, definition, at_us, audiences=known, sample=sample_size))
         return PreviewResult(found.size, list(found.sample), at_us)

@@ -21,7 +21,7 @@ from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience import membership_rows
 from headrace_audience.batching import batched
-from headrace_audience.engine import Engine, Flip
+from headrace_audience.engine.engine import Engine, Flip
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.store import CHANGES, MEMBERSHIPS, membership_key
 from headrace_audience.threads import in_thread

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from headrace.telemetry import spans
-from headrace_audience.engine import Flip
+from headrace_audience.engine.engine import Flip
 
 
 class EvaluationSpans:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from headrace.domain.times import now_us
 from headrace.rpc.errors import wrong_state
 from headrace.storage.mongo.client import Database
-from headrace_audience import batch
 from headrace_audience.archive.reader import ArchiveReader
-from headrace_audience.definition import parse_definition
+from headrace_audience.batch import queries
 from headrace_audience.handlers import Audiences
+from headrace_audience.language.definition import parse_definition
 from headrace_audience.references import referenced, stored_members
 from headrace_audience.store import ACTIVE
 
@@ -83,7 +83,7 @@ class Verifier:
             known = await referenced(self._db, workspace_id, definition)
             async with self._reader.open(workspace_id) as view:
                 at_us = now_us()
-                evaluate = functools.partial(batch.evaluate, definition=definition, now_us=at_us, audiences=known)
+                evaluate = functools.partial(queries.evaluate, definition=definition, now_us=at_us, audiences=known)
                 evaluated = set(await view.run(evaluate))
             live = set(await stored_members(self._db, workspace_id, audience_id))
             if turn == 0:

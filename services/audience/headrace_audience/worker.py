@@ -29,12 +29,12 @@ from headrace_audience import gauges, merges, reassignments, recording, streamin
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.backfill import Backfill
 from headrace_audience.catalog import Catalog
-from headrace_audience.definition import DefinitionError, check_references
-from headrace_audience.engine import SnapshotError
+from headrace_audience.engine.engine import SnapshotError
 from headrace_audience.erasure import ErasureOrders
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.flips import FencedError, FlipWriter
 from headrace_audience.incarnation import incarnation
+from headrace_audience.language.definition import DefinitionError, check_references
 from headrace_audience.leases import Leases
 from headrace_audience.recovery import LogReplay
 from headrace_audience.settings import Settings

@@ -16,8 +16,8 @@ from headrace.cli.output import sheet, table, write, write_json
 from headrace.cli.problems import FAILED, UsageProblem
 
 if TYPE_CHECKING:
-    from headrace_audience.definition import Definition
-    from headrace_audience.facts import Fact
+    from headrace_audience.language.definition import Definition
+    from headrace_audience.offline.facts import Fact
 
 app = group("Offline: who is in an audience, and why.")
 
@@ -60,9 +60,9 @@ def eval_(
     as_json: Annotated[bool, Option("--json", help="JSON for machines in place of tables.")] = False,
 ) -> int:
     """Show who is in, since when and until when; exit status 1 when evaluators differ."""
-    from headrace_audience.definition import DefinitionError
-    from headrace_audience.evaluate import evaluate
-    from headrace_audience.facts import FactError, facts_of_people
+    from headrace_audience.language.definition import DefinitionError
+    from headrace_audience.offline.evaluate import evaluate
+    from headrace_audience.offline.facts import FactError, facts_of_people
 
     from headrace.domain.times import now_us, parse_time_us
 
@@ -98,7 +98,7 @@ def eval_(
 
 
 def _definition(path: Path) -> Definition:
-    from headrace_audience.definition import DefinitionError, parse_definition
+    from headrace_audience.language.definition import DefinitionError, parse_definition
 
     try:
         return parse_definition(read_text(path))
@@ -133,7 +133,7 @@ def _facts(path: Path, rules: Path | None, at_us: int) -> list[Fact]:
 
     Events without a time before the first that has one happen at the moment that is asked about.
     """
-    from headrace_audience.facts import facts_of_lines, facts_of_resolved
+    from headrace_audience.offline.facts import facts_of_lines, facts_of_resolved
 
     lines = read_text(path).splitlines()
     if any(_names_profile(line) for line in lines):

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from headrace_audience.engine import Flip
+from headrace_audience.engine.engine import Flip
 from headrace_audience.flips import FencedError, FlipWriter
 from headrace_audience.store import CHANGES, MEMBERSHIPS
 from pymongo.errors import AutoReconnect

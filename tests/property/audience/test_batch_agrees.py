@@ -7,11 +7,11 @@ from random import Random
 
 import duckdb
 import pytest
-from headrace_audience import batch
-from headrace_audience.definition import Definition
-from headrace_audience.engine import PROFILES, Engine
-from headrace_audience.facts import Fact, resolved_of, table_of
-from headrace_audience.reference import Audiences, Reference
+from headrace_audience.batch import queries
+from headrace_audience.engine.engine import PROFILES, Engine
+from headrace_audience.language.definition import Definition
+from headrace_audience.offline.facts import Fact, resolved_of, table_of
+from headrace_audience.offline.reference import Audiences, Reference
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -47,13 +47,13 @@ def test_batch_gives_the_members_the_sizes_and_the_edges_of_the_reference(
     reference = Reference(facts, audiences)
     at_us = random.moment(r)
     definition = definitions["three"]
-    members = batch.evaluate(connection, definition, at_us, audiences)
+    members = queries.evaluate(connection, definition, at_us, audiences)
     assert members == reference.members(definition, at_us)
-    preview = batch.preview(connection, definition, at_us, audiences, sample=1)
-    assert preview == batch.Preview(len(members), len(reference.profiles), members[:1])
-    outlook = batch.outlook(connection, definition, at_us, audiences, profiles=reference.profiles)
+    preview = queries.preview(connection, definition, at_us, audiences, sample=1)
+    assert preview == queries.Preview(len(members), len(reference.profiles), members[:1])
+    outlook = queries.outlook(connection, definition, at_us, audiences, profiles=reference.profiles)
     assert outlook == [
-        batch.Outlook(
+        queries.Outlook(
             profile,
             profile in members,
             reference.since(definition, profile, at_us),
@@ -86,7 +86,7 @@ def test_history_beside_live_traffic_gives_what_living_through_it_gives(
     keys = [PROFILES, *sorted(needed)]
     r.shuffle(keys)
     for key in keys:
-        table = batch.condition_history(connection, key, engine.clock_us)
+        table = queries.condition_history(connection, key, engine.clock_us)
         engine.fold_history(key, table)
         if r.randint(0, 3) == 3:
             engine.fold_history(key, table, partitions=range(PARTITIONS))
@@ -122,7 +122,7 @@ def test_a_partition_catches_up_with_an_audience_that_its_snapshot_does_not_know
         second.start_audience(audience_id)
     for partition in range(PARTITIONS):
         for key in second.import_partition(partition, first.export_partition(partition)):
-            table = batch.condition_history(connection, key, second.clock_us)
+            table = queries.condition_history(connection, key, second.clock_us)
             second.fold_history(key, table, partitions=[partition])
         second.start_partition(partition)
     check(second, audiences, history, clock)

@@ -8,11 +8,11 @@ from dataclasses import replace
 from random import Random
 from unittest import mock
 
-from headrace_audience import audience
-from headrace_audience.definition import Definition
-from headrace_audience.engine import Engine, Flip
-from headrace_audience.facts import Fact, resolved_of
-from headrace_audience.reference import Reference
+from headrace_audience.engine import audience
+from headrace_audience.engine.engine import Engine, Flip
+from headrace_audience.language.definition import Definition
+from headrace_audience.offline.facts import Fact, resolved_of
+from headrace_audience.offline.reference import Reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -10,8 +10,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from headrace_audience.batch_values import Parameters, json_path, passes_sql
-from headrace_audience.definition import EventCount, parse_definition, walk
+from headrace_audience.batch.values import Parameters, json_path, passes_sql
+from headrace_audience.language.definition import EventCount, parse_definition, walk
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 

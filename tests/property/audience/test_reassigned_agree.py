@@ -15,11 +15,11 @@ from unittest import mock
 
 from headrace_audience import merges, reassignments, streaming
 from headrace_audience.catalog import Audience
-from headrace_audience.definition import Definition
-from headrace_audience.engine import Flip
+from headrace_audience.engine.engine import Flip
 from headrace_audience.evaluation import Evaluation
-from headrace_audience.facts import facts_of_resolved, resolved_of
-from headrace_audience.reference import Reference
+from headrace_audience.language.definition import Definition
+from headrace_audience.offline.facts import facts_of_resolved, resolved_of
+from headrace_audience.offline.reference import Reference
 from headrace_audience.store import ACTIVE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headrace_audience.definition import DefinitionError, parse_definition
-from headrace_audience.evaluate import ENGINES, evaluate
-from headrace_audience.facts import facts_of_people
+from headrace_audience.language.definition import DefinitionError, parse_definition
+from headrace_audience.offline.evaluate import ENGINES, evaluate
+from headrace_audience.offline.facts import facts_of_people
 
 from headrace.domain.times import parse_time_us
 

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from headrace_audience.conditions import key_of, state_of_key, states_of
-from headrace_audience.definition import DefinitionError, check_references, parse_definition
+from headrace_audience.engine.conditions import key_of, state_of_key, states_of
+from headrace_audience.language.definition import DefinitionError, check_references, parse_definition
 
 WRONG: list[tuple[Any, str, str]] = [
     ("{", "", "no valid JSON"),

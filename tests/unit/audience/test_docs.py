@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from headrace_audience.definition import DefinitionError, parse_definition
+from headrace_audience.language.definition import DefinitionError, parse_definition
 
 from headrace.domain.definitions import OPS
 

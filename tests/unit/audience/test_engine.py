@@ -6,10 +6,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from headrace_audience.definition import DefinitionError, parse_definition
-from headrace_audience.engine import Engine, Flip, SnapshotError
-from headrace_audience.facts import Fact, resolved_of
-from headrace_audience.reference import Reference
+from headrace_audience.engine.engine import Engine, Flip, SnapshotError
+from headrace_audience.language.definition import DefinitionError, parse_definition
+from headrace_audience.offline.facts import Fact, resolved_of
+from headrace_audience.offline.reference import Reference
 
 from headrace.domain.ids import partition_of
 from headrace.domain.times import DAY_US, SECOND_US

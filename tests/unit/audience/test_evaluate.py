@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from headrace_audience.definition import DefinitionError, parse_definition
-from headrace_audience.evaluate import ENGINES, evaluate
-from headrace_audience.facts import (
+from headrace_audience.language.definition import DefinitionError, parse_definition
+from headrace_audience.offline.evaluate import ENGINES, evaluate
+from headrace_audience.offline.facts import (
     Fact,
     FactError,
     facts_of_lines,

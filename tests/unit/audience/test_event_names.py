@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from headrace_audience.definition import EventCount, parse_definition, walk
-from headrace_audience.facts import facts_of_lines, facts_of_people
-from headrace_audience.reference import Reference
+from headrace_audience.language.definition import EventCount, parse_definition, walk
+from headrace_audience.offline.facts import facts_of_lines, facts_of_people
+from headrace_audience.offline.reference import Reference
 
 
 @pytest.mark.parametrize("name", ["Purchased", "Order Completed", "order_completed", "purchased"])

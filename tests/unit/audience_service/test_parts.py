@@ -9,11 +9,11 @@ import pytest
 from headrace_audience.archive.layout import day_of, path_of
 from headrace_audience.archive.survivors import Survivors
 from headrace_audience.catalog import Audience
-from headrace_audience.definition import parse_definition
-from headrace_audience.engine import Flip
+from headrace_audience.engine.engine import Flip
+from headrace_audience.engine.states import PROFILES
 from headrace_audience.evaluation import Evaluation
+from headrace_audience.language.definition import parse_definition
 from headrace_audience.pending import Pending
-from headrace_audience.states import PROFILES
 from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
 from headrace_audience.streaming import Edges
 from headrace_audience.threads import in_thread, to_the_end

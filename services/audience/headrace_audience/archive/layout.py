@@ -16,7 +16,7 @@ from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
 from headrace.storage.mongo.client import Document
 from headrace_audience.archive.moved import StoredMerge
-from headrace_audience.traits import person_traits
+from headrace_audience.engine.traits import person_traits
 
 EVENTS = "events"
 MERGES = "merges"

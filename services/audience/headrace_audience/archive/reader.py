@@ -40,7 +40,7 @@ class View:
     """Everything that was known of a workspace at one moment."""
 
     connection: duckdb.DuckDBPyConnection
-    """Has the relation `events`, as headrace_audience.batch describes it."""
+    """Has the relation `events`, as headrace_audience.batch.queries describes it."""
     survivors: Survivors
     """All merges."""
 

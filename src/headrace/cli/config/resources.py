@@ -181,7 +181,7 @@ def _duplicates(resources: Sequence[Resource]) -> list[Problem]:
 
 
 def _check_definition(audience: Resource) -> list[Problem]:
-    from headrace_audience.definition import DefinitionError, parse_definition
+    from headrace_audience.language.definition import DefinitionError, parse_definition
 
     try:
         parse_definition(json.dumps(audience.values["definition"]))

@@ -14,9 +14,9 @@ import numpy as np
 import zstandard
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace_audience.people import Ordinals, People, Times
-from headrace_audience.states import States
-from headrace_audience.waiting import Future, FutureItem, TraitWrite
+from headrace_audience.engine.people import Ordinals, People, Times
+from headrace_audience.engine.states import States
+from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite
 
 MARK = b"HRA1"
 """First bytes of a snapshot; the digit is the version."""

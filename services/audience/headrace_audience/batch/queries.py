@@ -11,7 +11,7 @@ message_id     VARCHAR                duplicates are harmless, also in several f
 kind           VARCHAR                "track", "page", "screen", "identify", "group", "alias"
 name           VARCHAR                name of a track event
 properties     VARCHAR (JSON object)  or NULL or empty
-traits         VARCHAR (JSON object)  traits of the *person* (headrace_audience.traits.person_traits), or NULL
+traits         VARCHAR (JSON object)  traits of the *person* (headrace_audience.engine.traits.person_traits), or NULL
 namespaces     VARCHAR[]              namespaces of the identifiers with which the event was resolved (decision)
 =============  =====================  ================================================================================
 
@@ -42,11 +42,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from headrace_audience.batch_sql import Audiences, Statement, identifiers_sql, matching_sql, trait_writes_sql
-from headrace_audience.batch_values import Parameters
-from headrace_audience.conditions import EventState, IdentifierState, state_of_key
-from headrace_audience.definition import Definition
-from headrace_audience.states import PROFILES
+from headrace_audience.batch.statement import Audiences, Statement, identifiers_sql, matching_sql, trait_writes_sql
+from headrace_audience.batch.values import Parameters
+from headrace_audience.engine.conditions import EventState, IdentifierState, state_of_key
+from headrace_audience.engine.states import PROFILES
+from headrace_audience.language.definition import Definition
 
 __all__ = ["PROFILES", "Audiences", "Outlook", "Preview", "condition_history", "evaluate", "outlook", "preview"]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from headrace_audience.people import NEVER, Bools, Ordinals, Times
+from headrace_audience.engine.people import NEVER, Bools, Ordinals, Times
 
 LOOK_BACK = 64
 """So many edges back the beginning of a membership is looked for."""

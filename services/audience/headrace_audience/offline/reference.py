@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from headrace.domain.predicates_reference import at_path, moment, passes
-from headrace_audience.definition import (
+from headrace_audience.language.definition import (
     All,
     Any_,
     AudienceMember,
@@ -22,7 +22,7 @@ from headrace_audience.definition import (
     Window,
     walk,
 )
-from headrace_audience.facts import Fact
+from headrace_audience.offline.facts import Fact
 
 Audiences = Mapping[str, Definition | Collection[str]]
 """What references to other audiences mean: definitions, or ids of the members."""

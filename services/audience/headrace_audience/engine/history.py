@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from headrace.domain.predicates import decode_value
-from headrace_audience.columns import hash_of
-from headrace_audience.people import Ordinals, People
-from headrace_audience.states import PROFILES, States
-from headrace_audience.waiting import Future, FutureItem, TraitWrite
+from headrace_audience.engine.columns import hash_of
+from headrace_audience.engine.people import Ordinals, People
+from headrace_audience.engine.states import PROFILES, States
+from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite
 
 
 def fold_table(
@@ -24,7 +24,7 @@ def fold_table(
     partitions: Collection[int] | None,
     without: Collection[str],
 ) -> None:
-    """Take in a table of batch.condition_history(); see Engine.fold_history()."""
+    """Take in a table of queries.condition_history(); see Engine.fold_history()."""
     if key != PROFILES and key not in states.keys:
         return
     profiles = table.column("profile").combine_chunks().dictionary_encode()

@@ -15,9 +15,14 @@ import numpy.typing as npt
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.predicates import decode_object
-from headrace_audience.columns import NarrowColumn, WideColumn, hash_of
-from headrace_audience.conditions import State, TraitState, key_of, state_of
-from headrace_audience.definition import (
+from headrace_audience.engine.columns import NarrowColumn, WideColumn, hash_of
+from headrace_audience.engine.conditions import State, TraitState, key_of, state_of
+from headrace_audience.engine.past import Past
+from headrace_audience.engine.people import FOREVER, NEVER, Bools, Ordinals, Times
+from headrace_audience.engine.states import TRACK, EventRoute, IdentifierRoute, States, TraitRoute
+from headrace_audience.engine.traits import decoded_traits
+from headrace_audience.engine.waiting import FutureItem, TraitWrite
+from headrace_audience.language.definition import (
     All,
     Any_,
     AudienceMember,
@@ -28,11 +33,6 @@ from headrace_audience.definition import (
     Not,
     TraitTest,
 )
-from headrace_audience.past import Past
-from headrace_audience.people import FOREVER, NEVER, Bools, Ordinals, Times
-from headrace_audience.states import TRACK, EventRoute, IdentifierRoute, States, TraitRoute
-from headrace_audience.traits import decoded_traits
-from headrace_audience.waiting import FutureItem, TraitWrite
 
 
 class Slot(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace_audience.people import FOREVER, Bools, Ordinals, Times
+from headrace_audience.engine.people import FOREVER, Bools, Ordinals, Times
 
 _TAIL = 4096
 

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from headrace_audience.definition import (
+from headrace_audience.language.definition import (
     AudienceMember,
     Definition,
     EventCount,

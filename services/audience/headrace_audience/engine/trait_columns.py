@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from headrace.domain.definitions import MOVING_OPS
 from headrace.domain.predicates import ValueTest, compile_test, moment_of, value_at
-from headrace_audience.columns import Rows, grown
-from headrace_audience.conditions import TraitState
-from headrace_audience.people import FOREVER, NEVER, Ordinals, Times
+from headrace_audience.engine.columns import Rows, grown
+from headrace_audience.engine.conditions import TraitState
+from headrace_audience.engine.people import FOREVER, NEVER, Ordinals, Times
 
 REMEMBERED_VALUES = 10_000
 """Of so many values of a trait it is remembered what the readings make of them."""

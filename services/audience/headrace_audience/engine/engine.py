@@ -4,7 +4,7 @@ State is a function of the *set* of folded events, so folding twice, late, in an
 traffic ends in the same memberships. Nothing here does I/O and nothing reads a clock: the caller says what time it is.
 
 Where to read on: `people` (who there is), `columns` and `trait_columns` (what is kept of their events), `states` (how
-events get there), `waiting` (what does not count yet), `compiled` (conditions over all that), `memberships` (who is in
+events get there), `waiting` (what does not count yet), `slots` (conditions over all that), `memberships` (who is in
 what), `snapshot` (partitions as bytes).
 
 What a flip says. advance(now) compares the memberships at `now` with those that were reported before; somebody who
@@ -18,7 +18,7 @@ How a replica uses it::
 
     engine = Engine("acme", partitions_total=64, now_us=now)
     needed = engine.set_audience("buyers", definition)   # state keys whose history is still missing
-    engine.fold_history(table) ...                       # one table of batch.condition_history() per key
+    engine.fold_history(table) ...                       # one table of queries.condition_history() per key
     engine.start_audience("buyers")                      # from now on its flips are reported
     missing = engine.import_partition(7, snapshot)       # held: no flips yet
     engine.fold(events, now_us=now)                      # replay, live traffic
@@ -35,17 +35,17 @@ from typing import Any, cast
 import numpy as np
 
 from headrace.api.identity.v1.profile_pb2 import Reassignment, ResolvedEvent
-from headrace_audience import history, snapshot
-from headrace_audience.audience import Audience, Changes, Explainer, Flip
-from headrace_audience.compiled import Frame, Moment, Slot, Slots, View, compile_condition
-from headrace_audience.conditions import states_of
-from headrace_audience.definition import Definition, Leaf, check_references, walk
-from headrace_audience.memberships import Memberships
-from headrace_audience.past import Past
-from headrace_audience.people import FOREVER, Bools, Ordinals, People
-from headrace_audience.snapshot import SnapshotError
-from headrace_audience.states import PROFILES, States
-from headrace_audience.waiting import Future
+from headrace_audience.engine import history, snapshot
+from headrace_audience.engine.audience import Audience, Changes, Explainer, Flip
+from headrace_audience.engine.conditions import states_of
+from headrace_audience.engine.memberships import Memberships
+from headrace_audience.engine.past import Past
+from headrace_audience.engine.people import FOREVER, Bools, Ordinals, People
+from headrace_audience.engine.slots import Frame, Moment, Slot, Slots, View, compile_condition
+from headrace_audience.engine.snapshot import SnapshotError
+from headrace_audience.engine.states import PROFILES, States
+from headrace_audience.engine.waiting import Future
+from headrace_audience.language.definition import Definition, Leaf, check_references, walk
 
 __all__ = ["PROFILES", "Engine", "Flip", "SnapshotError"]
 
@@ -152,7 +152,7 @@ class Engine:
         partitions: Collection[int] | None = None,
         without: Collection[str] = frozenset(),
     ) -> None:
-        """Take in the history of one state key: a pyarrow table of batch.condition_history().
+        """Take in the history of one state key: a pyarrow table of queries.condition_history().
 
         `partitions` drops profiles of all other partitions, `without` these profiles: they were reassigned after the
         table was read, and folded anew.

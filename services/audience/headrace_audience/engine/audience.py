@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import cast
 
-from headrace_audience.compiled import Expression, Slot, View
-from headrace_audience.definition import Definition, Leaf
-from headrace_audience.past import LOOK_BACK, Past, PastSlot, holding_since
-from headrace_audience.people import Bools, Ordinals, People
-from headrace_audience.states import Candidate, Group, Note, Route, candidate_of
+from headrace_audience.engine.past import LOOK_BACK, Past, PastSlot, holding_since
+from headrace_audience.engine.people import Bools, Ordinals, People
+from headrace_audience.engine.slots import Expression, Slot, View
+from headrace_audience.engine.states import Candidate, Group, Note, Route, candidate_of
+from headrace_audience.language.definition import Definition, Leaf
 
 MANY = 16
 """So many changes of an audience at once are explained with whole arrays."""

@@ -11,13 +11,13 @@ import numpy as np
 from headrace.api.common.v1.event_pb2 import EventKind
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.predicates import compile_predicates, decode_object
-from headrace_audience.columns import EventColumn, hash_of, new_column
-from headrace_audience.conditions import EventState, IdentifierState, TraitState, state_of_key
-from headrace_audience.definition import Predicate
-from headrace_audience.people import Bools, Ordinals, People, Times
-from headrace_audience.trait_columns import IdentifierColumn, TraitColumn
-from headrace_audience.traits import TRAITS_MARK, decoded_traits
-from headrace_audience.waiting import Future, FutureItem, TraitWrite, Waiting
+from headrace_audience.engine.columns import EventColumn, hash_of, new_column
+from headrace_audience.engine.conditions import EventState, IdentifierState, TraitState, state_of_key
+from headrace_audience.engine.people import Bools, Ordinals, People, Times
+from headrace_audience.engine.trait_columns import IdentifierColumn, TraitColumn
+from headrace_audience.engine.traits import TRAITS_MARK, decoded_traits
+from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite, Waiting
+from headrace_audience.language.definition import Predicate
 
 TRACK = EventKind.EVENT_KIND_TRACK
 PROFILES = '["profiles"]'

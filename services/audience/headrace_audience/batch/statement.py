@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace_audience.batch_values import Parameters, json_path, moment_sql, passes_sql
-from headrace_audience.definition import (
+from headrace_audience.batch.values import Parameters, json_path, moment_sql, passes_sql
+from headrace_audience.language.definition import (
     All,
     AudienceMember,
     Condition,
@@ -29,7 +29,7 @@ from headrace_audience.definition import (
     Window,
     check_references,
 )
-from headrace_audience.definition import Any_ as AnyOf
+from headrace_audience.language.definition import Any_ as AnyOf
 
 Audiences = Mapping[str, Definition | Collection[str]]
 """What references to other audiences mean: definitions, or ids of the members."""

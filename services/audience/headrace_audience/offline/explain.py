@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.domain.times import format_time_us
-from headrace_audience.definition import (
+from headrace_audience.language.definition import (
     All,
     Any_,
     AudienceMember,
@@ -17,8 +17,8 @@ from headrace_audience.definition import (
     Not,
     TraitTest,
 )
-from headrace_audience.facts import Fact
-from headrace_audience.reference import Reference
+from headrace_audience.offline.facts import Fact
+from headrace_audience.offline.reference import Reference
 
 MAX_EVENTS = 100
 """So many of the newest events that count are listed per condition."""

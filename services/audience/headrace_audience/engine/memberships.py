@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from headrace_audience.people import Bools, Ordinals
+from headrace_audience.engine.people import Bools, Ordinals
 
 
 class Memberships:

@@ -13,7 +13,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from headrace_audience.people import FOREVER, NEVER, Ordinals, Times
+from headrace_audience.engine.people import FOREVER, NEVER, Ordinals, Times
 
 NARROW = 8
 """Up to so many kept events lie in arrays of that width; more are kept in lists."""

@@ -19,7 +19,7 @@ from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
 from headrace.domain.event_names import canonical
 from headrace.domain.predicates import decode_object
 from headrace.domain.times import parse_time_us
-from headrace_audience.traits import decoded_traits
+from headrace_audience.engine.traits import decoded_traits
 
 KINDS = ("identify", "track", "page", "screen", "group", "alias")
 

@@ -14,12 +14,12 @@ from typing import Any
 import duckdb
 
 from headrace.domain.times import format_time_us
-from headrace_audience import batch
-from headrace_audience.definition import All, Definition, check_references
-from headrace_audience.engine import Engine
-from headrace_audience.explain import explain
-from headrace_audience.facts import Fact, resolved_of, table_of
-from headrace_audience.reference import Audiences, Reference
+from headrace_audience.batch import queries
+from headrace_audience.engine.engine import Engine
+from headrace_audience.language.definition import All, Definition, check_references
+from headrace_audience.offline.explain import explain
+from headrace_audience.offline.facts import Fact, resolved_of, table_of
+from headrace_audience.offline.reference import Audiences, Reference
 
 ENGINES = ("incremental", "batch", "reference")
 
@@ -57,7 +57,7 @@ def evaluate(
         times as ISO 8601 text or null. `since` is null for who has always been in; by the incremental engine it is the
         moment since which the person has been in at least. A mismatch is `{"profile", "engine", "member",
         "leaves_at"}`: what another engine says of a person, beside what the first said. With `explain_profile`
-        also "explanation", see headrace_audience.explain.
+        also "explanation", see headrace_audience.offline.explain.
 
     Raises:
         ValueError: An engine or profile that does not exist.
@@ -125,7 +125,7 @@ def _by_batch(definition: Definition, facts: Sequence[Fact], at_us: int, audienc
         connection.register("events", table_of(facts))
         return {
             found.profile: (found.since_us, found.changes_at_us)
-            for found in batch.outlook(connection, definition, at_us, audiences)
+            for found in queries.outlook(connection, definition, at_us, audiences)
         }
 
 

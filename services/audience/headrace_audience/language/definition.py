@@ -25,7 +25,7 @@ from headrace.domain.definitions import (
     parse_test,
     parse_time,
 )
-from headrace_audience.definition_counts import parse_count
+from headrace_audience.language.counts import parse_count
 
 __all__ = [
     "All",

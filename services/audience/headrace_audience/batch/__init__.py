@@ -1,0 +1,1 @@
+"""The batch evaluator: definitions as SQL over the archive."""

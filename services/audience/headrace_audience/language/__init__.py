@@ -1,0 +1,1 @@
+"""Audience definitions: the conditions, and how they are read and written."""

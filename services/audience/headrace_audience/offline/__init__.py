@@ -1,0 +1,1 @@
+"""Evaluating and explaining definitions without a running platform, and the reference evaluator."""
