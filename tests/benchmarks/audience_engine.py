@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 from headrace_audience.engine.engine import Engine
-from headrace_audience.language.definition import Definition, parse_definition
+from headrace_audience.language.definition import Definition
+from headrace_audience.language.parser import parse_definition
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedBatch, ResolvedEvent

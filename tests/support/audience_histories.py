@@ -6,10 +6,14 @@ drives, which makes failing examples small.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
+from unittest import mock
 
-from headrace_audience.language.definition import Definition, parse_definition
+from headrace_audience.language.definition import Definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact
 
 from headrace.domain.times import SECOND_US
@@ -17,13 +21,18 @@ from headrace.domain.times import SECOND_US
 START = 1_767_225_600 * SECOND_US  # 2026-01-01
 SPAN_S = 60
 """Histories lie in so many seconds, with some events before and after."""
+BEFORE_S = 10
+"""So long before the span there are events too."""
 
 NAMES = ("A", "B", "C")
 TRAITS = ("plan", "city", "due")
 NAMESPACES = ("email", "user_id")
 PROFILES = ("p", "q", "r")
+PURPOSES = ("ads", "mail")
+ZONES = ("UTC", "Asia/Kolkata", "America/New_York")
+"""Days begin in the span in UTC, and hours beside it in the others."""
 
-SCALARS = (0, 1, 2, 2.0, "2", "pro", "PRO", "free", True, False)
+SCALARS = (0, 1, 2, 2.0, -0.1, 1.5, "2", "pro", "PRO", "free", True, False)
 VALUES = (*SCALARS, None)
 
 
@@ -54,19 +63,95 @@ def count(r: Random) -> dict[str, Any]:
     return {op: r.randint(0, most)}
 
 
+def span(r: Random, least: int = 1, most: int = 30) -> str:
+    """A duration."""
+    return f"{r.randint(least, min(most, SPAN_S // 2))}s"
+
+
+@contextmanager
+def crowded() -> Iterator[None]:
+    """Everything happens to one person within seconds: much at the same time, and on the edges of windows."""
+    with mock.patch.multiple(__name__, SPAN_S=8, BEFORE_S=4, PROFILES=("p",), NAMES=("A", "B")):
+        yield
+
+
 def window(r: Random) -> dict[str, Any]:
     """A window, or none."""
-    kind = r.choice(("ever", "within", "within", "delayed", "since", "between"))
+    kind = r.choice(("ever", "within", "within", "delayed", "since", "between", "days"))
     if kind == "within":
-        return {"within": f"{r.randint(1, 30)}s"}
+        return {"within": span(r)}
     if kind == "delayed":
-        older = r.randint(1, 15)
-        return {"within": f"{older + r.randint(1, 15)}s", "older_than": f"{older}s"}
+        most = min(15, SPAN_S // 2)
+        older = r.randint(1, most)
+        return {"within": f"{older + r.randint(1, most)}s", "older_than": f"{older}s"}
     if kind == "since":
         return {"since": time_text(r)}
     if kind == "between":
         return {"between": sorted([time_text(r), time_text(r)])}
+    if kind == "days":
+        older = r.randint(1, 2)
+        return {"within": f"{older + r.randint(1, 2)}cd", **({"older_than": f"{older}cd"} if r.randint(0, 1) else {})}
     return {}
+
+
+def number_test(r: Random, most: int = 4) -> dict[str, Any]:
+    """A comparison of a number."""
+    op = r.choice(("eq", "neq", "gt", "gte", "lt", "lte", "between"))
+    numbers = (0, 1, 2, 1.5, -0.1, most)
+    return {op: sorted(some(r, numbers, 2, 2)) if op == "between" else r.choice(numbers)}
+
+
+def where(r: Random) -> dict[str, Any]:
+    """Predicates, or none."""
+    if r.randint(0, 2) < 2:
+        return {}
+    return {"where": [{"property": r.choice(("x", "deep.y")), **comparison(r)} for _ in range(r.randint(1, 2))]}
+
+
+def names(r: Random) -> Any:
+    """A name, or some."""
+    return r.choice(NAMES) if r.randint(0, 3) else some(r, NAMES, 1, 2)
+
+
+def sequence(r: Random) -> dict[str, Any]:
+    """A sequence of two to four steps."""
+    steps: list[dict[str, Any]] = []
+    for number in range(r.randint(2, 4)):
+        step: dict[str, Any] = {"event": names(r), **where(r)}
+        if number:
+            if r.randint(0, 1):
+                step["within"] = span(r, 1, 20)
+            if r.randint(0, 2) == 2 and not steps[-1].get("negated"):
+                step["negated"] = True
+            if r.randint(0, 3) == 3:
+                step["same"] = r.choice(("x", ["x", "deep.y"]))
+        steps.append(step)
+    return {"sequence": steps, **window(r)}
+
+
+def of_events(r: Random) -> dict[str, Any]:
+    """A condition on events other than a count."""
+    kind = r.choice(
+        ("aggregate", "aggregate", "first_time", "last_time", "stopped", "restarted", "regularly", "sequence")
+    )
+    if kind == "aggregate":
+        function = r.choice(("sum", "avg", "min", "max", "distinct"))
+        of = {"of": r.choice(("x", "deep.y")), **number_test(r)}
+        return {"event": names(r), **where(r), **window(r), function: of}
+    if kind == "first_time":
+        return {"first_time": names(r), **window(r)}
+    if kind == "last_time":
+        return {"last_time": names(r), **where(r), **window(r)}
+    if kind == "sequence":
+        return sequence(r)
+    if kind == "regularly":
+        periods = r.randint(1, 4)
+        found = {"regularly": names(r), "period": span(r, 1, 15), "periods": periods}
+        return {**found, "at_least": r.randint(1, periods), **({"count": count(r)} if r.randint(0, 1) else {})}
+    unit, most = ("cd", 3) if r.randint(0, 3) == 3 else ("s", min(20, SPAN_S // 2))
+    inactive = r.randint(1, most)
+    active = inactive + r.randint(1, most) if kind == "stopped" else r.randint(1, most)
+    return {kind: names(r), "active_within": f"{active}{unit}", "inactive_for": f"{inactive}{unit}"}
 
 
 def comparison(r: Random) -> dict[str, Any]:
@@ -100,7 +185,13 @@ def condition(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> di
         if kind == "not":
             return {"not": condition(r, references, depth - 1)}
         return {kind: [condition(r, references, depth - 1) for _ in range(r.randint(1, 3))]}
-    kind = r.choice(("event", "event", "event", "trait", "moving", "identifier", *(["audience"] if references else [])))
+    kinds = ("event", "event", "of_events", "of_events", "of_events", "trait", "moving", "consent", "identifier")
+    kind = r.choice((*kinds, *(["audience"] if references else [])))
+    if kind == "of_events":
+        return of_events(r)
+    if kind == "consent":
+        test = r.choice(({"eq": "granted"}, {"eq": "denied"}, {"neq": "granted"}, {"exists": True}, {"exists": False}))
+        return {"consent": r.choice(PURPOSES), **test}
     if kind == "trait":
         return {"trait": r.choice(("plan", "city", "city.name", "due")), **comparison(r)}
     if kind == "moving":
@@ -109,9 +200,7 @@ def condition(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> di
         return {"identifier": r.choice(NAMESPACES), "exists": bool(r.randint(0, 1))}
     if kind == "audience":
         return {"audience": r.choice(references)}
-    found: dict[str, Any] = {"event": r.choice(NAMES) if r.randint(0, 3) else some(r, NAMES, 1, 2), **window(r)}
-    if r.randint(0, 2) == 2:
-        found["where"] = [{"property": r.choice(("x", "deep.y")), **comparison(r)} for _ in range(r.randint(1, 2))]
+    found: dict[str, Any] = {"event": names(r), **window(r), **where(r)}
     if r.randint(0, 2):
         found["count"] = count(r)
     return found
@@ -119,11 +208,17 @@ def condition(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> di
 
 def audiences(r: Random) -> dict[str, Definition]:
     """Three audiences, the later ones of which may refer to the earlier."""
+    zone = {"time_zone": r.choice(ZONES)}
     return {
-        "one": parse_definition({"where": condition(r)}),
-        "two": parse_definition({"where": condition(r, ("one",))}),
-        "three": parse_definition({"where": condition(r, ("one", "two", "nobody"))}),
+        "one": parse_definition({"where": condition(r), **zone}),
+        "two": parse_definition({"where": condition(r, ("one",)), **zone}),
+        "three": parse_definition({"where": condition(r, ("one", "two", "nobody")), **zone}),
     }
+
+
+def one_condition(r: Random) -> dict[str, Definition]:
+    """One audience with one condition on events."""
+    return {"three": parse_definition({"where": of_events(r), "time_zone": r.choice(ZONES)})}
 
 
 def fact(r: Random, number: int) -> Fact:
@@ -145,13 +240,14 @@ def fact(r: Random, number: int) -> Fact:
         properties["deep"] = {"y": r.choice(VALUES)} if r.randint(0, 2) else r.choice(VALUES)
     return Fact(
         profile=r.choice(PROFILES),
-        timestamp_us=START + r.randint(-10, SPAN_S) * SECOND_US,
+        timestamp_us=START + r.randint(-BEFORE_S, SPAN_S) * SECOND_US,
         message_id=f"{r.randint(0, 9)}-{number}",
         kind=kind,
         name=r.choice(NAMES),
         properties=properties,
         traits=traits,
         identifiers=tuple((n, "v") for n in dict.fromkeys(some(r, NAMESPACES, 0, 2))),
+        consents={p: bool(r.randint(0, 1)) for p in some(r, PURPOSES, 0, 1)} if r.randint(0, 3) == 3 else {},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headrace_audience.language.definition import parse_definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference
 

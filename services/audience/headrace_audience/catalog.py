@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import MINUTE_US
 from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs
-from headrace_audience.language.definition import Definition, DefinitionError, parse_definition
+from headrace_audience.language.definition import Definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import AUDIENCES, DELETED, DRAFT
 
 log = logs.get_logger(__name__)

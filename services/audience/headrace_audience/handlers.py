@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
+from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import now_us
 from headrace.rpc import names
 from headrace.rpc.errors import (
@@ -27,7 +28,8 @@ from headrace.rpc.errors import (
     wrong_state,
 )
 from headrace.storage.mongo.client import Client, Database, Document, Session, transaction
-from headrace_audience.language.definition import Definition, DefinitionError, check_references, parse_definition
+from headrace_audience.language.definition import Definition, check_references
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import (
     ACTIVE,
     AUDIENCES,

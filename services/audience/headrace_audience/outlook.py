@@ -19,7 +19,8 @@ from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.engine.engine import Engine
-from headrace_audience.language.definition import All, Definition, parse_definition
+from headrace_audience.language.definition import All, Definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import ACTIVE, AUDIENCES, COMPUTED, MEMBERSHIPS, VISIBLE
 from headrace_audience.worker import Worker
 

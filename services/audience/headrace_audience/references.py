@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from headrace.storage.mongo.client import Database, Document
-from headrace_audience.language.definition import Definition, parse_definition
+from headrace_audience.language.definition import Definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import AUDIENCES, COMPUTED, MEMBERSHIPS, PAUSED
 
 Known = Definition | list[str]

@@ -16,7 +16,7 @@ from headrace.storage.mongo.client import Database
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.batch import queries
 from headrace_audience.handlers import Audiences
-from headrace_audience.language.definition import parse_definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.references import referenced, stored_members
 from headrace_audience.store import ACTIVE
 

@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.domain.definitions import DefinitionError
 from headrace.domain.ids import partition_of
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Client, Database
@@ -34,7 +35,7 @@ from headrace_audience.erasure import ErasureOrders
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.flips import FencedError, FlipWriter
 from headrace_audience.incarnation import incarnation
-from headrace_audience.language.definition import DefinitionError, check_references
+from headrace_audience.language.definition import check_references
 from headrace_audience.leases import Leases
 from headrace_audience.recovery import LogReplay
 from headrace_audience.settings import Settings

@@ -60,10 +60,10 @@ def eval_(
     as_json: Annotated[bool, Option("--json", help="JSON for machines in place of tables.")] = False,
 ) -> int:
     """Show who is in, since when and until when; exit status 1 when evaluators differ."""
-    from headrace_audience.language.definition import DefinitionError
     from headrace_audience.offline.evaluate import evaluate
     from headrace_audience.offline.facts import FactError, facts_of_people
 
+    from headrace.domain.definitions import DefinitionError
     from headrace.domain.times import now_us, parse_time_us
 
     if (events is None) == (people is None):
@@ -98,7 +98,9 @@ def eval_(
 
 
 def _definition(path: Path) -> Definition:
-    from headrace_audience.language.definition import DefinitionError, parse_definition
+    from headrace_audience.language.parser import parse_definition
+
+    from headrace.domain.definitions import DefinitionError
 
     try:
         return parse_definition(read_text(path))

@@ -112,7 +112,7 @@ def parse_duration(path: str, raw: object) -> int:
     if not isinstance(raw, str):
         raise DefinitionError(path, 'must be a duration such as "30d"')
     if re.fullmatch(r"[0-9]+cd", raw):
-        raise DefinitionError(path, f"calendar days ({raw!r}) are not supported yet; {raw[:-2]}d is {raw[:-2]} x 24 h")
+        raise DefinitionError(path, f"calendar days ({raw!r}) are not possible here; {raw[:-2]}d is {raw[:-2]} x 24 h")
     try:
         duration = parse_duration_us(raw)
     except ValueError:

@@ -59,7 +59,7 @@ def fold_case(text: str) -> str:
     return "".join("i" if c == "\u0130" else c.lower() for c in text)
 
 
-def _comparable(value: Any, ignore_case: bool) -> Any:
+def comparable(value: Any, ignore_case: bool) -> Any:
     """What equality compares: (kind, value), or None for what equals nothing."""
     if isinstance(value, bool):
         return ("b", value)
@@ -82,23 +82,23 @@ def _number(value: Any) -> float | None:
 
 
 def _equality(test: Test) -> ValueTest:
-    wanted = {_comparable(v, test.ignore_case) for v in test.values}
+    wanted = {comparable(v, test.ignore_case) for v in test.values}
     ignore_case = test.ignore_case
     negative = test.op in ("neq", "not_in")
-    return lambda value: (_comparable(value, ignore_case) in wanted) is not negative
+    return lambda value: (comparable(value, ignore_case) in wanted) is not negative
 
 
 def _containment(test: Test) -> ValueTest:
     operand: Scalar = test.values[0]
     ignore_case = test.ignore_case
-    wanted = _comparable(operand, ignore_case)
+    wanted = comparable(operand, ignore_case)
     part = wanted[1] if isinstance(operand, str) else None
 
     def contains(value: Any) -> bool:
         if isinstance(value, str):
             return part is not None and part in (fold_case(value) if ignore_case else value)
         if isinstance(value, list):
-            return any(_comparable(item, ignore_case) == wanted for item in value)
+            return any(comparable(item, ignore_case) == wanted for item in value)
         return False
 
     if test.op == "contains":

@@ -40,7 +40,21 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 def test_batch_gives_the_members_the_sizes_and_the_edges_of_the_reference(
     connection: duckdb.DuckDBPyConnection, r: Random
 ) -> None:
-    definitions, history = random.audiences(r), random.history(r)
+    check_batch(connection, r, random.audiences(r), random.history(r))
+
+
+@QUICK
+@given(r=choices)
+def test_each_condition_is_exact_when_everything_happens_at_the_same_time(
+    connection: duckdb.DuckDBPyConnection, r: Random
+) -> None:
+    with random.crowded():
+        check_batch(connection, r, random.one_condition(r), random.history(r, 12))
+
+
+def check_batch(
+    connection: duckdb.DuckDBPyConnection, r: Random, definitions: dict[str, Definition], history: list[Fact]
+) -> None:
     audiences: Audiences = {**definitions, "nobody": ["p", "somebody else"]}
     facts = history + (random.some(r, tuple(history), 0, 4) if history else [])
     connection.register("events", table_of(facts))
@@ -69,7 +83,19 @@ def test_history_beside_live_traffic_gives_what_living_through_it_gives(
     connection: duckdb.DuckDBPyConnection, r: Random
 ) -> None:
     """Audiences come after the events; their history overlaps with what is folded live meanwhile."""
-    audiences, history = random.audiences(r), random.history(r)
+    live_beside(connection, r, random.audiences(r), random.history(r))
+
+
+@QUICK
+@given(r=choices)
+def test_the_history_of_each_condition_beside_live_traffic(connection: duckdb.DuckDBPyConnection, r: Random) -> None:
+    with random.crowded():
+        live_beside(connection, r, random.one_condition(r), random.history(r, 12))
+
+
+def live_beside(
+    connection: duckdb.DuckDBPyConnection, r: Random, audiences: dict[str, Definition], history: list[Fact]
+) -> None:
     r.shuffle(history)
     clock = random.moment(r)
     engine = Engine("w", PARTITIONS, clock)

@@ -71,6 +71,13 @@ def test_any_delivery_gives_the_members_of_the_reference_and_flips_are_the_chang
         deliver(r, random.audiences(r), random.history(r))
 
 
+@QUICK
+@given(r=choices)
+def test_each_condition_is_exact_when_everything_happens_at_the_same_time(r: Random) -> None:
+    with random.crowded(), one_by_one_or_together(r):
+        deliver(r, random.one_condition(r), random.history(r, 12))
+
+
 def deliver(r: Random, audiences: dict[str, Definition], history: list[Fact]) -> None:
     deliveries = history + (random.some(r, tuple(history), 0, 6) if history else [])
     r.shuffle(deliveries)

@@ -11,7 +11,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 from headrace_audience.batch.values import Parameters, json_path, passes_sql
-from headrace_audience.language.definition import EventCount, parse_definition, walk
+from headrace_audience.language.definition import EventCount, walk
+from headrace_audience.language.parser import parse_definition
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 

@@ -7,32 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headrace_audience.language.definition import DefinitionError, parse_definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.evaluate import ENGINES, evaluate
 from headrace_audience.offline.facts import facts_of_people
 
+from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import parse_time_us
 
 CASES = json.loads((Path(__file__).parents[2] / "cases" / "audience.json").read_text())["cases"]
-EXPECTED_FAILURES = json.loads((Path(__file__).parents[2] / "cases" / "audience_expected_failures.json").read_text())
 
 
-def parameters() -> list[Any]:
-    return [
-        pytest.param(
-            case,
-            engine,
-            id=f"{case['id']}-{engine}",
-            marks=[pytest.mark.xfail(strict=True, raises=(DefinitionError, AssertionError), reason=reason)]
-            if (reason := EXPECTED_FAILURES.get(case["id"]))
-            else [],
-        )
-        for case in CASES
-        for engine in ENGINES
-    ]
-
-
-@pytest.mark.parametrize(("case", "engine"), parameters())
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_case(case: dict[str, Any], engine: str) -> None:
     at_us = parse_time_us(case["at"])
     if "expect_error" in case:
@@ -63,13 +49,9 @@ def test_case(case: dict[str, Any], engine: str) -> None:
 
 def test_the_evaluators_agree_on_every_supported_case() -> None:
     for case in CASES:
-        if case["id"] in EXPECTED_FAILURES:
+        if "expect_error" in case:
             continue
         at_us = parse_time_us(case["at"])
         facts = list(facts_of_people(case["people"], at_us))
         answer = evaluate(parse_definition(case["definition"]), facts, at_us, engines=ENGINES)
         assert answer["mismatches"] == []
-
-
-def test_expected_failures_are_cases() -> None:
-    assert EXPECTED_FAILURES.keys() <= {case["id"] for case in CASES}

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 from headrace_audience.engine.conditions import key_of, state_of_key, states_of
-from headrace_audience.language.definition import DefinitionError, check_references, parse_definition
+from headrace_audience.language.definition import check_references
+from headrace_audience.language.parser import parse_definition
+
+from headrace.domain.definitions import DefinitionError
 
 WRONG: list[tuple[Any, str, str]] = [
     ("{", "", "no valid JSON"),

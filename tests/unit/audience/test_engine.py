@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from headrace_audience.engine.engine import Engine, Flip, SnapshotError
-from headrace_audience.language.definition import DefinitionError, parse_definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact, resolved_of
 from headrace_audience.offline.reference import Reference
 
+from headrace.domain.definitions import DefinitionError
 from headrace.domain.ids import partition_of
 from headrace.domain.times import DAY_US, SECOND_US
 from tests.support.audience_histories import START

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from headrace_audience.language.definition import DefinitionError, parse_definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.evaluate import ENGINES, evaluate
 from headrace_audience.offline.facts import (
     Fact,
@@ -18,6 +18,7 @@ from headrace_audience.offline.facts import (
     table_of,
 )
 
+from headrace.domain.definitions import DefinitionError
 from tests.support.audience_histories import START
 
 DAY = 86_400_000_000

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from headrace_audience.language.definition import EventCount, parse_definition, walk
+from headrace_audience.language.definition import EventCount, walk
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import facts_of_lines, facts_of_people
 from headrace_audience.offline.reference import Reference
 

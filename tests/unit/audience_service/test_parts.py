@@ -12,7 +12,7 @@ from headrace_audience.catalog import Audience
 from headrace_audience.engine.engine import Flip
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.evaluation import Evaluation
-from headrace_audience.language.definition import parse_definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.pending import Pending
 from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
 from headrace_audience.streaming import Edges

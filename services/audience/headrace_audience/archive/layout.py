@@ -16,7 +16,7 @@ from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
 from headrace.storage.mongo.client import Document
 from headrace_audience.archive.moved import StoredMerge
-from headrace_audience.engine.traits import person_traits
+from headrace_audience.engine.traits import person_consents, person_traits
 
 EVENTS = "events"
 MERGES = "merges"
@@ -41,6 +41,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("properties", _TEXT),
         pa.field("traits", _TEXT),
         pa.field("person_traits", _TEXT),
+        pa.field("consents", _TEXT),
         pa.field("context", _TEXT),
     ]
 )
@@ -68,6 +69,7 @@ TAIL_SCHEMA = pa.schema(
             "properties",
             "person_traits",
             "namespaces",
+            "consents",
         )
     ]
 )
@@ -139,6 +141,7 @@ def event_table(events: Sequence[ResolvedEvent]) -> pa.Table:
             "properties": _text(event.properties),
             "traits": _text(event.traits),
             "person_traits": _text(person_traits(event)),
+            "consents": _text(person_consents(event)),
             "context": _text(event.context),
         }
         for name, value in row.items():
@@ -165,6 +168,7 @@ def tail_table(documents: Sequence[Document]) -> tuple[pa.Table, list[StoredMerg
         add[5](_text(event.properties))
         add[6](_text(person_traits(event)))
         add[7]([i.namespace for i in decision.identifiers])
+        add[8](_text(person_consents(event)))
         merges += [StoredMerge(decision.sequence, m.loser, m.survivor) for m in decision.merges]
     return pa.table(columns, schema=TAIL_SCHEMA), merges
 

@@ -32,7 +32,7 @@ _TAIL_CHUNK = 5_000
 _QUERIES_AT_A_TIME = 2
 _PROFILES_AT_A_TIME = 1_000
 
-_COLUMNS = "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces"
+_COLUMNS = "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces, consents"
 
 
 @dataclass(frozen=True)

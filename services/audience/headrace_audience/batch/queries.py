@@ -13,6 +13,7 @@ name           VARCHAR                name of a track event
 properties     VARCHAR (JSON object)  or NULL or empty
 traits         VARCHAR (JSON object)  traits of the *person* (headrace_audience.engine.traits.person_traits), or NULL
 namespaces     VARCHAR[]              namespaces of the identifiers with which the event was resolved (decision)
+consents       VARCHAR (JSON object)  whether each purpose that the event speaks of is granted, or NULL
 =============  =====================  ================================================================================
 
 The view holds one workspace only. Other columns are not read.
@@ -42,9 +43,16 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from headrace_audience.batch.statement import Audiences, Statement, identifiers_sql, matching_sql, trait_writes_sql
+from headrace_audience.batch.relations import (
+    consent_writes_sql,
+    identifiers_sql,
+    matching_sql,
+    trait_writes_sql,
+)
+from headrace_audience.batch.statement import Audiences, Statement
 from headrace_audience.batch.values import Parameters
-from headrace_audience.engine.conditions import EventState, IdentifierState, state_of_key
+from headrace_audience.engine.conditions import TRAIT, EventState, FirstState, IdentifierState, ListState, state_of_key
+from headrace_audience.engine.people import NEVER
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.language.definition import Definition
 
@@ -154,26 +162,22 @@ def outlook(
     ids = f"SELECT unnest({parameters.bind(wanted)}) AS profile"
     now = parameters.bind(now_us)
     edges = " UNION ".join([*statement.edges(), f"SELECT profile, {now} AS at_us FROM wanted"])
-    tables = statement.tables()
-    counted = [table for table in tables if table.startswith("counts") or not _is_source(table)]
-    sources = [table for table in tables if table not in counted]
+    moments = statement.moments.with_starts(
+        "SELECT * FROM inside UNION SELECT profile, min(at_us) - 1 FROM inside GROUP BY profile"
+    )
+    tables, sources = statement.tables(), statement.sources()
     base = "SELECT DISTINCT profile, at_us FROM moments"
     rows = _run(
         connection,
         f"WITH wanted AS ({ids}), {''.join(f'{table}, ' for table in sources)}"
         f"edges(profile, at_us) AS ({edges}),"
         f" inside AS (SELECT DISTINCT e.profile, e.at_us FROM edges e JOIN wanted USING (profile)),"
-        f" moments AS (SELECT * FROM inside UNION SELECT profile, min(at_us) - 1 FROM inside GROUP BY profile),"
-        f" {''.join(f'{table}, ' for table in counted)} base AS ({base})"
+        f" moments AS ({moments}),"
+        f" {''.join(f'{table}, ' for table in tables)} base AS ({base})"
         f" SELECT base.profile, base.at_us, {statement.condition} AS truth FROM {statement.joins()} ORDER BY ALL",
         parameters,
     ).fetchall()
     return [_outlook(profile, list(group), now_us) for profile, group in groupby(rows, key=lambda row: str(row[0]))]
-
-
-def _is_source(table: str) -> bool:
-    name = table.split(" ", 1)[0]
-    return name.startswith(("matching", "namespace", "members")) or name.endswith("_writes")
 
 
 def _outlook(profile: str, rows: list[tuple[str, int, bool]], now_us: int) -> Outlook:
@@ -216,27 +220,37 @@ def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:
     if isinstance(state, IdentifierState):
         first = identifiers_sql(state.namespace, parameters)
         return f"SELECT profile, timestamp_us, '' AS message_id FROM ({first})"
-    if isinstance(state, EventState):
-        inside = ["true"]
-        if state.from_us is not None:
-            inside.append(f"timestamp_us >= {state.from_us}")
-        if state.to_us is not None:
-            inside.append(f"timestamp_us <= {state.to_us}")
-        found = f"SELECT * FROM ({matching_sql(state.names, state.where, parameters)}) WHERE {' AND '.join(inside)}"
-        keep, cut, value = state.keep, now_us - state.delay_us, ""
+    if isinstance(state, FirstState):
+        found = matching_sql(state.names, (), parameters)
+        return f"SELECT profile, min(timestamp_us) AS timestamp_us, '' AS message_id FROM ({found}) GROUP BY profile"
+    keep, until, value = 1, now_us, ""
+    if isinstance(state, EventState | ListState):
+        values = ["properties AS value"] if isinstance(state, ListState) else []
+        inside = [f"timestamp_us >= {state.from_us}"] if state.from_us is not None else []
+        inside += [f"timestamp_us <= {state.to_us}"] if state.to_us is not None else []
+        matching = matching_sql(state.names, state.where, parameters, values)
+        found = f"SELECT * FROM ({matching}) WHERE {' AND '.join(inside) or 'true'}"
     else:
-        found = trait_writes_sql(state.path[0], parameters)
-        keep, cut, value = 1, now_us, ", CAST(value AS VARCHAR) AS value"
+        writes = trait_writes_sql if state.kind == TRAIT else consent_writes_sql
+        found = writes(state.path[0], parameters)
+        value = ", CAST(value AS VARCHAR) AS value"
+    if isinstance(state, EventState):
+        keep, until = state.keep, now_us if state.delay is None else state.delay.start(now_us)
+    elif isinstance(state, ListState):
+        # All of the span, and the newest before it.
+        value = ", value"
+        until = NEVER if state.span is None else state.span.start(now_us)
     return (
         f"SELECT profile, timestamp_us, message_id{value} FROM (SELECT *, row_number() OVER"
-        f" (PARTITION BY profile, timestamp_us <= {cut} ORDER BY timestamp_us DESC, message_id DESC) AS place"
-        f" FROM ({found})) WHERE timestamp_us > {cut} OR place <= {keep}"
+        f" (PARTITION BY profile, timestamp_us <= {until} ORDER BY timestamp_us DESC, message_id DESC) AS place"
+        f" FROM ({found})) WHERE timestamp_us > {until} OR place <= {keep}"
     )
 
 
 def _members_sql(definition: Definition, now_us: int, audiences: Audiences, parameters: Parameters) -> str:
-    statement = Statement(definition, audiences, parameters.bind(now_us), parameters)
-    tables = ", ".join(["base AS MATERIALIZED (SELECT DISTINCT profile FROM events)", *statement.tables()])
+    statement = Statement(definition, audiences, now_us, parameters)
+    everybody = "base AS MATERIALIZED (SELECT DISTINCT profile FROM events)"
+    tables = ", ".join([everybody, *statement.sources(), *statement.tables()])
     members = f"SELECT base.profile FROM {statement.joins()} WHERE {statement.condition}"
     return f"WITH {tables}, members AS MATERIALIZED ({members})"
 

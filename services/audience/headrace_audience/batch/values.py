@@ -9,9 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.domain.definitions import TIME_PATTERN, Scalar
+from headrace.domain.definitions import TIME_PATTERN, Scalar, Test
 from headrace.domain.predicates import fold_case
-from headrace_audience.language.definition import Test
 
 MAX_SCANNED = 16
 """Longer lists of operands are looked up by hash."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import cast
 
+from headrace_audience.engine.frames import Slot, View
 from headrace_audience.engine.past import LOOK_BACK, Past, PastSlot, holding_since
 from headrace_audience.engine.people import Bools, Ordinals, People
-from headrace_audience.engine.slots import Expression, Slot, View
+from headrace_audience.engine.slots import Expression
 from headrace_audience.engine.states import Candidate, Group, Note, Route, candidate_of
 from headrace_audience.language.definition import Definition, Leaf
+from headrace_audience.language.spans import Span
 
 MANY = 16
 """So many changes of an audience at once are explained with whole arrays."""
@@ -62,7 +64,7 @@ class Audience:
     depends_on: frozenset[str] = frozenset()
     """All audiences that it refers to, known or not."""
 
-    reach: dict[int, frozenset[int]] = field(default_factory=dict)
+    reach: dict[int, frozenset[Span | None]] = field(default_factory=dict)
     """What delays() has found, by the identity of the route."""
 
     @property
@@ -70,14 +72,12 @@ class Audience:
         """Whether its members are set from outside."""
         return self.definition.kind == "static"
 
-    def delays(self, route: Route) -> frozenset[int]:
-        """How long after their time events of a route change this audience; empty when they cannot change it."""
+    def delays(self, route: Route) -> frozenset[Span | None]:
+        """What must pass over events of a route until they change this audience; empty when they cannot change it."""
         found = self.reach.get(id(route))
         if found is None:
             found = self.reach[id(route)] = frozenset(
-                route.routes[key].state.delay_us if isinstance(route, Group) else 0
-                for key in route.keys
-                if key in self.keys
+                route.delay(key) if isinstance(route, Group) else None for key in route.keys if key in self.keys
             )
         return found
 
@@ -215,12 +215,16 @@ class Explainer:
                 delays = audience.delays(route)
                 if delays:
                     reaches = True
-                    is_exact = is_exact or since - candidate.time_us in delays
+                    is_exact = is_exact or any(_after(delay, candidate.time_us) == since for delay in delays)
             if reaches:
                 any_ = _newer(any_, candidate)
             if is_exact:
                 exact = _newer(exact, candidate)
         return exact if exact is not None or (certain and since > self._before) else any_
+
+
+def _after(delay: Span | None, time_us: int) -> int:
+    return time_us if delay is None else delay.passes(time_us)
 
 
 def _newer(one: Candidate | None, two: Candidate) -> Candidate:

@@ -2,7 +2,15 @@
 
 Several conditions share a state: "viewed in 90 days" and "viewed in 14 days" both need the newest view. A state has a
 key, a text that describes it completely, equal for equal states in every process; the engine, snapshots and the batch
-evaluator name states by it.
+evaluator name states by it. Which condition needs which is in state_of().
+
+| state | keeps of a person | answers |
+| --- | --- | --- |
+| EventState | times and ids of the newest n matching events | counts; last time |
+| FirstState | the time of the first event | first time |
+| ListState | all matching events of a span, and the newest before it, with values | the rest |
+| AttributeState | who wrote last, and what a test makes of the value | traits, consents |
+| IdentifierState | when it was first seen | identifiers |
 """
 
 from __future__ import annotations
@@ -11,24 +19,36 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.domain.definitions import Predicate, Test
 from headrace_audience.language.definition import (
+    Aggregate,
     AudienceMember,
+    ConsentTest,
     Definition,
     EventCount,
+    FirstTime,
     IdentifierExists,
+    InOrder,
+    LastTime,
     Leaf,
-    Predicate,
-    Test,
+    Regularly,
+    Restarted,
     TraitTest,
     walk,
 )
+from headrace_audience.language.spans import Calendar, Fixed, Span
+
+TRAIT, CONSENT = "trait", "consent"
+
+AMOUNT, IDENTITY, MATCH = "amount", "identity", "match"
 
 
 @dataclass(frozen=True, slots=True)
 class EventState:
     """The `keep` newest different events that match, with event times in [from_us, to_us].
 
-    An event enters only when it is `delay_us` old, so that a window that ends in the past is a moving window too.
+    An event enters only when the span `delay` has passed over it, so that a window that ends in the past is a moving
+    window too.
     """
 
     names: tuple[str, ...]
@@ -36,13 +56,52 @@ class EventState:
     keep: int
     from_us: int | None = None
     to_us: int | None = None
-    delay_us: int = 0
+    delay: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TraitState:
-    """What a test makes of the newest value of a trait."""
+class FirstState:
+    """The time of the first event of these names."""
 
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A value that is kept of each event of a list.
+
+    Attributes:
+        kind: AMOUNT: the number at `path`, as an amount. IDENTITY: a number that stands for the value at `path`, equal
+            for equal values. MATCH: whether the event passes `where`.
+        path: Path of the property.
+        where: Predicates.
+    """
+
+    kind: str
+    path: tuple[str, ...] = ()
+    where: tuple[Predicate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListState:
+    """All different events that match, with times in [from_us, to_us] and within `span`, and the newest before it.
+
+    `span` None means ever. `values` are kept of each.
+    """
+
+    names: tuple[str, ...]
+    where: tuple[Predicate, ...]
+    values: tuple[Kept, ...] = ()
+    span: Span | None = None
+    from_us: int | None = None
+    to_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeState:
+    """What a test makes of the newest value of something that events write: `kind` is TRAIT or CONSENT."""
+
+    kind: str
     path: tuple[str, ...]
     test: Test
 
@@ -54,29 +113,106 @@ class IdentifierState:
     namespace: str
 
 
-State = EventState | TraitState | IdentifierState
+State = EventState | FirstState | ListState | AttributeState | IdentifierState
 
 
-def state_of(leaf: Leaf) -> State | None:
-    """The state that answers a leaf; None when none is needed (another audience, a count that is always right)."""
+def state_of(leaf: Leaf) -> tuple[State, ...]:
+    """The states that answer a leaf; none for another audience, and for a count that is always right."""
     if isinstance(leaf, EventCount):
         keep = len(leaf.accept) - 1
-        if keep == 0:
-            return None
         window = leaf.window
-        return EventState(leaf.names, leaf.where, keep, window.from_us, window.to_us, window.older_than_us)
+        state = EventState(leaf.names, leaf.where, keep, window.from_us, window.to_us, window.older_than)
+        return (state,) if keep else ()
+    if isinstance(leaf, FirstTime):
+        return (FirstState(leaf.names),)
+    if isinstance(leaf, LastTime):
+        if not leaf.where:
+            return (EventState(leaf.names, (), 1),)
+        return (ListState(leaf.names, (), (Kept(MATCH, where=leaf.where),), Fixed(0)),)
+    if isinstance(leaf, Aggregate):
+        kept = Kept(IDENTITY if leaf.function == "distinct" else AMOUNT, leaf.path)
+        window = leaf.window
+        return (ListState(leaf.names, leaf.where, (kept,), window.within, window.from_us, window.to_us),)
+    if isinstance(leaf, Restarted):
+        return (ListState(leaf.names, (), (), leaf.gone_since),)
+    if isinstance(leaf, Regularly):
+        return (ListState(leaf.names, (), (), Fixed(leaf.periods * leaf.period_us)),)
+    if isinstance(leaf, InOrder):
+        return _states_of_steps(leaf)
     if isinstance(leaf, TraitTest):
-        return TraitState(leaf.path, leaf.test)
+        return (AttributeState(TRAIT, leaf.path, leaf.test),)
+    if isinstance(leaf, ConsentTest):
+        return (AttributeState(CONSENT, (leaf.purpose,), leaf.test),)
     if isinstance(leaf, IdentifierExists):
-        return IdentifierState(leaf.namespace)
+        return (IdentifierState(leaf.namespace),)
     assert isinstance(leaf, AudienceMember)
-    return None
+    return ()
+
+
+def _states_of_steps(leaf: InOrder) -> tuple[ListState, ...]:
+    """One list for each step, with the values that it and the steps after it compare."""
+    window = leaf.window
+    states: list[ListState] = []
+    for number, step in enumerate(leaf.steps):
+        paths = dict.fromkeys(step.same)
+        for later in leaf.steps[number + 1 :]:
+            paths |= dict.fromkeys(later.same)
+            if not later.negated:
+                break
+        values = tuple(Kept(IDENTITY, path) for path in sorted(paths))
+        # A negated step may come after a fixed window.
+        to_us = None if step.negated else window.to_us
+        states.append(ListState(step.names, step.where, values, window.within, window.from_us, to_us))
+    return tuple(states)
 
 
 def states_of(definition: Definition) -> dict[str, State]:
     """All states of a definition by key."""
-    states = (state_of(leaf) for leaf in walk(definition.where))
-    return {key_of(state): state for state in states if state is not None}
+    return {key_of(state): state for leaf in walk(definition.where) for state in state_of(leaf)}
+
+
+def key_of(state: State) -> str:
+    """The key of a state: compact JSON from which state_of_key() makes the state again."""
+    raw: list[Any]
+    if isinstance(state, EventState):
+        bounds = [state.from_us, state.to_us, _span_json(state.delay)]
+        raw = ["event", list(state.names), _where_json(state.where), state.keep, *bounds]
+    elif isinstance(state, FirstState):
+        raw = ["first", list(state.names)]
+    elif isinstance(state, ListState):
+        values = [[kept.kind, list(kept.path), _where_json(kept.where)] for kept in state.values]
+        bounds = [_span_json(state.span), state.from_us, state.to_us]
+        raw = ["list", list(state.names), _where_json(state.where), values, *bounds]
+    elif isinstance(state, AttributeState):
+        raw = [state.kind, list(state.path), _test_json(state.test)]
+    else:
+        raw = ["identifier", state.namespace]
+    return json.dumps(raw, separators=(",", ":"))
+
+
+def state_of_key(key: str) -> State:
+    """The state of a key that key_of() made. Raises ValueError for other texts."""
+    match json.loads(key):
+        case ["event", names, where, keep, from_us, to_us, delay]:
+            return EventState(tuple(names), _where(where), keep, from_us, to_us, _span(delay))
+        case ["first", names]:
+            return FirstState(tuple(names))
+        case ["list", names, where, values, span, from_us, to_us]:
+            kept = tuple(Kept(kind, tuple(path), _where(tests)) for kind, path, tests in values)
+            return ListState(tuple(names), _where(where), kept, _span(span), from_us, to_us)
+        case ["trait" | "consent" as kind, path, test]:
+            return AttributeState(kind, tuple(path), _test(test))
+        case ["identifier", namespace]:
+            return IdentifierState(namespace)
+    raise ValueError(f"{key!r} is no key of a state")
+
+
+def _where_json(where: tuple[Predicate, ...]) -> list[Any]:
+    return [[list(p.path), _test_json(p.test)] for p in where]
+
+
+def _where(raw: list[Any]) -> tuple[Predicate, ...]:
+    return tuple(Predicate(tuple(path), _test(test)) for path, test in raw)
 
 
 def _test_json(test: Test) -> list[Any]:
@@ -87,27 +223,13 @@ def _test(raw: list[Any]) -> Test:
     return Test(raw[0], tuple(raw[1]), raw[2])
 
 
-def key_of(state: State) -> str:
-    """The key of a state: compact JSON from which state_of_key() makes the state again."""
-    raw: list[Any]
-    if isinstance(state, EventState):
-        where = [[list(p.path), _test_json(p.test)] for p in state.where]
-        raw = ["event", list(state.names), where, state.keep, state.from_us, state.to_us, state.delay_us]
-    elif isinstance(state, TraitState):
-        raw = ["trait", list(state.path), _test_json(state.test)]
-    else:
-        raw = ["identifier", state.namespace]
-    return json.dumps(raw, separators=(",", ":"))
+def _span_json(span: Span | None) -> Any:
+    if isinstance(span, Calendar):
+        return [span.days, span.zone]
+    return None if span is None else span.us
 
 
-def state_of_key(key: str) -> State:
-    """The state of a key that key_of() made. Raises ValueError for other texts."""
-    match json.loads(key):
-        case ["event", names, where, keep, from_us, to_us, delay_us]:
-            predicates = tuple(Predicate(tuple(path), _test(test)) for path, test in where)
-            return EventState(tuple(names), predicates, keep, from_us, to_us, delay_us)
-        case ["trait", path, test]:
-            return TraitState(tuple(path), _test(test))
-        case ["identifier", namespace]:
-            return IdentifierState(namespace)
-    raise ValueError(f"{key!r} is no key of a state")
+def _span(raw: Any) -> Span | None:
+    if isinstance(raw, list):
+        return Calendar(*raw)
+    return None if raw is None else Fixed(raw)

@@ -38,10 +38,11 @@ from headrace.api.identity.v1.profile_pb2 import Reassignment, ResolvedEvent
 from headrace_audience.engine import history, snapshot
 from headrace_audience.engine.audience import Audience, Changes, Explainer, Flip
 from headrace_audience.engine.conditions import states_of
+from headrace_audience.engine.frames import Frame, Moment, Slot, View
 from headrace_audience.engine.memberships import Memberships
 from headrace_audience.engine.past import Past
 from headrace_audience.engine.people import FOREVER, Bools, Ordinals, People
-from headrace_audience.engine.slots import Frame, Moment, Slot, Slots, View, compile_condition
+from headrace_audience.engine.slots import Slots, compile_condition
 from headrace_audience.engine.snapshot import SnapshotError
 from headrace_audience.engine.states import PROFILES, States
 from headrace_audience.engine.waiting import Future
@@ -418,7 +419,7 @@ class Engine:
             own = [self._slots.of(leaf) for leaf in audience.leaves]
             slots = {id(s): s for s in [*own, *(s for a in named for s in a.slots)]}
             audience.slots = tuple(slots.values())
-            audience.keys = frozenset(s.key for s in audience.slots if s.key)
+            audience.keys = frozenset(key for s in audience.slots for key in s.keys)
             audience.moving = any(s.moving for s in audience.slots)
             audience.statics = frozenset(a.id for a in named if a.static).union(*(a.statics for a in named))
             audience.reach = {}

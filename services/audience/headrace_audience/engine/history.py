@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from headrace.domain.predicates import decode_value
+from headrace.domain.consent import DENIED, GRANTED
+from headrace.domain.predicates import decode_object, decode_value
 from headrace_audience.engine.columns import hash_of
+from headrace_audience.engine.conditions import CONSENT
 from headrace_audience.engine.people import Ordinals, People
-from headrace_audience.engine.states import PROFILES, States
+from headrace_audience.engine.states import PROFILES, States, TraitRoute
 from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite
 
 
@@ -49,11 +51,19 @@ def fold_table(
             ids = np.zeros_like(times)
         states.insert(route, ordinals[wanted], times[wanted], ids[wanted], horizon)
         return
+    if key in states.firsts:
+        states.touched.add(key, states.firsts[key].column.insert(ordinals[wanted], times[wanted]))
+        return
+    if key in states.lists:
+        _fold_list(states, key, table, ordinals.tolist(), times.tolist(), horizon)
+        return
     for namespace in states.identifiers.values():
         if namespace.key == key:
             states.touched.add(key, namespace.column.insert(ordinals[wanted], times[wanted]))
             return
-    name = states.trait_of(key)
+    attribute = states.attribute_of(key)
+    if attribute is None:
+        return
     rows = zip(
         ordinals.tolist(),
         times.tolist(),
@@ -64,11 +74,29 @@ def fold_table(
     for ordinal, time, message_id, value in rows:
         if ordinal < 0:
             continue
-        write = TraitWrite(name, None if value is None else decode_value(value))
+        write = TraitWrite(attribute.kind, attribute.name, _value_of(attribute, value))
         if time > horizon:
             future.add(FutureItem(time, message_id, people.ids[ordinal], write, "event"))
         else:
             states.write_trait(write, ordinal, time, message_id)
+
+
+def _value_of(attribute: TraitRoute, text: str | None) -> Any:
+    """What was written, from its JSON text."""
+    value = None if text is None else decode_value(text)
+    if attribute.kind == CONSENT:
+        return GRANTED if value else DENIED
+    return value
+
+
+def _fold_list(states: States, key: str, table: Any, ordinals: list[int], times: list[int], horizon: int) -> None:
+    """Take in events with their properties; a list holds those of the future too."""
+    route = states.lists[key]
+    rows = zip(ordinals, times, table.column("message_id").to_pylist(), table.column("value").to_pylist(), strict=True)
+    for ordinal, time, message_id, value in rows:
+        if ordinal >= 0:
+            route.take(ordinal, route.event(time, message_id, decode_object(value)))
+    states.touched.add(key, route.flush(horizon))
 
 
 def _ordinal(states: States, people: People, profile_id: str, partitions: Collection[int] | None) -> int:

@@ -18,7 +18,7 @@ from headrace_audience.engine.people import Ordinals, People, Times
 from headrace_audience.engine.states import States
 from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite
 
-MARK = b"HRA1"
+MARK = b"HRA2"
 """First bytes of a snapshot; the digit is the version."""
 
 
@@ -32,7 +32,15 @@ class _Events(msgspec.Struct, array_like=True):
     ids: bytes
 
 
+class _List(msgspec.Struct, array_like=True):
+    profiles: list[int]
+    events: list[tuple[int | str | bool | None, ...]]
+    cut: list[int]
+
+
 class _Trait(msgspec.Struct, array_like=True):
+    kind: str
+    name: str
     profiles: bytes
     times: bytes
     writers: list[str]
@@ -44,7 +52,8 @@ class _Future(msgspec.Struct, array_like=True):
     message_id: str
     profile: int
     event: bytes
-    trait: str
+    kind: str
+    name: str
     value: bytes
     cause: str
 
@@ -58,7 +67,9 @@ class _Snapshot(msgspec.Struct):
     keys: list[str]
     events: dict[str, _Events]
     waiting: dict[str, _Events]
-    traits: dict[str, _Trait]
+    lists: dict[str, _List]
+    firsts: dict[str, _Events]
+    traits: list[_Trait]
     identifiers: dict[str, _Events]
     future: list[_Future]
     epochs: dict[str, int] = {}
@@ -92,7 +103,9 @@ def write(
         keys=sorted(complete),
         events={},
         waiting={},
-        traits={},
+        lists={},
+        firsts={},
+        traits=[],
         identifiers={},
         future=[],
         epochs={p: epoch for p, epoch in people.epochs.items() if people.partition_of(p) == partition},
@@ -104,11 +117,17 @@ def write(
             mine = position[waiters] >= 0
             if mine.any():
                 content.waiting[key] = _events(position[waiters[mine]], times[mine], ids[mine])
-    for name, trait in states.traits.items():
+    for key, one in states.lists.items():
+        if key in complete:
+            content.lists[key] = _List(*one.column.entries(ordinals))
+    for key, first in states.firsts.items():
+        if key in complete:
+            content.firsts[key] = _events(*first.column.entries(ordinals))
+    for (kind, name), trait in states.attributes.items():
         have, times, writers, codes = trait.column.entries(ordinals)
         kept = {key: values.astype(np.int64).tobytes() for key, values in codes.items() if key in complete}
         if kept:
-            content.traits[name] = _Trait(have.astype(np.int32).tobytes(), times.tobytes(), writers, kept)
+            content.traits.append(_Trait(kind, name, have.astype(np.int32).tobytes(), times.tobytes(), writers, kept))
     for identifier in states.identifiers.values():
         if identifier.key in complete:
             content.identifiers[identifier.key] = _events(*identifier.column.entries(ordinals))
@@ -123,8 +142,8 @@ def _future(item: FutureItem, place: int) -> _Future:
     content = item.content
     if isinstance(content, TraitWrite):
         value = msgspec.json.encode(content.value)
-        return _Future(item.time_us, item.message_id, place, b"", content.name, value, item.cause)
-    return _Future(item.time_us, item.message_id, place, content.SerializeToString(), "", b"", item.cause)
+        return _Future(item.time_us, item.message_id, place, b"", content.kind, content.name, value, item.cause)
+    return _Future(item.time_us, item.message_id, place, content.SerializeToString(), "", "", b"", item.cause)
 
 
 _decode = msgspec.msgpack.Decoder(_Snapshot).decode
@@ -174,11 +193,18 @@ def load(content: Any, people: People, states: States, future: Future) -> frozen
             if route.key == key:
                 ordinals, times, _ = _arrays(entries, of_profile)
                 route.column.insert(ordinals, times)
-    for name, trait in snapshot.traits.items():
-        if name in states.traits:
-            _load_trait(trait, of_profile, states, name)
+    for key, entries in snapshot.firsts.items():
+        if key in states.firsts:
+            ordinals, times, _ = _arrays(entries, of_profile)
+            states.firsts[key].column.insert(ordinals, times)
+    for key, one in snapshot.lists.items():
+        if key in states.lists:
+            _load_list(one, of_profile, states, key, snapshot.horizon_us)
+    for trait in snapshot.traits:
+        if (trait.kind, trait.name) in states.attributes:
+            _load_trait(trait, of_profile, states)
     for item in snapshot.future:
-        write = None if item.event else TraitWrite(item.trait, msgspec.json.decode(item.value))
+        write = None if item.event else TraitWrite(item.kind, item.name, msgspec.json.decode(item.value))
         resolved = write if write is not None else ResolvedEvent.FromString(item.event)
         profile_id = snapshot.profiles[item.profile]
         if profile_id not in people.merged:
@@ -194,11 +220,20 @@ def _arrays(entries: _Events, of_profile: Ordinals) -> tuple[Ordinals, Times, Ti
     return ordinals[known], times[known], ids[known]
 
 
-def _load_trait(trait: _Trait, of_profile: Ordinals, states: States, name: str) -> None:
+def _load_list(one: _List, of_profile: Ordinals, states: States, key: str, horizon: int) -> None:
+    column = states.lists[key].column
+    ordinals = of_profile.tolist()
+    for place, event in zip(one.profiles, one.events, strict=True):
+        if ordinals[place] >= 0:
+            column.insert(ordinals[place], event, horizon)
+    column.mark_cut(ordinals[place] for place in one.cut)
+
+
+def _load_trait(trait: _Trait, of_profile: Ordinals, states: States) -> None:
     ordinals = of_profile[np.frombuffer(trait.profiles, np.int32)]
     times = np.frombuffer(trait.times, np.int64)
     known = ordinals >= 0
     writers = [w for w, k in zip(trait.writers, known.tolist(), strict=True) if k]
     codes: Mapping[str, bytes] = trait.codes
     values = {key: np.frombuffer(data, np.int64)[known] for key, data in codes.items()}
-    states.traits[name].column.load(ordinals[known], times[known], writers, values)
+    states.attributes[trait.kind, trait.name].column.load(ordinals[known], times[known], writers, values)

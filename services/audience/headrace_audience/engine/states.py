@@ -8,16 +8,28 @@ from typing import Any
 
 import numpy as np
 
+from headrace.api.common.v1.event_pb2 import Event as EventMessage
 from headrace.api.common.v1.event_pb2 import EventKind
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.domain.definitions import Predicate
 from headrace.domain.predicates import compile_predicates, decode_object
 from headrace_audience.engine.columns import EventColumn, hash_of, new_column
-from headrace_audience.engine.conditions import EventState, IdentifierState, TraitState, state_of_key
-from headrace_audience.engine.people import Bools, Ordinals, People, Times
-from headrace_audience.engine.trait_columns import IdentifierColumn, TraitColumn
-from headrace_audience.engine.traits import TRAITS_MARK, decoded_traits
+from headrace_audience.engine.conditions import (
+    CONSENT,
+    TRAIT,
+    AttributeState,
+    EventState,
+    FirstState,
+    ListState,
+    State,
+    state_of_key,
+)
+from headrace_audience.engine.list_columns import ListRoute
+from headrace_audience.engine.people import FOREVER, Bools, Ordinals, People, Times
+from headrace_audience.engine.trait_columns import FirstColumn, TraitColumn
+from headrace_audience.engine.traits import TRAITS_MARK, consents_of, decoded_traits
 from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite, Waiting
-from headrace_audience.language.definition import Predicate
+from headrace_audience.language.spans import Span
 
 TRACK = EventKind.EVENT_KIND_TRACK
 PROFILES = '["profiles"]'
@@ -44,14 +56,25 @@ class EventRoute:
         state = self.state
         return (state.from_us is None or time_us >= state.from_us) and (state.to_us is None or time_us <= state.to_us)
 
+    def counts_until(self, now: int) -> int:
+        """Events up to this time count at a moment."""
+        return now if self.state.delay is None else self.state.delay.start(now)
+
+    def releases_at(self) -> int:
+        """When the first waiting event counts; FOREVER when none waits."""
+        first = self.waiting.first()
+        return first if first == FOREVER or self.state.delay is None else self.state.delay.passes(first)
+
 
 @dataclass(slots=True)
 class Group:
-    """Event states that count the same events: they differ in how many they keep and in their windows only."""
+    """States of the same events: they differ in what they keep of them, and in their windows."""
 
     names: tuple[str, ...]
     test: Callable[[Mapping[str, Any]], bool] | None
     routes: dict[str, EventRoute] = field(default_factory=dict)
+    lists: dict[str, ListRoute] = field(default_factory=dict)
+    first: FirstRoute | None = None
     ordinals: list[int] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     message_ids: list[str] = field(default_factory=list)
@@ -59,13 +82,30 @@ class Group:
     @property
     def keys(self) -> Set[str]:
         """Keys of the states."""
-        return self.routes.keys()
+        return self.routes.keys() | self.lists.keys() | ({self.first.key} if self.first else set())
+
+    def delay(self, key: str) -> Span | None:
+        """What must pass over an event until it counts for a state."""
+        return self.routes[key].state.delay if key in self.routes else None
+
+    def matches(self, name: str, properties: Callable[[], Mapping[str, Any]]) -> bool:
+        """Whether a track event is one of these."""
+        return name in self.names and (self.test is None or self.test(properties()))
+
+
+@dataclass(slots=True)
+class FirstRoute:
+    """When the first event of a group came."""
+
+    key: str
+    column: FirstColumn
 
 
 @dataclass(slots=True)
 class TraitRoute:
-    """A trait and its column."""
+    """Something that events write, such as a trait, and its column; `kind` is TRAIT or CONSENT."""
 
+    kind: str
     name: str
     column: TraitColumn
 
@@ -80,7 +120,7 @@ class IdentifierRoute:
     """A namespace and its column."""
 
     key: str
-    column: IdentifierColumn
+    column: FirstColumn
     ordinals: list[int] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
 
@@ -127,8 +167,8 @@ class Touched:
 
     ordinals: dict[str, list[Ordinals]] = field(default_factory=dict)
     """Profiles by the key of the state that changed."""
-    writes: dict[str, set[int]] = field(default_factory=dict)
-    """Profiles by the trait whose readings changed."""
+    writes: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+    """Profiles by what was written, such as a trait, whose readings changed."""
     new: list[int] = field(default_factory=list)
     """Profiles that every audience must look at."""
     candidates: dict[int, list[Candidate | Note]] = field(default_factory=dict)
@@ -147,12 +187,16 @@ class States:
         self._future = future
         self._capacity = people.capacity
         self.events: dict[str, EventRoute] = {}
-        self.traits: dict[str, TraitRoute] = {}
+        self.lists: dict[str, ListRoute] = {}
+        self.firsts: dict[str, FirstRoute] = {}
+        self.attributes: dict[tuple[str, str], TraitRoute] = {}
         self.identifiers: dict[str, IdentifierRoute] = {}
-        self.keys: dict[str, EventState | TraitState | IdentifierState] = {}
+        self.keys: dict[str, State] = {}
         self.touched = Touched()
         self._groups: dict[tuple[tuple[str, ...], tuple[Predicate, ...]], Group] = {}
         self._by_name: dict[str, list[Group]] = {}
+        self._traits: dict[str, TraitRoute] = {}
+        self._consents: dict[str, TraitRoute] = {}
 
     # --- which states there are
 
@@ -162,42 +206,71 @@ class States:
         self.keys[key] = state
         capacity = self._people.capacity
         if isinstance(state, EventState):
-            group = self._groups.get((state.names, state.where))
-            if group is None:
-                test = compile_predicates(state.where) if state.where else None
-                group = self._groups[state.names, state.where] = Group(state.names, test)
-                for name in state.names:
-                    self._by_name.setdefault(name, []).append(group)
+            group = self._group(state.names, state.where)
             route = EventRoute(key, state, group.test, new_column(state.keep, capacity), Waiting())
             self.events[key] = group.routes[key] = route
-        elif isinstance(state, TraitState):
-            name = state.path[0]
-            if name not in self.traits:
-                self.traits[name] = TraitRoute(name, TraitColumn(capacity))
-            self.traits[name].column.add_reading(key, state)
+        elif isinstance(state, ListState):
+            self.lists[key] = self._group(state.names, state.where).lists[key] = ListRoute(key, state)
+        elif isinstance(state, FirstState):
+            group = self._group(state.names, ())
+            self.firsts[key] = group.first = FirstRoute(key, FirstColumn(capacity))
+        elif isinstance(state, AttributeState):
+            name = (state.kind, state.path[0])
+            if name not in self.attributes:
+                self.attributes[name] = TraitRoute(*name, TraitColumn(capacity))
+            self.attributes[name].column.add_reading(key, state)
         else:
-            self.identifiers[state.namespace] = IdentifierRoute(key, IdentifierColumn(capacity))
+            self.identifiers[state.namespace] = IdentifierRoute(key, FirstColumn(capacity))
+        self._look_for_kinds()
+
+    def _group(self, names: tuple[str, ...], where: tuple[Predicate, ...]) -> Group:
+        group = self._groups.get((names, where))
+        if group is None:
+            group = self._groups[names, where] = Group(names, compile_predicates(where) if where else None)
+            for name in names:
+                self._by_name.setdefault(name, []).append(group)
+        return group
+
+    def group_of(self, key: str) -> Group:
+        """The events of a state."""
+        state = self.keys[key]
+        assert isinstance(state, EventState | ListState | FirstState)
+        return self._groups[state.names, () if isinstance(state, FirstState) else state.where]
+
+    def _look_for_kinds(self) -> None:
+        self._traits = {name: route for (kind, name), route in self.attributes.items() if kind == TRAIT}
+        self._consents = {name: route for (kind, name), route in self.attributes.items() if kind == CONSENT}
 
     def remove(self, key: str) -> None:
         """Forget a state."""
-        state = self.keys.pop(key)
-        if isinstance(state, EventState):
-            del self.events[key]
-            group = self._groups[state.names, state.where]
-            del group.routes[key]
-            if not group.routes:
-                del self._groups[state.names, state.where]
-                for name in state.names:
-                    self._by_name[name].remove(group)
-                    if not self._by_name[name]:
-                        del self._by_name[name]
-        elif isinstance(state, TraitState):
-            column = self.traits[state.path[0]].column
+        state = self.keys[key]
+        if isinstance(state, EventState | ListState | FirstState):
+            self._remove_from_group(key)
+        elif isinstance(state, AttributeState):
+            name = (state.kind, state.path[0])
+            column = self.attributes[name].column
             column.remove_reading(key)
             if not column.readings:
-                del self.traits[state.path[0]]
+                del self.attributes[name]
         else:
             del self.identifiers[state.namespace]
+        del self.keys[key]
+        self._look_for_kinds()
+
+    def _remove_from_group(self, key: str) -> None:
+        group = self.group_of(key)
+        self.events.pop(key, None)
+        self.lists.pop(key, None)
+        group.routes.pop(key, None)
+        group.lists.pop(key, None)
+        if self.firsts.pop(key, None) is not None:
+            group.first = None
+        if not group.keys:
+            self._groups = {names: other for names, other in self._groups.items() if other is not group}
+            for name in group.names:
+                self._by_name[name].remove(group)
+                if not self._by_name[name]:
+                    del self._by_name[name]
 
     def ensure_room(self) -> None:
         """Grow the columns after the profiles have grown."""
@@ -207,16 +280,17 @@ class States:
         self._capacity = capacity
         for route in self.events.values():
             route.column.ensure(capacity)
-        for trait in self.traits.values():
-            trait.column.ensure(capacity)
+        for first in self.firsts.values():
+            first.column.ensure(capacity)
+        for attribute in self.attributes.values():
+            attribute.column.ensure(capacity)
         for identifier in self.identifiers.values():
             identifier.column.ensure(capacity)
 
-    def trait_of(self, key: str) -> str:
-        """Name of the trait that a state reads."""
+    def attribute_of(self, key: str) -> TraitRoute | None:
+        """What a state reads that events write; None when it is of another kind."""
         state = self.keys[key]
-        assert isinstance(state, TraitState)
-        return state.path[0]
+        return self.attributes[state.kind, state.path[0]] if isinstance(state, AttributeState) else None
 
     def clear(self, ordinals: Ordinals) -> None:
         """Forget all state of profiles."""
@@ -225,8 +299,12 @@ class States:
         for route in self.events.values():
             route.column.clear(ordinals)
             route.waiting.drop(gone)
-        for trait in self.traits.values():
-            trait.column.clear(ordinals)
+        for one in self.lists.values():
+            one.column.clear(ordinals)
+        for first in self.firsts.values():
+            first.column.clear(ordinals)
+        for attribute in self.attributes.values():
+            attribute.column.clear(ordinals)
         for identifier in self.identifiers.values():
             identifier.column.clear(ordinals)
 
@@ -238,7 +316,7 @@ class States:
         """Take events in; those later than the horizon wait as a whole."""
         people, touched = self._people, self.touched
         index, merged = people.index, people.merged
-        by_name, traits, namespaces = self._by_name, self.traits, self.identifiers
+        by_name, traits, consents, namespaces = self._by_name, self._traits, self._consents, self.identifiers
         for resolved in events:
             profile_id = resolved.profile_id
             if not profile_id or profile_id in merged:
@@ -273,9 +351,16 @@ class States:
                         group.ordinals.append(ordinal)
                         group.times.append(time)
                         group.message_ids.append(message_id)
+                        for key, one in group.lists.items():
+                            if only is None or key in only:
+                                if properties is None and one.reads_properties:
+                                    properties = decode_object(event.properties)
+                                one.take(ordinal, one.event(time, message_id, properties or {}))
                         reached.append(group)
             if traits and (event.traits or TRAITS_MARK in event.context):
-                self._write_traits(ordinal, resolved, only, reached)
+                self._write(ordinal, event, traits, decoded_traits(event), only, reached)
+            if consents:
+                self._write(ordinal, event, consents, consents_of(event), only, reached)
             if namespaces:
                 for identifier in resolved.decision.identifiers:
                     route = namespaces.get(identifier.namespace)
@@ -288,29 +373,33 @@ class States:
         self.ensure_room()
         self._flush(horizon, only)
 
-    def _write_traits(
-        self, ordinal: int, resolved: ResolvedEvent, only: Collection[str] | None, reached: list[Route]
+    def _write(
+        self,
+        ordinal: int,
+        event: EventMessage,
+        routes: Mapping[str, TraitRoute],
+        found: Mapping[str, Any],
+        only: Collection[str] | None,
+        reached: list[Route],
     ) -> None:
-        event = resolved.event
-        found = decoded_traits(event)
         if not found:
             return
         self.ensure_room()
         for name, value in found.items():
-            route = self.traits.get(name)
+            route = routes.get(name)
             # One column serves all tests of a trait, so a write limited to some keys is taken in for all.
             if route is not None and (only is None or not route.keys.isdisjoint(only)):
                 reached.append(route)
                 if route.column.write(ordinal, event.timestamp_us, event.message_id, value):
-                    self.touched.writes.setdefault(name, set()).add(ordinal)
+                    self.touched.writes.setdefault((route.kind, name), set()).add(ordinal)
 
     def take_touched(self) -> Touched:
         """What was changed since the last call."""
         touched, self.touched = self.touched, Touched()
         for name, ordinals in touched.writes.items():
-            if name in self.traits:
+            if name in self.attributes:
                 changed = np.array(sorted(ordinals), np.int64)
-                for key in self.traits[name].keys:
+                for key in self.attributes[name].keys:
                     touched.add(key, changed)
         return touched
 
@@ -341,6 +430,10 @@ class States:
                 if ids is None and route.state.keep > 1:
                     ids = np.array([_hash(m, hashes) for m in group.message_ids], np.int64)
                 self.insert(route, ordinals, times, np.zeros_like(times) if ids is None else ids, horizon)
+            if group.first is not None and (only is None or group.first.key in only):
+                self.touched.add(group.first.key, group.first.column.insert(ordinals, times))
+            for key, one in group.lists.items():
+                self.touched.add(key, one.flush(horizon))
             group.ordinals.clear()
             group.times.clear()
             group.message_ids.clear()
@@ -365,7 +458,7 @@ class States:
             if state.to_us is not None:
                 inside &= times <= state.to_us
             ordinals, times, ids = ordinals[inside], times[inside], ids[inside]
-        late = times > horizon - state.delay_us
+        late = times > route.counts_until(horizon)
         if late.any():
             route.waiting.add(ordinals[late], times[late], ids[late])
             counts = ~late
@@ -377,7 +470,7 @@ class States:
 
     def next_release(self) -> int:
         """When the next waiting thing counts; FOREVER when nothing waits."""
-        moments = [route.waiting.first() + route.state.delay_us for route in self.events.values()]
+        moments = [route.releases_at() for route in self.events.values()]
         return min([self._future.first(), *moments])
 
     def release(self, horizon: int) -> None:
@@ -391,15 +484,16 @@ class States:
                 if ordinal is not None and item.profile_id not in self._people.merged:
                     self.write_trait(item.content, ordinal, item.time_us, item.message_id)
         for route in self.events.values():
-            due = route.waiting.take(horizon - route.state.delay_us)
+            due = route.waiting.take(route.counts_until(horizon))
             if due is not None:
                 self.touched.add(route.key, route.column.insert(*due))
 
     def write_trait(self, write: TraitWrite, ordinal: int, time_us: int, message_id: str) -> None:
-        """Take in one trait of a history."""
-        route = self.traits.get(write.name)
+        """Take in one value of a history."""
+        name = (write.kind, write.name)
+        route = self.attributes.get(name)
         if route is not None and route.column.write(ordinal, time_us, message_id, write.value):
-            self.touched.writes.setdefault(write.name, set()).add(ordinal)
+            self.touched.writes.setdefault(name, set()).add(ordinal)
 
 
 def _hash(message_id: str, hashes: dict[str, int]) -> int:

@@ -1,4 +1,4 @@
-"""Columns of traits and identifiers.
+"""Columns of traits and the like, and of what was first seen when.
 
 A trait has one column: who wrote last (event time, message id) per profile, and per test what it makes of that value.
 The value itself is not kept.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from headrace.domain.definitions import MOVING_OPS
 from headrace.domain.predicates import ValueTest, compile_test, moment_of, value_at
 from headrace_audience.engine.columns import Rows, grown
-from headrace_audience.engine.conditions import TraitState
+from headrace_audience.engine.conditions import AttributeState
 from headrace_audience.engine.people import FOREVER, NEVER, Ordinals, Times
 
 REMEMBERED_VALUES = 10_000
@@ -30,7 +30,7 @@ class TraitReading:
         codes: By row of the column.
     """
 
-    def __init__(self, state: TraitState) -> None:
+    def __init__(self, state: AttributeState) -> None:
         self._inside = state.path[1:]
         self.moving = state.test.op in MOVING_OPS
         self._test: ValueTest | None = None if self.moving else compile_test(state.test)
@@ -62,7 +62,7 @@ class TraitColumn:
         """Have room for ordinals below a capacity."""
         self.rows.ensure(capacity)
 
-    def add_reading(self, key: str, state: TraitState) -> None:
+    def add_reading(self, key: str, state: AttributeState) -> None:
         """Read the value for one more state; what is known already must be folded again for it."""
         reading = TraitReading(state)
         self.readings[key] = reading
@@ -175,8 +175,8 @@ class TraitColumn:
                 self.readings[key].codes[rows[newer]] = values[newer]
 
 
-class IdentifierColumn:
-    """When an identifier of a namespace was first seen, per profile."""
+class FirstColumn:
+    """When something was first seen, such as an identifier of a namespace, per profile."""
 
     def __init__(self, capacity: int) -> None:
         self.rows = Rows(capacity)

@@ -1,7 +1,7 @@
-"""The traits of a person that an event carries: the same rule as in identity.
+"""The traits of a person that an event carries, by the same rule as in identity, and what it says of consent.
 
-Those under `traits` in the event's context, overridden by the event's own; the own traits of a "group" event belong
-to the group.
+Traits are those under `traits` in the event's context, overridden by the event's own; the own traits of a "group"
+event belong to the group.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind
+from headrace.domain.consent import DENIED, GRANTED, statements_of
 from headrace.domain.predicates import decode_object
 
 TRAITS_MARK = b'"traits"'
@@ -26,6 +27,17 @@ def decoded_traits(event: Event) -> dict[str, Any]:
         if isinstance(in_context, dict) and in_context:
             return {**in_context, **own}
     return own
+
+
+def consents_of(event: Event) -> dict[str, str]:
+    """Status by purpose, of the purposes that an event speaks of."""
+    return {purpose: GRANTED if granted else DENIED for purpose, granted in statements_of(event).items()}
+
+
+def person_consents(event: Event) -> bytes:
+    """Whether each purpose that an event speaks of is granted, as a JSON object; empty when there are none."""
+    said = statements_of(event)
+    return msgspec.json.encode(said) if said else b""
 
 
 def person_traits(event: Event) -> bytes:

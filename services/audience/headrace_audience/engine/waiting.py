@@ -86,8 +86,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class TraitWrite:
-    """A value of a trait that a history brought and whose time has not come."""
+    """A value of a trait or the like that a history brought and whose time has not come."""
 
+    kind: str
     name: str
     value: Any
 
@@ -103,23 +104,29 @@ class FutureItem:
     cause: str
 
 
+def _name_of(item: FutureItem) -> tuple[str, ...]:
+    content = item.content
+    written = (content.kind, content.name) if isinstance(content, TraitWrite) else ()
+    return (item.message_id, *written)
+
+
 class Future:
     """Whole events, and single traits, that lie after the clock."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int]] = []
         self._items: dict[int, FutureItem] = {}
-        self._of_profile: dict[str, dict[tuple[str, str], int]] = {}
+        self._of_profile: dict[str, dict[tuple[str, ...], int]] = {}
         self._count = 0
 
     def add(self, item: FutureItem) -> None:
         """Let something wait; the same thing twice waits once."""
-        name = item.content.name if isinstance(item.content, TraitWrite) else ""
+        name = _name_of(item)
         known = self._of_profile.setdefault(item.profile_id, {})
-        if (item.message_id, name) in known:
+        if name in known:
             return
         self._count += 1
-        known[(item.message_id, name)] = self._count
+        known[name] = self._count
         self._items[self._count] = item
         heapq.heappush(self._heap, (item.time_us, self._count))
 
@@ -138,8 +145,7 @@ class Future:
             if item is not None:
                 due.append(item)
                 known = self._of_profile[item.profile_id]
-                name = item.content.name if isinstance(item.content, TraitWrite) else ""
-                del known[(item.message_id, name)]
+                del known[_name_of(item)]
                 if not known:
                     del self._of_profile[item.profile_id]
         return due

@@ -1,67 +1,33 @@
-"""Audience definitions: from JSON to a tree of frozen conditions, or an error that says where and what to do.
+"""Audience definitions as a tree of frozen conditions.
 
-The JSON is described in docs/reference/audience-definitions.md. Everything that evaluates definitions (the engine, the
-batch evaluator, the reference) starts from this tree; none of them looks at the JSON.
+The JSON is described in docs/reference/audience-definitions.md and read by `parser`. Everything that evaluates
+definitions (the engine, the batch evaluator, the reference) starts from this tree; none of them looks at the JSON.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from headrace.domain.definitions import (
-    DefinitionError,
-    Predicate,
-    Test,
-    check_keys,
-    need_list,
-    need_name,
-    need_path,
-    parse_duration,
-    parse_event_names,
-    parse_predicates,
-    parse_test,
-    parse_time,
-)
-from headrace_audience.language.counts import parse_count
-
-__all__ = [
-    "All",
-    "Any_",
-    "AudienceMember",
-    "Condition",
-    "Definition",
-    "DefinitionError",
-    "EventCount",
-    "IdentifierExists",
-    "Not",
-    "Predicate",
-    "Test",
-    "TraitTest",
-    "Window",
-    "check_references",
-    "parse_definition",
-    "walk",
-]
-
-MAX_DEPTH = 50
-MAX_CONDITIONS = 500
-MAX_DEFINITION_BYTES = 256 * 1024
+from headrace.domain.definitions import DefinitionError, Predicate, Test
+from headrace_audience.language.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """Which events count at the moment `now`, by event time: all when every field is None.
 
-    Moving: `(now - within_us, now - older_than_us]`. Fixed: `[from_us, to_us]`, open at an end that is None.
+    Moving: those after `within.start(now)` and not after `older_than.start(now)`. Fixed: `[from_us, to_us]`, open at an
+    end that is None.
     """
 
-    within_us: int | None = None
-    older_than_us: int = 0
+    within: Span | None = None
+    older_than: Span | None = None
     from_us: int | None = None
     to_us: int | None = None
+
+
+EVER = Window()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +44,109 @@ class EventCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Aggregate:
+    """What becomes of a property over the events of these names that match all predicates and lie in the window.
+
+    `function` is "sum", "avg", "min" or "max" of the numbers, or "distinct", how many different values there are.
+    Numbers are compared to six decimals (see `amounts`). Of no number the sum is 0, and the others are missing.
+    """
+
+    names: tuple[str, ...]
+    where: tuple[Predicate, ...]
+    window: Window
+    function: str
+    path: tuple[str, ...]
+    test: Test
+
+
+@dataclass(frozen=True, slots=True)
+class FirstTime:
+    """Whether the first event of these names lies in the window."""
+
+    names: tuple[str, ...]
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class LastTime:
+    """Whether the latest event of these names, by (time, message id), matches all predicates and lies in the window."""
+
+    names: tuple[str, ...]
+    where: tuple[Predicate, ...]
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """Whether events of these names began again: some are older than both spans, none is in the gap, some are new.
+
+    With A = `active_within` and G = `gone_since`, which is A and the time without events together: an event up to
+    `G.start(now)`, none from there up to `A.start(now)`, one after it.
+    """
+
+    names: tuple[str, ...]
+    active_within: Span
+    gone_since: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Regularly:
+    """Whether enough periods have the right number of events of these names.
+
+    Period i of `periods` is `(now - (i + 1) * period_us, now - i * period_us]`. `accept` as in EventCount.
+    """
+
+    names: tuple[str, ...]
+    period_us: int
+    periods: int
+    at_least: int
+    accept: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event of a sequence.
+
+    Attributes:
+        names: Names of the event.
+        where: What its properties must pass.
+        within_us: At most so long after the event of the step before; None: any time.
+        negated: It must not come.
+        same: Properties that must be there and equal those of the event of the step before.
+    """
+
+    names: tuple[str, ...]
+    where: tuple[Predicate, ...]
+    within_us: int | None = None
+    negated: bool = False
+    same: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InOrder:
+    """Whether there are events, one for each step that is not negated, in order of (time, message id), in the window.
+
+    After the event before it, up to the event of the following step, a negated step must not come; with `within_us`
+    only for so long. At the end that is known only when the time is over; without `within_us` it holds until it comes.
+    """
+
+    steps: tuple[Step, ...]
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
 class TraitTest:
     """A test of a trait; the first part of the path is the trait, the rest leads into its value."""
 
     path: tuple[str, ...]
+    test: Test
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentTest:
+    """Whether what the person said last about a purpose is "granted" or "denied", or whether anything was said."""
+
+    purpose: str
     test: Test
 
 
@@ -121,16 +186,17 @@ class Not:
     part: Condition
 
 
-Leaf = EventCount | TraitTest | IdentifierExists | AudienceMember
+OfEvents = EventCount | Aggregate | FirstTime | LastTime | Restarted | Regularly | InOrder
+OfAttributes = TraitTest | ConsentTest
+Leaf = OfEvents | OfAttributes | IdentifierExists | AudienceMember
 Condition = All | Any_ | Not | Leaf
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A whole audience definition."""
+    """A whole audience definition; `kind` is "dynamic" or "static"."""
 
     kind: str
-    """"dynamic" or "static"."""
     where: Condition
 
     @property
@@ -148,142 +214,6 @@ def walk(condition: Condition) -> Iterator[Leaf]:
         yield from walk(condition.part)
     else:
         yield condition
-
-
-def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
-    """Read a definition from JSON text or from the parsed object.
-
-    Raises:
-        DefinitionError: It is no definition; the error names the place and says what to write instead.
-    """
-    raw = _load(source)
-    if not isinstance(raw, Mapping):
-        raise DefinitionError("", 'a definition is an object such as {"where": {"event": "Purchased"}}')
-    check_keys("", raw, allowed=("kind", "of", "refresh", "where"), required=("where",))
-    kind = raw.get("kind", "dynamic")
-    if kind not in ("dynamic", "static"):
-        raise DefinitionError("kind", f'must be "dynamic" or "static", not {kind!r}')
-    of = raw.get("of", "people")
-    if of != "people":
-        if of == "groups":
-            raise DefinitionError("of", '"groups" is not supported yet; use "people"')
-        raise DefinitionError("of", f'must be "people", not {of!r}')
-    refresh = raw.get("refresh", "continuous")
-    if refresh != "continuous":
-        if isinstance(refresh, str):
-            parse_duration("refresh", refresh)
-            raise DefinitionError("refresh", f'{refresh!r} is not supported yet; use "continuous"')
-        raise DefinitionError("refresh", 'must be "continuous"')
-    where = _Parser().condition("where", raw["where"], 1)
-    return Definition(kind=kind, where=where)
-
-
-def _load(source: str | bytes | Mapping[str, Any]) -> Any:
-    if isinstance(source, Mapping):
-        return source
-    if len(source) > MAX_DEFINITION_BYTES:
-        raise DefinitionError("", f"is longer than {MAX_DEFINITION_BYTES // 1024} KiB")
-    try:
-        return json.loads(source)
-    except RecursionError:
-        raise DefinitionError("", f"is nested more than {MAX_DEPTH} deep") from None
-    except ValueError as error:
-        raise DefinitionError("", f"is no valid JSON: {error}") from None
-
-
-_KINDS = ("all", "any", "not", "event", "trait", "identifier", "audience")
-_NOT_YET = ("first_time", "last_time", "sequence", "regularly", "stopped", "restarted", "consent")
-_AGGREGATES_NOT_YET = ("sum", "avg", "min", "max", "distinct")
-_WINDOW_KEYS = ("within", "between", "since", "older_than")
-
-
-class _Parser:
-    """Counts conditions over the whole tree, so that a definition cannot be used to exhaust the engine."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def condition(self, path: str, raw: object, depth: int) -> Condition:
-        if depth > MAX_DEPTH:
-            raise DefinitionError(path, f"is nested more than {MAX_DEPTH} deep; flatten it or use another audience")
-        self._count += 1
-        if self._count > MAX_CONDITIONS:
-            raise DefinitionError(path, f'there are more than {MAX_CONDITIONS} conditions; use "in" or split it')
-        if not isinstance(raw, Mapping):
-            raise DefinitionError(path, f"must be an object with one of {', '.join(_KINDS)}")
-        for key in raw:
-            if not isinstance(key, str):
-                raise DefinitionError(path, f"the key {key!r} is no text")
-        for key in _NOT_YET:
-            if key in raw:
-                raise DefinitionError(f"{path}.{key}", f'"{key}" is not supported yet')
-        kinds = [key for key in _KINDS if key in raw]
-        if len(kinds) > 1:
-            raise DefinitionError(path, f'has both {kinds[0]!r} and {kinds[1]!r}; combine conditions with "all"')
-        if not kinds:
-            named = f"unknown key {next(iter(raw))!r}; " if raw else "is empty; "
-            raise DefinitionError(path, f"{named}a condition needs one of {', '.join(_KINDS)}")
-        kind = kinds[0]
-        if kind in ("all", "any"):
-            check_keys(path, raw, allowed=(kind,), required=(kind,))
-            items = need_list(f"{path}.{kind}", raw[kind])
-            parts = tuple(self.condition(f"{path}.{kind}[{i}]", item, depth + 1) for i, item in enumerate(items))
-            return All(parts) if kind == "all" else Any_(parts)
-        if kind == "not":
-            check_keys(path, raw, allowed=("not",), required=("not",))
-            return Not(self.condition(f"{path}.not", raw["not"], depth + 1))
-        if kind == "event":
-            return _event(path, raw)
-        if kind == "trait":
-            trait_path = need_path(f"{path}.trait", raw["trait"])
-            return TraitTest(trait_path, parse_test(path, raw, subject="trait", moving=True))
-        if kind == "identifier":
-            check_keys(path, raw, allowed=("identifier", "exists"), required=("identifier", "exists"))
-            namespace = need_name(f"{path}.identifier", raw["identifier"])
-            if not isinstance(raw["exists"], bool):
-                raise DefinitionError(f"{path}.exists", "must be true or false")
-            return IdentifierExists(namespace, raw["exists"])
-        check_keys(path, raw, allowed=("audience",), required=("audience",))
-        return AudienceMember(need_name(f"{path}.audience", raw["audience"]))
-
-
-def _event(path: str, raw: Mapping[str, Any]) -> EventCount:
-    for key in _AGGREGATES_NOT_YET:
-        if key in raw:
-            raise DefinitionError(f"{path}.{key}", f'"{key}" is not supported yet; "count" is')
-    check_keys(path, raw, allowed=("event", "where", "count", *_WINDOW_KEYS), required=("event",))
-    names = parse_event_names(f"{path}.event", raw["event"])
-    where = parse_predicates(f"{path}.where", raw["where"]) if "where" in raw else ()
-    accept = parse_count(f"{path}.count", raw["count"]) if "count" in raw else (False, True)
-    return EventCount(names, where, _window(path, raw), accept)
-
-
-def _window(path: str, raw: Mapping[str, Any]) -> Window:
-    present = [key for key in _WINDOW_KEYS if key in raw]
-    if present == ["within"]:
-        return Window(within_us=parse_duration(f"{path}.within", raw["within"]))
-    if present == ["within", "older_than"]:
-        within = parse_duration(f"{path}.within", raw["within"])
-        older = parse_duration(f"{path}.older_than", raw["older_than"])
-        if older >= within:
-            raise DefinitionError(f"{path}.older_than", "older_than must be shorter than within")
-        return Window(within_us=within, older_than_us=older)
-    if present == ["older_than"]:
-        raise DefinitionError(f"{path}.older_than", 'needs "within" beside it: the far end of the window')
-    if present == ["since"]:
-        return Window(from_us=parse_time(f"{path}.since", raw["since"]))
-    if present == ["between"]:
-        ends = raw["between"]
-        if not isinstance(ends, list) or len(ends) != 2:
-            raise DefinitionError(f"{path}.between", "must be a list of two times, the first and the last moment")
-        first = parse_time(f"{path}.between[0]", ends[0])
-        last = parse_time(f"{path}.between[1]", ends[1])
-        if last < first:
-            raise DefinitionError(f"{path}.between", "the second time is before the first")
-        return Window(from_us=first, to_us=last)
-    if present:
-        raise DefinitionError(path, f"{present[0]!r} and {present[1]!r} do not go together: write one window")
-    return Window()
 
 
 def check_references(definitions: Mapping[str, Definition]) -> list[str]:

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from headrace.domain.consent import DENIED, GRANTED
+from headrace.domain.predicates_reference import at_path
 from headrace.domain.times import format_time_us
 from headrace_audience.language.definition import (
+    Aggregate,
     All,
     Any_,
     AudienceMember,
     Condition,
+    ConsentTest,
     Definition,
     EventCount,
+    FirstTime,
     IdentifierExists,
+    InOrder,
+    LastTime,
     Not,
+    Regularly,
+    Restarted,
     TraitTest,
 )
 from headrace_audience.offline.facts import Fact
@@ -29,8 +38,10 @@ def explain(reference: Reference, definition: Definition, profile: str, at_us: i
 
     Returns:
         `{"profile", "member", "changes_at", "condition"}`. A condition is `{"kind", "holds", "changes_at"}` with
-        "parts" for all, any and not; "counted" and "events" (the newest that count) for events; "trait", "set_by" and
-        "value" for traits; "namespace" or "audience" for the others. Times are ISO 8601 text or null (never).
+        "parts" for all, any and not; "counted" and "events" (the newest that count) for events, with "property" and
+        "values" for what is computed of them; "events" (the newest of these names) for when they came; "trait" or
+        "consent" with "set_by" and "value"; "namespace" or "audience" for the others. Times are ISO 8601 text or null
+        (never).
     """
     return {
         "profile": profile,
@@ -50,20 +61,34 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
         found["parts"] = [_explain(reference, part, profile, at_us) for part in condition.parts]
     elif isinstance(condition, Not):
         found["parts"] = [_explain(reference, condition.part, profile, at_us)]
-    elif isinstance(condition, EventCount):
+    elif isinstance(condition, EventCount | Aggregate):
         counted = reference.counted(condition, profile, at_us)
         found["names"] = list(condition.names)
         found["counted"] = len(counted)
         found["events"] = _events(counted)
+        if isinstance(condition, Aggregate):
+            found["property"] = ".".join(condition.path)
+            found["values"] = [at_path(fact.properties, condition.path) for fact in reversed(counted[-MAX_EVENTS:])]
     elif isinstance(condition, TraitTest):
         found["trait"] = ".".join(condition.path)
         writer = reference.writer(condition.path[0], profile, at_us)
         found["set_by"] = _events([writer])[0] if writer else None
         found["value"] = writer.traits[condition.path[0]] if writer else None
+    elif isinstance(condition, ConsentTest):
+        found["consent"] = condition.purpose
+        said = reference.statement(condition.purpose, profile, at_us)
+        found["set_by"] = _events([said])[0] if said else None
+        found["value"] = (GRANTED if said.consents[condition.purpose] else DENIED) if said else None
     elif isinstance(condition, IdentifierExists):
         found["namespace"] = condition.namespace
-    else:
+    elif isinstance(condition, AudienceMember):
         found["audience"] = condition.audience_id
+    elif isinstance(condition, InOrder):
+        found["names"] = sorted({name for step in condition.steps for name in step.names})
+        found["events"] = _events(reference.named(found["names"], profile, at_us))
+    else:
+        found["names"] = list(condition.names)
+        found["events"] = _events(reference.named(condition.names, profile, at_us))
     return found
 
 
@@ -84,6 +109,13 @@ _KINDS: dict[type[Condition], str] = {
     Any_: "any",
     Not: "not",
     EventCount: "event",
+    Aggregate: "event",
+    FirstTime: "first_time",
+    LastTime: "last_time",
+    Restarted: "restarted",
+    Regularly: "regularly",
+    InOrder: "sequence",
+    ConsentTest: "consent",
     TraitTest: "trait",
     IdentifierExists: "identifier",
     AudienceMember: "audience",

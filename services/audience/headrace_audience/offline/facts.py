@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
+from headrace.domain.consent import statements_of
 from headrace.domain.event_names import canonical
 from headrace.domain.predicates import decode_object
 from headrace.domain.times import parse_time_us
@@ -33,6 +34,7 @@ SCHEMA = pa.schema(
         ("properties", pa.string()),
         ("traits", pa.string()),
         ("namespaces", pa.list_(pa.string())),
+        ("consents", pa.string()),
     ]
 )
 
@@ -50,6 +52,7 @@ class Fact:
         properties: Decoded.
         traits: Traits of the person that it sets, decoded; None removes one.
         identifiers: (namespace, value) pairs with which it was resolved.
+        consents: Purposes that it speaks of: whether each is granted.
     """
 
     profile: str
@@ -60,6 +63,7 @@ class Fact:
     properties: Mapping[str, Any] = field(default_factory=dict)
     traits: Mapping[str, Any] = field(default_factory=dict)
     identifiers: tuple[tuple[str, str], ...] = ()
+    consents: Mapping[str, bool] = field(default_factory=dict)
 
 
 class FactError(ValueError):
@@ -90,6 +94,7 @@ def facts_of_resolved(events: Iterable[ResolvedEvent], survivors: Mapping[str, s
             decode_object(event.properties),
             decoded_traits(event),
             tuple((i.namespace, i.value) for i in resolved.decision.identifiers),
+            statements_of(event),
         )
 
 
@@ -181,10 +186,15 @@ def resolved_of(fact: Fact) -> ResolvedEvent:
             properties=_json(fact.properties),
             # A group's own traits are no traits of the person; those of its context are.
             traits=b"" if fact.kind == "group" else _json(fact.traits),
-            context=_json({"traits": fact.traits}) if fact.kind == "group" and fact.traits else b"",
+            context=_json(_context(fact)),
         ),
         decision=Decision(identifiers=[Identifier(namespace=n, value=v) for n, v in fact.identifiers]),
     )
+
+
+def _context(fact: Fact) -> dict[str, Any]:
+    traits = {"traits": fact.traits} if fact.kind == "group" and fact.traits else {}
+    return {**traits, **({"consent": fact.consents} if fact.consents else {})}
 
 
 def table_of(facts: Iterable[Fact]) -> pa.Table:
@@ -199,6 +209,7 @@ def table_of(facts: Iterable[Fact]) -> pa.Table:
             "properties": _json(fact.properties).decode() or None,
             "traits": _json(fact.traits).decode() or None,
             "namespaces": sorted({namespace for namespace, _ in fact.identifiers}),
+            "consents": _json(fact.consents).decode() or None,
         }
         for fact in facts
     ]

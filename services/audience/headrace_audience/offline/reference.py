@@ -10,19 +10,29 @@ from collections.abc import Collection, Iterable, Mapping
 
 from headrace.domain.predicates_reference import at_path, moment, passes
 from headrace_audience.language.definition import (
+    Aggregate,
     All,
     Any_,
     AudienceMember,
     Condition,
+    ConsentTest,
     Definition,
     EventCount,
     IdentifierExists,
+    InOrder,
     Not,
     TraitTest,
-    Window,
     walk,
 )
 from headrace_audience.offline.facts import Fact
+from headrace_audience.offline.reference_events import (
+    aggregate_holds,
+    in_window,
+    matches,
+    moments_after,
+    occurrences_hold,
+    sequence_holds,
+)
 
 Audiences = Mapping[str, Definition | Collection[str]]
 """What references to other audiences mean: definitions, or ids of the members."""
@@ -66,21 +76,39 @@ class Reference:
             past = [fact for fact in self._facts(profile) if fact.timestamp_us <= at_us]
             seen = any(namespace == condition.namespace for fact in past for namespace, _ in fact.identifiers)
             return seen is condition.exists
-        assert isinstance(condition, TraitTest)
-        return _trait_holds(condition, self.writer(condition.path[0], profile, at_us), at_us)
+        if isinstance(condition, TraitTest):
+            return _trait_holds(condition, self.writer(condition.path[0], profile, at_us), at_us)
+        if isinstance(condition, ConsentTest):
+            said = self.statement(condition.purpose, profile, at_us)
+            return passes(condition.test, said and ("granted" if said.consents[condition.purpose] else "denied"))
+        if isinstance(condition, Aggregate):
+            found = [at_path(fact.properties, condition.path) for fact in self.counted(condition, profile, at_us)]
+            return aggregate_holds(condition, found)
+        if isinstance(condition, InOrder):
+            return sequence_holds(condition, self._until(profile, at_us), at_us)
+        return occurrences_hold(condition, self._until(profile, at_us), at_us)
 
-    def counted(self, condition: EventCount, profile: str, at_us: int) -> list[Fact]:
+    def counted(self, condition: EventCount | Aggregate, profile: str, at_us: int) -> list[Fact]:
         """The events that a condition counts at a moment, oldest first."""
-        found = [
+        return [
             fact
-            for fact in self._facts(profile)
-            if fact.kind == "track"
-            and fact.name in condition.names
-            and fact.timestamp_us <= at_us
-            and _in_window(condition.window, fact.timestamp_us, at_us)
-            and all(passes(predicate.test, at_path(fact.properties, predicate.path)) for predicate in condition.where)
+            for fact in self._until(profile, at_us)
+            if matches(fact, condition.names, condition.where) and in_window(condition.window, fact.timestamp_us, at_us)
         ]
-        return sorted(found, key=lambda fact: (fact.timestamp_us, fact.message_id))
+
+    def named(self, names: Collection[str], profile: str, at_us: int) -> list[Fact]:
+        """The events of some names up to a moment, oldest first."""
+        return [fact for fact in self._until(profile, at_us) if fact.kind == "track" and fact.name in names]
+
+    def statement(self, purpose: str, profile: str, at_us: int) -> Fact | None:
+        """The event that said last what holds for a purpose at a moment."""
+        said = [fact for fact in self._until(profile, at_us) if purpose in fact.consents]
+        return said[-1] if said else None
+
+    def _until(self, profile: str, at_us: int) -> list[Fact]:
+        """The events of a person up to a moment, in order."""
+        past = [fact for fact in self._facts(profile) if fact.timestamp_us <= at_us]
+        return sorted(past, key=lambda fact: (fact.timestamp_us, fact.message_id))
 
     def writer(self, trait: str, profile: str, at_us: int) -> Fact | None:
         """The event that set the value that a trait has at a moment."""
@@ -93,14 +121,7 @@ class Reference:
         for fact in self._facts(profile):
             moments.add(fact.timestamp_us)
             for leaf in walk(condition):
-                if isinstance(leaf, EventCount) and leaf.window.within_us is not None:
-                    moments.add(fact.timestamp_us + leaf.window.within_us)
-                    moments.add(fact.timestamp_us + leaf.window.older_than_us)
-                elif isinstance(leaf, TraitTest) and leaf.test.op in ("in_last", "in_next"):
-                    said = moment(at_path(fact.traits, leaf.path))
-                    if said is not None:
-                        span = int(float(leaf.test.values[0]))
-                        moments.update((said - span, said, said + span))
+                moments.update(moments_after(leaf, fact))
         for leaf in walk(condition):
             if isinstance(leaf, AudienceMember):
                 meaning = self._audiences.get(leaf.audience_id)
@@ -130,14 +151,6 @@ class Reference:
 
     def _facts(self, profile: str) -> list[Fact]:
         return list(self._of_profile.get(profile, {}).values())
-
-
-def _in_window(window: Window, time_us: int, at_us: int) -> bool:
-    if window.within_us is not None:
-        return at_us - window.within_us < time_us <= at_us - window.older_than_us
-    if window.from_us is not None and time_us < window.from_us:
-        return False
-    return window.to_us is None or time_us <= window.to_us
 
 
 def _trait_holds(condition: TraitTest, writer: Fact | None, at_us: int) -> bool:

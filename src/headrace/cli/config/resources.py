@@ -181,7 +181,9 @@ def _duplicates(resources: Sequence[Resource]) -> list[Problem]:
 
 
 def _check_definition(audience: Resource) -> list[Problem]:
-    from headrace_audience.language.definition import DefinitionError, parse_definition
+    from headrace_audience.language.parser import parse_definition
+
+    from headrace.domain.definitions import DefinitionError
 
     try:
         parse_definition(json.dumps(audience.values["definition"]))

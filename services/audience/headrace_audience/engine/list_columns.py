@@ -1,0 +1,135 @@
+"""Columns of list states: all matching events of each profile within a span, with the values that are looked at."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from headrace.domain.amounts import amount_of
+from headrace.domain.predicates import comparable, compile_predicates, value_at
+from headrace_audience.engine.columns import hash_of
+from headrace_audience.engine.conditions import AMOUNT, IDENTITY, Kept, ListState
+from headrace_audience.engine.people import Ordinals
+from headrace_audience.language.spans import Span
+
+Event = tuple[Any, ...]
+"""(time, message id, value, ...), with a value for each that the state keeps; they order by their first two."""
+
+NO_EVENTS: Sequence[Event] = ()
+
+
+def until(events: Sequence[Event], time_us: int) -> int:
+    """How many of some events, in order, have a time up to another."""
+    return bisect_left(events, (time_us + 1,))
+
+
+class ListColumn:
+    """Events of each profile, in order; also those of the future that a history brought."""
+
+    def __init__(self, span: Span | None) -> None:
+        """Keep all events within a span, None meaning all, and the newest before it."""
+        self._span = span
+        self._events: dict[int, list[Event]] = {}
+        self._cut: set[int] = set()
+
+    def insert(self, ordinal: int, event: Event, clock_us: int) -> bool:
+        """Add an event; returns whether that changed anything."""
+        events = self._events.setdefault(ordinal, [])
+        place = bisect_left(events, event[:2])
+        if place < len(events) and events[place][:2] == event[:2]:
+            return False
+        events.insert(place, event)
+        gone = 0 if self._span is None else until(events, self._span.start(clock_us)) - 1
+        if gone <= 0:
+            return True
+        del events[:gone]
+        self._cut.add(ordinal)
+        return place >= gone
+
+    def of(self, ordinal: int) -> Sequence[Event]:
+        """The events of a profile, in order."""
+        return self._events.get(ordinal, NO_EVENTS)
+
+    def is_complete(self, ordinal: int, moment: int) -> bool:
+        """Whether everything is kept that counts at a moment of the past."""
+        if ordinal not in self._cut:
+            return True
+        assert self._span is not None  # else nothing is ever cut
+        return bool(self._events[ordinal][0][0] <= self._span.start(moment))
+
+    def clear(self, ordinals: Ordinals) -> None:
+        """Forget profiles."""
+        for ordinal in ordinals.tolist():
+            self._events.pop(ordinal, None)
+            self._cut.discard(ordinal)
+
+    def entries(self, ordinals: Ordinals) -> tuple[list[int], list[Event], list[int]]:
+        """All events of these profiles: position in `ordinals`, event; and the positions of those that were cut."""
+        found = [(i, event) for i, o in enumerate(ordinals.tolist()) for event in self._events.get(o, NO_EVENTS)]
+        cut = [i for i, o in enumerate(ordinals.tolist()) if o in self._cut]
+        return [i for i, _ in found], [event for _, event in found], cut
+
+    def mark_cut(self, ordinals: Iterable[int]) -> None:
+        """Say that older events of profiles are not here."""
+        self._cut.update(ordinal for ordinal in ordinals if ordinal in self._events)
+
+
+class ListRoute:
+    """One list state, its column, and the events that are on their way into it."""
+
+    def __init__(self, key: str, state: ListState) -> None:
+        self.key = key
+        self.state = state
+        self.column = ListColumn(state.span)
+        self._readers = [_Reader(kept) for kept in state.values]
+        self._coming: list[tuple[int, Event]] = []
+
+    def event(self, time_us: int, message_id: str, properties: Mapping[str, Any]) -> Event:
+        """What is kept of an event."""
+        return (time_us, message_id, *(reader.read(properties) for reader in self._readers))
+
+    @property
+    def reads_properties(self) -> bool:
+        """Whether anything beside time and id is kept."""
+        return bool(self._readers)
+
+    def in_range(self, time_us: int) -> bool:
+        """Whether an event at this time can ever count."""
+        state = self.state
+        return (state.from_us is None or time_us >= state.from_us) and (state.to_us is None or time_us <= state.to_us)
+
+    def take(self, ordinal: int, event: Event) -> None:
+        """Let a matching event come in at the next flush()."""
+        if self.in_range(event[0]):
+            self._coming.append((ordinal, event))
+
+    def flush(self, clock_us: int) -> Ordinals:
+        """Put the events into the column; returns the ordinals for which that changed anything."""
+        coming, self._coming = self._coming, []
+        insert = self.column.insert
+        return np.array([ordinal for ordinal, event in coming if insert(ordinal, event, clock_us)], np.int64)
+
+    def drop(self) -> None:
+        """Forget the events that are on their way."""
+        self._coming.clear()
+
+
+class _Reader:
+    """Reads one value of an event's properties."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._passes = compile_predicates(kept.where) if kept.where else None
+
+    def read(self, properties: Mapping[str, Any]) -> int | bool | None:
+        if self._passes is not None:
+            return self._passes(properties)
+        value = value_at(properties, self._kept.path)
+        if self._kept.kind == AMOUNT:
+            return amount_of(value)
+        assert self._kept.kind == IDENTITY
+        same = comparable(value, ignore_case=False)
+        return None if same is None else hash_of(f"{same[0]}{same[1]!r}")

@@ -1,0 +1,291 @@
+"""What lists of events say at a moment: the rules of the conditions that no number of newest events can answer.
+
+A rule is given the lists of one profile, in order of (time, message id), which may go on into the future, and a moment;
+only events up to the moment count. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from headrace.domain.amounts import total_passes
+from headrace.domain.predicates import compile_test
+from headrace_audience.engine.list_columns import Event, until
+from headrace_audience.engine.people import FOREVER
+from headrace_audience.language.definition import Aggregate, InOrder, LastTime, Regularly, Restarted, Step, Window
+
+Lists = Sequence[Sequence[Event]]
+
+
+class Rule(Protocol):
+    """A condition over lists of events."""
+
+    def holds(self, lists: Lists, moment: int) -> bool:
+        """Whether the condition holds at a moment."""
+        ...
+
+    def edges(self, lists: Lists) -> Iterator[int]:
+        """All moments at which the truth may change."""
+        ...
+
+    def next_edge(self, lists: Lists, moment: int) -> int:
+        """The first of them after a moment; FOREVER when there is none."""
+        ...
+
+
+def _inside(window: Window, events: Sequence[Event], moment: int) -> tuple[int, int]:
+    """The places of the events that lie in a window: from, and up to without."""
+    end = until(events, moment if window.older_than is None else window.older_than.start(moment))
+    start = 0 if window.within is None else until(events, window.within.start(moment))
+    if window.from_us is not None:
+        start = max(start, until(events, window.from_us - 1))
+    if window.to_us is not None:
+        end = min(end, until(events, window.to_us))
+    return start, max(start, end)
+
+
+def _window_edges(window: Window, time: int) -> Iterator[int]:
+    yield time
+    if window.within is not None:
+        yield window.within.passes(time)
+    if window.older_than is not None:
+        yield window.older_than.passes(time)
+
+
+def _first_after(edges: Iterator[int], moment: int) -> int:
+    return min((edge for edge in edges if edge > moment), default=FOREVER)
+
+
+class AggregateRule:
+    """A sum, an average, the least, the greatest, or the number of different values."""
+
+    def __init__(self, leaf: Aggregate) -> None:
+        self._window = leaf.window
+        self._function = leaf.function
+        self._test = leaf.test
+        self._counts = compile_test(leaf.test)
+
+    def holds(self, lists: Lists, moment: int) -> bool:
+        """See Rule."""
+        (events,) = lists
+        start, end = _inside(self._window, events, moment)
+        values = [event[2] for event in events[start:end] if event[2] is not None]
+        if self._function == "distinct":
+            return self._counts(len(set(values)))
+        if self._function == "sum":
+            return total_passes(self._test, sum(values))
+        if not values:
+            return self._counts(None)
+        if self._function == "avg":
+            return total_passes(self._test, sum(values), len(values))
+        return total_passes(self._test, min(values) if self._function == "min" else max(values))
+
+    def edges(self, lists: Lists) -> Iterator[int]:
+        """See Rule."""
+        for event in lists[0]:
+            yield from _window_edges(self._window, event[0])
+
+    def next_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule. Windows pass over events in order, so the first of each kind is enough."""
+        (events,) = lists
+        window = self._window
+        found = FOREVER
+        coming = until(events, moment)
+        if coming < len(events):
+            found = events[coming][0]
+        for span in (window.within, window.older_than):
+            if span is not None:
+                inside = until(events, span.start(moment))
+                if inside < len(events):
+                    found = min(found, span.passes(events[inside][0]))
+        return found
+
+
+class LastRule:
+    """The latest event, which must pass predicates and lie in the window."""
+
+    def __init__(self, leaf: LastTime) -> None:
+        self._window = leaf.window
+
+    def holds(self, lists: Lists, moment: int) -> bool:
+        """See Rule."""
+        (events,) = lists
+        place = until(events, moment) - 1
+        if place < 0 or not events[place][2]:
+            return False
+        start, end = _inside(self._window, events, moment)
+        return start <= place < end
+
+    def edges(self, lists: Lists) -> Iterator[int]:
+        """See Rule."""
+        for event in lists[0]:
+            yield from _window_edges(self._window, event[0])
+
+    def next_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        return _first_after(self.edges(lists), moment)
+
+
+class RestartedRule:
+    """Events that came again after a time without any."""
+
+    def __init__(self, leaf: Restarted) -> None:
+        self._active = leaf.active_within
+        self._gone = leaf.gone_since
+
+    def holds(self, lists: Lists, moment: int) -> bool:
+        """See Rule."""
+        (events,) = lists
+        older = until(events, self._gone.start(moment))
+        before_active = until(events, self._active.start(moment))
+        return 0 < older == before_active < until(events, moment)
+
+    def edges(self, lists: Lists) -> Iterator[int]:
+        """See Rule."""
+        for event in lists[0]:
+            yield event[0]
+            yield self._active.passes(event[0])
+            yield self._gone.passes(event[0])
+
+    def next_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        return _first_after(self.edges(lists), moment)
+
+
+class RegularlyRule:
+    """Enough periods with the right number of events."""
+
+    def __init__(self, leaf: Regularly) -> None:
+        self._period = leaf.period_us
+        self._periods = leaf.periods
+        self._at_least = leaf.at_least
+        self._accept = leaf.accept
+
+    def holds(self, lists: Lists, moment: int) -> bool:
+        """See Rule."""
+        (events,) = lists
+        most = len(self._accept) - 1
+        right = 0
+        end = until(events, moment)
+        for i in range(1, self._periods + 1):
+            start = until(events, moment - i * self._period)
+            right += self._accept[min(end - start, most)]
+            end = start
+        return right >= self._at_least
+
+    def edges(self, lists: Lists) -> Iterator[int]:
+        """See Rule."""
+        for event in lists[0]:
+            for i in range(self._periods + 1):
+                yield event[0] + i * self._period
+
+    def next_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        found = FOREVER
+        for event in lists[0]:
+            periods = (moment - event[0]) // self._period + 1 if event[0] <= moment else 0
+            if periods <= self._periods:
+                found = min(found, event[0] + periods * self._period)
+        return found
+
+
+class InOrderRule:
+    """Events one after the other, one for each step, some of which must not come."""
+
+    def __init__(self, leaf: InOrder, places: Sequence[dict[tuple[str, ...], int]]) -> None:
+        """Of each step it is known at which place of its events the value of a property lies."""
+        self._steps = leaf.steps
+        self._window = leaf.window
+        self._places = places
+
+    def holds(self, lists: Lists, moment: int) -> bool:
+        """See Rule."""
+        first = lists[0]
+        start, end = _inside(self._window, first, moment)
+        # From a step at an event it goes on, or not, whatever led there.
+        failed: set[tuple[int, int, str]] = set()
+        return any(self._goes_on(lists, 0, first[place], moment, failed) for place in range(start, end))
+
+    def _goes_on(self, lists: Lists, number: int, event: Event, moment: int, failed: set[tuple[int, int, str]]) -> bool:
+        """Whether the steps after one that came hold."""
+        if number == len(self._steps) - 1:
+            return True
+        key = (number, event[0], event[1])
+        if key in failed:
+            return False
+        step = self._steps[number + 1]
+        found = (
+            self._stays_away(lists, number, event, moment, failed)
+            if step.negated
+            else self._comes(lists, number, number + 1, event, None, moment, failed)
+        )
+        if not found:
+            failed.add(key)
+        return found
+
+    def _comes(
+        self,
+        lists: Lists,
+        before: int,
+        number: int,
+        event: Event,
+        limit: Event | None,
+        moment: int,
+        failed: set[tuple[int, int, str]],
+    ) -> bool:
+        """Whether a step comes after an event, not after another that must not come, and the steps after it hold."""
+        events = lists[number]
+        start, end = _inside(self._window, events, moment)
+        for place in range(start, end):
+            found = events[place]
+            if found[:2] <= event[:2]:
+                continue
+            if limit is not None and found[:2] > limit[:2]:
+                return False
+            if self._follows(before, number, event, found) and self._goes_on(lists, number, found, moment, failed):
+                return True
+        return False
+
+    def _stays_away(
+        self, lists: Lists, before: int, event: Event, moment: int, failed: set[tuple[int, int, str]]
+    ) -> bool:
+        """Whether a negated step does not come after an event, and the steps after it hold."""
+        number = before + 1
+        step = self._steps[number]
+        events = lists[number]
+        unwanted = next(
+            (
+                found
+                for found in events[: until(events, moment)]
+                if found[:2] > event[:2] and self._follows(before, number, event, found)
+            ),
+            None,
+        )
+        if number < len(self._steps) - 1:
+            return self._comes(lists, before, number + 1, event, unwanted, moment, failed)
+        is_over = step.within_us is None or moment >= event[0] + step.within_us
+        return unwanted is None and is_over
+
+    def _follows(self, before: int, number: int, event: Event, found: Event) -> bool:
+        step: Step = self._steps[number]
+        if step.within_us is not None and found[0] > event[0] + step.within_us:
+            return False
+        for path in step.same:
+            value = event[self._places[before][path]]
+            if value is None or value != found[self._places[number][path]]:
+                return False
+        return True
+
+    def edges(self, lists: Lists) -> Iterator[int]:
+        """See Rule."""
+        spans = {step.within_us for step in self._steps if step.within_us is not None}
+        for events in lists:
+            for event in events:
+                yield from _window_edges(self._window, event[0])
+                for span in spans:
+                    yield event[0] + span
+
+    def next_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        return _first_after(self.edges(lists), moment)
