@@ -265,6 +265,7 @@ def configuration() -> str:
         Holds.TEXTS: "list of texts",
         Holds.FLAG: "true or false",
         Holds.OBJECT: "mapping",
+        Holds.DEFINITION: "text or mapping",
         Holds.CHOICE: "word",
         Holds.REFERENCE: "id",
     }

@@ -75,10 +75,9 @@ class AudienceClient:
     async def delete(self, audience_id: str) -> None:
         await self.stub.DeleteAudience(pb.DeleteAudienceRequest(name=self.name(audience_id)))
 
-    async def update(self, audience_id: str, definition: Mapping[str, Any]) -> Audience:
-        request = pb.UpdateAudienceRequest(
-            audience=Audience(name=self.name(audience_id), definition=json.dumps(definition))
-        )
+    async def update(self, audience_id: str, definition: Mapping[str, Any] | str) -> Audience:
+        text = definition if isinstance(definition, str) else json.dumps(definition)
+        request = pb.UpdateAudienceRequest(audience=Audience(name=self.name(audience_id), definition=text))
         answer: Audience = (await self.stub.UpdateAudience(request)).audience
         return answer
 

@@ -30,6 +30,7 @@ from headrace.rpc.errors import (
 from headrace.storage.mongo.client import Client, Database, Document, Session, transaction
 from headrace_audience.language.definition import Definition, check_references
 from headrace_audience.language.parser import parse_definition
+from headrace_audience.language.text.reading import TextError, definition_json
 from headrace_audience.store import (
     ACTIVE,
     AUDIENCES,
@@ -73,6 +74,7 @@ class Audiences:
                 same id is being removed.
         """
         _check_display_name(display_name)
+        definition = as_json(definition)
         parsed = parse(definition)
 
         async def act(session: Session) -> Document:
@@ -127,6 +129,7 @@ class Audiences:
         """
         if display_name is not None:
             _check_display_name(display_name)
+        definition = as_json(definition) if definition is not None else None
         parsed = parse(definition) if definition is not None else None
 
         async def act(session: Session) -> Document:
@@ -309,6 +312,14 @@ def _start(old: Mapping[str, Any], cause: str) -> Document:
     """What a document gets when computing starts from history."""
     now = now_us()
     return {"state": FILLING, "gen": old["gen"] + 1, "cause": cause, "at": now, "done": [], "updated": now}
+
+
+def as_json(definition: str, field: str = "audience.definition") -> str:
+    """The JSON of a definition that may be in text form. Raises ApiError INVALID_ARGUMENT that names the place."""
+    try:
+        return definition_json(definition) if definition else definition
+    except TextError as error:
+        raise invalid_argument(field, str(error)) from None
 
 
 def parse(definition: str, field: str = "audience.definition") -> Definition:

@@ -8,7 +8,7 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.batch import queries
-from headrace_audience.handlers import Audiences, check_known, parse
+from headrace_audience.handlers import Audiences, as_json, check_known, parse
 from headrace_audience.references import referenced
 
 
@@ -38,6 +38,7 @@ class Preview:
         Raises:
             ApiError: INVALID_ARGUMENT with the place of the fault.
         """
+        source = as_json(source, "definition")
         definition = parse(source, "definition")
         if definition.references:
             check_known(source, await self._audiences.definitions(workspace_id), definition, "definition")

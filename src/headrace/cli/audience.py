@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
 from headrace.cli.command import group
 from headrace.cli.files import read_json, read_text
@@ -37,7 +37,7 @@ def _audience() -> None:
 
 @app.command("eval")
 def eval_(
-    definition: Annotated[Path, Option("--definition", help="The definition as JSON.")],
+    definition: Annotated[Path, Option("--definition", help="The definition, as text or JSON.")],
     events: Annotated[
         Path | None,
         Option(
@@ -97,13 +97,36 @@ def eval_(
     return FAILED if answer["mismatches"] else 0
 
 
+@app.command("convert")
+def convert(
+    definition: Annotated[Path, Argument(help="The definition; - is standard input.")],
+) -> None:
+    """Print a definition in the other form: text for JSON, JSON for text."""
+    from headrace_audience.language.parser import parse_definition
+    from headrace_audience.language.text.printing import to_text
+    from headrace_audience.language.text.reading import from_text
+
+    from headrace.domain.definitions import DefinitionError
+
+    source = read_text(definition)
+    try:
+        if not source.lstrip().startswith("{"):
+            write_json(from_text(source))
+            return
+        parse_definition(source)
+    except DefinitionError as error:
+        raise UsageProblem(f"{definition}: {error}") from None
+    write(to_text(json.loads(source)))
+
+
 def _definition(path: Path) -> Definition:
     from headrace_audience.language.parser import parse_definition
+    from headrace_audience.language.text.reading import definition_json
 
     from headrace.domain.definitions import DefinitionError
 
     try:
-        return parse_definition(read_text(path))
+        return parse_definition(definition_json(read_text(path)))
     except DefinitionError as error:
         raise UsageProblem(f"{path}: {error}") from None
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
-from headrace.cli.files import json_argument, new_request_id
+from headrace.cli.files import definition_argument, new_request_id
 from headrace.cli.output import Output, plain_of, time_of
 from headrace.cli.platform import Platform, listed
 from headrace.cli.problems import FAILED, UsageProblem
@@ -15,7 +15,7 @@ from headrace.cli.problems import FAILED, UsageProblem
 app = group("Audiences and their members.")
 
 Id = Annotated[str, Argument(help="Audience id or resource name.")]
-Definition = Annotated[str, Option("--definition", help="The definition as JSON, or @FILE.")]
+Definition = Annotated[str, Option("--definition", help="The definition as text or JSON, or @FILE.")]
 
 
 @command(app, "list")
@@ -43,7 +43,14 @@ async def get(platform: Platform, out: Output, id: Id) -> None:
     from headrace.api.audience.v1.audience_service_pb2 import GetAudienceRequest
 
     request = GetAudienceRequest(name=platform.name("audiences", id))
-    out.item((await platform.audiences.GetAudience(request)).audience)
+    audience = (await platform.audiences.GetAudience(request)).audience
+    if out.as_json:
+        out.item(audience)
+        return
+    from headrace_audience.language.text.printing import to_text
+
+    plain = plain_of(audience)
+    out.item({**plain, "definition": to_text(plain["definition"])})
 
 
 @command(app, "create")
@@ -58,7 +65,7 @@ async def create(
     from headrace.api.audience.v1.audience_pb2 import Audience
     from headrace.api.audience.v1.audience_service_pb2 import CreateAudienceRequest
 
-    text = json_argument("--definition", definition)
+    text = definition_argument("--definition", definition)
     audience = Audience(display_name=display_name or id, definition=text)
     request = CreateAudienceRequest(
         parent=platform.parent, audience_id=id, audience=audience, request_id=new_request_id()
@@ -73,7 +80,8 @@ async def update(
     id: Id,
     display_name: Annotated[str | None, Option("--display-name", help="Name for people.")] = None,
     definition: Annotated[
-        str | None, Option("--definition", help="The definition as JSON, or @FILE; an active audience fills again.")
+        str | None,
+        Option("--definition", help="As text or JSON, or @FILE; an active audience fills again."),
     ] = None,
 ) -> None:
     """Change an audience; what is not given stays."""
@@ -88,7 +96,7 @@ async def update(
         audience.display_name = display_name
         paths.append("display_name")
     if definition is not None:
-        audience.definition = json_argument("--definition", definition)
+        audience.definition = definition_argument("--definition", definition)
         paths.append("definition")
     if not paths:
         raise UsageProblem("nothing to change was given")
@@ -136,7 +144,7 @@ async def preview(
     """Compute size and sample of a definition without saving it."""
     from headrace.api.audience.v1.audience_service_pb2 import PreviewAudienceRequest
 
-    text = json_argument("--definition", definition)
+    text = definition_argument("--definition", definition)
     request = PreviewAudienceRequest(parent=platform.parent, definition=text, sample_size=sample)
     out.item(await platform.audiences.PreviewAudience(request, timeout=300))
 

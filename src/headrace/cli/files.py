@@ -55,6 +55,16 @@ def json_argument(option: str, text: str) -> str:
     return source
 
 
+def definition_argument(option: str, text: str) -> str:
+    """A definition of an audience given on the command line, or in a file as "@file", as JSON or in text form.
+
+    Raises:
+        UsageProblem: It looks like JSON, and is none.
+    """
+    source = read_text(Path(text[1:])) if text.startswith("@") else text
+    return json_argument(option, source) if source.lstrip().startswith("{") else source
+
+
 def ndjson_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their numbers from 1, without blank ones; "-" is standard input.
 

@@ -111,6 +111,48 @@ async def test_time_alone_moves_people(client: AudienceClient, identity: FakeIde
     assert [c.cause for c in changes][1] == "time"
 
 
+async def test_conditions_on_when_events_came_are_filled_and_then_kept(
+    client: AudienceClient, identity: FakeIdentity, db: Database
+) -> None:
+    """From the archive, from what is not in it yet, and live; by events and by time alone."""
+    at = now_us()
+    old = at - 40 * DAY_US
+    await identity.store([event("p1", "Purchased", at_us=old, properties={"value": 300})])
+    await identity.store([event("p2", "Purchased", at_us=old, properties={"value": 500})])
+
+    async def archived() -> bool:
+        return bool(await db["archive_files"].count_documents({"live": True}))
+
+    await eventually(archived)
+    await identity.store([event("p1", "Purchased", at_us=at - 5, properties={"value": 250})])
+    await identity.store([event("p3", traits={"consent": {"ads": True}})])
+    audiences = {
+        "spenders": "performed Purchased in last 60d sum(value) >= 500",
+        "new": "first performed Purchased in last 7d",
+        "back": "restarted Purchased inactive for 30d active within 7d",
+        "left": "sequence (Viewed then not Purchased within 1s) in last 7d",
+        "agreed": "consent ads = granted",
+        "today": 'performed Purchased in last 1cd count >= 2 with time zone "Asia/Kolkata"',
+    }
+    for audience_id, definition in audiences.items():
+        await client.create(audience_id, definition)
+        await client.activate(audience_id)
+    await client.has_members("spenders", ["p1", "p2"])
+    await client.has_members("back", ["p1"])
+    await client.has_members("agreed", ["p3"])
+    viewed = now_us()
+    await identity.resolve(event("p4", "Viewed", at_us=viewed), event("p4", "Purchased", at_us=viewed - 1))
+    await identity.resolve(event("p3", traits={"consent": {"ads": False}}))
+    await client.has_members("new", ["p4"])
+    await client.has_members("agreed", [])
+    await client.has_members("left", ["p4"])
+    (change,) = await client.changes(parent=client.name("left"))
+    assert (change.effective_at_us, change.cause) == (viewed + SECOND_US, "time")
+    for audience_id in audiences:
+        answer = await client.verify(audience_id)
+        assert not answer.mismatched_profile_ids and answer.live_size == answer.batch_size, audience_id
+
+
 async def test_audiences_are_filled_from_archive_and_log(
     client: AudienceClient, identity: FakeIdentity, db: Database
 ) -> None:

@@ -90,6 +90,20 @@ async def test_definition_errors_name_the_place(client: AudienceClient) -> None:
     assert errors.field_violations(error)[0][0] == "definition.where.audience"
 
 
+async def test_a_definition_in_text_form_is_stored_as_json(client: AudienceClient) -> None:
+    made = await client.create("a", 'performed "Product viewed" in last 90d and not performed Purchased')
+    viewed = {"event": "Product viewed", "within": "90d"}
+    assert json.loads(made.definition) == {"where": {"all": [viewed, {"not": {"event": "Purchased"}}]}}
+    await client.update("a", "performed Viewed")
+    assert json.loads((await client.get("a")).definition) == {"where": {"event": "Viewed"}}
+    preview = pb.PreviewAudienceRequest(parent=client.parent, definition="performed Purchased")
+    assert (await client.stub.PreviewAudience(preview)).size == 0
+    error = await refused(client.create("x", "performed Viewed in last 30"), errors.INVALID_ARGUMENT)
+    ((field, description),) = errors.field_violations(error)
+    assert field == "audience.definition"
+    assert description == "line 1, column 26: '30' is not expected here; expected a duration such as 30d"
+
+
 async def test_references_cannot_be_closed_to_a_circle_nor_cut(client: AudienceClient) -> None:
     await client.create("a", COUNT)
     await client.create("b", {"where": {"audience": "a"}})

@@ -136,7 +136,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         "a.yaml:4: Sync has no key 'destnation' (did you mean destination?)",
         "a.yaml:3: type must be one of list, event, forwarding",
         "a.yaml:1: Sync needs destination: id of the destination.",
-        "a.yaml:6: Audience needs definition: who is in it.",
+        "a.yaml:6: Audience needs definition: who is in it, as text or as a mapping.",
     ]
 
 

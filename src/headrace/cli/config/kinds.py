@@ -18,6 +18,7 @@ class Holds(Enum):
     TEXTS = auto()
     FLAG = auto()
     OBJECT = auto()
+    DEFINITION = auto()
     CHOICE = auto()
     REFERENCE = auto()
 
@@ -117,7 +118,7 @@ KINDS: dict[str, Kind] = {
             "audiences",
             {
                 "display_name": _DISPLAY_NAME,
-                "definition": Key(Holds.OBJECT, "Who is in it.", required=True),
+                "definition": Key(Holds.DEFINITION, "Who is in it, as text or as a mapping.", required=True),
                 "active": Key(Holds.FLAG, "True computes it; false pauses it.", switch=True),
             },
         ),

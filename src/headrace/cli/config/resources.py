@@ -158,6 +158,7 @@ _TYPES = {
     Holds.TEXTS: _Type(lambda v: isinstance(v, list) and all(isinstance(t, str) for t in v), "a list of texts"),
     Holds.FLAG: _Type(lambda v: isinstance(v, bool), "true or false"),
     Holds.OBJECT: _Type(lambda v: isinstance(v, dict), "a mapping"),
+    Holds.DEFINITION: _Type(lambda v: isinstance(v, dict | str), "a text or a mapping"),
 }
 
 
@@ -182,14 +183,27 @@ def _duplicates(resources: Sequence[Resource]) -> list[Problem]:
 
 def _check_definition(audience: Resource) -> list[Problem]:
     from headrace_audience.language.parser import parse_definition
+    from headrace_audience.language.text.reading import from_text
 
     from headrace.domain.definitions import DefinitionError
 
+    definition = audience.values["definition"]
     try:
-        parse_definition(json.dumps(audience.values["definition"]))
+        if isinstance(definition, str):
+            from_text(definition)
+        else:
+            parse_definition(json.dumps(definition))
     except DefinitionError as error:
         return [Problem(audience.place_of("definition"), f"definition: {error}")]
     return []
+
+
+def _definition_as_json(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the definition as a mapping, as the platform stores it."""
+    from headrace_audience.language.text.reading import from_text
+
+    definition = values["definition"]
+    return {**values, "definition": from_text(definition) if isinstance(definition, str) else definition}
 
 
 def _check_rules(rules: Resource) -> list[Problem]:
@@ -258,5 +272,8 @@ _CHECKS: dict[str, tuple[Callable[[Resource], list[Problem]], ...]] = {
     "Audience": (_check_definition,),
     "Sync": (_check_sync,),
 }
-_IN_FULL: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {"IdentityRules": _rules_in_full}
+_IN_FULL: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+    "Audience": _definition_as_json,
+    "IdentityRules": _rules_in_full,
+}
 """For kinds whose stored form says more than a file must: what a file means, in the stored form."""

@@ -72,7 +72,9 @@ class Audience(google.protobuf.message.Message):
     display_name: builtins.str
     """Required. Name for people."""
     definition: builtins.str
-    """Required. The definition as JSON, see docs/reference/audience-definitions.md."""
+    """Required. The definition as JSON, see docs/reference/audience-definitions.md. It may be given in text form too
+    (docs/reference/audience-text.md), and is stored and returned as JSON.
+    """
     state: Global___AudienceState.ValueType
     """Output only. State."""
     size: builtins.int

@@ -348,7 +348,7 @@ class PreviewAudienceRequest(google.protobuf.message.Message):
     parent: builtins.str
     """Required. "workspaces/{workspace}"."""
     definition: builtins.str
-    """Required. The definition as JSON."""
+    """Required. The definition, as JSON or in text form."""
     sample_size: builtins.int
     """Optional. Number of members in the sample, 0 means 10, at most 100."""
     def __init__(

@@ -1,0 +1,1 @@
+"""The compact text form of audience definitions: written by people, read and printed here."""

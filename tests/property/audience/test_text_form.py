@@ -1,0 +1,85 @@
+"""The text form of definitions: what is printed is read again, and wrong texts are refused by their place."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from headrace_audience.language.parser import parse_definition
+from headrace_audience.language.text.printing import KEYWORDS, to_text
+from headrace_audience.language.text.reading import TextError, from_text
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from headrace.domain.definitions import DefinitionError
+from tests.support import audience_histories as random
+
+choices = st.randoms(use_true_random=False)
+names = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), st.sampled_from(sorted(KEYWORDS))
+)
+
+
+def definition(r: Random) -> dict[str, Any]:
+    options = {"kind": r.choice(("dynamic", "static")), "time_zone": r.choice(random.ZONES), "refresh": "continuous"}
+    chosen = {key: value for key, value in options.items() if r.randint(0, 2) == 2}
+    return {**chosen, "where": random.condition(r, ("one", "lapsed-buyers"), depth=3)}
+
+
+@settings(max_examples=300, deadline=None)
+@given(r=choices)
+def test_what_is_printed_is_read_again(r: Random) -> None:
+    found = definition(r)
+    assert from_text(to_text(found)) == found
+
+
+@given(name=names, value=names)
+def test_any_name_and_any_text(name: str, value: str) -> None:
+    where = {"event": [name], "where": [{"property": "a.b", "contains": value}]}
+    try:
+        parse_definition({"where": where})
+    except DefinitionError:
+        return
+    assert from_text(to_text({"where": where})) == {"where": where}
+
+
+@settings(max_examples=300)
+@given(r=choices, junk=st.text(max_size=6), place=st.integers(0, 200), cut=st.integers(0, 20))
+@example(r=Random(1), junk="\x00", place=0, cut=0)
+def test_any_text_is_read_or_refused_by_its_place(r: Random, junk: str, place: int, cut: int) -> None:
+    text = to_text(definition(r))
+    broken = text[:place] + junk + text[place + cut :]
+    try:
+        parse_definition(from_text(broken))
+    except TextError as error:
+        lines = broken.split("\n")
+        assert 1 <= error.line <= len(lines)
+        assert 1 <= error.column <= len(lines[error.line - 1]) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            'performed "Product viewed" in last',
+            "line 1, column 35: the text ends here; expected a duration such as 30d",
+        ),
+        ("performed A in last 30", "line 1, column 21: '30' is not expected here; expected a duration such as 30d"),
+        ("performed A and\n  trait plan", "line 2, column 13: the text ends here; expected"),
+        ("trait country in ()", "line 1, column 19: ')' is not expected here; expected"),
+        ("performed A\nand performed B in last 0d", "line 2, column 5: within: must be longer than nothing"),
+        ("stopped A active within 1d inactive for 2d", "line 1, column 1: inactive_for: inactive_for must be shorter"),
+        ('performed A where (x matches "(")', "line 1, column 20: matches: is no RE2 regular expression"),
+        ("trait a = 1 with kind frozen", 'line 1, column 1: kind: must be "dynamic" or "static"'),
+        ("trait a = 1 with kind static, kind static", "line 1, column 1: kind stands twice"),
+        ('trait a = "\\q"', "line 1, column 11: is no text as JSON writes it"),
+        ("", "line 1, column 1: the text ends here; expected"),
+        ("(" * 200, "line 1, column 101: is nested more than 50 deep"),
+        ("not " * 60 + "trait a exists", "is nested more than 50 deep"),
+    ],
+)
+def test_errors_say_where_and_what_was_expected(text: str, error: str) -> None:
+    with pytest.raises(TextError) as raised:
+        from_text(text)
+    assert error in str(raised.value)
