@@ -105,9 +105,15 @@ class Alarms:
                     continue
                 rule = aside.rule
                 if rule in (CAP_MERGES, CAP_IDENTIFIERS) and one.profile_id:
-                    root = graph.root(one.profile_id)
-                    count = root.merges if rule == CAP_MERGES else len(root.identifiers)
-                    self._add(workspace_id, Alarm(rule, root.id, count))
+                    # The event's own person, or who holds what was set aside: it is the larger one who is at the cap.
+                    holder = graph.find((aside.identifier.namespace, aside.identifier.value))
+                    counts = {
+                        root.id: root.merges if rule == CAP_MERGES else len(root.identifiers)
+                        for root in (graph.root(one.profile_id), holder)
+                        if root is not None
+                    }
+                    largest = max(counts, key=lambda profile_id: counts[profile_id])
+                    self._add(workspace_id, Alarm(rule, largest, counts[largest]))
                 elif not rule.startswith(("policy:", "apart:")):  # those are the cure, not the illness
                     self._suspect(workspace_id, (aside.identifier.namespace, aside.identifier.value), rules)
         for profile_id in changes.attached | changes.survivors:

@@ -37,7 +37,9 @@ def explained(error: grpc.aio.AioRpcError, platform: Platform) -> CommandFailed:
     if violations:
         return CommandFailed("; ".join(f"{field}: {text.rstrip('.')}" for field, text in violations))
     if reason == errors.ETAG_MISMATCH:
-        return CommandFailed("somebody changed it at the same time: run the command again")
+        return CommandFailed(
+            "it was changed since it was read: read it again, and give the etag that it has now if you give one"
+        )
     if reason == errors.SCOPE_MISSING:
         return CommandFailed(f"{details}: make a token with it by `headrace tokens create`")
     return CommandFailed(details or f"{service} answered {code.name}")

@@ -6,6 +6,7 @@ instead.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ NUMBER_OPS = ("gt", "gte", "lt", "lte", "between")
 TIME_OPS = ("before", "after")
 MOVING_OPS = ("in_last", "in_next")
 OPS = ("eq", "neq", "in", "not_in", *TEXT_OPS, *NUMBER_OPS, "exists", *TIME_OPS, *MOVING_OPS)
+_TOO_LONG = "must be shorter than 100 years; without a window all events count"
 CASE_OPS = ("eq", "neq", "in", "not_in", *TEXT_OPS)
 
 
@@ -65,6 +67,36 @@ class Predicate:
     test: Test
 
 
+def load_json(source: str | bytes, max_bytes: int) -> Any:
+    """A definition as decoded JSON.
+
+    Args:
+        source: The JSON.
+        max_bytes: So long at most.
+
+    Raises:
+        DefinitionError: It is too long, no JSON, nested too deep, or an object has a key twice.
+    """
+    if len(source) > max_bytes:
+        raise DefinitionError("", f"is longer than {max_bytes // 1024} KiB")
+    try:
+        return json.loads(source, object_pairs_hook=_object)
+    except RecursionError:
+        raise DefinitionError("", "is nested too deep") from None
+    except DefinitionError:
+        raise
+    except ValueError as error:
+        raise DefinitionError("", f"is no valid JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key in found if sum(1 for name, _ in pairs if name == key) > 1)
+        raise DefinitionError("", f"has the key {twice!r} twice in one object")
+    return found
+
+
 def check_keys(path: str, raw: Mapping[str, Any], allowed: Sequence[str], required: Sequence[str]) -> None:
     """Refuse unknown keys by name, and missing ones."""
     for key in raw:
@@ -91,9 +123,17 @@ def need_name(path: str, raw: object, longest: int = MAX_NAME) -> str:
     """A text that is not empty."""
     if not isinstance(raw, str) or not raw.strip():
         raise DefinitionError(path, "must be a text that is not empty")
+    _check_characters(path, raw)
+    if "\0" in raw:
+        raise DefinitionError(path, "is no valid text: it has a NUL character")
     if len(raw) > longest:
         raise DefinitionError(path, f"is longer than {longest} characters")
     return raw
+
+
+def _check_characters(path: str, text: str) -> None:
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise DefinitionError(path, "is no valid text: it has half a surrogate pair")
 
 
 def need_path(path: str, raw: object) -> tuple[str, ...]:
@@ -116,11 +156,14 @@ def parse_duration(path: str, raw: object) -> int:
     try:
         duration = parse_duration_us(raw)
     except ValueError:
-        raise DefinitionError(path, f"{raw!r} is no duration: write a number and one of s, m, h, d, w") from None
+        if re.fullmatch(r"[0-9]+[smhdw]", raw):
+            raise DefinitionError(path, _TOO_LONG) from None
+        reason = f"{raw!r} is no duration: write a whole number and one of s, m, h, d, w"
+        raise DefinitionError(path, reason) from None
     if duration <= 0:
         raise DefinitionError(path, "must be longer than nothing")
     if duration > MAX_DURATION_US:
-        raise DefinitionError(path, "must be shorter than 100 years; without a window all events count")
+        raise DefinitionError(path, _TOO_LONG)
     return duration
 
 
@@ -236,8 +279,7 @@ def _scalar(place: str, raw: object) -> Scalar:
     if isinstance(raw, str):
         if len(raw) > MAX_TEXT:
             raise DefinitionError(place, f"is longer than {MAX_TEXT} characters")
-        if any(0xD800 <= ord(c) <= 0xDFFF for c in raw):
-            raise DefinitionError(place, "is no valid text: it has half a surrogate pair")
+        _check_characters(place, raw)
         return raw
     if isinstance(raw, int | float):
         return _number(place, raw)

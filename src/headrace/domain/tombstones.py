@@ -28,7 +28,9 @@ def digest_of(key: bytes, namespace: str, value: str) -> bytes:
         namespace: Namespace; it never holds the separator.
         value: Value.
     """
-    return hmac.digest(key, f"{namespace}\x1f{value}".encode(), "sha256")[:DIGEST_BYTES]
+    # Half a surrogate pair is no character, but may stand in what is asked for before it is refused.
+    named = f"{namespace}\x1f{value}".encode(errors="surrogatepass")
+    return hmac.digest(key, named, "sha256")[:DIGEST_BYTES]
 
 
 def refuses(digests: Iterable[Collection[bytes]], deleted: Collection[bytes], shared: Collection[bytes]) -> bool:

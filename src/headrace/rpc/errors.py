@@ -118,9 +118,9 @@ def workspace_mismatch(workspace_id: str) -> ApiError:
     return ApiError(grpc.StatusCode.PERMISSION_DENIED, WORKSPACE_MISMATCH, message, metadata=metadata)
 
 
-def not_found(resource: str) -> ApiError:
-    """The resource of this name does not exist."""
-    message = f"{resource} does not exist."
+def not_found(resource: str, hint: str = "") -> ApiError:
+    """The resource of this name does not exist; the hint says where to look."""
+    message = f"{resource} does not exist{f': {hint}' if hint else ''}."
     return ApiError(grpc.StatusCode.NOT_FOUND, NOT_FOUND, message, metadata={"resource": resource})
 
 

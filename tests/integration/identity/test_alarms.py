@@ -38,6 +38,17 @@ async def test_caps(db: Database) -> None:
     assert await raised(db) == [(CAP_IDENTIFIERS, root, 4), (CAP_MERGES, root, 1)]
 
 
+async def test_it_is_the_large_one_who_is_at_the_cap(db: Database) -> None:
+    """Others who come in events with somebody at the cap have one identifier each, and no alarm."""
+    rules = {"max_identifiers": 4, "default_limit": 100, "protected": [], "namespaces": [{"name": "crm_id"}]}
+    events = [event(f"m{i}", ("user_id", "u1"), ("anonymous_id", f"dev{i}")) for i in range(3)]
+    events += [event(f"c{i}", ("crm_id", f"z{i}")) for i in range(3)]
+    events += [event(f"b{i}", ("crm_id", f"z{i}"), ("user_id", "u1")) for i in range(3)]
+    alarms = Alarms(db)
+    await resolve(db, alarms, rules, events)
+    assert await raised(db) == [(CAP_IDENTIFIERS, (await read_stored(db)).root_of("m0"), 4)]
+
+
 async def test_a_super_node_is_told_once(db: Database) -> None:
     rules = {"alarm_identifiers": 3, "default_limit": 100}
     events = [event(f"m{i}", ("user_id", "u1"), ("anonymous_id", f"dev{i}")) for i in range(10)]

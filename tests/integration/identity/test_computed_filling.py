@@ -23,7 +23,7 @@ from pymongo.errors import PyMongoError
 from headrace.api.common.v1.event_pb2 import Event, Identifier
 from headrace.domain.times import DAY_US, HOUR_US, now_us
 from headrace.rpc.errors import ApiError
-from headrace.storage.mongo.client import Database
+from headrace.storage.mongo.client import Database, Document
 from tests.support.computed import assert_exact, fill, people_of, track
 from tests.support.identity import WORKSPACE
 from tests.support.reassignment import corrections, merges_of
@@ -193,6 +193,32 @@ async def test_filling_beside_traffic(db: Database) -> None:
     await expire_leases(db)
     await fill(db)
     await exact(db, "count", "sum", "favourite")
+
+
+async def test_a_trait_that_cannot_be_filled_holds_up_no_other(db: Database) -> None:
+    await process(Worker(db), history(5, seed=1))
+    await create(db, "count", "sum")
+    tried: list[str] = []
+
+    class Broken(Filler):
+        async def _fill(self, document: Document) -> None:
+            tried.append(document["i"])
+            if document["i"] == "count":
+                raise ValueError("as if its definition could not be used")
+            await super()._fill(document)
+
+    running = asyncio.create_task(Broken(db, poll_s=0.02).run())
+    async with asyncio.timeout(20):
+        while not await db[COMPUTED_TRAITS].count_documents({"i": "sum", "st": READY}):
+            await asyncio.sleep(0.02)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert tried.count("count") == 1, "it is put off, and not tried again and again"
+    assert await db[COMPUTED_TRAITS].count_documents({"i": "count", "st": READY}) == 0
+    await expire_leases(db)
+    await fill(db)
+    await exact(db, "count", "sum")
 
 
 @pytest.mark.parametrize("step", ["taken", "read parts", "gathered", "gathered the rest", "committed"])

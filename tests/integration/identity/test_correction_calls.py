@@ -141,7 +141,11 @@ async def test_what_cannot_be_done(db: Database, make_settings: MakeSettings) ->
     undo, unknown = pb.UndoMergeRequest, f"{PARENT}/merges/nobody"
     async with identity_of(make_settings(Settings)) as stub:
         cases = [
-            (stub.UndoMerge(undo(name=unknown, reason="x")), errors.NOT_FOUND, f"{unknown} does not exist."),
+            (
+                stub.UndoMerge(undo(name=unknown, reason="x")),
+                errors.NOT_FOUND,
+                f"{unknown} does not exist: a merge has the id of the profile that was merged",
+            ),
             (
                 stub.UndoMerge(undo(name=f"{PARENT}/merges/{loser}")),
                 errors.INVALID_ARGUMENT,

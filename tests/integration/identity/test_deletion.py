@@ -54,10 +54,13 @@ class Peer(ErasureServiceServicer):
 
     asked: list[ErasePersonRequest] = field(default_factory=list)
     fails: int = 0
+    is_away: bool = False
     outcome: Any = ErasureOutcome.ERASURE_OUTCOME_REMOVED
 
     async def ErasePerson(self, request: ErasePersonRequest, context: Any) -> ErasePersonResponse:
         self.asked.append(request)
+        if self.is_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         outcome = self.outcome
         if self.fails:
             self.fails -= 1
@@ -301,6 +304,54 @@ async def test_suppression_refuses_and_takes_again(identity: Identity) -> None:
     assert lifted.unsuppressed_identifiers == 4
     await identity.send(event("g4", ("phone", "+1 (202) 555-0143")))
     assert await identity.db[log.EVENTS].count_documents({}) == 4
+
+
+async def test_nobody_is_linked_by_hand_to_who_was_deleted_or_suppressed(identity: Identity) -> None:
+    """It would give their events to somebody whose own are taken."""
+    await identity.send(*GRACE, event("a1", ("user_id", "ada-1815")), event("b1", ("user_id", "bob")))
+    stub = IdentityServiceStub(identity.channel)
+
+    def link(first: str, second: str) -> links.AddManualLinkRequest:
+        pair = [Identifier(namespace="user_id", value=value) for value in (first, second)]
+        manual = links.ManualLink(kind=links.LinkKind.LINK_KIND_TOGETHER, first=pair[0], second=pair[1], reason="told")
+        return links.AddManualLinkRequest(parent=PARENT, link=manual)
+
+    grace = Identifier(namespace="user_id", value="grace-1906")
+    await identity.stub.SuppressProfile(pb.SuppressProfileRequest(parent=PARENT, identifier=grace))
+    with pytest.raises(grpc.aio.AioRpcError) as suppressed:
+        await stub.AddManualLink(link("ada-1815", "grace-1906"))
+    assert errors.reason_of(suppressed.value) == errors.PERSON_ERASED
+    await identity.delete("user_id", "bob")
+    with pytest.raises(grpc.aio.AioRpcError) as deleted:
+        await stub.AddManualLink(link("bob", "ada-1815"))
+    assert errors.reason_of(deleted.value) == errors.PERSON_ERASED
+    assert await identity.db["identity_links"].count_documents({}) == 0
+    await identity.stub.UnsuppressProfile(pb.UnsuppressProfileRequest(parent=PARENT, identifier=grace))
+    await stub.AddManualLink(link("ada-1815", "grace-1906"))
+    assert len((await identity.stub.LookupProfile(_lookup("user_id", "ada-1815"))).profile.identifiers) == 5
+
+
+async def test_who_is_being_deleted_cannot_be_split_meanwhile(
+    db: Database, redis: Redis, make_settings: MakeSettings
+) -> None:
+    async with serving_identity(db, redis, make_settings) as identity:
+        identity.peer.is_away = True  # it holds up the removal
+        browser, user = ("anonymous_id", "browser-1"), ("user_id", "grace-1906")
+        for one in (event("g1", browser), event("g2", user), event("g3", user, browser)):
+            await identity.send(one)
+        who = Identifier(namespace="user_id", value="grace-1906")
+        asked = await identity.stub.RequestDeletion(pb.RequestDeletionRequest(parent=PARENT, identifier=who))
+        async with asyncio.timeout(20):
+            while not identity.peer.asked:
+                await asyncio.sleep(0.02)
+        merge = f"{PARENT}/merges/{profile_id(WORKSPACE, 'g2')}"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            stub = IdentityServiceStub(identity.channel)
+            await stub.UndoMerge(links.UndoMergeRequest(name=merge, reason="two people"))
+        assert errors.reason_of(refused.value) == errors.WRONG_STATE
+        assert "is being deleted" in str(refused.value.details())
+        identity.peer.is_away = False
+        await identity.done(asked.deletion.name)
 
 
 async def test_a_shared_device_keeps_nobody_else_out(identity: Identity) -> None:

@@ -117,7 +117,7 @@ def test_no_pattern_takes_more_than_linear_time(bomb: str) -> None:
 
 
 def test_text_that_is_no_json() -> None:
-    with pytest.raises(RulesError, match="no JSON"):
+    with pytest.raises(RulesError, match="no valid JSON"):
         parse_text("{")
     with pytest.raises(RulesError, match="surrogate"):
         parse_text(r'{"blocked": [{"matches": "\ud800"}]}')

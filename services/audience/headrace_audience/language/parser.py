@@ -6,7 +6,6 @@ so that none can exhaust the engine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from headrace.domain.definitions import (
     Predicate,
     Test,
     check_keys,
+    load_json,
     need_list,
     need_name,
     need_path,
@@ -89,16 +89,7 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
 
 
 def _load(source: str | bytes | Mapping[str, Any]) -> Any:
-    if isinstance(source, Mapping):
-        return source
-    if len(source) > MAX_DEFINITION_BYTES:
-        raise DefinitionError("", f"is longer than {MAX_DEFINITION_BYTES // 1024} KiB")
-    try:
-        return json.loads(source)
-    except RecursionError:
-        raise DefinitionError("", f"is nested more than {MAX_DEPTH} deep") from None
-    except ValueError as error:
-        raise DefinitionError("", f"is no valid JSON: {error}") from None
+    return source if isinstance(source, Mapping) else load_json(source, MAX_DEFINITION_BYTES)
 
 
 class _Parser:

@@ -176,7 +176,7 @@ class DeletionCalls:
     async def _named(self, workspace_id: str, request: pb.RequestDeletionRequest | pb.SuppressProfileRequest) -> Named:
         """Exactly one of identifier and profile."""
         if request.HasField("identifier") == bool(request.profile):
-            raise errors.invalid_argument("identifier", "give either it or profile")
+            raise errors.invalid_argument("identifier", "give either identifier or profile, and not both")
         if request.profile:
             own_workspace, profile_id = names.parse(names.PROFILE, request.profile, "profile")
             if own_workspace != workspace_id:

@@ -182,7 +182,7 @@ class Corrections:
         if profile is None or "into" not in profile:
             links = await self._links.undoing(workspace_id, merge_id)
             if not links:
-                raise not_found(name)
+                raise not_found(name, "a merge has the id of the profile that was merged, and ListMerges lists them")
             undone_by = names.format(names.IDENTITY_LINK, workspace_id, links[0].id)
             raise wrong_state("undone", f"{name} is undone already, by {undone_by}.")
         sequence = profile["ms"]

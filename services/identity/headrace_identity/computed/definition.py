@@ -6,7 +6,6 @@ else looks at the JSON.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from headrace.domain.definitions import (
     DefinitionError,
     Predicate,
     check_keys,
+    load_json,
     need_path,
     parse_duration,
     parse_event_names,
@@ -72,16 +72,7 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
 
 
 def _load(source: str | bytes | Mapping[str, Any]) -> Any:
-    if isinstance(source, Mapping):
-        return source
-    if len(source) > MAX_DEFINITION_BYTES:
-        raise DefinitionError("", f"is longer than {MAX_DEFINITION_BYTES // 1024} KiB")
-    try:
-        return json.loads(source)
-    except RecursionError:
-        raise DefinitionError("", "is nested too deep") from None
-    except ValueError as error:
-        raise DefinitionError("", f"is no valid JSON: {error}") from None
+    return source if isinstance(source, Mapping) else load_json(source, MAX_DEFINITION_BYTES)
 
 
 def _compute(raw: object) -> tuple[str, tuple[str, ...]]:

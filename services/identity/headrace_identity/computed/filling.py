@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Database, Document, Session, transaction
-from headrace.telemetry import logs
+from headrace.telemetry import logs, metrics
 from headrace_identity import gates, workspaces
 from headrace_identity.computed import folding
 from headrace_identity.computed.store import FILLING, READY, compiled, of_workspace
@@ -31,6 +31,10 @@ from headrace_identity.workspaces import Workspaces
 
 _log = logs.get_logger(__name__)
 
+_failures = metrics.counter(
+    "headrace_identity_computed_failures", "Times that filling or removing a computed trait failed, and was put off."
+)
+
 _LEASE_US = 20 * SECOND_US
 _EVENTS_AT_A_TIME = 5_000
 _MOST_PARTS = 1_000
@@ -38,6 +42,7 @@ _FIRST_PARTS = 100
 _REMOVED_AT_A_TIME = 1_000
 _PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
+_PUT_OFF_US = 60 * SECOND_US
 
 
 class _Superseded(Exception):
@@ -76,7 +81,7 @@ class Filler:
         while True:
             self._changed.clear()
             try:
-                worked = await self.step()
+                worked = await self._step_or_put_off()
                 pause_s = _PAUSE_S
             except (PyMongoError, gates.GateClosed) as error:
                 if isinstance(error, PyMongoError) and not is_conflict(error):
@@ -93,6 +98,21 @@ class Filler:
                         await self._changed.wait()
                 except TimeoutError:
                     pass
+
+    async def _step_or_put_off(self) -> bool:
+        """Do one piece of work. One at which anything fails but the store waits: it holds up no other workspace."""
+        try:
+            return await self.step()
+        except (PyMongoError, gates.GateClosed):
+            raise
+        except Exception as error:
+            _log.error("a computed trait cannot be worked on", failure=type(error).__name__)
+            _failures.add(1)
+            for collection in (COMPUTED_TRAITS, COMPUTED_TRAIT_REMOVALS):
+                # What this replica works on now; any of them takes it up again.
+                put_off = {"$set": {"lo": "", "lu": now_us() + _PUT_OFF_US}}
+                await self._db[collection].update_many({"lo": self._owner}, put_off)
+            return True
 
     async def step(self) -> bool:
         """Do one piece of work, if there is any that no other replica is at; returns whether there was.

@@ -84,6 +84,10 @@ class Marks:
         # It names somebody else: by an identifier of its decision, or by none that may identify.
         return _without(prepared, digests, previous, self.deleted) or prepared._replace(identifiers=(), previous=())
 
+    def is_own(self, identifier: Identifier) -> bool:
+        """Whether an identifier, normalised, was a deleted or suppressed person's own."""
+        return digest_of(self.key, *identifier) in self.own
+
     def is_deleted(self, decision: Decision) -> bool:
         """Whether a stored event is one of a deleted person: the decision names the identifiers of its own person."""
         return any(digest_of(self.key, i.namespace, i.value) in self.deleted for i in decision.identifiers)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headrace.rpc.errors import concurrent_change, limit_exceeded, links_contradict
+from headrace.rpc.errors import concurrent_change, limit_exceeded, links_contradict, person_erased, wrong_state
 from headrace.storage.mongo.client import Database, Session, transaction
 from headrace.telemetry import logs, metrics
 from headrace_identity import gates, links_store, workspaces
@@ -115,7 +115,8 @@ class Reassigner:
 
         Raises:
             ApiError: LIMIT_EXCEEDED, too many events are concerned; LINKS_CONTRADICT, the links to be added contradict
-                those stored; CONCURRENT_CHANGE, others changed the same people again and again. Nothing was done.
+                those stored; PERSON_ERASED, one names a deleted or suppressed person; WRONG_STATE, somebody is being
+                deleted; CONCURRENT_CHANGE, others changed the same people again and again. Nothing was done.
             pymongo.errors.PyMongoError: A store failed; nothing was done, or all of it when the answer was lost.
         """
         pause_s = _FIRST_PAUSE_S
@@ -134,7 +135,8 @@ class Reassigner:
             except TooManyEvents as error:
                 raise _too_many(error) from None
             except BeingDeleted:
-                raise concurrent_change() from None
+                message = "Somebody concerned is being deleted: wait until that is done."
+                raise wrong_state("deleting", message) from None
             except Exception as error:
                 if not is_conflict(error):
                     raise
@@ -164,6 +166,7 @@ class Reassigner:
             messages=change.messages,
         )
         marks = await self._marks(workspace)
+        _check_links(marks, change)
         anew = Anew(after, marks)
         await anew.resolve(closure.in_order())
         return _Draft(workspace, after, closure, anew)
@@ -283,6 +286,19 @@ def _outcome(change: Change, draft: _Draft, plan: Plan, epoch: int) -> Outcome:
         affected=plan.affected,
         changed=not plan.empty,
     )
+
+
+def _check_links(marks: Marks | None, change: Change) -> None:
+    """Refuse to link by hand what was a deleted or suppressed person's own.
+
+    It would give their events to somebody whose own are taken, and keep in the clear what was deleted. The links of an
+    undone merge only keep apart what is stored.
+    """
+    if marks is None:
+        return
+    named = [identifier for link in change.add_links if not link.undone_merge for identifier in link.pair]
+    if any(marks.is_own(identifier) for identifier in named):
+        raise person_erased("An identifier of the link is a deleted or suppressed person's: unsuppress them first.")
 
 
 def _too_many(error: TooManyEvents) -> Exception:

@@ -21,7 +21,7 @@ from headrace.api.identity.v1 import identity_service_pb2 as pb
 from headrace.api.identity.v1 import profile_pb2
 from headrace.domain.times import now_us
 from headrace.rpc import names
-from headrace.rpc.errors import CONCURRENT_CHANGE, LIMIT_EXCEEDED, ApiError, concurrent_change
+from headrace.rpc.errors import CONCURRENT_CHANGE, LIMIT_EXCEEDED, WRONG_STATE, ApiError, concurrent_change
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session
 from headrace.telemetry import logs, metrics
@@ -43,6 +43,7 @@ _log = logs.get_logger(__name__)
 
 _POLL_S = 1.0
 _PROGRESS_S = 1.0
+_BUSY_PAUSE_S = 0.2
 _EVENTS_AT_A_TIME = 1_000
 _EVENTS_A_SWITCH = 500
 _MOST_PASSES = 10
@@ -290,9 +291,11 @@ class Rebuilder:
             try:
                 return [await self._reassigner.reassign(job.workspace_id, change)]
             except ApiError as error:
-                if error.reason == CONCURRENT_CHANGE:
-                    # These people are busy, and a rebuild has time: again, unless it was cancelled.
+                if error.reason in (CONCURRENT_CHANGE, WRONG_STATE):
+                    # These people are busy, or one is being deleted, and a rebuild has time: again, unless it was
+                    # cancelled.
                     await self._store.write(job, self._owner, {})
+                    await asyncio.sleep(_BUSY_PAUSE_S)
                     continue
                 if error.reason != LIMIT_EXCEEDED or len(groups) == 1:
                     raise

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import re2
 
+from headrace.domain.definitions import DefinitionError, load_json
 from headrace.domain.event_names import fold
 from headrace.domain.identifiers import (
     ANONYMOUS_ID,
@@ -50,6 +51,7 @@ BLOCKED_VALUES = frozenset(
 """Values that broken clients send for nobody; compared without regard to case."""
 
 DEFAULT_LIMIT = 5
+_MAX_TEXT_BYTES = 4 * 1024 * 1024
 _DEFAULT_LIMITS = {USER_ID: 1}
 _DEFAULT_ORDER = {USER_ID: 0, EMAIL: 1, PHONE: 2}
 _NO_SHORT_VALUES = frozenset({EMAIL, PHONE, "fbp", "ga_client_id"})
@@ -339,9 +341,9 @@ def parse_text(text: str | bytes) -> Rules:
         RulesError: It is no JSON, a key is unknown or a value is wrong.
     """
     try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise RulesError("", f"the rules are no JSON: {error}") from error
+        data = load_json(text, _MAX_TEXT_BYTES)
+    except DefinitionError as error:
+        raise RulesError("", f"the rules: {error.reason}") from error
     try:
         json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

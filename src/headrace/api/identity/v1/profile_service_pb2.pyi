@@ -557,7 +557,7 @@ class GetProfileViewResponse(google.protobuf.message.Message):
     deletion: builtins.str
     """The deletion that is waiting or running for this person, by its resource name; empty when there is none."""
     suppressed: builtins.bool
-    """True when further events of the person are refused."""
+    """True when events by some identifier of the person are refused."""
     next_trait_history_page_token: builtins.str
     """For ListTraitHistory of all traits: where it goes on; empty when all of it is here."""
     @property
