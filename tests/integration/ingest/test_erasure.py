@@ -98,6 +98,26 @@ def track(message_id: str, **who: Any) -> dict[str, Any]:
     return {"type": "track", "event": "Viewed", "messageId": message_id, **who}
 
 
+async def test_half_characters_are_refused_one_by_one_where_somebody_is_deleted(
+    following: tuple[Ingest, Identity],
+) -> None:
+    """What is refused is looked through for deleted people, also when it can be written in no encoding."""
+    ingest, identity = following
+    web = await ingest.source()
+    identity.add("user_id", "anne-1")
+    await identity.followed()
+    half = "user-\ud800"
+    batch = [track("1", userId=half), track(half, userId="bob"), track("3", userId="bob")]
+    body = json.dumps({"batch": batch}).encode()
+    status, answer = await ingest.post("/v1/batch", body, web.write_key)
+    assert (status, [(r["index"], r["code"]) for r in answer["results"]]) == (
+        200,
+        [(0, "invalid_characters"), (1, "invalid_characters")],
+    )
+    assert [e.message_id for e in await ingest.logged()] == ["3"]
+    assert len(await ingest.rejected()) == 2
+
+
 async def test_messages_of_deleted_people_are_refused_and_kept_nowhere(following: tuple[Ingest, Identity]) -> None:
     ingest, identity = following
     web = await ingest.source()
