@@ -236,6 +236,13 @@ def test_audiences_from_the_command_line(run: Run) -> None:
     eventually(run, ["audiences", "get", "cli-made"], lambda a: a["state"] == "active")
     assert asked(run, "audiences", "verify", "cli-made")["mismatched_profile_ids"] == []
     assert asked(run, "audiences", "preview", "--definition", '{"where": {"event": "Nobody did"}}')["size"] == 0
+    assert "performed X" in run("audiences", "get", "cli-made")[1]
+    assert asked(run, "audiences", "create", "cli-text", "--definition", "performed Y in last 7d")["size"] == 0
+    assert asked(run, "audiences", "overlap", "cli-made", "cli-text")["union_size"] == 0
+    assert asked(run, "audiences", "history", "cli-made", "--days", "3")[-1]["size"] == 0
+    status, _, error = run("audiences", "explain", "cli-made", "nobody")
+    assert status == 1 and "does not exist" in error
+    assert run("audiences", "delete", "cli-text")[0] == 0
     assert run("audiences", "pause", "cli-made")[1].endswith("cli-made is paused\n")
     changed = asked(run, "audiences", "update", "cli-made", "--display-name", "New")
     assert changed["display_name"] == "New"

@@ -17,6 +17,10 @@ from headrace.rpc.server import Hosted, serving
 from headrace.service import Running, background
 from headrace.storage.mongo import client as mongo
 from headrace.storage.streams import client as streams
+from headrace_audience.answers.explaining import Explaining
+from headrace_audience.answers.history import Histories
+from headrace_audience.answers.outlook import Outlooks
+from headrace_audience.answers.preview import Preview
 from headrace_audience.archive.files import Files
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.archive.registry import Registry
@@ -25,8 +29,6 @@ from headrace_audience.erasure import Eraser
 from headrace_audience.erasure_servicer import erasure_servicer
 from headrace_audience.handlers import Audiences
 from headrace_audience.leases import Leases
-from headrace_audience.outlook import Outlooks
-from headrace_audience.preview import Preview
 from headrace_audience.servicer import AudienceServicer
 from headrace_audience.settings import Settings
 from headrace_audience.verify import Verifier
@@ -78,6 +80,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             Outlooks(db, worker, reader),
             Preview(db, audiences, reader),
             verifier,
+            Explaining(db, audiences, reader),
+            Histories(db, audiences),
             Pager(settings.service_token.get_secret_value()),
             RequestIds(db),
         )

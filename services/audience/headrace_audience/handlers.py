@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pymongo import ASCENDING, DESCENDING
@@ -28,6 +28,7 @@ from headrace.rpc.errors import (
     wrong_state,
 )
 from headrace.storage.mongo.client import Client, Database, Document, Session, transaction
+from headrace_audience.answers.overlap import Region, overlap
 from headrace_audience.language.definition import Definition, check_references
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import TextError, definition_json
@@ -253,6 +254,10 @@ class Audiences:
             query["$or"] = [{"t": {"$lt": moment}}, {"_id": {"$lt": key}}]
         order = [("t", DESCENDING), ("_id", DESCENDING)]
         return [d async for d in self._db[CHANGES].find(query).sort(order).limit(limit)]
+
+    async def overlap(self, workspace_id: str, audience_ids: Sequence[str]) -> list[Region]:
+        """How audiences overlap, as they are stored."""
+        return await overlap(self._db, workspace_id, audience_ids)
 
     async def definitions(self, workspace_id: str) -> dict[str, Definition]:
         """The definitions of all audiences of a workspace, by id."""

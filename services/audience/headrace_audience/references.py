@@ -10,11 +10,11 @@ from headrace_audience.store import AUDIENCES, COMPUTED, MEMBERSHIPS, PAUSED
 Known = Definition | list[str]
 
 
-async def referenced(db: Database, workspace_id: str, definition: Definition) -> dict[str, Known]:
+async def referenced(db: Database, workspace_id: str, definition: Definition, *, only: str = "") -> dict[str, Known]:
     """Each audience that a definition names, directly or through others.
 
     Those that are computed by their definition; those that are not, because they are static or paused, by their stored
-    members; drafts have none.
+    members; drafts have none. With `only` of the stored members none but this profile are told.
     """
     known: dict[str, Known] = {}
     waiting = set(definition.references)
@@ -29,7 +29,7 @@ async def referenced(db: Database, workspace_id: str, definition: Definition) ->
                 continue
             named = parse_definition(document["def"])
             if document["state"] == PAUSED or named.kind == "static":
-                known[audience_id] = await stored_members(db, workspace_id, audience_id)
+                known[audience_id] = await stored_members(db, workspace_id, audience_id, only)
             else:
                 known[audience_id] = named
                 following |= named.references
@@ -37,7 +37,7 @@ async def referenced(db: Database, workspace_id: str, definition: Definition) ->
     return known
 
 
-async def stored_members(db: Database, workspace_id: str, audience_id: str) -> list[str]:
-    """Profile ids of the members of an audience, as they are written."""
-    query: Document = {"w": workspace_id, "a": audience_id, "in": True}
+async def stored_members(db: Database, workspace_id: str, audience_id: str, only: str = "") -> list[str]:
+    """Profile ids of the members of an audience, as they are written; with `only` at most this one."""
+    query: Document = {"w": workspace_id, "a": audience_id, "in": True, **({"p": only} if only else {})}
     return [d["p"] async for d in db[MEMBERSHIPS].find(query, {"_id": 0, "p": 1})]

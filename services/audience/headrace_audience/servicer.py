@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,20 +13,26 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.api.audience.v1 import audience_service_pb2 as pb
 from headrace.api.audience.v1.audience_pb2 import Audience, Member
 from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceServicer
+from headrace.domain.times import now_us, parse_time_us
 from headrace.rpc import auth, names
 from headrace.rpc.errors import invalid_argument
 from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.rpc.scopes import AUDIENCES_READ, AUDIENCES_WRITE
+from headrace_audience.answers.explaining import Explaining
+from headrace_audience.answers.history import MOST_DAYS, Histories
+from headrace_audience.answers.outlook import Outlooks
+from headrace_audience.answers.overlap import MOST_AUDIENCES as MOST_COMPARED
+from headrace_audience.answers.preview import Preview
 from headrace_audience.handlers import Audiences, etag_of
-from headrace_audience.outlook import Outlooks
-from headrace_audience.preview import Preview
+from headrace_audience.language.windows import is_zone
 from headrace_audience.store import change_message, state_message
 from headrace_audience.verify import Verifier
 
 DEFAULT_SAMPLE = 10
 MAX_SAMPLE = 100
 MAX_PARTS = 1_000
+DEFAULT_DAYS = 30
 
 
 class AudienceServicer(AudienceServiceServicer):
@@ -37,6 +44,8 @@ class AudienceServicer(AudienceServiceServicer):
         outlooks: Outlooks,
         preview: Preview,
         verifier: Verifier,
+        explaining: Explaining,
+        histories: Histories,
         pager: Pager,
         request_ids: RequestIds,
     ) -> None:
@@ -45,6 +54,8 @@ class AudienceServicer(AudienceServiceServicer):
         self._outlooks = outlooks
         self._preview = preview
         self._verifier = verifier
+        self._explaining = explaining
+        self._histories = histories
         self._pager = pager
         self._request_ids = request_ids
 
@@ -227,6 +238,58 @@ class AudienceServicer(AudienceServiceServicer):
             evaluate_time=_time(found.at_us),
         )
 
+    async def ExplainMembership(
+        self, request: pb.ExplainMembershipRequest, context: Any
+    ) -> pb.ExplainMembershipResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_READ, request.name)
+        if not request.profile_id:
+            raise invalid_argument("profile_id", "is required")
+        if request.at_us < 0:
+            raise invalid_argument("at_us", "must be a moment in microseconds since 1970 UTC, or 0 for now")
+        found = await self._explaining.explain(workspace_id, audience_id, request.profile_id, request.at_us)
+        condition = explained_condition(found.condition)
+        return pb.ExplainMembershipResponse(
+            profile_id=found.profile_id,
+            at_us=found.at_us,
+            member=found.member,
+            stored_member=found.stored,
+            since_us=found.since_us,
+            changes_at_us=condition.changes_at_us,
+            condition=condition,
+        )
+
+    async def CompareAudiences(self, request: pb.CompareAudiencesRequest, context: Any) -> pb.CompareAudiencesResponse:
+        """See the proto."""
+        workspace_id = auth.authorize_name(AUDIENCES_READ, request.parent, "parent")
+        names.parse(names.WORKSPACE, request.parent, "parent")
+        ids = list(request.audience_ids)
+        if not 2 <= len(ids) <= MOST_COMPARED or len(set(ids)) < len(ids):
+            raise invalid_argument("audience_ids", f"must be 2 to {MOST_COMPARED} different audiences")
+        for audience_id in ids:
+            await self._audiences.get(workspace_id, audience_id)
+        regions = await self._audiences.overlap(workspace_id, ids)
+        return pb.CompareAudiencesResponse(
+            regions=[pb.AudienceRegion(audience_ids=r.audience_ids, size=r.size) for r in regions],
+            union_size=sum(region.size for region in regions),
+            intersection_size=sum(region.size for region in regions if len(region.audience_ids) == len(ids)),
+        )
+
+    async def GetAudienceHistory(
+        self, request: pb.GetAudienceHistoryRequest, context: Any
+    ) -> pb.GetAudienceHistoryResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_READ, request.name)
+        if not 0 <= request.days <= MOST_DAYS:
+            raise invalid_argument("days", f"must be 0 to {MOST_DAYS}")
+        zone = request.time_zone or "UTC"
+        if not is_zone(zone):
+            raise invalid_argument("time_zone", 'must be a time zone such as "Europe/Berlin"')
+        days = await self._histories.days(workspace_id, audience_id, request.days or DEFAULT_DAYS, zone, now_us())
+        return pb.GetAudienceHistoryResponse(
+            days=[pb.AudienceDay(date=d.date, entered=d.entered, left=d.left, size=d.size) for d in days]
+        )
+
     async def _message(self, document: Mapping[str, Any]) -> Audience:
         activated = document.get("activated")
         return Audience(
@@ -240,6 +303,34 @@ class AudienceServicer(AudienceServiceServicer):
             activate_time=_time(activated) if activated else None,
             etag=etag_of(document),
         )
+
+
+def explained_condition(found: Mapping[str, Any]) -> pb.ExplainedCondition:
+    """What `offline.explain` says of a condition, as a message."""
+    values = found.get("values", [])
+    events = [
+        _explained_event(event, values[place] if place < len(values) else None)
+        for place, event in enumerate(found.get("events", []))
+    ]
+    set_by = found.get("set_by")
+    return pb.ExplainedCondition(
+        text=found["text"],
+        kind=found["kind"],
+        holds=found["holds"],
+        changes_at_us=parse_time_us(found["changes_at"]) if found["changes_at"] else 0,
+        parts=[explained_condition(part) for part in found.get("parts", [])],
+        counted=found.get("counted", 0),
+        events=events,
+        set_by=_explained_event(set_by, found.get("value")) if set_by else None,
+    )
+
+
+def _explained_event(event: Mapping[str, str], value: Any) -> pb.ExplainedEvent:
+    return pb.ExplainedEvent(
+        message_id=event["message_id"],
+        timestamp_us=parse_time_us(event["timestamp"]),
+        value=b"" if value is None else json.dumps(value, ensure_ascii=False).encode(errors="replace"),
+    )
 
 
 def _named(scope: str, name: str, field: str = "name") -> tuple[str, str]:

@@ -114,7 +114,7 @@ class Alarms:
                     }
                     largest = max(counts, key=lambda profile_id: counts[profile_id])
                     self._add(workspace_id, Alarm(rule, largest, counts[largest]))
-                elif not rule.startswith(("policy:", "apart:")):  # those are the cure, not the illness
+                if not rule.startswith(("policy:", "apart:")):  # those are the cure, not the illness
                     self._suspect(workspace_id, (aside.identifier.namespace, aside.identifier.value), rules)
         for profile_id in changes.attached | changes.survivors:
             profile = graph.profiles[profile_id]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
 from headrace.cli.files import definition_argument, new_request_id
-from headrace.cli.output import Output, plain_of, time_of
+from headrace.cli.moments import moment_us
+from headrace.cli.output import Output, plain_of, time_of, write
 from headrace.cli.platform import Platform, listed
 from headrace.cli.problems import FAILED, UsageProblem
 
@@ -213,3 +215,71 @@ async def verify(platform: Platform, out: Output, id: Id) -> int:
     answer = await platform.audiences.VerifyAudience(request, timeout=300)
     out.item(answer)
     return FAILED if answer.mismatched_profile_ids or answer.live_size != answer.batch_size else 0
+
+
+@command(app, "explain")
+async def explain(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    profile: Annotated[str, Argument(help="Profile id.")],
+    at: Annotated[str, Option("--at", help="The moment, as ISO 8601 text; default: now.")] = "",
+) -> None:
+    """Say why somebody is in or out: each condition, what counts, when it changes."""
+    from headrace.api.audience.v1.audience_service_pb2 import ExplainMembershipRequest
+
+    at_us = moment_us(at, "--at") if at else 0
+    request = ExplainMembershipRequest(
+        name=platform.name("audiences", id),
+        profile_id=profile.rpartition("/")[2],
+        at_us=at_us,
+    )
+    found = await platform.audiences.ExplainMembership(request)
+    if out.as_json:
+        out.item(found)
+        return
+    until = f", until {time_of(found.changes_at_us)}" if found.changes_at_us else ""
+    since = f" since {time_of(found.since_us)}" if found.since_us else ""
+    write(f"{found.profile_id} is {'in' if found.member else 'out'}{since}{until}")
+    for depth, condition in _conditions(found.condition, 0):
+        counted = f"  [{condition.counted} counted]" if condition.kind == "event" else ""
+        changes = f"  changes at {time_of(condition.changes_at_us)}" if condition.changes_at_us else ""
+        write(f"{'  ' * depth}{'yes' if condition.holds else 'no '}  {condition.text}{counted}{changes}")
+
+
+def _conditions(condition: Any, depth: int) -> Iterator[tuple[int, Any]]:
+    yield depth, condition
+    for part in condition.parts:
+        yield from _conditions(part, depth + 1)
+
+
+@command(app, "overlap")
+async def overlap(
+    platform: Platform, out: Output, ids: Annotated[list[str], Argument(help="Two to ten audiences, by id.")]
+) -> None:
+    """Count the people who are in exactly which of several audiences."""
+    from headrace.api.audience.v1.audience_service_pb2 import CompareAudiencesRequest
+
+    request = CompareAudiencesRequest(parent=platform.parent, audience_ids=[id.rpartition("/")[2] for id in ids])
+    found = await platform.audiences.CompareAudiences(request, timeout=300)
+    if out.as_json:
+        out.item(found)
+        return
+    rows = [{"in": " & ".join(region.audience_ids), "people": region.size} for region in found.regions]
+    out.rows([*rows, {"in": "any of them", "people": found.union_size}], ("in", "people"))
+
+
+@command(app, "history")
+async def history(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    days: Annotated[int, Option("--days", min=1, max=366, help="So many days, today included.")] = 30,
+    time_zone: Annotated[str, Option("--time-zone", help="Zone in which days begin.")] = "UTC",
+) -> None:
+    """Show for each day who entered, who left, and the size."""
+    from headrace.api.audience.v1.audience_service_pb2 import GetAudienceHistoryRequest
+
+    request = GetAudienceHistoryRequest(name=platform.name("audiences", id), days=days, time_zone=time_zone)
+    found = (await platform.audiences.GetAudienceHistory(request)).days
+    out.rows([plain_of(day) for day in found], ("date", "entered", "left", "size"))

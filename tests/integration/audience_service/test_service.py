@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -195,7 +196,8 @@ async def test_workspaces_are_apart(client: AudienceClient, db: Database) -> Non
 
 
 async def test_calls_need_credentials_of_the_workspace_and_its_scope(mongo: Client, db: Database) -> None:
-    servicer = AudienceServicer(Audiences(mongo, db), None, None, None, None, None)  # type: ignore[arg-type]  # not reached
+    others: list[Any] = [None] * 7  # not reached
+    servicer = AudienceServicer(Audiences(mongo, db), *others)
     reader = auth.Caller("acme", frozenset({"audiences:read"}))
     with auth.acting_as(reader), pytest.raises(ApiError) as caught:
         await servicer.DeleteAudience(pb.DeleteAudienceRequest(name="workspaces/acme/audiences/a"), None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
+from headrace_audience.answers.outlook import ends_by_events
 from headrace_audience.offline.facts import resolved_of
 from headrace_audience.offline.reference import Reference
-from headrace_audience.outlook import ends_by_events
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

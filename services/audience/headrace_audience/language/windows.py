@@ -18,12 +18,13 @@ _MAX_DAYS = 36_600
 
 def parse_zone(path: str, raw: object) -> str:
     """Name of a time zone of the IANA database."""
-    if not isinstance(raw, str) or not _is_zone(raw):
+    if not isinstance(raw, str) or not is_zone(raw):
         raise DefinitionError(path, 'must be a time zone such as "Europe/Berlin"')
     return raw
 
 
-def _is_zone(name: str) -> bool:
+def is_zone(name: str) -> bool:
+    """Whether the IANA database has a time zone of that name."""
     try:
         return bool(name) and ZoneInfo(name).key == name
     except (ValueError, OSError, LookupError):

@@ -50,6 +50,11 @@ def to_text(definition: Mapping[str, Any]) -> str:
     return f"{text}{_break(text)}with {', '.join(options)}" if options else text
 
 
+def condition_text(condition: Mapping[str, Any]) -> str:
+    """The text form of one condition, on one line."""
+    return _condition(condition, 1)
+
+
 def _break(text: str) -> str:
     return "\n" if "\n" in text else " "
 

@@ -631,3 +631,305 @@ class ProfileAudience(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["audience", b"audience", "display_name", b"display_name", "leaves_at_us", b"leaves_at_us", "since_us", b"since_us"]) -> None: ...
 
 Global___ProfileAudience: typing_extensions.TypeAlias = ProfileAudience
+
+@typing.final
+class ExplainMembershipRequest(google.protobuf.message.Message):
+    """Request of ExplainMembership."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PROFILE_ID_FIELD_NUMBER: builtins.int
+    AT_US_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name of the audience."""
+    profile_id: builtins.str
+    """Required. The profile's id; a merged part's stands for the survivor."""
+    at_us: builtins.int
+    """Optional. The moment, in microseconds since 1970 UTC; 0 means now."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        profile_id: builtins.str = ...,
+        at_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "name", b"name", "profile_id", b"profile_id"]) -> None: ...
+
+Global___ExplainMembershipRequest: typing_extensions.TypeAlias = ExplainMembershipRequest
+
+@typing.final
+class ExplainMembershipResponse(google.protobuf.message.Message):
+    """Response of ExplainMembership."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROFILE_ID_FIELD_NUMBER: builtins.int
+    AT_US_FIELD_NUMBER: builtins.int
+    MEMBER_FIELD_NUMBER: builtins.int
+    STORED_MEMBER_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
+    CHANGES_AT_US_FIELD_NUMBER: builtins.int
+    CONDITION_FIELD_NUMBER: builtins.int
+    profile_id: builtins.str
+    """The profile that is explained."""
+    at_us: builtins.int
+    """The moment that is explained, in microseconds since 1970 UTC."""
+    member: builtins.bool
+    """Whether the definition holds at that moment."""
+    stored_member: builtins.bool
+    """Whether the person is a member as stored now."""
+    since_us: builtins.int
+    """Since when it has been so, in microseconds since 1970 UTC; 0 means always."""
+    changes_at_us: builtins.int
+    """When it changes if no further event comes, in microseconds since 1970 UTC; 0 means never."""
+    @property
+    def condition(self) -> Global___ExplainedCondition:
+        """The condition of the audience."""
+
+    def __init__(
+        self,
+        *,
+        profile_id: builtins.str = ...,
+        at_us: builtins.int = ...,
+        member: builtins.bool = ...,
+        stored_member: builtins.bool = ...,
+        since_us: builtins.int = ...,
+        changes_at_us: builtins.int = ...,
+        condition: Global___ExplainedCondition | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["condition", b"condition"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "changes_at_us", b"changes_at_us", "condition", b"condition", "member", b"member", "profile_id", b"profile_id", "since_us", b"since_us", "stored_member", b"stored_member"]) -> None: ...
+
+Global___ExplainMembershipResponse: typing_extensions.TypeAlias = ExplainMembershipResponse
+
+@typing.final
+class ExplainedCondition(google.protobuf.message.Message):
+    """A condition of a definition, for one person at one moment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    HOLDS_FIELD_NUMBER: builtins.int
+    CHANGES_AT_US_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    COUNTED_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
+    SET_BY_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """The condition in text form."""
+    kind: builtins.str
+    """Its kind: "all", "any", "not", "event", "trait" and so on."""
+    holds: builtins.bool
+    """Whether it holds."""
+    changes_at_us: builtins.int
+    """When that changes if no further event comes, in microseconds since 1970 UTC; 0 means never."""
+    counted: builtins.int
+    """How many events count, for events."""
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExplainedCondition]:
+        """The conditions that "all", "any" and "not" combine."""
+
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExplainedEvent]:
+        """The newest events that count, or that are of these names, newest first, at most 100."""
+
+    @property
+    def set_by(self) -> Global___ExplainedEvent:
+        """The event that said last what a trait or a consent is, with the value; unset when none did."""
+
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        kind: builtins.str = ...,
+        holds: builtins.bool = ...,
+        changes_at_us: builtins.int = ...,
+        parts: collections.abc.Iterable[Global___ExplainedCondition] | None = ...,
+        counted: builtins.int = ...,
+        events: collections.abc.Iterable[Global___ExplainedEvent] | None = ...,
+        set_by: Global___ExplainedEvent | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["set_by", b"set_by"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["changes_at_us", b"changes_at_us", "counted", b"counted", "events", b"events", "holds", b"holds", "kind", b"kind", "parts", b"parts", "set_by", b"set_by", "text", b"text"]) -> None: ...
+
+Global___ExplainedCondition: typing_extensions.TypeAlias = ExplainedCondition
+
+@typing.final
+class ExplainedEvent(google.protobuf.message.Message):
+    """An event in an explanation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TIMESTAMP_US_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Its message id."""
+    timestamp_us: builtins.int
+    """Its time, in microseconds since 1970 UTC."""
+    value: builtins.bytes
+    """The value that counts, as JSON: of a trait, a consent or a property; empty when none does."""
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        timestamp_us: builtins.int = ...,
+        value: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message_id", b"message_id", "timestamp_us", b"timestamp_us", "value", b"value"]) -> None: ...
+
+Global___ExplainedEvent: typing_extensions.TypeAlias = ExplainedEvent
+
+@typing.final
+class CompareAudiencesRequest(google.protobuf.message.Message):
+    """Request of CompareAudiences."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    AUDIENCE_IDS_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    @property
+    def audience_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Required. Two to ten different audiences, by id."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        audience_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience_ids", b"audience_ids", "parent", b"parent"]) -> None: ...
+
+Global___CompareAudiencesRequest: typing_extensions.TypeAlias = CompareAudiencesRequest
+
+@typing.final
+class CompareAudiencesResponse(google.protobuf.message.Message):
+    """Response of CompareAudiences."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REGIONS_FIELD_NUMBER: builtins.int
+    UNION_SIZE_FIELD_NUMBER: builtins.int
+    INTERSECTION_SIZE_FIELD_NUMBER: builtins.int
+    union_size: builtins.int
+    """People who are in any of them."""
+    intersection_size: builtins.int
+    """People who are in all of them."""
+    @property
+    def regions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AudienceRegion]:
+        """The people by the audiences that they are in, the largest region first."""
+
+    def __init__(
+        self,
+        *,
+        regions: collections.abc.Iterable[Global___AudienceRegion] | None = ...,
+        union_size: builtins.int = ...,
+        intersection_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["intersection_size", b"intersection_size", "regions", b"regions", "union_size", b"union_size"]) -> None: ...
+
+Global___CompareAudiencesResponse: typing_extensions.TypeAlias = CompareAudiencesResponse
+
+@typing.final
+class AudienceRegion(google.protobuf.message.Message):
+    """People who are in all of some audiences, and in none of the others that are compared."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AUDIENCE_IDS_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    size: builtins.int
+    """How many they are."""
+    @property
+    def audience_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The audiences that they are in, by id."""
+
+    def __init__(
+        self,
+        *,
+        audience_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience_ids", b"audience_ids", "size", b"size"]) -> None: ...
+
+Global___AudienceRegion: typing_extensions.TypeAlias = AudienceRegion
+
+@typing.final
+class GetAudienceHistoryRequest(google.protobuf.message.Message):
+    """Request of GetAudienceHistory."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DAYS_FIELD_NUMBER: builtins.int
+    TIME_ZONE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name of the audience."""
+    days: builtins.int
+    """Optional. Days, today included; 0 means 30, at most 366."""
+    time_zone: builtins.str
+    """Optional. Time zone in which days begin, such as "Europe/Berlin"; empty means UTC."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        days: builtins.int = ...,
+        time_zone: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["days", b"days", "name", b"name", "time_zone", b"time_zone"]) -> None: ...
+
+Global___GetAudienceHistoryRequest: typing_extensions.TypeAlias = GetAudienceHistoryRequest
+
+@typing.final
+class GetAudienceHistoryResponse(google.protobuf.message.Message):
+    """Response of GetAudienceHistory."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: builtins.int
+    @property
+    def days(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AudienceDay]:
+        """The days, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        days: collections.abc.Iterable[Global___AudienceDay] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["days", b"days"]) -> None: ...
+
+Global___GetAudienceHistoryResponse: typing_extensions.TypeAlias = GetAudienceHistoryResponse
+
+@typing.final
+class AudienceDay(google.protobuf.message.Message):
+    """One day of an audience."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATE_FIELD_NUMBER: builtins.int
+    ENTERED_FIELD_NUMBER: builtins.int
+    LEFT_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    date: builtins.str
+    """The date, such as "2026-01-31"."""
+    entered: builtins.int
+    """Entries on that day."""
+    left: builtins.int
+    """Exits on that day."""
+    size: builtins.int
+    """Members at its end; today: now."""
+    def __init__(
+        self,
+        *,
+        date: builtins.str = ...,
+        entered: builtins.int = ...,
+        left: builtins.int = ...,
+        size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["date", b"date", "entered", b"entered", "left", b"left", "size", b"size"]) -> None: ...
+
+Global___AudienceDay: typing_extensions.TypeAlias = AudienceDay

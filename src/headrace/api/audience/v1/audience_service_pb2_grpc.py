@@ -95,6 +95,21 @@ class AudienceServiceStub(object):
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.VerifyAudienceRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.VerifyAudienceResponse.FromString,
                 _registered_method=True)
+        self.ExplainMembership = channel.unary_unary(
+                '/headrace.api.audience.v1.AudienceService/ExplainMembership',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ExplainMembershipRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ExplainMembershipResponse.FromString,
+                _registered_method=True)
+        self.CompareAudiences = channel.unary_unary(
+                '/headrace.api.audience.v1.AudienceService/CompareAudiences',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.CompareAudiencesRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.CompareAudiencesResponse.FromString,
+                _registered_method=True)
+        self.GetAudienceHistory = channel.unary_unary(
+                '/headrace.api.audience.v1.AudienceService/GetAudienceHistory',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryResponse.FromString,
+                _registered_method=True)
 
 
 class AudienceServiceServicer(object):
@@ -185,6 +200,27 @@ class AudienceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainMembership(self, request, context):
+        """Says why somebody is in an audience or not: each condition, the events that count, and when it changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareAudiences(self, request, context):
+        """Counts the people who are in exactly which of several audiences.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAudienceHistory(self, request, context):
+        """Says for each of the last days who entered, who left, and how large the audience was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AudienceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +283,21 @@ def add_AudienceServiceServicer_to_server(servicer, server):
                     servicer.VerifyAudience,
                     request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.VerifyAudienceRequest.FromString,
                     response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.VerifyAudienceResponse.SerializeToString,
+            ),
+            'ExplainMembership': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainMembership,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ExplainMembershipRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ExplainMembershipResponse.SerializeToString,
+            ),
+            'CompareAudiences': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareAudiences,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.CompareAudiencesRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.CompareAudiencesResponse.SerializeToString,
+            ),
+            'GetAudienceHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAudienceHistory,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -574,6 +625,87 @@ class AudienceService(object):
             '/headrace.api.audience.v1.AudienceService/VerifyAudience',
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.VerifyAudienceRequest.SerializeToString,
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.VerifyAudienceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainMembership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/ExplainMembership',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ExplainMembershipRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ExplainMembershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareAudiences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/CompareAudiences',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.CompareAudiencesRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.CompareAudiencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAudienceHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/GetAudienceHistory',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

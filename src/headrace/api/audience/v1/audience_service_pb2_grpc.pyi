@@ -217,7 +217,55 @@ _AudienceServiceVerifyAudienceType = typing_extensions.TypeVar(
     ],
 )
 
-class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServicePauseAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType]):
+_AudienceServiceExplainMembershipType = typing_extensions.TypeVar(
+    '_AudienceServiceExplainMembershipType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ExplainMembershipRequest,
+        headrace.api.audience.v1.audience_service_pb2.ExplainMembershipResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ExplainMembershipRequest,
+        headrace.api.audience.v1.audience_service_pb2.ExplainMembershipResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ExplainMembershipRequest,
+        headrace.api.audience.v1.audience_service_pb2.ExplainMembershipResponse,
+    ],
+)
+
+_AudienceServiceCompareAudiencesType = typing_extensions.TypeVar(
+    '_AudienceServiceCompareAudiencesType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.CompareAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.CompareAudiencesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.CompareAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.CompareAudiencesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.CompareAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.CompareAudiencesResponse,
+    ],
+)
+
+_AudienceServiceGetAudienceHistoryType = typing_extensions.TypeVar(
+    '_AudienceServiceGetAudienceHistoryType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
+        headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
+        headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
+        headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse,
+    ],
+)
+
+class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServicePauseAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType, _AudienceServiceExplainMembershipType, _AudienceServiceCompareAudiencesType, _AudienceServiceGetAudienceHistoryType]):
     """Manages audiences and reads their members. Scopes: audiences:read, audiences:write."""
 
     @typing.overload
@@ -269,6 +317,18 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.VerifyAudienceRequest,
             headrace.api.audience.v1.audience_service_pb2.VerifyAudienceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ExplainMembershipRequest,
+            headrace.api.audience.v1.audience_service_pb2.ExplainMembershipResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.CompareAudiencesRequest,
+            headrace.api.audience.v1.audience_service_pb2.CompareAudiencesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
+            headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -322,6 +382,18 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
             headrace.api.audience.v1.audience_service_pb2.VerifyAudienceRequest,
             headrace.api.audience.v1.audience_service_pb2.VerifyAudienceResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ExplainMembershipRequest,
+            headrace.api.audience.v1.audience_service_pb2.ExplainMembershipResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.CompareAudiencesRequest,
+            headrace.api.audience.v1.audience_service_pb2.CompareAudiencesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
+            headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     CreateAudience: _AudienceServiceCreateAudienceType
@@ -359,6 +431,15 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
 
     VerifyAudience: _AudienceServiceVerifyAudienceType
     """Compares the live members with the batch evaluator at one instant."""
+
+    ExplainMembership: _AudienceServiceExplainMembershipType
+    """Says why somebody is in an audience or not: each condition, the events that count, and when it changes."""
+
+    CompareAudiences: _AudienceServiceCompareAudiencesType
+    """Counts the people who are in exactly which of several audiences."""
+
+    GetAudienceHistory: _AudienceServiceGetAudienceHistoryType
+    """Says for each of the last days who entered, who left, and how large the audience was."""
 
 AudienceServiceAsyncStub: typing_extensions.TypeAlias = AudienceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -408,6 +489,18 @@ AudienceServiceAsyncStub: typing_extensions.TypeAlias = AudienceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.VerifyAudienceRequest,
         headrace.api.audience.v1.audience_service_pb2.VerifyAudienceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ExplainMembershipRequest,
+        headrace.api.audience.v1.audience_service_pb2.ExplainMembershipResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.CompareAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.CompareAudiencesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
+        headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse,
     ],
 ]
 
@@ -509,5 +602,29 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.VerifyAudienceResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.VerifyAudienceResponse]]:
         """Compares the live members with the batch evaluator at one instant."""
+
+    @abc.abstractmethod
+    def ExplainMembership(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.ExplainMembershipRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.ExplainMembershipResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.ExplainMembershipResponse]]:
+        """Says why somebody is in an audience or not: each condition, the events that count, and when it changes."""
+
+    @abc.abstractmethod
+    def CompareAudiences(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.CompareAudiencesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.CompareAudiencesResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.CompareAudiencesResponse]]:
+        """Counts the people who are in exactly which of several audiences."""
+
+    @abc.abstractmethod
+    def GetAudienceHistory(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse]]:
+        """Says for each of the last days who entered, who left, and how large the audience was."""
 
 def add_AudienceServiceServicer_to_server(servicer: AudienceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,0 +1,115 @@
+"""Why somebody is in, how audiences overlap, how they went: through the service, on real stores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from headrace_audience.settings import Settings
+
+from headrace.api.audience.v1 import audience_service_pb2 as pb
+from headrace.domain.times import DAY_US, now_us
+from headrace.rpc import errors
+from headrace.storage.mongo.client import Database
+from headrace.storage.streams.client import Redis
+from tests.support.audience import QUICK, AudienceClient, serving_audience
+from tests.support.resolved import FakeIdentity, event
+from tests.support.settings import MakeSettings
+
+
+@pytest.fixture
+async def client(db: Database, make_settings: MakeSettings) -> AsyncIterator[AudienceClient]:
+    async with serving_audience(make_settings(Settings, **QUICK)) as serving:
+        yield serving
+
+
+@pytest.fixture
+def identity(db: Database, redis: Redis) -> FakeIdentity:
+    return FakeIdentity(db, redis, QUICK["partitions"])
+
+
+async def start(client: AudienceClient, **definitions: str) -> None:
+    for audience_id, definition in definitions.items():
+        await client.create(audience_id, definition)
+        await client.activate(audience_id)
+        await client.active(audience_id)
+
+
+async def test_why_somebody_is_in_and_somebody_else_is_not(client: AudienceClient, identity: FakeIdentity) -> None:
+    at = now_us()
+    await identity.resolve(
+        event("p1", "Viewed", at_us=at - DAY_US, message_id="v1"),
+        event("p1", "Viewed", at_us=at - 2 * DAY_US, message_id="v2"),
+        event("p2", "Viewed", at_us=at, message_id="v3"),
+        event("p2", traits={"plan": "gold"}, message_id="t1"),
+        event("p3", "Purchased", at_us=at, properties={"value": 12.5}, message_id="b1"),
+    )
+    await start(
+        client,
+        hot="performed Viewed in last 7d count >= 2 and not performed Purchased in last 7d",
+        gold='in audience hot or trait plan = "gold" or performed Purchased sum(value) > 10',
+    )
+    await client.has_members("hot", ["p1"])
+    await client.has_members("gold", ["p1", "p2", "p3"])
+
+    async def explain(audience_id: str, profile_id: str, at_us: int = 0) -> pb.ExplainMembershipResponse:
+        name = client.name(audience_id)
+        request = pb.ExplainMembershipRequest(name=name, profile_id=profile_id, at_us=at_us)
+        found: pb.ExplainMembershipResponse = await client.stub.ExplainMembership(request)
+        return found
+
+    found = await explain("hot", "p1")
+    assert (found.member, found.stored_member, found.profile_id) == (True, True, "p1")
+    assert (found.since_us, found.changes_at_us) == (at - DAY_US, at + 5 * DAY_US)
+    viewed, bought = found.condition.parts
+    assert viewed.text == "performed Viewed in last 7d count >= 2"
+    assert (viewed.holds, viewed.counted, [e.message_id for e in viewed.events]) == (True, 2, ["v1", "v2"])
+    assert (bought.text, bought.holds, bought.parts[0].counted) == ("not performed Purchased in last 7d", True, 0)
+
+    found = await explain("hot", "p2")
+    assert (found.member, found.stored_member, found.condition.parts[0].counted) == (False, False, 1)
+    found = await explain("hot", "p1", at - DAY_US - 1)  # before the second view
+    assert (found.member, found.stored_member) == (False, True)
+    inner, trait, _ = (await explain("gold", "p2")).condition.parts
+    assert (inner.text, inner.holds) == ("in audience hot", False)
+    assert (trait.holds, trait.set_by.message_id, json.loads(trait.set_by.value)) == (True, "t1", "gold")
+    *_, spent = (await explain("gold", "p3")).condition.parts
+    assert [(e.message_id, json.loads(e.value)) for e in spent.events] == [("b1", 12.5)]
+
+    for audience_id, profile_id, reason in (("ghost", "p1", errors.NOT_FOUND), ("hot", "nobody", errors.NOT_FOUND)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await explain(audience_id, profile_id)
+        assert errors.reason_of(refused.value) == reason
+
+
+async def test_overlap_and_history(client: AudienceClient, identity: FakeIdentity) -> None:
+    bought = [event(f"p{i}", "A") for i in range(6)] + [event(f"p{i}", "B") for i in range(4, 9)]
+    await identity.resolve(*bought, event("p4", "C"))
+    await start(client, a="performed A", b="performed B", c="performed C in last 1s")
+    await client.has_members("a", [f"p{i}" for i in range(6)])
+    await client.has_members("b", [f"p{i}" for i in range(4, 9)])
+    compared = await client.stub.CompareAudiences(
+        pb.CompareAudiencesRequest(parent=client.parent, audience_ids=["a", "b"])
+    )
+    assert [(list(r.audience_ids), r.size) for r in compared.regions] == [(["a"], 4), (["b"], 3), (["a", "b"], 2)]
+    assert (compared.union_size, compared.intersection_size) == (9, 2)
+    await client.has_members("c", [])
+    request = pb.GetAudienceHistoryRequest(name=client.name("c"), days=3, time_zone="Asia/Kolkata")
+    days = (await client.stub.GetAudienceHistory(request)).days
+    assert [(d.entered, d.left, d.size) for d in days[:2]] == [(0, 0, 0), (0, 0, 0)]
+    assert days[2].entered == days[2].left and days[2].size == 0
+    (*_, today) = (await client.stub.GetAudienceHistory(pb.GetAudienceHistoryRequest(name=client.name("a")))).days
+    assert (today.entered, today.left, today.size) == (6, 0, 6)
+
+    wrong = [
+        client.stub.CompareAudiences(pb.CompareAudiencesRequest(parent=client.parent, audience_ids=["a", "a"])),
+        client.stub.CompareAudiences(pb.CompareAudiencesRequest(parent=client.parent, audience_ids=["a"])),
+        client.stub.GetAudienceHistory(pb.GetAudienceHistoryRequest(name=client.name("a"), days=367)),
+        client.stub.GetAudienceHistory(pb.GetAudienceHistoryRequest(name=client.name("a"), time_zone="Pune")),
+    ]
+    for call in wrong:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert errors.reason_of(refused.value) == errors.INVALID_ARGUMENT
