@@ -74,11 +74,14 @@ def asked(run: Run, *arguments: str) -> Any:
 
 
 def eventually(run: Run, arguments: list[str], right: Callable[[Any], bool]) -> Any:
+    """What is answered once it is right; what is not there yet may come."""
     deadline = time.monotonic() + 60
-    while not right(found := asked(run, *arguments)):
-        assert time.monotonic() < deadline, found
+    while True:
+        status, output, error = run(*arguments, "--json")
+        if status == 0 and right(found := json.loads(output)):
+            return found
+        assert time.monotonic() < deadline, output or error
         time.sleep(0.2)
-    return found
 
 
 def test_configuration_is_applied_compared_and_exported(
