@@ -50,7 +50,7 @@ PARENT_IS_A_RESOURCE = {"ListSourceMessages", "ListProfileEvents", "ListMembers"
 SERVICES_ONLY = {"CreateWorkspace", "AuthenticateToken", "ErasePerson", "CheckErased", "FollowTombstones"}
 NAMES_NO_WORKSPACE = {"ListWorkspaces"}
 """Shows what the caller may see, whatever it asks."""
-READS = ("Get", "List", "Lookup", "BatchGet", "Search", "Watch", "Explain", "Check", "Preview", "Verify")
+READS = ("Get", "List", "Lookup", "BatchGet", "Search", "Watch", "Explain", "Check", "Preview", "Verify", "Compare")
 
 
 @dataclass(frozen=True)
