@@ -24,7 +24,9 @@ from headrace_audience.answers.history import MOST_DAYS, Histories
 from headrace_audience.answers.outlook import Outlooks
 from headrace_audience.answers.overlap import MOST_AUDIENCES as MOST_COMPARED
 from headrace_audience.answers.preview import Preview
+from headrace_audience.answers.suggested import SUGGESTED
 from headrace_audience.handlers import Audiences, etag_of
+from headrace_audience.language.text.reading import definition_json
 from headrace_audience.language.windows import is_zone
 from headrace_audience.store import change_message, state_message
 from headrace_audience.verify import Verifier
@@ -288,6 +290,25 @@ class AudienceServicer(AudienceServiceServicer):
         days = await self._histories.days(workspace_id, audience_id, request.days or DEFAULT_DAYS, zone, now_us())
         return pb.GetAudienceHistoryResponse(
             days=[pb.AudienceDay(date=d.date, entered=d.entered, left=d.left, size=d.size) for d in days]
+        )
+
+    async def ListSuggestedAudiences(
+        self, request: pb.ListSuggestedAudiencesRequest, context: Any
+    ) -> pb.ListSuggestedAudiencesResponse:
+        """See the proto."""
+        auth.authorize_name(AUDIENCES_READ, request.parent, "parent")
+        names.parse(names.WORKSPACE, request.parent, "parent")
+        return pb.ListSuggestedAudiencesResponse(
+            suggestions=[
+                pb.SuggestedAudience(
+                    audience_id=one.id,
+                    display_name=one.display_name,
+                    description=one.description,
+                    definition=definition_json(one.definition),
+                    definition_text=one.definition,
+                )
+                for one in SUGGESTED
+            ]
         )
 
     async def _message(self, document: Mapping[str, Any]) -> Audience:

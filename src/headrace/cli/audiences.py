@@ -283,3 +283,13 @@ async def history(
     request = GetAudienceHistoryRequest(name=platform.name("audiences", id), days=days, time_zone=time_zone)
     found = (await platform.audiences.GetAudienceHistory(request)).days
     out.rows([plain_of(day) for day in found], ("date", "entered", "left", "size"))
+
+
+@command(app, "suggested")
+async def suggested(platform: Platform, out: Output) -> None:
+    """List audiences that most shops want, to begin with."""
+    from headrace.api.audience.v1.audience_service_pb2 import ListSuggestedAudiencesRequest
+
+    found = await platform.audiences.ListSuggestedAudiences(ListSuggestedAudiencesRequest(parent=platform.parent))
+    rows = [plain_of(one) for one in found.suggestions]
+    out.rows(rows, ("audience=audience_id", "who=description", "definition=definition_text"))

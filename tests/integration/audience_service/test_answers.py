@@ -84,6 +84,18 @@ async def test_why_somebody_is_in_and_somebody_else_is_not(client: AudienceClien
         assert errors.reason_of(refused.value) == reason
 
 
+async def test_suggestions_can_be_made_as_they_are(client: AudienceClient) -> None:
+    request = pb.ListSuggestedAudiencesRequest(parent=client.parent)
+    suggestions = (await client.stub.ListSuggestedAudiences(request)).suggestions
+    assert {"viewed-not-purchased", "abandoned-cart", "lapsed-buyers", "high-value", "new-visitors"} <= {
+        one.audience_id for one in suggestions
+    }
+    for one in suggestions:
+        made = await client.create(one.audience_id, one.definition, display_name=one.display_name)
+        assert made.definition == one.definition
+        assert (await client.update(one.audience_id, one.definition_text)).definition == one.definition
+
+
 async def test_overlap_and_history(client: AudienceClient, identity: FakeIdentity) -> None:
     bought = [event(f"p{i}", "A") for i in range(6)] + [event(f"p{i}", "B") for i in range(4, 9)]
     await identity.resolve(*bought, event("p4", "C"))

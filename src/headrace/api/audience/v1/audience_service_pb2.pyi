@@ -933,3 +933,75 @@ class AudienceDay(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["date", b"date", "entered", b"entered", "left", b"left", "size", b"size"]) -> None: ...
 
 Global___AudienceDay: typing_extensions.TypeAlias = AudienceDay
+
+@typing.final
+class ListSuggestedAudiencesRequest(google.protobuf.message.Message):
+    """Request of ListSuggestedAudiences."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["parent", b"parent"]) -> None: ...
+
+Global___ListSuggestedAudiencesRequest: typing_extensions.TypeAlias = ListSuggestedAudiencesRequest
+
+@typing.final
+class ListSuggestedAudiencesResponse(google.protobuf.message.Message):
+    """Response of ListSuggestedAudiences."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUGGESTIONS_FIELD_NUMBER: builtins.int
+    @property
+    def suggestions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SuggestedAudience]:
+        """The suggestions; there are few, so they come in one page."""
+
+    def __init__(
+        self,
+        *,
+        suggestions: collections.abc.Iterable[Global___SuggestedAudience] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["suggestions", b"suggestions"]) -> None: ...
+
+Global___ListSuggestedAudiencesResponse: typing_extensions.TypeAlias = ListSuggestedAudiencesResponse
+
+@typing.final
+class SuggestedAudience(google.protobuf.message.Message):
+    """An audience to begin with."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AUDIENCE_ID_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    DEFINITION_FIELD_NUMBER: builtins.int
+    DEFINITION_TEXT_FIELD_NUMBER: builtins.int
+    audience_id: builtins.str
+    """An id for it."""
+    display_name: builtins.str
+    """A name for people."""
+    description: builtins.str
+    """Who is in it, in a sentence."""
+    definition: builtins.str
+    """The definition as JSON."""
+    definition_text: builtins.str
+    """The same in text form."""
+    def __init__(
+        self,
+        *,
+        audience_id: builtins.str = ...,
+        display_name: builtins.str = ...,
+        description: builtins.str = ...,
+        definition: builtins.str = ...,
+        definition_text: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience_id", b"audience_id", "definition", b"definition", "definition_text", b"definition_text", "description", b"description", "display_name", b"display_name"]) -> None: ...
+
+Global___SuggestedAudience: typing_extensions.TypeAlias = SuggestedAudience

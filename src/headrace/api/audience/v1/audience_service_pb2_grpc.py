@@ -110,6 +110,11 @@ class AudienceServiceStub(object):
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryResponse.FromString,
                 _registered_method=True)
+        self.ListSuggestedAudiences = channel.unary_unary(
+                '/headrace.api.audience.v1.AudienceService/ListSuggestedAudiences',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListSuggestedAudiencesRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListSuggestedAudiencesResponse.FromString,
+                _registered_method=True)
 
 
 class AudienceServiceServicer(object):
@@ -221,6 +226,13 @@ class AudienceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSuggestedAudiences(self, request, context):
+        """Lists audiences that most shops want, to begin with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AudienceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -298,6 +310,11 @@ def add_AudienceServiceServicer_to_server(servicer, server):
                     servicer.GetAudienceHistory,
                     request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryRequest.FromString,
                     response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryResponse.SerializeToString,
+            ),
+            'ListSuggestedAudiences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSuggestedAudiences,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListSuggestedAudiencesRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListSuggestedAudiencesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -706,6 +723,33 @@ class AudienceService(object):
             '/headrace.api.audience.v1.AudienceService/GetAudienceHistory',
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryRequest.SerializeToString,
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.GetAudienceHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSuggestedAudiences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/ListSuggestedAudiences',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListSuggestedAudiencesRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListSuggestedAudiencesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -265,7 +265,23 @@ _AudienceServiceGetAudienceHistoryType = typing_extensions.TypeVar(
     ],
 )
 
-class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServicePauseAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType, _AudienceServiceExplainMembershipType, _AudienceServiceCompareAudiencesType, _AudienceServiceGetAudienceHistoryType]):
+_AudienceServiceListSuggestedAudiencesType = typing_extensions.TypeVar(
+    '_AudienceServiceListSuggestedAudiencesType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesResponse,
+    ],
+)
+
+class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServicePauseAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType, _AudienceServiceExplainMembershipType, _AudienceServiceCompareAudiencesType, _AudienceServiceGetAudienceHistoryType, _AudienceServiceListSuggestedAudiencesType]):
     """Manages audiences and reads their members. Scopes: audiences:read, audiences:write."""
 
     @typing.overload
@@ -329,6 +345,10 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
             headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesRequest,
+            headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -394,6 +414,10 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
             headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
             headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesRequest,
+            headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     CreateAudience: _AudienceServiceCreateAudienceType
@@ -440,6 +464,9 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
 
     GetAudienceHistory: _AudienceServiceGetAudienceHistoryType
     """Says for each of the last days who entered, who left, and how large the audience was."""
+
+    ListSuggestedAudiences: _AudienceServiceListSuggestedAudiencesType
+    """Lists audiences that most shops want, to begin with."""
 
 AudienceServiceAsyncStub: typing_extensions.TypeAlias = AudienceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -501,6 +528,10 @@ AudienceServiceAsyncStub: typing_extensions.TypeAlias = AudienceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryRequest,
         headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesRequest,
+        headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesResponse,
     ],
 ]
 
@@ -626,5 +657,13 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.GetAudienceHistoryResponse]]:
         """Says for each of the last days who entered, who left, and how large the audience was."""
+
+    @abc.abstractmethod
+    def ListSuggestedAudiences(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.ListSuggestedAudiencesResponse]]:
+        """Lists audiences that most shops want, to begin with."""
 
 def add_AudienceServiceServicer_to_server(servicer: AudienceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
