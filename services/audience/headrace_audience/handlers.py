@@ -87,6 +87,7 @@ class Audiences:
                 if request_id and old.get("rid") == request_id:
                     return old
                 raise already_exists(names.format(names.AUDIENCE, workspace_id, audience_id))
+            await self._check_name(workspace_id, audience_id, display_name, session)
             await self._check_references(workspace_id, audience_id, definition, parsed, session)
             now = now_us()
             document: Document = {
@@ -138,7 +139,8 @@ class Audiences:
             if etag and etag != etag_of(old):
                 raise etag_mismatch()
             change: Document = {"updated": now_us(), "rev": old["rev"] + 1}
-            if display_name is not None:
+            if display_name is not None and display_name != old["name"]:
+                await self._check_name(workspace_id, audience_id, display_name, session)
                 change["name"] = display_name
             if definition is not None and parsed is not None and definition != old["def"]:
                 await self._check_references(workspace_id, audience_id, definition, parsed, session)
@@ -280,6 +282,22 @@ class Audiences:
         async for document in self._audiences.find(query, {"a": 1, "def": 1}, session=session):
             found[document["a"]] = parse_definition(document["def"])
         return found
+
+    async def _check_name(self, workspace_id: str, audience_id: str, display_name: str, session: Session) -> None:
+        """Refuse the name of another audience; people know audiences by their names.
+
+        Changes of one workspace happen one after the other, so nobody takes the name meanwhile.
+        """
+        query: Document = {
+            "w": workspace_id,
+            "a": {"$exists": True, "$ne": audience_id},
+            "state": {"$in": list(VISIBLE)},
+        }
+        wanted = display_name.strip().casefold()
+        async for other in self._audiences.find(query, {"a": 1, "name": 1}, session=session):
+            if other["name"].strip().casefold() == wanted:
+                name = names.format(names.AUDIENCE, workspace_id, other["a"])
+                raise invalid_argument("audience.display_name", f"is the name of {name} already")
 
     async def _check_references(
         self, workspace_id: str, audience_id: str, source: str, parsed: Definition, session: Session

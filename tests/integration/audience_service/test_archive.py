@@ -11,9 +11,11 @@ from typing import Any
 
 import duckdb
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from headrace_audience.archive.compactor import Compactor
 from headrace_audience.archive.files import Files
+from headrace_audience.archive.layout import FORMAT
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.archive.registry import ArchiveFencedError, Registry
 from headrace_audience.archive.writer import ArchiveWriter
@@ -260,6 +262,23 @@ async def test_files_that_are_lost_are_written_again(
     assert {f.path for f in (await archive.registry.listing()).files} <= set(archive.on_disk())
     with pytest.raises(ArchiveFencedError):
         await archive.registry.start_again(0)
+
+
+async def test_an_archive_of_another_format_is_written_again(archive: Archive, identity: FakeIdentity) -> None:
+    """Its files lack columns, of which the log has what is in them."""
+    expected = await written(archive, identity, 4)
+    rows = await archive.rows()
+    for path in (f.path for f in (await archive.registry.listing()).files if f.kind == "events"):
+        table = archive.files.read(path)
+        pq.write_table(table.drop_columns(["consents"]), archive.folder / path)
+    await archive.db["archive_files"].update_one({"_id": "head"}, {"$unset": {"format": ""}})
+    await archive.writer().run_once()
+    assert await archive.archived() == dict.fromkeys(expected, 1)
+    assert await archive.rows() == rows
+    assert (await archive.db["archive_files"].find_one({"_id": "head"}) or {})["format"] == FORMAT
+    before = archive.on_disk()
+    await archive.writer().run_once()
+    assert archive.on_disk() == before, "once is enough"
 
 
 async def test_storage_that_is_no_local_folder(

@@ -105,6 +105,28 @@ async def test_a_definition_in_text_form_is_stored_as_json(client: AudienceClien
     assert description == "line 1, column 26: '30' is not expected here; expected a duration such as 30d"
 
 
+async def test_names_are_unique(client: AudienceClient) -> None:
+    await client.create("a", COUNT, display_name="Buyers")
+    error = await refused(client.create("b", COUNT, display_name=" buyers"), errors.INVALID_ARGUMENT)
+    assert errors.field_violations(error) == [
+        ("audience.display_name", "is the name of workspaces/acme/audiences/a already")
+    ]
+    await client.create("b", COUNT, display_name="Others")
+    rename = pb.UpdateAudienceRequest(audience=Audience(name=client.name("b"), display_name="BUYERS"))
+    await refused(client.stub.UpdateAudience(rename), errors.INVALID_ARGUMENT)
+    await client.delete("a")
+    assert (await client.stub.UpdateAudience(rename)).audience.display_name == "BUYERS"
+    other = AudienceClient(client.stub, "other")
+    await other.create("a", COUNT, display_name="BUYERS")
+
+
+async def test_two_at_once_cannot_take_one_name(client: AudienceClient) -> None:
+    made = await asyncio.gather(
+        *(client.create(f"a{i}", COUNT, display_name="Same") for i in range(5)), return_exceptions=True
+    )
+    assert sum(1 for one in made if isinstance(one, Audience)) == 1
+
+
 async def test_references_cannot_be_closed_to_a_circle_nor_cut(client: AudienceClient) -> None:
     await client.create("a", COUNT)
     await client.create("b", {"where": {"audience": "a"}})

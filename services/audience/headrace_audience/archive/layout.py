@@ -18,6 +18,9 @@ from headrace.storage.mongo.client import Document
 from headrace_audience.archive.moved import StoredMerge
 from headrace_audience.engine.traits import person_consents, person_traits
 
+FORMAT = 2
+"""Counts the changes of the columns; an archive of another format is written again from the log."""
+
 EVENTS = "events"
 MERGES = "merges"
 

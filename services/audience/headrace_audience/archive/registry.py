@@ -19,6 +19,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Client, Database, Document, transaction
+from headrace_audience.archive.layout import FORMAT
 from headrace_audience.store import ARCHIVE_FILES
 
 HEAD = "head"
@@ -110,8 +111,8 @@ class Registry:
         self._client = client
         self._files = db[ARCHIVE_FILES]
 
-    async def claim(self, token: int) -> int:
-        """Become the writer under the token of the lease; returns the watermark, 0 at first.
+    async def claim(self, token: int) -> tuple[int, int]:
+        """Become the writer under the token of the lease; returns the watermark, 0 at first, and the files' format.
 
         Raises:
             ArchiveFencedError: A newer writer was here already.
@@ -119,14 +120,14 @@ class Registry:
         try:
             head = await self._files.find_one_and_update(
                 {"_id": HEAD, "token": {"$lte": token}},
-                {"$set": {"token": token}, "$setOnInsert": {"watermark": 0}},
+                {"$set": {"token": token}, "$setOnInsert": {"watermark": 0, "format": FORMAT}},
                 upsert=True,
                 return_document=True,
             )
         except DuplicateKeyError:
             raise ArchiveFencedError from None
         assert head is not None  # an upsert that returns the new document always has one
-        return int(head["watermark"])
+        return int(head["watermark"]), int(head.get("format", 1))
 
     async def commit(
         self,
@@ -202,7 +203,7 @@ class Registry:
             ArchiveFencedError: Another replica writes the archive now.
         """
         async with transaction(self._client) as session:
-            change: Document = {"$set": {"watermark": 0}, "$unset": {"recent": ""}}
+            change: Document = {"$set": {"watermark": 0, "format": FORMAT}, "$unset": {"recent": ""}}
             head = await self._files.update_one({"_id": HEAD, "token": token}, change, session=session)
             if head.matched_count != 1:
                 raise ArchiveFencedError

@@ -84,13 +84,17 @@ class ArchiveWriter:
     async def _claim(self) -> None:
         """Take over: which events just behind the watermark are copied is read from the files themselves.
 
-        Files may be gone, with a folder that was lost or changed; the log has everything, so the archive starts again.
+        Files may be gone, with a folder that was lost or changed, or of another program's format; the log has
+        everything, so the archive starts again.
         """
-        watermark = await self._registry.claim(self._token)
+        watermark, found_format = await self._registry.claim(self._token)
         listing = await self._registry.listing()
         missing = {f.path for f in listing.files} - await asyncio.to_thread(self._paths)
         if missing:
             log.error("files of the archive are missing, all is written again from the log", count=len(missing))
+        elif found_format != layout.FORMAT:
+            log.warning("the archive has another format, all is written again from the log", format=found_format)
+        if missing or found_format != layout.FORMAT:
             await self._registry.start_again(self._token)
             watermark, listing = 0, Listing(0, ())
         floor = watermark - self._margin_us
