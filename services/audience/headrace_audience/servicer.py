@@ -165,7 +165,10 @@ class AudienceServicer(AudienceServiceServicer):
             raise invalid_argument("sample_size", f"must be 0 to {MAX_SAMPLE}")
         found = await self._preview.preview(workspace_id, request.definition, request.sample_size or DEFAULT_SAMPLE)
         return pb.PreviewAudienceResponse(
-            size=found.size, sample_profile_ids=found.sample, evaluate_time=_time(found.at_us)
+            size=found.size,
+            sample_profile_ids=found.sample,
+            evaluate_time=_time(found.at_us),
+            warnings=found.warnings,
         )
 
     async def ListMembers(self, request: pb.ListMembersRequest, context: Any) -> pb.ListMembersResponse:

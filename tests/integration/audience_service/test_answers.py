@@ -84,6 +84,28 @@ async def test_why_somebody_is_in_and_somebody_else_is_not(client: AudienceClien
         assert errors.reason_of(refused.value) == reason
 
 
+async def test_a_preview_warns_of_what_nobody_has(client: AudienceClient, identity: FakeIdentity) -> None:
+    await identity.resolve(
+        event("p1", "Purchased", properties={"value": 5, "currency": "EUR"}), event("p1", traits={"plan": "gold"})
+    )
+
+    async def warnings(definition: str) -> list[str]:
+        request = pb.PreviewAudienceRequest(parent=client.parent, definition=definition)
+        return list((await client.stub.PreviewAudience(request)).warnings)
+
+    assert await warnings('performed Purchased where (currency = "EUR") sum(value) > 1 and trait plan = "gold"') == []
+    assert await warnings('performed Purchassed where (x = 1) or trait Plan = "gold"') == [
+        "No event is named 'Purchassed'; did you mean 'Purchased'?",
+        "Nobody has a trait 'Plan'; did you mean 'plan'?",
+    ]
+    assert await warnings("performed Purchased where (coupon not exists) avg(vlaue) > 1") == [
+        "'Purchased' has no property 'vlaue'; did you mean 'value'?"
+    ]
+    assert await warnings("sequence (Purchased then not Wished within 1d same (quux))") == [
+        "No event is named 'Wished'.",
+    ]
+
+
 async def test_suggestions_can_be_made_as_they_are(client: AudienceClient) -> None:
     request = pb.ListSuggestedAudiencesRequest(parent=client.parent)
     suggestions = (await client.stub.ListSuggestedAudiences(request)).suggestions

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database
+from headrace_audience.answers.unknown import warnings
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.batch import queries
 from headrace_audience.handlers import Audiences, as_json, check_known, parse
@@ -21,6 +22,8 @@ class PreviewResult:
     """Profile ids of some members."""
     at_us: int
     """The clock of the evaluation."""
+    warnings: list[str]
+    """What it names and nobody has, in sentences."""
 
 
 class Preview:
@@ -46,4 +49,5 @@ class Preview:
         async with self._reader.open(workspace_id) as view:
             at_us = now_us()
             found = await view.run(lambda c: queries.preview(c, definition, at_us, audiences=known, sample=sample_size))
-        return PreviewResult(found.size, list(found.sample), at_us)
+            unknown = await view.run(lambda c: warnings(c, definition))
+        return PreviewResult(found.size, list(found.sample), at_us, unknown)

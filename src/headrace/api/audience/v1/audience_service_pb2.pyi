@@ -371,6 +371,7 @@ class PreviewAudienceResponse(google.protobuf.message.Message):
     SIZE_FIELD_NUMBER: builtins.int
     SAMPLE_PROFILE_IDS_FIELD_NUMBER: builtins.int
     EVALUATE_TIME_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     size: builtins.int
     """Number of people who would be members now."""
     @property
@@ -381,15 +382,20 @@ class PreviewAudienceResponse(google.protobuf.message.Message):
     def evaluate_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """The clock of the evaluation."""
 
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Events, properties and traits that the definition names and nobody has, each in a sentence with the nearest name."""
+
     def __init__(
         self,
         *,
         size: builtins.int = ...,
         sample_profile_ids: collections.abc.Iterable[builtins.str] | None = ...,
         evaluate_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["evaluate_time", b"evaluate_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["evaluate_time", b"evaluate_time", "sample_profile_ids", b"sample_profile_ids", "size", b"size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["evaluate_time", b"evaluate_time", "sample_profile_ids", b"sample_profile_ids", "size", b"size", "warnings", b"warnings"]) -> None: ...
 
 Global___PreviewAudienceResponse: typing_extensions.TypeAlias = PreviewAudienceResponse
 
