@@ -18,6 +18,7 @@ import numpy as np
 from headrace_audience.engine.engine import Engine
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
+from headrace_audience.language.text.reading import from_text
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedBatch, ResolvedEvent
@@ -57,6 +58,18 @@ def definitions() -> dict[str, Definition]:
     named = {f"a{i}": parse_definition({"where": where}) for i, where in enumerate(found)}
     assert len(named) == 100
     return named
+
+
+OVER_LISTS = {
+    "sum": "performed Purchased in last 30d sum(value) >= 500",
+    "average": "performed Purchased in last 30d avg(value) > 100",
+    "different values": 'performed "Product viewed" in last 7d distinct(category) >= 3',
+    "sequence": 'sequence ("Added to cart" then not Purchased within 1h) in last 7d',
+    "restarted": 'restarted "Product viewed" inactive for 30d active within 7d',
+    "regularly": 'regularly "Product viewed" in at least 2 of 4 periods of 7d',
+    "last time with tests": "last performed Purchased where (value > 100) in last 30d",
+}
+"""Conditions that are answered from lists of events, by name."""
 
 
 def batches(profiles: int, count: int, size: int, seed: int, since_us: int) -> list[bytes]:
@@ -198,7 +211,32 @@ def run(*, profiles: int = 1_000_000, events: int = 200_000) -> list[dict[str, A
     again, _ = new_engine(profiles, engine.clock_us)
     taken = _seconds(lambda: _load(again, exported))
     add("loading the snapshots", taken, "s", lower_is_better=True)
+    for name, (speed, of_each) in over_lists(min(profiles, ACTIVE), max(events // 10_000, 2), 1_000).items():
+        what = "a count in place of it" if name == "none" else name
+        add(f"batches of 1000, one condition alone: {what}", speed, "ev/s", note=f"people of about {of_each} events")
     return rows
+
+
+def over_lists(active: int, count: int, size: int) -> dict[str, tuple[float, int]]:
+    """Events a second with one condition over lists alone, and how many events its people have by then, by condition.
+
+    Args:
+        active: People from whom the events come.
+        count: Micro-batches that are measured.
+        size: Events in each.
+    """
+    found: dict[str, tuple[float, int]] = {}
+    for name, definition in {"none": "performed Purchased in last 30d", **OVER_LISTS}.items():
+        engine = Engine("w", PARTITIONS, START, capacity=active)
+        engine.set_audience("a", parse_definition(from_text(definition)))
+        engine.start_audience("a")
+        # Thirty events each over 60 days, of which some are dropped again where the span is shorter.
+        for number in range(30):
+            since = START - (60 - 2 * number) * DAY
+            _live(engine, batches(active, 1, active, number, since))()
+        data = batches(active, count, size, 1_000_000, max(engine.clock_us, START) + 1)
+        found[name] = count * size / _seconds(_live(engine, data)), 30 + count * size // active
+    return found
 
 
 def _load(engine: Engine, snapshots: list[bytes]) -> None:
