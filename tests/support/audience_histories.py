@@ -132,12 +132,16 @@ def sequence(r: Random) -> dict[str, Any]:
 def of_events(r: Random) -> dict[str, Any]:
     """A condition on events other than a count."""
     kind = r.choice(
-        ("aggregate", "aggregate", "first_time", "last_time", "stopped", "restarted", "regularly", "sequence")
+        ("aggregate", "aggregate", "dated", "first_time", "last_time", "stopped", "restarted", "regularly", "sequence")
     )
     if kind == "aggregate":
         function = r.choice(("sum", "avg", "min", "max", "distinct"))
         of = {"of": r.choice(("x", "deep.y")), **number_test(r)}
         return {"event": names(r), **where(r), **window(r), function: of}
+    if kind == "dated":
+        dated = [{"property": "due", r.choice(("in_last", "in_next")): span(r, 1, 20)} for _ in range(r.randint(1, 2))]
+        tests = [*where(r).get("where", []), *dated]
+        return {"event": names(r), "where": tests, **window(r), **({"count": count(r)} if r.randint(0, 1) else {})}
     if kind == "first_time":
         return {"first_time": names(r), **window(r)}
     if kind == "last_time":
@@ -238,6 +242,8 @@ def fact(r: Random, number: int) -> Fact:
         properties["x"] = r.choice(VALUES) if r.randint(0, 3) else some(r, VALUES, 0, 2)
     if r.randint(0, 3) == 3:
         properties["deep"] = {"y": r.choice(VALUES)} if r.randint(0, 2) else r.choice(VALUES)
+    if r.randint(0, 1):
+        properties["due"] = time_text(r)
     return Fact(
         profile=r.choice(PROFILES),
         timestamp_us=START + r.randint(-BEFORE_S, SPAN_S) * SECOND_US,

@@ -216,7 +216,9 @@ def parse_test(path: str, raw: Mapping[str, Any], *, subject: str, moving: bool)
         raise DefinitionError(f"{path}.ignore_case", f"goes only with {', '.join(CASE_OPS)}")
     place = f"{path}.{op}"
     if op in MOVING_OPS and not moving:
-        raise DefinitionError(place, f'"{op}" is not supported yet on properties; "before" and "after" are')
+        raise DefinitionError(
+            place, f'"{op}" goes only with traits, and with a count of events; "before" and "after" go everywhere'
+        )
     return Test(op, _operands(place, op, raw[op]), ignore_case)
 
 
@@ -228,8 +230,11 @@ def parse_event_names(path: str, raw: object) -> tuple[str, ...]:
     return tuple(sorted({canonical(need_name(place, name)) for place, name in zip(places, listed, strict=True)}))
 
 
-def parse_predicates(path: str, raw: object) -> tuple[Predicate, ...]:
-    """Tests of the properties of an event: a list of objects such as {"property": "value", "gt": 5}."""
+def parse_predicates(path: str, raw: object, *, moving: bool = False) -> tuple[Predicate, ...]:
+    """Tests of the properties of an event: a list of objects such as {"property": "value", "gt": 5}.
+
+    `moving` allows "in_last" and "in_next".
+    """
     if not isinstance(raw, list):
         raise DefinitionError(path, 'must be a list of predicates such as {"property": "value", "gt": 5}')
     predicates: list[Predicate] = []
@@ -238,7 +243,7 @@ def parse_predicates(path: str, raw: object) -> tuple[Predicate, ...]:
         if not isinstance(item, Mapping) or "property" not in item:
             raise DefinitionError(place, 'must be an object such as {"property": "value", "gt": 5}')
         property_path = need_path(f"{place}.property", item["property"])
-        predicates.append(Predicate(property_path, parse_test(place, item, subject="property", moving=False)))
+        predicates.append(Predicate(property_path, parse_test(place, item, subject="property", moving=moving)))
     return tuple(predicates)
 
 

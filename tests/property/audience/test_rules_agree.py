@@ -79,6 +79,14 @@ def last_time(r: Random) -> dict[str, object]:
     return {"last_time": "A", "where": [{"property": "x", "eq": 1}], **r.choice(windows)}
 
 
+def dated(r: Random) -> dict[str, object]:
+    near = [
+        {"property": "due", r.choice(("in_last", "in_next")): f"{r.randint(1, 3)}s"} for _ in range(r.randint(1, 2))
+    ]
+    windows: tuple[dict[str, object], ...] = ({}, {"within": "3s"}, {"within": "5s", "older_than": "2s"})
+    return {"event": "A", "where": near, "count": random.count(r), **r.choice(windows)}
+
+
 def history(r: Random) -> list[Fact]:
     return [
         Fact(
@@ -86,7 +94,10 @@ def history(r: Random) -> list[Fact]:
             random.START + r.randint(0, 6) * SECOND_US,
             f"{r.randint(0, 9)}-{number}",
             name=r.choice(("A", "B")),
-            properties={"x": r.choice((1, 1, 1.0, 2, "1", True, None, None))},
+            properties={
+                "x": r.choice((1, 1, 1.0, 2, "1", True, None, None)),
+                "due": r.choice((f"2026-01-01T00:00:0{r.randint(0, 6)}Z", None)),
+            },
         )
         for number in range(r.randint(1, 6))
     ]
@@ -107,7 +118,7 @@ def lists_of(leaf: Leaf, facts: list[Fact]) -> list[list[Event]]:
     return lists
 
 
-MAKERS: tuple[Maker, ...] = (sequence, regularly, restarted, aggregate, last_time)
+MAKERS: tuple[Maker, ...] = (sequence, regularly, restarted, aggregate, last_time, dated)
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -45,9 +45,14 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"where": {"event": "A", "where": [{"property": "x", "eq": None}]}}, "where.where[0].eq", "exists"),
     ({"where": {"event": "A", "where": [{"property": "x", "matches": "("}]}}, "where.where[0].matches", "RE2"),
     (
-        {"where": {"event": "A", "where": [{"property": "x", "in_last": "3d"}]}},
+        {"where": {"event": "A", "where": [{"property": "x", "in_last": "3d"}], "sum": {"of": "y", "gt": 1}}},
+        "where.where",
+        '"in_last" goes with a count of events',
+    ),
+    (
+        {"where": {"last_time": "A", "where": [{"property": "x", "in_last": "3d"}]}},
         "where.where[0].in_last",
-        "not supported",
+        "goes only with traits, and with a count of events",
     ),
     ({"where": {"trait": "x", "gt": "3"}}, "where.gt", "must be a number"),
     ({"where": {"trait": "x", "gt": 3, "lt": 5}}, "where", "has 'gt' and 'lt'"),

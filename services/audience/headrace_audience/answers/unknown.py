@@ -10,6 +10,7 @@ import duckdb
 from headrace.domain.definitions import Predicate
 from headrace_audience.language.definition import (
     Aggregate,
+    DatedCount,
     Definition,
     EventCount,
     FirstTime,
@@ -55,7 +56,9 @@ def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition) -> l
 
 
 def _asked(leaf: Leaf) -> Iterator[Asked]:
-    if isinstance(leaf, EventCount | LastTime):
+    if isinstance(leaf, DatedCount):
+        yield leaf.names, _properties((*leaf.where, *leaf.dated))
+    elif isinstance(leaf, EventCount | LastTime):
         yield leaf.names, _properties(leaf.where)
     elif isinstance(leaf, Aggregate):
         yield leaf.names, _properties(leaf.where) | {leaf.path[0]}

@@ -12,9 +12,10 @@ from headrace.domain.amounts import LARGEST, SCALE, threshold
 from headrace.domain.definitions import Predicate, Test
 from headrace_audience.batch.moments import Moments
 from headrace_audience.batch.relations import PROPERTIES, matching_sql
-from headrace_audience.batch.values import Parameters, json_path, number_sql, passes_sql, text_sql
+from headrace_audience.batch.values import Parameters, json_path, moment_sql, number_sql, passes_sql, text_sql
 from headrace_audience.language.definition import (
     Aggregate,
+    DatedCount,
     EventCount,
     FirstTime,
     InOrder,
@@ -42,6 +43,7 @@ class _Group:
         values: Further columns of the events, by expression.
         columns: Columns of the table, by expression.
         spans: What can pass over an event so that something changes; None is its own time.
+        dates: Expressions over an event that may be a time at which something changes.
     """
 
     table: str
@@ -50,6 +52,7 @@ class _Group:
     values: dict[str, str] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
     spans: set[Span | None] = field(default_factory=lambda: {None})
+    dates: set[str] = field(default_factory=set)
 
     @property
     def events(self) -> str:
@@ -94,12 +97,18 @@ class EventTables:
 
     def edges(self) -> list[str]:
         """Selects of (profile, at_us): all moments at which any of the conditions may change."""
-        return [edge for g in self._groups.values() for edge in self._moments.edges(g.events, g.spans)]
+        edges = [edge for g in self._groups.values() for edge in self._moments.edges(g.events, g.spans)]
+        for group in self._groups.values():
+            dated = f"FROM {group.events} AS e"
+            edges += [f"SELECT profile, {d} AS at_us {dated} WHERE {d} IS NOT NULL" for d in sorted(group.dates)]
+        return edges
 
     def condition(self, leaf: OfEvents) -> str:
         """A condition as an expression that is never NULL."""
         if isinstance(leaf, EventCount):
             return self._count(leaf)
+        if isinstance(leaf, DatedCount):
+            return self._dated(leaf)
         if isinstance(leaf, Aggregate):
             return self._aggregate(leaf)
         if isinstance(leaf, FirstTime):
@@ -145,6 +154,17 @@ class EventTables:
             return self._accepted("", leaf.accept)
         group = self._group(leaf.names, leaf.where, _spans(leaf.window))
         return self._accepted(self._number_of(group, self._moments.inside(leaf.window, _TIME)), leaf.accept)
+
+    def _dated(self, leaf: DatedCount) -> str:
+        group = self._group(leaf.names, leaf.where, _spans(leaf.window))
+        at, tests = self._moments.at, [self._moments.inside(leaf.window, _TIME)]
+        for predicate in leaf.dated:
+            said = moment_sql(f"e.{group.value(self._property(predicate.path))}", self._parameters)
+            span = int(float(predicate.test.values[0]))
+            first, last = (0, span) if predicate.test.op == "in_last" else (-span, 0)
+            tests.append(f"coalesce({said} + {first} <= {at} AND {at} < {said} + {last}, false)")
+            group.dates |= {f"{said} + {shift}" for shift in (first, last)}
+        return self._accepted(self._number_of(group, " AND ".join(tests)), leaf.accept)
 
     def _aggregate(self, leaf: Aggregate) -> str:
         group = self._group(leaf.names, leaf.where, _spans(leaf.window))

@@ -24,6 +24,7 @@ from headrace_audience.language.definition import (
     Aggregate,
     AudienceMember,
     ConsentTest,
+    DatedCount,
     Definition,
     EventCount,
     FirstTime,
@@ -40,7 +41,7 @@ from headrace_audience.language.spans import Calendar, Fixed, Span
 
 TRAIT, CONSENT = "trait", "consent"
 
-AMOUNT, IDENTITY, MATCH = "amount", "identity", "match"
+AMOUNT, IDENTITY, MATCH, MOMENT = "amount", "identity", "match", "moment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Kept:
 
     Attributes:
         kind: AMOUNT: the number at `path`, as an amount. IDENTITY: a number that stands for the value at `path`, equal
-            for equal values. MATCH: whether the event passes `where`.
+            for equal values. MATCH: whether the event passes `where`. MOMENT: the time that the text at `path` says.
         path: Path of the property.
         where: Predicates.
     """
@@ -133,6 +134,10 @@ def state_of(leaf: Leaf) -> tuple[State, ...]:
         kept = Kept(IDENTITY if leaf.function == "distinct" else AMOUNT, leaf.path)
         window = leaf.window
         return (ListState(leaf.names, leaf.where, (kept,), window.within, window.from_us, window.to_us),)
+    if isinstance(leaf, DatedCount):
+        dates = tuple(Kept(MOMENT, predicate.path) for predicate in leaf.dated)
+        window = leaf.window
+        return (ListState(leaf.names, leaf.where, dates, window.within, window.from_us, window.to_us),)
     if isinstance(leaf, Restarted):
         return (ListState(leaf.names, (), (), leaf.gone_since),)
     if isinstance(leaf, Regularly):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from headrace.domain.amounts import amount_of
-from headrace.domain.predicates import comparable, compile_predicates, value_at
+from headrace.domain.predicates import comparable, compile_predicates, moment_of, value_at
 from headrace_audience.engine.columns import hash_of
-from headrace_audience.engine.conditions import AMOUNT, IDENTITY, Kept, ListState
+from headrace_audience.engine.conditions import AMOUNT, IDENTITY, MOMENT, Kept, ListState
 from headrace_audience.engine.people import Ordinals
 from headrace_audience.language.spans import Span
 
@@ -130,6 +130,8 @@ class _Reader:
         value = value_at(properties, self._kept.path)
         if self._kept.kind == AMOUNT:
             return amount_of(value)
+        if self._kept.kind == MOMENT:
+            return moment_of(value)
         assert self._kept.kind == IDENTITY
         same = comparable(value, ignore_case=False)
         return None if same is None else hash_of(f"{same[0]}{same[1]!r}")

@@ -10,10 +10,20 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from headrace.domain.amounts import total_passes
+from headrace.domain.definitions import Test
 from headrace.domain.predicates import compile_test
 from headrace_audience.engine.list_columns import Event, until
 from headrace_audience.engine.people import FOREVER
-from headrace_audience.language.definition import Aggregate, InOrder, LastTime, Regularly, Restarted, Step, Window
+from headrace_audience.language.definition import (
+    Aggregate,
+    DatedCount,
+    InOrder,
+    LastTime,
+    Regularly,
+    Restarted,
+    Step,
+    Window,
+)
 
 Lists = Sequence[Sequence[Event]]
 
@@ -100,6 +110,48 @@ class AggregateRule:
                 if inside < len(events):
                     found = min(found, span.passes(events[inside][0]))
         return found
+
+
+class DatedRule:
+    """A number of events whose properties say times that are near."""
+
+    def __init__(self, leaf: DatedCount) -> None:
+        self._window = leaf.window
+        self._accept = leaf.accept
+        # An event counts from `said + first` until before `said + last`, for each of its times.
+        self._spans = [_near(predicate.test) for predicate in leaf.dated]
+
+    def holds(self, lists: Lists, moment: int) -> bool:
+        """See Rule."""
+        (events,) = lists
+        start, end = _inside(self._window, events, moment)
+        count = sum(1 for event in events[start:end] if self._counts(event, moment))
+        return self._accept[min(count, len(self._accept) - 1)]
+
+    def _counts(self, event: Event, moment: int) -> bool:
+        return all(
+            said is not None and said + first <= moment < said + last
+            for said, (first, last) in zip(event[2:], self._spans, strict=True)
+        )
+
+    def edges(self, lists: Lists) -> Iterator[int]:
+        """See Rule."""
+        for event in lists[0]:
+            yield from _window_edges(self._window, event[0])
+            for said, (first, last) in zip(event[2:], self._spans, strict=True):
+                if said is not None:
+                    yield said + first
+                    yield said + last
+
+    def next_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        return _first_after(self.edges(lists), moment)
+
+
+def _near(test: Test) -> tuple[int, int]:
+    """From when and until when, seen from a time, it passes "in_last" or "in_next"."""
+    span = int(float(test.values[0]))
+    return (0, span) if test.op == "in_last" else (-span, 0)
 
 
 class LastRule:

@@ -15,6 +15,7 @@ from headrace_audience.engine.frames import Frame, View
 from headrace_audience.engine.list_columns import NO_EVENTS, Event, ListRoute
 from headrace_audience.engine.list_rules import (
     AggregateRule,
+    DatedRule,
     InOrderRule,
     LastRule,
     Lists,
@@ -24,13 +25,15 @@ from headrace_audience.engine.list_rules import (
 )
 from headrace_audience.engine.people import FOREVER, Bools
 from headrace_audience.engine.states import Group
-from headrace_audience.language.definition import Aggregate, InOrder, LastTime, Leaf, Regularly, Restarted
+from headrace_audience.language.definition import Aggregate, DatedCount, InOrder, LastTime, Leaf, Regularly, Restarted
 
 
 def rule_of(leaf: Leaf) -> Rule:
     """The rule of a condition over lists."""
     if isinstance(leaf, Aggregate):
         return AggregateRule(leaf)
+    if isinstance(leaf, DatedCount):
+        return DatedRule(leaf)
     if isinstance(leaf, LastTime):
         return LastRule(leaf)
     if isinstance(leaf, Restarted):

@@ -44,6 +44,20 @@ class EventCount:
 
 
 @dataclass(frozen=True, slots=True)
+class DatedCount:
+    """The same for events of which a property says a time that is to be near: `dated` tests it by "in_last", "in_next".
+
+    So time alone moves an event in and out, beside the window.
+    """
+
+    names: tuple[str, ...]
+    where: tuple[Predicate, ...]
+    dated: tuple[Predicate, ...]
+    window: Window
+    accept: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregate:
     """What becomes of a property over the events of these names that match all predicates and lie in the window.
 
@@ -186,7 +200,7 @@ class Not:
     part: Condition
 
 
-OfEvents = EventCount | Aggregate | FirstTime | LastTime | Restarted | Regularly | InOrder
+OfEvents = EventCount | DatedCount | Aggregate | FirstTime | LastTime | Restarted | Regularly | InOrder
 OfAttributes = TraitTest | ConsentTest
 Leaf = OfEvents | OfAttributes | IdentifierExists | AudienceMember
 Condition = All | Any_ | Not | Leaf

@@ -11,6 +11,7 @@ from typing import Any
 
 from headrace.domain.consent import purpose_of
 from headrace.domain.definitions import (
+    MOVING_OPS,
     NUMBER_OPS,
     DefinitionError,
     Predicate,
@@ -33,6 +34,7 @@ from headrace_audience.language.definition import (
     AudienceMember,
     Condition,
     ConsentTest,
+    DatedCount,
     Definition,
     EventCount,
     FirstTime,
@@ -151,15 +153,23 @@ class _Parser:
     def _event(self, path: str, raw: Mapping[str, Any]) -> Condition:
         check_keys(path, raw, allowed=("event", "where", "count", *AGGREGATES, *WINDOW_KEYS), required=("event",))
         names = parse_event_names(f"{path}.event", raw["event"])
-        where = _where(path, raw)
+        every = parse_predicates(f"{path}.where", raw["where"], moving=True) if "where" in raw else ()
+        where = tuple(p for p in every if p.test.op not in MOVING_OPS)
+        dated = tuple(p for p in every if p.test.op in MOVING_OPS)
         window = self._window(path, raw)
         present = [key for key in ("count", *AGGREGATES) if key in raw]
         if len(present) > 1:
             raise DefinitionError(path, f'has both {present[0]!r} and {present[1]!r}; combine two events with "all"')
         if not present or present == ["count"]:
             accept = parse_count(f"{path}.count", raw["count"]) if present else (False, True)
-            return EventCount(names, where, window, accept)
+            return (
+                DatedCount(names, where, dated, window, accept) if dated else EventCount(names, where, window, accept)
+            )
         function = present[0]
+        if dated:
+            raise DefinitionError(
+                f"{path}.where", f'"{dated[0].test.op}" goes with a count of events, not with {function!r}'
+            )
         property_path, test = _aggregate(f"{path}.{function}", raw[function])
         return Aggregate(names, where, window, function, property_path, test)
 

@@ -15,6 +15,7 @@ from headrace_audience.language.definition import (
     AudienceMember,
     Condition,
     ConsentTest,
+    DatedCount,
     Definition,
     EventCount,
     FirstTime,
@@ -61,7 +62,7 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
         found["parts"] = [_explain(reference, part, profile, at_us) for part in condition.parts]
     elif isinstance(condition, Not):
         found["parts"] = [_explain(reference, condition.part, profile, at_us)]
-    elif isinstance(condition, EventCount | Aggregate):
+    elif isinstance(condition, EventCount | DatedCount | Aggregate):
         counted = reference.counted(condition, profile, at_us)
         found["names"] = list(condition.names)
         found["counted"] = len(counted)
@@ -110,6 +111,7 @@ _KINDS: dict[type[Condition], str] = {
     Not: "not",
     EventCount: "event",
     Aggregate: "event",
+    DatedCount: "event",
     FirstTime: "first_time",
     LastTime: "last_time",
     Restarted: "restarted",

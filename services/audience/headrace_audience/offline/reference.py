@@ -16,6 +16,7 @@ from headrace_audience.language.definition import (
     AudienceMember,
     Condition,
     ConsentTest,
+    DatedCount,
     Definition,
     EventCount,
     IdentifierExists,
@@ -28,6 +29,7 @@ from headrace_audience.offline.facts import Fact
 from headrace_audience.offline.reference_events import (
     aggregate_holds,
     in_window,
+    is_near,
     matches,
     moments_after,
     occurrences_hold,
@@ -69,7 +71,7 @@ class Reference:
             if isinstance(meaning, Definition):
                 return self.holds(meaning.where, profile, at_us)
             return profile in meaning
-        if isinstance(condition, EventCount):
+        if isinstance(condition, EventCount | DatedCount):
             count = len(self.counted(condition, profile, at_us))
             return condition.accept[min(count, len(condition.accept) - 1)]
         if isinstance(condition, IdentifierExists):
@@ -88,12 +90,14 @@ class Reference:
             return sequence_holds(condition, self._until(profile, at_us), at_us)
         return occurrences_hold(condition, self._until(profile, at_us), at_us)
 
-    def counted(self, condition: EventCount | Aggregate, profile: str, at_us: int) -> list[Fact]:
+    def counted(self, condition: EventCount | DatedCount | Aggregate, profile: str, at_us: int) -> list[Fact]:
         """The events that a condition counts at a moment, oldest first."""
         return [
             fact
             for fact in self._until(profile, at_us)
-            if matches(fact, condition.names, condition.where) and in_window(condition.window, fact.timestamp_us, at_us)
+            if matches(fact, condition.names, condition.where)
+            and in_window(condition.window, fact.timestamp_us, at_us)
+            and (not isinstance(condition, DatedCount) or all(is_near(fact, p, at_us) for p in condition.dated))
         ]
 
     def named(self, names: Collection[str], profile: str, at_us: int) -> list[Fact]:

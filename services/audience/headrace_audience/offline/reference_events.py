@@ -14,6 +14,7 @@ from headrace.domain.definitions import Predicate
 from headrace.domain.predicates_reference import at_path, moment, passes
 from headrace_audience.language.definition import (
     Aggregate,
+    DatedCount,
     EventCount,
     FirstTime,
     InOrder,
@@ -38,6 +39,15 @@ def matches(fact: Fact, names: List[str], where: List[Predicate]) -> bool:
         and fact.name in names
         and all(passes(predicate.test, at_path(fact.properties, predicate.path)) for predicate in where)
     )
+
+
+def is_near(fact: Fact, predicate: Predicate, at_us: int) -> bool:
+    """Whether the time that a property says is in the last, or the next, so many microseconds."""
+    said = moment(at_path(fact.properties, predicate.path))
+    if said is None:
+        return False
+    span_us = int(float(predicate.test.values[0]))
+    return at_us - span_us < said <= at_us if predicate.test.op == "in_last" else at_us < said <= at_us + span_us
 
 
 def in_window(window: Window, time_us: int, at_us: int) -> bool:
@@ -173,7 +183,13 @@ def _follows(step: Step, before: Fact, fact: Fact) -> bool:
 def moments_after(leaf: Leaf, fact: Fact) -> Iterator[int]:
     """Moments at which an event may change the truth of a condition, beside that of the event."""
     time = fact.timestamp_us
-    if isinstance(leaf, EventCount | Aggregate | FirstTime | LastTime | InOrder):
+    if isinstance(leaf, DatedCount):
+        for predicate in leaf.dated:
+            told = moment(at_path(fact.properties, predicate.path))
+            if told is not None:
+                near_us = int(float(predicate.test.values[0]))
+                yield from (told - near_us, told, told + near_us)
+    if isinstance(leaf, EventCount | DatedCount | Aggregate | FirstTime | LastTime | InOrder):
         spans = [span for span in (leaf.window.within, leaf.window.older_than) if span is not None]
         yield from (span.passes(time) for span in spans)
         if isinstance(leaf, InOrder):
