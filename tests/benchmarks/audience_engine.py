@@ -214,6 +214,8 @@ def run(*, profiles: int = 1_000_000, events: int = 200_000) -> list[dict[str, A
     for name, (speed, of_each) in over_lists(min(profiles, ACTIVE), max(events // 10_000, 2), 1_000).items():
         what = "a count in place of it" if name == "none" else name
         add(f"batches of 1000, one condition alone: {what}", speed, "ev/s", note=f"people of about {of_each} events")
+    for name, (speed, of_event) in by_number(min(profiles, ACTIVE), max(events // 10_000, 2), 1_000).items():
+        add(f"batches of 1000, {name} audiences", speed, "ev/s", note=f"{of_event:.2f} flips an event")
     return rows
 
 
@@ -236,6 +238,36 @@ def over_lists(active: int, count: int, size: int) -> dict[str, tuple[float, int
             _live(engine, batches(active, 1, active, number, since))()
         data = batches(active, count, size, 1_000_000, max(engine.clock_us, START) + 1)
         found[name] = count * size / _seconds(_live(engine, data)), 30 + count * size // active
+    return found
+
+
+def by_number(active: int, count: int, size: int) -> dict[str, tuple[float, float]]:
+    """With 10, 100 and 1,000 audiences, alike or with windows of their own: events a second, and flips an event.
+
+    Args:
+        active: People from whom the events come.
+        count: Micro-batches that are measured.
+        size: Events in each.
+    """
+    hundred = [definition.where for definition in definitions().values()]
+    windows = [parse_definition(from_text(f"performed Purchased in last {n}h")).where for n in range(1, 1_001)]
+    sets = {
+        "10": hundred[::10],
+        "100": hundred,
+        "1,000, of the same 100 conditions": [hundred[n % 100] for n in range(1_000)],
+        "1,000, each with a window of its own": windows,
+    }
+    found: dict[str, tuple[float, float]] = {}
+    for name, conditions in sets.items():
+        engine = Engine("w", PARTITIONS, START, capacity=active)
+        for number, condition in enumerate(conditions):
+            engine.set_audience(f"a{number}", Definition("dynamic", condition))
+            engine.start_audience(f"a{number}")
+        _live(engine, batches(active, 60, active, 1, START + 1))()
+        data = batches(active, count, size, 1_000_000, engine.clock_us + 1)
+        flips: list[int] = []
+        speed = count * size / _seconds(_live(engine, data, flips))
+        found[name] = speed, sum(flips) / (count * size)
     return found
 
 
