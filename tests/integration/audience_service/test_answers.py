@@ -84,6 +84,18 @@ async def test_why_somebody_is_in_and_somebody_else_is_not(client: AudienceClien
         assert errors.reason_of(refused.value) == reason
 
 
+async def test_somebody_of_very_many_events_is_explained_too(client: AudienceClient, identity: FakeIdentity) -> None:
+    """Not in the square of the events."""
+    at = now_us()
+    await identity.store([event("p1", "Viewed", at_us=at - n * 60_000_000) for n in range(5_000)])
+    await client.create("viewers", "performed Viewed in last 7d count >= 4990")
+    request = pb.ExplainMembershipRequest(name=client.name("viewers"), profile_id="p1", at_us=at)
+    found = await client.stub.ExplainMembership(request, timeout=20)
+    assert (found.member, found.stored_member, found.since_us) == (True, False, 0)
+    assert (found.condition.counted, len(found.condition.events)) == (5_000, 100)
+    assert found.changes_at_us == at - 4_989 * 60_000_000 + 7 * DAY_US
+
+
 async def test_a_preview_warns_of_what_nobody_has(client: AudienceClient, identity: FakeIdentity) -> None:
     await identity.resolve(
         event("p1", "Purchased", properties={"value": 5, "currency": "EUR"}), event("p1", traits={"plan": "gold"})

@@ -1,33 +1,39 @@
 """Why somebody is in an audience, or not: every condition, the events that count, and when it changes.
 
 It is answered from the person's events in the log, by the naive evaluator that the others are held to: what it says is
-how the definition is meant, whatever the engine keeps.
+how the definition is meant, whatever the engine keeps. When conditions change next is asked of an engine of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.times import now_us
 from headrace.rpc.errors import limit_exceeded, not_found
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database
 from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.engine.engine import Engine
 from headrace_audience.handlers import Audiences
+from headrace_audience.language.definition import All, Any_, Condition, Definition, Not
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.printing import condition_text
-from headrace_audience.offline.explain import explain
-from headrace_audience.offline.facts import Fact, facts_of_resolved
+from headrace_audience.offline.explain import Changes, explain
+from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference
-from headrace_audience.references import referenced
+from headrace_audience.references import Known, referenced
 from headrace_audience.store import MEMBERSHIPS, membership_key
 
 MOST_EVENTS = 20_000
-"""People of more events are not explained: asking at all moments would hold up everybody else."""
+"""People of more events are not explained: it would hold up everybody else."""
+_MEMBERS = Definition("static", All(()))
+_MOST_LOOKED_BACK = 1_000
+"""Since when a membership has been so is told of people of so many events: that takes the square of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class Explanation:
         at_us: The moment, in microseconds.
         member: Whether the definition holds then.
         stored: Whether the profile is a member as stored now.
-        since_us: Since when that has been so; 0 when always.
+        since_us: Since when that has been so; 0 when always, or when there are too many events to say.
         condition: What `offline.explain` says, with "text" for each condition.
     """
 
@@ -77,14 +83,16 @@ class Explaining:
         definition = parse_definition(document["def"])
         survivors = await self._reader.survivors(workspace_id)
         profile_id = survivors.of(profile_id)
-        facts = await self._facts(workspace_id, profile_id, list(survivors.parts_of([profile_id])))
+        events = await self._events(workspace_id, profile_id, list(survivors.parts_of([profile_id])))
         known = await referenced(self._db, workspace_id, definition, only=profile_id)
         at_us = at_us or now_us()
 
         def find() -> Explanation:
-            reference = Reference(facts, known)
-            found = explain(reference, definition, profile_id, at_us)
-            since = reference.since(definition, profile_id, at_us)
+            reference = Reference(facts_of_resolved(events), known)
+            changes = _changes(profile_id, events, definition, known, at_us)
+            found = explain(reference, definition, profile_id, at_us, changes)
+            is_told = len(events) <= _MOST_LOOKED_BACK
+            since = reference.since(definition, profile_id, at_us) if is_told else None
             condition = _with_texts(found["condition"], json.loads(document["def"])["where"])
             return Explanation(profile_id, at_us, found["member"], stored, since or 0, condition)
 
@@ -92,8 +100,8 @@ class Explaining:
         stored = bool(await self._db[MEMBERSHIPS].count_documents({"_id": key, "in": True}, limit=1))
         return await asyncio.to_thread(find)
 
-    async def _facts(self, workspace_id: str, profile_id: str, parts: Sequence[str]) -> list[Fact]:
-        events = []
+    async def _events(self, workspace_id: str, profile_id: str, parts: Sequence[str]) -> list[ResolvedEvent]:
+        events: list[ResolvedEvent] = []
         async for event in event_log.events_of_profiles(self._db, workspace_id, parts):
             event.profile_id = profile_id
             events.append(event)
@@ -102,7 +110,43 @@ class Explaining:
                 raise limit_exceeded("explained_events", message)
         if not events:
             raise not_found(f"workspaces/{workspace_id}/profiles/{profile_id}")
-        return list(facts_of_resolved(events))
+        return events
+
+
+def _changes(
+    profile_id: str,
+    events: Sequence[ResolvedEvent],
+    definition: Definition,
+    known: Mapping[str, Known],
+    at_us: int,
+) -> Changes:
+    """When each condition of a definition changes next: every one is an audience of an engine that knows one person."""
+    engine = Engine("", 1, at_us, capacity=1)
+    for audience_id, meaning in known.items():
+        engine.set_audience(audience_id, meaning if isinstance(meaning, Definition) else _MEMBERS)
+    ids: dict[Condition, str] = {}
+    for number, condition in enumerate(_every(definition.where)):
+        ids.setdefault(condition, f"condition {number}")
+    for condition, audience_id in ids.items():
+        engine.set_audience(audience_id, Definition("dynamic", condition))
+    engine.fold(events, now_us=at_us)
+    for audience_id, meaning in known.items():
+        if not isinstance(meaning, Definition) and profile_id in meaning:
+            engine.set_membership(audience_id, [profile_id])
+    for audience_id in (*known, *ids.values()):
+        engine.start_audience(audience_id)
+    engine.advance(at_us)
+    return lambda condition: engine.next_flip_us(ids[condition], profile_id)
+
+
+def _every(condition: Condition) -> Iterator[Condition]:
+    """A condition and all that it combines."""
+    yield condition
+    if isinstance(condition, All | Any_):
+        for part in condition.parts:
+            yield from _every(part)
+    elif isinstance(condition, Not):
+        yield from _every(condition.part)
 
 
 def _with_texts(found: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:

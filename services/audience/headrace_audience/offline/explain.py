@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from headrace.domain.consent import DENIED, GRANTED
@@ -34,8 +35,21 @@ MAX_EVENTS = 100
 """So many of the newest events that count are listed per condition."""
 
 
-def explain(reference: Reference, definition: Definition, profile: str, at_us: int) -> dict[str, Any]:
+Changes = Callable[[Condition], int | None]
+"""When the truth of a condition changes next for the person, in microseconds; None: never."""
+
+
+def explain(
+    reference: Reference, definition: Definition, profile: str, at_us: int, changes: Changes | None = None
+) -> dict[str, Any]:
     """Explain a membership.
+
+    Args:
+        reference: Knows the events.
+        definition: The audience.
+        profile: The person.
+        at_us: The moment, in microseconds.
+        changes: When conditions change; by default the reference is asked, which takes the square of the events.
 
     Returns:
         `{"profile", "member", "changes_at", "condition"}`. A condition is `{"kind", "holds", "changes_at"}` with
@@ -44,24 +58,26 @@ def explain(reference: Reference, definition: Definition, profile: str, at_us: i
         "consent" with "set_by" and "value"; "namespace" or "audience" for the others. Times are ISO 8601 text or null
         (never).
     """
+    if changes is None:
+        changes = partial(_changes_at, reference, profile, at_us)
     return {
         "profile": profile,
         "member": reference.holds(definition.where, profile, at_us),
-        "changes_at": _changes_at(reference, definition.where, profile, at_us),
-        "condition": _explain(reference, definition.where, profile, at_us),
+        "changes_at": _text(changes(definition.where)),
+        "condition": _explain(reference, definition.where, profile, at_us, changes),
     }
 
 
-def _explain(reference: Reference, condition: Condition, profile: str, at_us: int) -> dict[str, Any]:
+def _explain(reference: Reference, condition: Condition, profile: str, at_us: int, changes: Changes) -> dict[str, Any]:
     found: dict[str, Any] = {
         "kind": _KINDS[type(condition)],
         "holds": reference.holds(condition, profile, at_us),
-        "changes_at": _changes_at(reference, condition, profile, at_us),
+        "changes_at": _text(changes(condition)),
     }
     if isinstance(condition, All | Any_):
-        found["parts"] = [_explain(reference, part, profile, at_us) for part in condition.parts]
+        found["parts"] = [_explain(reference, part, profile, at_us, changes) for part in condition.parts]
     elif isinstance(condition, Not):
-        found["parts"] = [_explain(reference, condition.part, profile, at_us)]
+        found["parts"] = [_explain(reference, condition.part, profile, at_us, changes)]
     elif isinstance(condition, EventCount | DatedCount | Aggregate):
         counted = reference.counted(condition, profile, at_us)
         found["names"] = list(condition.names)
@@ -100,8 +116,11 @@ def _events(facts: Sequence[Fact]) -> list[dict[str, str]]:
     ]
 
 
-def _changes_at(reference: Reference, condition: Condition, profile: str, at_us: int) -> str | None:
-    moment = reference.next_change(Definition("dynamic", condition), profile, at_us)
+def _changes_at(reference: Reference, profile: str, at_us: int, condition: Condition) -> int | None:
+    return reference.next_change(Definition("dynamic", condition), profile, at_us)
+
+
+def _text(moment: int | None) -> str | None:
     return None if moment is None else format_time_us(moment)
 
 

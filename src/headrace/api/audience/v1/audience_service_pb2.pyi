@@ -686,7 +686,7 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     stored_member: builtins.bool
     """Whether the person is a member as stored now."""
     since_us: builtins.int
-    """Since when it has been so, in microseconds since 1970 UTC; 0 means always."""
+    """Since when it has been so, in microseconds since 1970 UTC; 0 means always, or not told of more than 1,000 events."""
     changes_at_us: builtins.int
     """When it changes if no further event comes, in microseconds since 1970 UTC; 0 means never."""
     @property
