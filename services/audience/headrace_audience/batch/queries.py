@@ -225,7 +225,9 @@ def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:
         return f"SELECT profile, min(timestamp_us) AS timestamp_us, '' AS message_id FROM ({found}) GROUP BY profile"
     keep, until, value = 1, now_us, ""
     if isinstance(state, EventState | ListState):
-        values = ["properties AS value"] if isinstance(state, ListState) else []
+        values = []
+        if isinstance(state, ListState):
+            values = ["properties AS value" if state.values else "CAST(NULL AS VARCHAR) AS value"]
         inside = [f"timestamp_us >= {state.from_us}"] if state.from_us is not None else []
         inside += [f"timestamp_us <= {state.to_us}"] if state.to_us is not None else []
         matching = matching_sql(state.names, state.where, parameters, values)

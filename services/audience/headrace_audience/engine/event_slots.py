@@ -9,12 +9,11 @@ from typing import Any, cast
 import numpy as np
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace.domain.predicates import decode_object
 from headrace_audience.engine.columns import NarrowColumn, WideColumn, hash_of
 from headrace_audience.engine.frames import Frame, View, always
 from headrace_audience.engine.past import Past
 from headrace_audience.engine.people import FOREVER, NEVER, Bools, Times
-from headrace_audience.engine.states import TRACK, EventRoute, FirstRoute, Group, IdentifierRoute
+from headrace_audience.engine.states import EventRoute, FirstRoute, Group, IdentifierRoute
 from headrace_audience.engine.waiting import TraitWrite
 from headrace_audience.language.definition import EventCount, FirstTime, IdentifierExists, LastTime, Window
 from headrace_audience.language.spans import Span
@@ -24,10 +23,7 @@ def track_of(view: View, group: Group) -> Iterator[tuple[int, str, ResolvedEvent
     """Events of a group that wait for the clock: time, message id, event."""
     for item in view.waiting:
         resolved = item.content
-        if isinstance(resolved, TraitWrite) or resolved.event.kind != TRACK:
-            continue
-        event = resolved.event
-        if group.matches(event.name, lambda event=event: decode_object(event.properties)):  # type: ignore[misc]  # bound at once
+        if not isinstance(resolved, TraitWrite) and group.matches(resolved.event):
             yield item.time_us, item.message_id, resolved
 
 

@@ -112,10 +112,6 @@ class ListRoute:
         insert = self.column.insert
         return np.array([ordinal for ordinal, event in coming if insert(ordinal, event, clock_us)], np.int64)
 
-    def drop(self) -> None:
-        """Forget the events that are on their way."""
-        self._coming.clear()
-
 
 class _Reader:
     """Reads one value of an event's properties."""

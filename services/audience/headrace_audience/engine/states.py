@@ -47,7 +47,6 @@ class EventRoute:
 
     key: str
     state: EventState
-    test: Callable[[Mapping[str, Any]], bool] | None
     column: EventColumn
     waiting: Waiting
 
@@ -88,9 +87,11 @@ class Group:
         """What must pass over an event until it counts for a state."""
         return self.routes[key].state.delay if key in self.routes else None
 
-    def matches(self, name: str, properties: Callable[[], Mapping[str, Any]]) -> bool:
-        """Whether a track event is one of these."""
-        return name in self.names and (self.test is None or self.test(properties()))
+    def matches(self, event: EventMessage) -> bool:
+        """Whether an event is one of these."""
+        if event.kind != TRACK or event.name not in self.names:
+            return False
+        return self.test is None or self.test(decode_object(event.properties))
 
 
 @dataclass(slots=True)
@@ -207,7 +208,7 @@ class States:
         capacity = self._people.capacity
         if isinstance(state, EventState):
             group = self._group(state.names, state.where)
-            route = EventRoute(key, state, group.test, new_column(state.keep, capacity), Waiting())
+            route = EventRoute(key, state, new_column(state.keep, capacity), Waiting())
             self.events[key] = group.routes[key] = route
         elif isinstance(state, ListState):
             self.lists[key] = self._group(state.names, state.where).lists[key] = ListRoute(key, state)
