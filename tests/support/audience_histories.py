@@ -29,6 +29,15 @@ TRAITS = ("plan", "city", "due")
 NAMESPACES = ("email", "user_id")
 PROFILES = ("p", "q", "r")
 PURPOSES = ("ads", "mail")
+CONTEXTS: tuple[dict[str, Any], ...] = (
+    {"campaign": {"source": "a", "medium": "mail"}},
+    {"campaign": {"source": "b"}},
+    {"location": {"country": "IN"}},
+    {"location": {"country": "AE"}, "campaign": {"source": "A"}},
+    {"device": {"type": "ios"}},
+    {"device": {"type": "android"}, "timezone": "Asia/Calcutta"},
+)
+"""What events say of how they reached the person."""
 ZONES = ("UTC", "Asia/Kolkata", "America/New_York")
 """Days begin in the span in UTC, and hours beside it in the others."""
 
@@ -189,17 +198,12 @@ def condition(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> di
         if kind == "not":
             return {"not": condition(r, references, depth - 1)}
         return {kind: [condition(r, references, depth - 1) for _ in range(r.randint(1, 3))]}
-    kinds = ("event", "event", "of_events", "of_events", "of_events", "trait", "moving", "consent", "identifier")
+    kinds = ("event", "event", "of_events", "of_events", "of_events", "written", "written", "identifier")
     kind = r.choice((*kinds, *(["audience"] if references else [])))
     if kind == "of_events":
         return of_events(r)
-    if kind == "consent":
-        test = r.choice(({"eq": "granted"}, {"eq": "denied"}, {"neq": "granted"}, {"exists": True}, {"exists": False}))
-        return {"consent": r.choice(PURPOSES), **test}
-    if kind == "trait":
-        return {"trait": r.choice(("plan", "city", "city.name", "due")), **comparison(r)}
-    if kind == "moving":
-        return {"trait": "due", r.choice(("in_last", "in_next")): f"{r.randint(1, 20)}s"}
+    if kind == "written":
+        return of_attributes(r)
     if kind == "identifier":
         return {"identifier": r.choice(NAMESPACES), "exists": bool(r.randint(0, 1))}
     if kind == "audience":
@@ -208,6 +212,23 @@ def condition(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> di
     if r.randint(0, 2):
         found["count"] = count(r)
     return found
+
+
+def of_attributes(r: Random) -> dict[str, Any]:
+    """A condition on what events write: traits, consents, touches."""
+    kind = r.choice(("trait", "moving", "consent", "touch"))
+    if kind == "consent":
+        said = r.choice(({"eq": "granted"}, {"eq": "denied"}, {"neq": "granted"}, {"exists": True}, {"exists": False}))
+        return {"consent": r.choice(PURPOSES), **said}
+    if kind == "touch":
+        test = r.choice(
+            ({"eq": "a", "ignore_case": True}, {"neq": "a"}, {"in": ["b", "IN"]}, {"exists": False}, {"contains": "i"})
+        )
+        path = r.choice(("campaign.source", "campaign.medium", "country", "platform", "device"))
+        return {r.choice(("first_touch", "last_touch")): path, **test}
+    if kind == "moving":
+        return {"trait": "due", r.choice(("in_last", "in_next")): f"{r.randint(1, 20)}s"}
+    return {"trait": r.choice(("plan", "city", "city.name", "due")), **comparison(r)}
 
 
 def audiences(r: Random) -> dict[str, Definition]:
@@ -221,8 +242,9 @@ def audiences(r: Random) -> dict[str, Definition]:
 
 
 def one_condition(r: Random) -> dict[str, Definition]:
-    """One audience with one condition on events."""
-    return {"three": parse_definition({"where": of_events(r), "time_zone": r.choice(ZONES)})}
+    """One audience with one condition on events, or on what they write."""
+    where = r.choice((of_events, of_events, of_attributes))(r)
+    return {"three": parse_definition({"where": where, "time_zone": r.choice(ZONES)})}
 
 
 def fact(r: Random, number: int) -> Fact:
@@ -254,6 +276,7 @@ def fact(r: Random, number: int) -> Fact:
         traits=traits,
         identifiers=tuple((n, "v") for n in dict.fromkeys(some(r, NAMESPACES, 0, 2))),
         consents={p: bool(r.randint(0, 1)) for p in some(r, PURPOSES, 0, 1)} if r.randint(0, 3) == 3 else {},
+        context=r.choice(CONTEXTS) if r.randint(0, 2) == 2 else {},
     )
 
 

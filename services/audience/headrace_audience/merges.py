@@ -65,12 +65,11 @@ async def load(
     """
     loaded = Loaded(merges=list(merges), is_current=known is not None)
     valid = [m for m in loaded.merges if loaded.is_current or not _is_outdated(evaluation, m, m.loser, m.survivor)]
-    # Entries of different streams come in any order: a survivor may have been merged itself by another of these merges.
-    chain = known or Survivors((m.loser, m.survivor) for m in valid)
+    survivor_of = known.of if known is not None else _Chain(valid).of
     survivors: dict[str, str] = {}
     parts: dict[str, str] = {}
     for merge in valid:
-        survivor = chain.of(merge.survivor)
+        survivor = survivor_of(merge.survivor)
         if partition_of(survivor) in held and (loaded.is_current or not _is_outdated(evaluation, merge, survivor)):
             survivors[merge.loser] = survivor
             parts.update(dict.fromkeys([merge.loser, *merge.loser_parts], survivor))
@@ -86,7 +85,7 @@ async def load(
         query: Document = {"_id": {"$in": keys}, "w": workspace_id}
         async for row in db[MEMBERSHIPS].find(query, {"a": 1, "p": 1, "in": 1, "into": 1}):
             survivor = survivors[row["p"]]
-            if row["in"] or chain.of(row.get("into", "")) == survivor:
+            if row["in"] or survivor_of(row.get("into", "")) == survivor:
                 loaded.inherited.append((row["a"], survivor))
     return loaded
 
@@ -113,6 +112,34 @@ def apply(
         if audience_id in evaluation.audiences and not engine.is_member(audience_id, survivor):
             engine.set_membership(audience_id, [survivor])
             evaluation.pending.add([Flip(audience_id, survivor, True, now_us, "merge")])
+
+
+class _Chain:
+    """Where merges lead that come together, as far as they tell.
+
+    Entries of different streams come in any order: a survivor may have been merged itself by another of these merges,
+    or by one that is still to come. Then it is among the parts of a loser here, which a later merge carried along.
+    """
+
+    def __init__(self, merges: Iterable[Merge]) -> None:
+        self._into: dict[str, list[str]] = {}
+        for merge in merges:
+            for part in (merge.loser, *merge.loser_parts):
+                self._into.setdefault(part, []).append(merge.survivor)
+
+    def of(self, profile_id: str) -> str:
+        """The profile that a profile, or a part of it, is now."""
+        seen = {profile_id}
+        waiting = [profile_id]
+        while waiting:
+            part = waiting.pop()
+            further = self._into.get(part)
+            if further is None:
+                return part
+            new = [survivor for survivor in further if survivor not in seen]
+            seen.update(new)
+            waiting += new
+        return profile_id  # merges that were undone and made the other way round lead in a circle
 
 
 def _is_outdated(evaluation: Evaluation, merge: Merge, *profile_ids: str) -> bool:

@@ -119,6 +119,9 @@ async def test_conditions_on_when_events_came_are_filled_and_then_kept(
     old = at - 40 * DAY_US
     await identity.store([event("p1", "Purchased", at_us=old, properties={"value": 300})])
     await identity.store([event("p2", "Purchased", at_us=old, properties={"value": 500})])
+    await identity.store(
+        [event("p5", at_us=old, context={"campaign": {"source": "meta"}, "timezone": "Asia/Calcutta"})]
+    )
 
     async def archived() -> bool:
         return bool(await db["archive_files"].count_documents({"live": True}))
@@ -126,7 +129,9 @@ async def test_conditions_on_when_events_came_are_filled_and_then_kept(
     await eventually(archived)
     await identity.store([event("p1", "Purchased", at_us=at - 5, properties={"value": 250})])
     await identity.store([event("p3", traits={"consent": {"ads": True}})])
+    await identity.store([event("p5", context={"campaign": {"source": "google"}, "device": {"type": "ios"}})])
     audiences = {
+        "reached": "first touch campaign.source = meta and last touch country = IN and last touch platform != android",
         "spenders": "performed Purchased in last 60d sum(value) >= 500",
         "new": "first performed Purchased in last 7d",
         "back": "restarted Purchased inactive for 30d active within 7d",
@@ -140,9 +145,12 @@ async def test_conditions_on_when_events_came_are_filled_and_then_kept(
     await client.has_members("spenders", ["p1", "p2"])
     await client.has_members("back", ["p1"])
     await client.has_members("agreed", ["p3"])
+    await client.has_members("reached", ["p5"])
     viewed = now_us()
     await identity.resolve(event("p4", "Viewed", at_us=viewed), event("p4", "Purchased", at_us=viewed - 1))
     await identity.resolve(event("p3", traits={"consent": {"ads": False}}))
+    await identity.resolve(event("p5", context={"device": {"type": "android"}}))
+    await client.has_members("reached", [])
     await client.has_members("new", ["p4"])
     await client.has_members("agreed", [])
     await client.has_members("left", ["p4"])

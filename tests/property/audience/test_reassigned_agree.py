@@ -18,7 +18,7 @@ from headrace_audience.catalog import Audience
 from headrace_audience.engine.engine import Flip
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.language.definition import Definition
-from headrace_audience.offline.facts import facts_of_resolved, resolved_of
+from headrace_audience.offline.facts import Fact, facts_of_resolved, resolved_of
 from headrace_audience.offline.reference import Reference
 from headrace_audience.store import ACTIVE
 from hypothesis import HealthCheck, given, settings
@@ -156,6 +156,25 @@ def test_whatever_was_merged_and_undone_the_members_are_those_of_what_is_left(r:
     assert {a: sorted(members) for a, members in replica.members.items()} == expected
     for flips in by_membership(replica.flips).values():
         assert [f.member for f in flips] == [i % 2 == 0 for i in range(len(flips))]
+
+
+async def test_a_survivor_is_complete_when_the_merge_in_the_middle_of_a_chain_comes_last() -> None:
+    """r into q, q into p, p into s: of the first and the last it is known already that all that is of s."""
+    world = World(PARTITIONS)
+    losers = {"r": "", "q": "r", "p": "q", "s": "p"}
+    for number, (profile, loser) in enumerate(losers.items()):
+        world.resolve(resolved_of(Fact(profile, random.START, str(number))), loser)
+    first, middle, last = (m for event in world.log.values() for m in event.decision.merges)
+    evaluation = Evaluation("acme", PARTITIONS, random.START)
+
+    async def of_profiles(db: Any, workspace_id: str, ids: Sequence[str]) -> AsyncIterator[ResolvedEvent]:
+        for event in world.events_of(ids):
+            yield event
+
+    with mock.patch("headrace.storage.mongo.log.events_of_profiles", of_profiles):
+        for told in ([last, first], [first, last], [last, first, middle]):
+            loaded = await merges.load(NOTHING, evaluation, told, range(PARTITIONS), lambda _: 0)
+            assert {e.event.message_id: e.profile_id for e in loaded.events} == {"0": "s", "1": "s", "2": "s"}
 
 
 def by_membership(flips: list[Flip]) -> dict[tuple[str, str], list[Flip]]:

@@ -16,9 +16,10 @@ from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
 from headrace.storage.mongo.client import Document
 from headrace_audience.archive.moved import StoredMerge
+from headrace_audience.engine.touches import touch_json
 from headrace_audience.engine.traits import person_consents, person_traits
 
-FORMAT = 2
+FORMAT = 3
 """Counts the changes of the columns; an archive of another format is written again from the log."""
 
 EVENTS = "events"
@@ -45,6 +46,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("traits", _TEXT),
         pa.field("person_traits", _TEXT),
         pa.field("consents", _TEXT),
+        pa.field("touch", _TEXT),
         pa.field("context", _TEXT),
     ]
 )
@@ -73,6 +75,7 @@ TAIL_SCHEMA = pa.schema(
             "person_traits",
             "namespaces",
             "consents",
+            "touch",
         )
     ]
 )
@@ -145,6 +148,7 @@ def event_table(events: Sequence[ResolvedEvent]) -> pa.Table:
             "traits": _text(event.traits),
             "person_traits": _text(person_traits(event)),
             "consents": _text(person_consents(event)),
+            "touch": _text(touch_json(event)),
             "context": _text(event.context),
         }
         for name, value in row.items():
@@ -172,6 +176,7 @@ def tail_table(documents: Sequence[Document]) -> tuple[pa.Table, list[StoredMerg
         add[6](_text(person_traits(event)))
         add[7]([i.namespace for i in decision.identifiers])
         add[8](_text(person_consents(event)))
+        add[9](_text(touch_json(event)))
         merges += [StoredMerge(decision.sequence, m.loser, m.survivor) for m in decision.merges]
     return pa.table(columns, schema=TAIL_SCHEMA), merges
 

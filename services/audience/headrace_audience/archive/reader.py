@@ -32,7 +32,9 @@ _TAIL_CHUNK = 5_000
 _QUERIES_AT_A_TIME = 2
 _PROFILES_AT_A_TIME = 1_000
 
-_COLUMNS = "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces, consents"
+_COLUMNS = (
+    "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces, consents, touch"
+)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ properties     VARCHAR (JSON object)  or NULL or empty
 traits         VARCHAR (JSON object)  traits of the *person* (headrace_audience.engine.traits.person_traits), or NULL
 namespaces     VARCHAR[]              namespaces of the identifiers with which the event was resolved (decision)
 consents       VARCHAR (JSON object)  whether each purpose that the event speaks of is granted, or NULL
+touch          VARCHAR (JSON object)  how it reached the person (headrace_audience.engine.touches), or NULL
 =============  =====================  ================================================================================
 
 The view holds one workspace only. Other columns are not read.
@@ -47,16 +48,34 @@ from headrace_audience.batch.relations import (
     consent_writes_sql,
     identifiers_sql,
     matching_sql,
+    touch_writes_sql,
     trait_writes_sql,
 )
 from headrace_audience.batch.statement import Audiences, Statement
 from headrace_audience.batch.values import Parameters
-from headrace_audience.engine.conditions import TRAIT, EventState, FirstState, IdentifierState, ListState, state_of_key
+from headrace_audience.engine.conditions import (
+    CONSENT,
+    FIRST_TOUCH,
+    LAST_TOUCH,
+    TRAIT,
+    EventState,
+    FirstState,
+    IdentifierState,
+    ListState,
+    state_of_key,
+)
 from headrace_audience.engine.people import NEVER
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.language.definition import Definition
 
 __all__ = ["PROFILES", "Audiences", "Outlook", "Preview", "condition_history", "evaluate", "outlook", "preview"]
+
+_WRITES = {
+    TRAIT: trait_writes_sql,
+    CONSENT: consent_writes_sql,
+    FIRST_TOUCH: touch_writes_sql,
+    LAST_TOUCH: touch_writes_sql,
+}
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -202,7 +221,8 @@ def condition_history(connection: Connection, key: str, now_us: int) -> pa.Table
 
     Returns:
         A table with the columns profile, timestamp_us and message_id, for a trait also value (JSON text): of an event
-        state the newest different events that it keeps, of a trait the newest write, of an identifier the first time.
+        state the newest different events that it keeps, of a trait the newest write (of a first touch the first), of an
+        identifier the first time.
 
     Raises:
         ValueError: The key is none.
@@ -233,9 +253,14 @@ def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:
         matching = matching_sql(state.names, state.where, parameters, values)
         found = f"SELECT * FROM ({matching}) WHERE {' AND '.join(inside) or 'true'}"
     else:
-        writes = trait_writes_sql if state.kind == TRAIT else consent_writes_sql
-        found = writes(state.path[0], parameters)
+        found = _WRITES[state.kind](state.path[0], parameters)
         value = ", CAST(value AS VARCHAR) AS value"
+        if state.kind == FIRST_TOUCH:
+            first = "row_number() OVER (PARTITION BY profile ORDER BY timestamp_us, message_id) AS place"
+            return (
+                f"SELECT profile, timestamp_us, message_id{value} FROM (SELECT *, {first} FROM ({found}))"
+                " WHERE place = 1"
+            )
     if isinstance(state, EventState):
         keep, until = state.keep, now_us if state.delay is None else state.delay.start(now_us)
     elif isinstance(state, ListState):

@@ -52,6 +52,15 @@ def consent_writes_sql(purpose: str, parameters: Parameters) -> str:
     )
 
 
+def touch_writes_sql(name: str, parameters: Parameters) -> str:
+    """What was said of a part of touches, such as the browser: profile, timestamp_us, message_id, value (JSON)."""
+    path = parameters.bind(json_path([name]))
+    return (
+        "SELECT profile, timestamp_us, message_id, value FROM (SELECT profile, timestamp_us, message_id,"
+        f" json_extract(touch, {path}) AS value FROM events WHERE touch IS NOT NULL) WHERE value IS NOT NULL"
+    )
+
+
 def identifiers_sql(namespace: str, parameters: Parameters) -> str:
     """When an identifier of a namespace was first seen: profile, timestamp_us."""
     seen = f"list_contains(namespaces, {parameters.bind(namespace)})"

@@ -17,7 +17,12 @@ from collections.abc import Collection, Mapping
 from headrace.domain.consent import GRANTED
 from headrace_audience.batch.event_sql import EventTables
 from headrace_audience.batch.moments import Moments
-from headrace_audience.batch.relations import consent_writes_sql, identifiers_sql, trait_writes_sql
+from headrace_audience.batch.relations import (
+    consent_writes_sql,
+    identifiers_sql,
+    touch_writes_sql,
+    trait_writes_sql,
+)
 from headrace_audience.batch.values import Parameters, json_path, moment_sql, passes_sql
 from headrace_audience.language.definition import (
     All,
@@ -27,6 +32,7 @@ from headrace_audience.language.definition import (
     Definition,
     IdentifierExists,
     Not,
+    TouchTest,
     TraitTest,
     check_references,
 )
@@ -54,6 +60,8 @@ class Statement:
         self._events = EventTables(self.moments, parameters)
         self._traits: dict[str, str] = {}
         self._consents: dict[str, str] = {}
+        self._first_touches: dict[str, str] = {}
+        self._last_touches: dict[str, str] = {}
         self._namespaces: dict[str, str] = {}
         self._members: dict[str, str] = {}
         self._edges: list[str] = []
@@ -66,6 +74,9 @@ class Statement:
             entries.append(f"{table}_writes AS ({trait_writes_sql(name, self._parameters)})")
         for purpose, table in self._consents.items():
             entries.append(f"{table}_writes AS ({consent_writes_sql(purpose, self._parameters)})")
+        for touches in (self._first_touches, self._last_touches):
+            for name, table in touches.items():
+                entries.append(f"{table}_writes AS ({touch_writes_sql(name, self._parameters)})")
         for namespace, table in self._namespaces.items():
             first = identifiers_sql(namespace, self._parameters)
             entries.append(f"{table} AS (SELECT profile, timestamp_us AS {table}_first FROM ({first}))")
@@ -78,12 +89,11 @@ class Statement:
 
     def tables(self) -> list[str]:
         """The WITH entries of what holds at the moment, or at the moments."""
-        newest = [f"{table} AS ({self._newest(table)})" for table in (*self._traits.values(), *self._consents.values())]
-        return [*self._events.tables(), *newest]
+        return [*self._events.tables(), *(f"{table} AS ({self._written(table)})" for table in self._written_tables())]
 
     def joins(self) -> str:
         """The relation `base` with everything that the condition reads."""
-        at_moment = [*self._events.names(), *self._traits.values(), *self._consents.values()]
+        at_moment = [*self._events.names(), *self._written_tables()]
         joins = [self.moments.join(table) for table in at_moment]
         always = (*self._namespaces.values(), *self._members.values())
         joins += [f"LEFT JOIN {table} ON {table}.profile = base.profile" for table in always]
@@ -92,13 +102,19 @@ class Statement:
     def edges(self) -> list[str]:
         """Selects of (profile, at_us): all moments at which the condition may change."""
         edges = [*self._edges, *self._events.edges()]
-        written = (*self._traits.values(), *self._consents.values())
-        edges += [f"SELECT profile, timestamp_us FROM {table}_writes" for table in written]
+        edges += [f"SELECT profile, timestamp_us FROM {table}_writes" for table in self._written_tables()]
         edges += [f"SELECT profile, {table}_first FROM {table}" for table in self._namespaces.values()]
         return edges
 
-    def _newest(self, table: str) -> str:
-        value = f"arg_max(value, row(timestamp_us, message_id)) AS {table}_value"
+    def _written_tables(self) -> list[str]:
+        """The tables of what events write."""
+        kinds = (self._traits, self._consents, self._first_touches, self._last_touches)
+        return [table for tables in kinds for table in tables.values()]
+
+    def _written(self, table: str) -> str:
+        """The value that was written last up to the moment; of first touches the first."""
+        pick = "arg_min" if table in self._first_touches.values() else "arg_max"
+        value = f"{pick}(value, row(timestamp_us, message_id)) AS {table}_value"
         if self.moments.now_us is not None:
             past = f"timestamp_us <= {self.moments.at}"
             return f"SELECT profile, {value} FROM {table}_writes WHERE {past} GROUP BY profile"
@@ -118,6 +134,8 @@ class Statement:
             return self._trait(condition)
         if isinstance(condition, ConsentTest):
             return self._consent(condition)
+        if isinstance(condition, TouchTest):
+            return self._touch(condition)
         if isinstance(condition, IdentifierExists):
             table = self._namespaces.setdefault(condition.namespace, f"namespace{len(self._namespaces)}")
             seen = f"coalesce({table}_first <= {self.moments.base_at}, false)"
@@ -150,6 +168,15 @@ class Statement:
                 f"SELECT profile, {written} + {shift} AS at_us FROM {table}_writes WHERE {written} IS NOT NULL"
             )
         return f"coalesce({said} + {first} <= {now} AND {now} < {said} + {last}, false)"
+
+    def _touch(self, condition: TouchTest) -> str:
+        name, *inside = condition.path
+        tables = self._first_touches if condition.which == "first" else self._last_touches
+        table = tables.setdefault(name, f"{condition.which}_touch{len(tables)}")
+        value = f"{table}_value"
+        if inside:
+            value = f"json_extract({value}, {self._parameters.bind(json_path(inside))})"
+        return passes_sql(condition.test, value, self._parameters)
 
     def _consent(self, condition: ConsentTest) -> str:
         table = self._consents.setdefault(condition.purpose, f"consent{len(self._consents)}")

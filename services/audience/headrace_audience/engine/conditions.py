@@ -9,7 +9,7 @@ evaluator name states by it. Which condition needs which is in state_of().
 | EventState | times and ids of the newest n matching events | counts; last time |
 | FirstState | the time of the first event | first time |
 | ListState | all matching events of a span, and the newest before it, with values | the rest |
-| AttributeState | who wrote last, and what a test makes of the value | traits, consents |
+| AttributeState | who wrote last, or first, and what a test makes of the value | traits, consents, touches |
 | IdentifierState | when it was first seen | identifiers |
 """
 
@@ -34,12 +34,14 @@ from headrace_audience.language.definition import (
     Leaf,
     Regularly,
     Restarted,
+    TouchTest,
     TraitTest,
     walk,
 )
 from headrace_audience.language.spans import Calendar, Fixed, Span
 
-TRAIT, CONSENT = "trait", "consent"
+TRAIT, CONSENT, FIRST_TOUCH, LAST_TOUCH = "trait", "consent", "first_touch", "last_touch"
+"""What events write: kinds of AttributeState. Of FIRST_TOUCH the first write counts, of the others the last."""
 
 AMOUNT, IDENTITY, MATCH, MOMENT = "amount", "identity", "match", "moment"
 
@@ -100,7 +102,10 @@ class ListState:
 
 @dataclass(frozen=True, slots=True)
 class AttributeState:
-    """What a test makes of the newest value of something that events write: `kind` is TRAIT or CONSENT."""
+    """What a test makes of the value of something that events write: `kind` is TRAIT, CONSENT, FIRST_TOUCH, LAST_TOUCH.
+
+    The value is that of the last write by (time, message id), of FIRST_TOUCH that of the first.
+    """
 
     kind: str
     path: tuple[str, ...]
@@ -148,6 +153,8 @@ def state_of(leaf: Leaf) -> tuple[State, ...]:
         return (AttributeState(TRAIT, leaf.path, leaf.test),)
     if isinstance(leaf, ConsentTest):
         return (AttributeState(CONSENT, (leaf.purpose,), leaf.test),)
+    if isinstance(leaf, TouchTest):
+        return (AttributeState(FIRST_TOUCH if leaf.which == "first" else LAST_TOUCH, leaf.path, leaf.test),)
     if isinstance(leaf, IdentifierExists):
         return (IdentifierState(leaf.namespace),)
     assert isinstance(leaf, AudienceMember)
@@ -205,7 +212,7 @@ def state_of_key(key: str) -> State:
         case ["list", names, where, values, span, from_us, to_us]:
             kept = tuple(Kept(kind, tuple(path), _where(tests)) for kind, path, tests in values)
             return ListState(tuple(names), _where(where), kept, _span(span), from_us, to_us)
-        case ["trait" | "consent" as kind, path, test]:
+        case ["trait" | "consent" | "first_touch" | "last_touch" as kind, path, test]:
             return AttributeState(kind, tuple(path), _test(test))
         case ["identifier", namespace]:
             return IdentifierState(namespace)

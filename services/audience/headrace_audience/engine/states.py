@@ -16,6 +16,8 @@ from headrace.domain.predicates import compile_predicates, decode_object
 from headrace_audience.engine.columns import EventColumn, hash_of, new_column
 from headrace_audience.engine.conditions import (
     CONSENT,
+    FIRST_TOUCH,
+    LAST_TOUCH,
     TRAIT,
     AttributeState,
     EventState,
@@ -26,6 +28,7 @@ from headrace_audience.engine.conditions import (
 )
 from headrace_audience.engine.list_columns import ListRoute
 from headrace_audience.engine.people import FOREVER, Bools, Ordinals, People, Times
+from headrace_audience.engine.touches import touch_of
 from headrace_audience.engine.trait_columns import FirstColumn, TraitColumn
 from headrace_audience.engine.traits import TRAITS_MARK, consents_of, decoded_traits
 from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite, Waiting
@@ -104,7 +107,7 @@ class FirstRoute:
 
 @dataclass(slots=True)
 class TraitRoute:
-    """Something that events write, such as a trait, and its column; `kind` is TRAIT or CONSENT."""
+    """Something that events write, such as a trait, and its column; `kind` is that of an AttributeState."""
 
     kind: str
     name: str
@@ -198,6 +201,7 @@ class States:
         self._by_name: dict[str, list[Group]] = {}
         self._traits: dict[str, TraitRoute] = {}
         self._consents: dict[str, TraitRoute] = {}
+        self._touches: list[dict[str, TraitRoute]] = []
 
     # --- which states there are
 
@@ -218,7 +222,7 @@ class States:
         elif isinstance(state, AttributeState):
             name = (state.kind, state.path[0])
             if name not in self.attributes:
-                self.attributes[name] = TraitRoute(*name, TraitColumn(capacity))
+                self.attributes[name] = TraitRoute(*name, TraitColumn(capacity, first=state.kind == FIRST_TOUCH))
             self.attributes[name].column.add_reading(key, state)
         else:
             self.identifiers[state.namespace] = IdentifierRoute(key, FirstColumn(capacity))
@@ -239,8 +243,11 @@ class States:
         return self._groups[state.names, () if isinstance(state, FirstState) else state.where]
 
     def _look_for_kinds(self) -> None:
-        self._traits = {name: route for (kind, name), route in self.attributes.items() if kind == TRAIT}
-        self._consents = {name: route for (kind, name), route in self.attributes.items() if kind == CONSENT}
+        by_kind: dict[str, dict[str, TraitRoute]] = {}
+        for (kind, name), route in self.attributes.items():
+            by_kind.setdefault(kind, {})[name] = route
+        self._traits, self._consents = by_kind.get(TRAIT, {}), by_kind.get(CONSENT, {})
+        self._touches = [by_kind[kind] for kind in (FIRST_TOUCH, LAST_TOUCH) if kind in by_kind]
 
     def remove(self, key: str) -> None:
         """Forget a state."""
@@ -317,7 +324,8 @@ class States:
         """Take events in; those later than the horizon wait as a whole."""
         people, touched = self._people, self.touched
         index, merged = people.index, people.merged
-        by_name, traits, consents, namespaces = self._by_name, self._traits, self._consents, self.identifiers
+        by_name, namespaces = self._by_name, self.identifiers
+        traits, consents, touches = self._traits, self._consents, self._touches
         for resolved in events:
             profile_id = resolved.profile_id
             if not profile_id or profile_id in merged:
@@ -362,6 +370,10 @@ class States:
                 self._write(ordinal, event, traits, decoded_traits(event), only, reached)
             if consents:
                 self._write(ordinal, event, consents, consents_of(event), only, reached)
+            if touches and event.context:
+                touch = touch_of(event)
+                for routes in touches:
+                    self._write(ordinal, event, routes, touch, only, reached)
             if namespaces:
                 for identifier in resolved.decision.identifiers:
                     route = namespaces.get(identifier.namespace)

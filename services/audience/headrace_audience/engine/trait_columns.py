@@ -1,6 +1,7 @@
 """Columns of traits and the like, and of what was first seen when.
 
 A trait has one column: who wrote last (event time, message id) per profile, and per test what it makes of that value.
+Of a first touch it is who wrote first.
 The value itself is not kept.
 """
 
@@ -48,9 +49,11 @@ class TraitReading:
 
 
 class TraitColumn:
-    """Last writer of a trait per profile, and the readings of its value."""
+    """Last writer of a trait per profile, or the first one, and the readings of its value."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, first: bool = False) -> None:
+        """Let the last write win, or with `first` the first one."""
+        self.first = first
         self.rows = Rows(capacity)
         self._times: Times = np.full(64, NEVER, np.int64)
         self._writers: list[str] = [""]
@@ -83,7 +86,11 @@ class TraitColumn:
         row = int(self.rows.of[ordinal])
         if row:
             known = int(self._times[row])
-            if time_us < known or (time_us == known and message_id < self._writers[row]):
+            if time_us == known:
+                wins = (message_id <= self._writers[row]) if self.first else (message_id >= self._writers[row])
+            else:
+                wins = (time_us < known) is self.first
+            if not wins:
                 return False
         else:
             row = self._new_row(ordinal)
@@ -160,12 +167,15 @@ class TraitColumn:
 
     def load(self, ordinals: Ordinals, times: Times, writers: Iterable[str], codes: dict[str, Times]) -> None:
         """Take entries() in (profile by profile, different ones); readings without codes stay as they are."""
-        self.rows.give(ordinals[self.rows.of[ordinals] == 0])
+        fresh = self.rows.of[ordinals] == 0
+        self.rows.give(ordinals[fresh])
         self._make_room()
         rows = self.rows.of[ordinals]
         newer: list[int] = []
-        for i, (row, time, writer) in enumerate(zip(rows.tolist(), times.tolist(), writers, strict=True)):
-            if (time, writer) >= (self._times[row], self._writers[row]):
+        entries = zip(rows.tolist(), fresh.tolist(), times.tolist(), writers, strict=True)
+        for i, (row, is_fresh, time, writer) in enumerate(entries):
+            known = (self._times[row], self._writers[row])
+            if is_fresh or ((time, writer) <= known if self.first else (time, writer) >= known):
                 self._times[row] = time
                 self._writers[row] = writer
                 self._codes[row] = None

@@ -1,24 +1,34 @@
-"""Slots of conditions on what events write: traits and consents."""
+"""Slots of conditions on what events write: traits, consents and touches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace_audience.engine.conditions import CONSENT, AttributeState
-from headrace_audience.engine.frames import Frame, View
+from headrace.api.common.v1.event_pb2 import Event
+from headrace_audience.engine.conditions import CONSENT, FIRST_TOUCH, LAST_TOUCH, TRAIT, AttributeState
+from headrace_audience.engine.frames import Frame, View, always
 from headrace_audience.engine.past import Past
 from headrace_audience.engine.people import FOREVER, NEVER, Bools, Times
 from headrace_audience.engine.states import TraitRoute
+from headrace_audience.engine.touches import touch_of
 from headrace_audience.engine.traits import consents_of, decoded_traits
 from headrace_audience.engine.waiting import TraitWrite
 
+WRITES: Mapping[str, Callable[[Event], Mapping[str, Any]]] = {
+    TRAIT: decoded_traits,
+    CONSENT: consents_of,
+    FIRST_TOUCH: touch_of,
+    LAST_TOUCH: touch_of,
+}
+"""What an event writes, by kind."""
+
 
 class TraitSlot:
-    """A test of the newest value of a trait or the like."""
+    """A test of the value of a trait or the like."""
 
     def __init__(self, key: str, state: AttributeState, route: TraitRoute) -> None:
         self.keys = (key,)
@@ -53,11 +63,11 @@ class TraitSlot:
                 if (content.kind, content.name) == (self._route.kind, self._route.name):
                     writes.append((item.time_us, item.message_id, self._reading.code(content.value)))
             else:
-                written_by = consents_of if self._route.kind == CONSENT else decoded_traits
-                found: Mapping[str, Any] = written_by(content.event)
+                found = WRITES[self._route.kind](content.event)
                 if self._route.name in found:
                     writes.append((item.time_us, item.message_id, self._reading.code(found[self._route.name])))
-        return written is not None, sorted(writes)
+        writes.sort()
+        return written is not None, writes[:1] if self._column.first else writes
 
     def truth(self, record: tuple[bool, list[tuple[int, str, int]]], moment: int) -> bool:
         """See Slot."""
@@ -76,7 +86,7 @@ class TraitSlot:
 
     def known(self, record: tuple[bool, list[tuple[int, str, int]]], moment: int) -> bool:
         """See Slot."""
-        return not record[0] or moment >= record[1][0][0]
+        return self._column.first or not record[0] or moment >= record[1][0][0]
 
     def edges(self, record: tuple[bool, list[tuple[int, str, int]]]) -> Iterable[int]:
         """See Slot."""
@@ -91,7 +101,12 @@ class TraitSlot:
 
     def past_truths(self, past: Past) -> Bools:
         """See PastSlot."""
-        codes = self._reading.codes[self._rows(past)]
+        rows = self._rows(past)
+        codes = self._reading.codes[rows]
+        if self._column.first:
+            codes = np.where(self._column.times_at(rows) <= past.moments, codes, self._reading.empty).astype(
+                codes.dtype
+            )
         if not self.moving:
             return cast("Bools", codes.view(np.bool_))
         first, last = (codes, codes + self._span) if self._op == "in_last" else (codes - self._span, codes)
@@ -99,6 +114,8 @@ class TraitSlot:
 
     def past_known(self, past: Past) -> Bools:
         """See PastSlot."""
+        if self._column.first:
+            return always(past)
         return self._column.times_at(self._rows(past)) <= past.moments
 
     def past_edges(self, past: Past) -> Times:

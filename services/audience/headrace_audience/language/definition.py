@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from headrace.domain.definitions import DefinitionError, Predicate, Test
 from headrace_audience.language.spans import Span
 
+CAMPAIGN_PARTS = ("source", "medium", "name", "term", "content", "id")
+TOUCHES = ("campaign", "device", "browser", "os", "platform", "country")
+"""What an event says of how it reached the person; `engine.touches` reads it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -165,6 +169,19 @@ class ConsentTest:
 
 
 @dataclass(frozen=True, slots=True)
+class TouchTest:
+    """A test of how the person was reached first, or last: by which campaign, device, browser and so on.
+
+    `which` is "first" or "last"; the first part of the path is one of TOUCHES, the rest leads inside.
+    Only events that say something of it count: the first campaign is that of the first event that came by one.
+    """
+
+    which: str
+    path: tuple[str, ...]
+    test: Test
+
+
+@dataclass(frozen=True, slots=True)
 class IdentifierExists:
     """Whether the person has an identifier of a namespace."""
 
@@ -201,7 +218,7 @@ class Not:
 
 
 OfEvents = EventCount | DatedCount | Aggregate | FirstTime | LastTime | Restarted | Regularly | InOrder
-OfAttributes = TraitTest | ConsentTest
+OfAttributes = TraitTest | ConsentTest | TouchTest
 Leaf = OfEvents | OfAttributes | IdentifierExists | AudienceMember
 Condition = All | Any_ | Not | Leaf
 

@@ -7,6 +7,8 @@ so that none can exhaust the engine.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from headrace.domain.consent import purpose_of
@@ -28,6 +30,8 @@ from headrace.domain.definitions import (
 )
 from headrace_audience.language.counts import parse_count
 from headrace_audience.language.definition import (
+    CAMPAIGN_PARTS,
+    TOUCHES,
     Aggregate,
     All,
     Any_,
@@ -45,6 +49,7 @@ from headrace_audience.language.definition import (
     Regularly,
     Restarted,
     Step,
+    TouchTest,
     TraitTest,
     Window,
 )
@@ -110,6 +115,8 @@ class _Parser:
             "sequence": self._sequence,
             "trait": _trait,
             "consent": _consent,
+            "first_touch": partial(_touch, "first"),
+            "last_touch": partial(_touch, "last"),
             "identifier": _identifier,
             "audience": _audience,
         }
@@ -286,6 +293,24 @@ def _consent(path: str, raw: Mapping[str, Any]) -> Condition:
     if test.op != "exists" and test.values[0] not in _STATUSES:
         raise DefinitionError(f"{path}.{test.op}", 'must be "granted" or "denied"')
     return ConsentTest(purpose, test)
+
+
+def _touch(which: str, path: str, raw: Mapping[str, Any]) -> Condition:
+    key = f"{which}_touch"
+    touch_path = need_path(f"{path}.{key}", raw[key])
+    name, *inside = touch_path
+    parts = CAMPAIGN_PARTS if name == "campaign" else ()
+    known = [*(f"campaign.{part}" for part in CAMPAIGN_PARTS), *(touch for touch in TOUCHES if touch != "campaign")]
+    if name not in TOUCHES or len(inside) > 1 or (inside and inside[0] not in parts):
+        said = ".".join(touch_path)
+        near = get_close_matches(said, known, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise DefinitionError(f"{path}.{key}", f"{said!r} is none of campaign, {', '.join(known)}{meant}")
+    test = parse_test(path, raw, subject=key, moving=False)
+    if name == "campaign" and not inside and test.op != "exists":
+        whole = f'a whole campaign can only be tested by "exists"; use one of {", ".join(known[: len(parts)])}'
+        raise DefinitionError(f"{path}.{key}", whole)
+    return TouchTest(which, touch_path, test)
 
 
 def _identifier(path: str, raw: Mapping[str, Any]) -> Condition:

@@ -26,6 +26,7 @@ from headrace_audience.language.definition import (
     Not,
     Regularly,
     Restarted,
+    TouchTest,
     TraitTest,
 )
 from headrace_audience.offline.facts import Fact
@@ -54,9 +55,9 @@ def explain(
     Returns:
         `{"profile", "member", "changes_at", "condition"}`. A condition is `{"kind", "holds", "changes_at"}` with
         "parts" for all, any and not; "counted" and "events" (the newest that count) for events, with "property" and
-        "values" for what is computed of them; "events" (the newest of these names) for when they came; "trait" or
-        "consent" with "set_by" and "value"; "namespace" or "audience" for the others. Times are ISO 8601 text or null
-        (never).
+        "values" for what is computed of them; "events" (the newest of these names) for when they came; "trait",
+        "consent" or "touch" with "set_by" and "value"; "namespace" or "audience" for the others. Times are ISO 8601
+        text or null (never).
     """
     if changes is None:
         changes = partial(_changes_at, reference, profile, at_us)
@@ -96,6 +97,11 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
         said = reference.statement(condition.purpose, profile, at_us)
         found["set_by"] = _events([said])[0] if said else None
         found["value"] = (GRANTED if said.consents[condition.purpose] else DENIED) if said else None
+    elif isinstance(condition, TouchTest):
+        found["touch"] = ".".join(condition.path)
+        touch = reference.touch(condition, profile, at_us)
+        found["set_by"] = _events([touch])[0] if touch else None
+        found["value"] = at_path(touch.touch, condition.path) if touch else None
     elif isinstance(condition, IdentifierExists):
         found["namespace"] = condition.namespace
     elif isinstance(condition, AudienceMember):
@@ -138,6 +144,7 @@ _KINDS: dict[type[Condition], str] = {
     InOrder: "sequence",
     ConsentTest: "consent",
     TraitTest: "trait",
+    TouchTest: "touch",
     IdentifierExists: "identifier",
     AudienceMember: "audience",
 }

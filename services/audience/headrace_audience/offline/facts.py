@@ -20,6 +20,7 @@ from headrace.domain.consent import statements_of
 from headrace.domain.event_names import canonical
 from headrace.domain.predicates import decode_object
 from headrace.domain.times import parse_time_us
+from headrace_audience.engine.touches import PARTS, touch_in, touch_parts
 from headrace_audience.engine.traits import decoded_traits
 
 KINDS = ("identify", "track", "page", "screen", "group", "alias")
@@ -35,6 +36,7 @@ SCHEMA = pa.schema(
         ("traits", pa.string()),
         ("namespaces", pa.list_(pa.string())),
         ("consents", pa.string()),
+        ("touch", pa.string()),
     ]
 )
 
@@ -53,6 +55,7 @@ class Fact:
         traits: Traits of the person that it sets, decoded; None removes one.
         identifiers: (namespace, value) pairs with which it was resolved.
         consents: Purposes that it speaks of: whether each is granted.
+        context: The parts of its context that say how it reached the person, see `engine.touches`.
     """
 
     profile: str
@@ -64,6 +67,12 @@ class Fact:
     traits: Mapping[str, Any] = field(default_factory=dict)
     identifiers: tuple[tuple[str, str], ...] = ()
     consents: Mapping[str, bool] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def touch(self) -> dict[str, Any]:
+        """How it reached the person."""
+        return touch_in(self.context)
 
 
 class FactError(ValueError):
@@ -95,6 +104,7 @@ def facts_of_resolved(events: Iterable[ResolvedEvent], survivors: Mapping[str, s
             decoded_traits(event),
             tuple((i.namespace, i.value) for i in resolved.decision.identifiers),
             statements_of(event),
+            touch_parts(event),
         )
 
 
@@ -164,6 +174,7 @@ def facts_of_lines(lines: Iterable[str]) -> Iterator[Fact]:
             raw.get("properties") or {},
             {**(in_context or {}), **(own or {})},
             tuple((n, str(v)) for n, v in identifiers),
+            context={p: context[p] for p in PARTS if p in context} if isinstance(context, dict) else {},
         )
 
 
@@ -194,7 +205,7 @@ def resolved_of(fact: Fact) -> ResolvedEvent:
 
 def _context(fact: Fact) -> dict[str, Any]:
     traits = {"traits": fact.traits} if fact.kind == "group" and fact.traits else {}
-    return {**traits, **({"consent": fact.consents} if fact.consents else {})}
+    return {**fact.context, **traits, **({"consent": fact.consents} if fact.consents else {})}
 
 
 def table_of(facts: Iterable[Fact]) -> pa.Table:
@@ -210,6 +221,7 @@ def table_of(facts: Iterable[Fact]) -> pa.Table:
             "traits": _json(fact.traits).decode() or None,
             "namespaces": sorted({namespace for namespace, _ in fact.identifiers}),
             "consents": _json(fact.consents).decode() or None,
+            "touch": _json(fact.touch).decode() or None,
         }
         for fact in facts
     ]

@@ -22,6 +22,7 @@ from headrace_audience.language.definition import (
     IdentifierExists,
     InOrder,
     Not,
+    TouchTest,
     TraitTest,
     walk,
 )
@@ -83,6 +84,9 @@ class Reference:
         if isinstance(condition, ConsentTest):
             said = self.statement(condition.purpose, profile, at_us)
             return passes(condition.test, said and ("granted" if said.consents[condition.purpose] else "denied"))
+        if isinstance(condition, TouchTest):
+            touch = self.touch(condition, profile, at_us)
+            return passes(condition.test, touch and at_path(touch.touch, condition.path))
         if isinstance(condition, Aggregate):
             found = [at_path(fact.properties, condition.path) for fact in self.counted(condition, profile, at_us)]
             return aggregate_holds(condition, found)
@@ -108,6 +112,11 @@ class Reference:
         """The event that said last what holds for a purpose at a moment."""
         said = [fact for fact in self._until(profile, at_us) if purpose in fact.consents]
         return said[-1] if said else None
+
+    def touch(self, condition: TouchTest, profile: str, at_us: int) -> Fact | None:
+        """The event that said first, or last, what a test of touches asks."""
+        said = [fact for fact in self._until(profile, at_us) if condition.path[0] in fact.touch]
+        return said[0 if condition.which == "first" else -1] if said else None
 
     def _until(self, profile: str, at_us: int) -> list[Fact]:
         """The events of a person up to a moment, in order."""

@@ -16,7 +16,7 @@ KEYWORDS = frozenset(
     """
     active after ago all and any at audience before between case consent contains count distinct ends exists first for
     identifier ignoring in inactive kind last least matches max min avg next not of or performed periods refresh
-    regularly restarted same sequence since starts stopped sum then time trait until where with within zone
+    regularly restarted same sequence since starts stopped sum then time touch trait until where with within zone
     """.split()  # noqa: SIM905  # as a list of literals it would be forty lines
 )
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
@@ -103,8 +103,8 @@ def _leaf(raw: Mapping[str, Any]) -> str:
         return _joined(f"sequence ({' then '.join(map(_step, raw['sequence']))})", _window(raw))
     if "audience" in raw:
         return f"in audience {_name(raw['audience'])}"
-    kind = next(key for key in ("trait", "consent", "identifier") if key in raw)
-    return f"{kind} {_name(raw[kind])} {_test(raw)}"
+    kind = next(key for key in ("trait", "consent", "identifier", "first_touch", "last_touch") if key in raw)
+    return f"{kind.replace('_', ' ')} {_name(raw[kind])} {_test(raw)}"
 
 
 def _joined(*parts: str) -> str:

@@ -287,6 +287,12 @@ class _Reader(Transformer[Token, Any]):
     def trait(self, meta: Any, children: list[Any]) -> Json:
         return self._placed(meta, {"trait": children[0], **children[1]})
 
+    def first_touch(self, meta: Any, children: list[Any]) -> Json:
+        return self._placed(meta, {"first_touch": children[0], **children[1]})
+
+    def last_touch(self, meta: Any, children: list[Any]) -> Json:
+        return self._placed(meta, {"last_touch": children[0], **children[1]})
+
     def consent(self, meta: Any, children: list[Any]) -> Json:
         return self._placed(meta, {"consent": children[0], **children[1]})
 

@@ -1,0 +1,181 @@
+"""How an event reached a person: campaign, device, browser, operating system, platform and country, by its context.
+
+========  ==============================================================================================================
+campaign  `context.campaign` (source, medium, name, term, content, id), else the `utm_...` of `context.page`
+device    "mobile", "tablet", "desktop", "tv" or "bot", by the user agent; of apps by `context.device`
+browser   as the user agent table names it: "Chrome", "Chrome Mobile", "Mobile Safari", "Firefox", "Edge"
+os        `context.os.name`, else as the user agent table names it: "iOS", "Android", "Windows", "Mac OS X", "Linux"
+platform  "ios" or "android" for apps, by `context.device.type` or `context.os`; "web" when a browser is known
+country   `context.location.country`, else that of the zone `context.timezone`, by IANA's table; ISO 3166 in two letters
+========  ==============================================================================================================
+
+The user agent table is that of the ua-parser project (https://github.com/ua-parser/uap-core). A campaign is written as
+a whole: one without a term has none, whatever the campaign before it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+from ua_parser import parse as parse_agent
+
+from headrace.api.common.v1.event_pb2 import Event
+from headrace.domain.predicates import decode_object
+from headrace_audience.language.definition import CAMPAIGN_PARTS
+
+PARTS = ("campaign", "page", "userAgent", "device", "os", "location", "timezone")
+"""Keys of a context that tell it."""
+
+_MARKS = (*(f'"{part}"'.encode() for part in PARTS if part != "page"), b"utm_")
+_UTM = {"utm_campaign": "name", **{f"utm_{part}": part for part in CAMPAIGN_PARTS if part != "name"}}
+_APPS = {"ios": "ios", "ipados": "ios", "iphone os": "ios", "android": "android"}
+_MOST = 1_000
+"""Longer user agents and addresses are looked at so far."""
+
+
+class _Parts(msgspec.Struct):
+    """The parts of a context; what else is in it is passed over."""
+
+    campaign: Any = None
+    page: Any = None
+    userAgent: Any = None  # noqa: N815  # the key in the JSON
+    device: Any = None
+    os: Any = None
+    location: Any = None
+    timezone: Any = None
+
+
+class _Agent(NamedTuple):
+    device: str | None
+    browser: str | None
+    os: str | None
+
+
+_decode = msgspec.json.Decoder(_Parts).decode
+
+
+def touch_of(event: Event) -> dict[str, Any]:
+    """What an event says, by the names in TOUCHES; empty when it says nothing."""
+    parts = touch_parts(event)
+    return touch_in(parts) if parts else {}
+
+
+def touch_parts(event: Event) -> dict[str, Any]:
+    """The parts of an event's context that touch_in() looks at, decoded."""
+    context = event.context
+    if not context or not any(mark in context for mark in _MARKS):
+        return {}
+    try:
+        found: Any = _decode(context)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        context_object = decode_object(context)
+        return {part: context_object[part] for part in PARTS if context_object.get(part) is not None}
+    return {part: value for part in PARTS if (value := getattr(found, part)) is not None}
+
+
+def touch_json(event: Event) -> bytes:
+    """What an event says as a JSON object; empty when it says nothing."""
+    touch = touch_of(event)
+    return msgspec.json.encode(touch) if touch else b""
+
+
+def touch_in(context: Mapping[str, Any]) -> dict[str, Any]:
+    """What a context says, by the names in TOUCHES."""
+    agent_text = _text(context.get("userAgent"))
+    agent = _agent(agent_text[:_MOST]) if agent_text else _Agent(None, None, None)
+    os_name = _text(_inside(context, "os", "name"))
+    app = _app(_text(_inside(context, "device", "type")), os_name, agent)
+    found = {
+        "campaign": _campaign(context),
+        "device": agent.device or ("mobile" if app else None),
+        "browser": None if app else agent.browser,
+        "os": os_name or agent.os,
+        "platform": app or ("web" if agent.browser else None),
+        "country": _country(context),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _inside(context: Mapping[str, Any], part: str, key: str) -> Any:
+    value = context.get(part)
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _app(device_type: str, os_name: str, agent: _Agent) -> str | None:
+    """The platform of an app. Its SDK names the type of device or the system, and sends no browser's user agent."""
+    return _APPS.get(device_type.lower()) or (None if agent.browser else _APPS.get(os_name.lower()))
+
+
+def _campaign(context: Mapping[str, Any]) -> dict[str, str] | None:
+    own = context.get("campaign")
+    if isinstance(own, dict):
+        said = {part: _text(own.get(part)) for part in CAMPAIGN_PARTS}
+    else:
+        address = _text(_inside(context, "page", "search")) or _text(_inside(context, "page", "url"))
+        said = dict(_campaign_of(address[:_MOST])) if "utm_" in address else {}
+    return {part: value for part, value in said.items() if value} or None
+
+
+@lru_cache(maxsize=10_000)  # a campaign's address comes with every page view that it led to
+def _campaign_of(address: str) -> tuple[tuple[str, str], ...]:
+    try:
+        query = urlsplit(address).query
+    except ValueError:  # a broken host, such as "http://[": then there is no query to read
+        return ()
+    said = {key.lower(): value.strip() for key, value in reversed(parse_qsl(query))}
+    return tuple((part, said[key]) for key, part in _UTM.items() if said.get(key))
+
+
+@lru_cache(maxsize=10_000)  # looking one up takes about a millisecond
+def _agent(text: str) -> _Agent:
+    found = parse_agent(text)
+    os_name = found.os.family if found.os and found.os.family != "Other" else None
+    browser = found.user_agent.family if found.user_agent and found.user_agent.family != "Other" else None
+    family = found.device.family if found.device else ""
+    brand = (found.device.brand or "") if found.device else ""
+    return _Agent(_kind_of_device(text, family, brand, os_name, browser), browser, os_name)
+
+
+def _kind_of_device(text: str, family: str, brand: str, os_name: str | None, browser: str | None) -> str | None:
+    if family == "Spider":
+        return "bot"
+    if "TV" in text or "Tizen" in text or "BRAVIA" in text:
+        return "tv"
+    if family == "iPad" or "Tablet" in brand or "Kindle" in family or "Tablet" in text:
+        return "tablet"
+    if os_name == "Android":
+        # Chrome on Android says "Mobile" on phones only: https://developer.chrome.com/docs/multidevice/user-agent
+        return "mobile" if "Mobile" in text or "Dalvik" in text else "tablet"
+    if os_name == "iOS" or "Mobile" in text:
+        return "mobile"
+    return "desktop" if os_name and browser else None
+
+
+def _country(context: Mapping[str, Any]) -> str | None:
+    said = _text(_inside(context, "location", "country"))
+    if said:
+        return said.upper() if len(said) == 2 else said
+    return _countries().get(_text(context.get("timezone")))
+
+
+@lru_cache(maxsize=1)
+def _countries() -> dict[str, str]:
+    """The country of each zone, also by its other names."""
+    zones = files("tzdata").joinpath("zoneinfo")
+    rows = [line.split("\t") for line in zones.joinpath("zone.tab").read_text().splitlines() if line[:1] != "#"]
+    found = {row[2]: row[0] for row in rows}
+    for line in zones.joinpath("tzdata.zi").read_text().splitlines():
+        if line.startswith("L "):
+            _, zone, other = line.split(" ")
+            if zone in found:
+                found.setdefault(other, found[zone])
+    return found
