@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace_identity.computed import reference
-from headrace_identity.computed.definition import parse_definition
 from headrace_identity.computed.filling import Filler
 from headrace_identity.computed.reading import ComputedValues
 from headrace_identity.store import PROFILES
 from hypothesis import strategies as st
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind, Identifier
+from headrace.domain.computed_traits.definition import parse_definition
 from headrace.domain.times import DAY_US, HOUR_US
 from headrace.storage.mongo.client import Database
 from tests.support.identity import Stored, read_stored

@@ -7,12 +7,13 @@ from itertools import count
 from typing import Any
 
 import pytest
-from headrace_identity.computed import reference, summaries
+from headrace_identity.computed import summaries
 from headrace_identity.computed.store import ComputedTraitStore
 from headrace_identity.worker import Incoming, Worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.domain.computed_traits import reference
 from headrace.domain.times import DAY_US, now_us, parse_duration_us
 from headrace.storage.mongo.client import Database
 from tests.support import computed

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from headrace_identity.computed import reference
 from headrace_identity.computed.buckets import BucketKey, Kept, Reading, bucket_key, loaded, reading_of, stored, unite
-from headrace_identity.computed.definition import FUNCTION_NAMES, Definition, parse_definition
-from headrace_identity.computed.scalars import LONGEST_TEXT, number_of, number_text, order_of, scalar_of
-from headrace_identity.computed.summaries import FUNCTIONS, MOST_COUNTED, MOST_LISTED
+from headrace_identity.computed.summaries import FUNCTIONS, MOST_COUNTED
 from headrace_identity.computed.traits import ComputedTrait, ComputedTraits, additions
 
 from headrace.api.common.v1.event_pb2 import EventKind
+from headrace.domain.computed_traits.definition import FUNCTION_NAMES, Definition, parse_definition
+from headrace.domain.computed_traits.scalars import LONGEST_TEXT, number_of, number_text, order_of, scalar_of
+from headrace.domain.computed_traits.values import MOST_LISTED
 from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import DAY_US
 from tests.support.computed import track

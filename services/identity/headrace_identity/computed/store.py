@@ -19,6 +19,7 @@ from typing import TypeVar
 from bson.binary import Binary
 from pymongo import ASCENDING
 
+from headrace.domain.computed_traits.definition import Definition, parse_definition
 from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import now_us
 from headrace.rpc import names
@@ -26,7 +27,6 @@ from headrace.rpc.errors import already_exists, etag_mismatch, invalid_argument,
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database, Document, Session
 from headrace_identity import gates, workspaces
-from headrace_identity.computed.definition import Definition, parse_definition
 from headrace_identity.computed.traits import ComputedTrait, ComputedTraits
 from headrace_identity.documents import SEPARATOR
 from headrace_identity.store import COMPUTED_TRAIT_REMOVALS, COMPUTED_TRAITS, IDENTITY_WORKSPACES

@@ -12,10 +12,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
-from headrace_identity.computed.scalars import EXACT, number_of, number_text, order_of, scalar_of
-
-MOST_LISTED = 1_000
-"""Values in a unique_list; there are more when one more is known."""
+from headrace.domain.computed_traits.scalars import EXACT, number_of, number_text, order_of, scalar_of
+from headrace.domain.computed_traits.values import MOST_LISTED
 
 LARGEST_STORED = 64 * 1024
 """Characters of values in a stored summary. One that would be larger is not stored: the events are read instead."""

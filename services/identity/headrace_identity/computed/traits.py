@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind
+from headrace.domain.computed_traits.definition import COUNT, Definition
 from headrace.domain.predicates import compile_predicates, decode_object, value_at
 from headrace_identity.computed.buckets import BucketKey, Kept, day_for, needed_until_us, unite
-from headrace_identity.computed.definition import COUNT, Definition
 from headrace_identity.computed.summaries import FUNCTIONS, Function
 
 _TRACK = EventKind.EVENT_KIND_TRACK

@@ -224,8 +224,7 @@ def _rules_in_full(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_computed(trait: Resource) -> list[Problem]:
-    from headrace_identity.computed.definition import parse_definition
-
+    from headrace.domain.computed_traits.definition import parse_definition
     from headrace.domain.definitions import DefinitionError
 
     try:
