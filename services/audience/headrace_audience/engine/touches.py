@@ -15,6 +15,7 @@ a whole: one without a term has none, whatever the campaign before it had.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
@@ -31,7 +32,7 @@ from headrace_audience.language.definition import CAMPAIGN_PARTS
 PARTS = ("campaign", "page", "userAgent", "device", "os", "location", "timezone")
 """Keys of a context that tell it."""
 
-_MARKS = (*(f'"{part}"'.encode() for part in PARTS if part != "page"), b"utm_")
+_says_something = re.compile(b'utm_|"(?:%s)"' % "|".join(part for part in PARTS if part != "page").encode()).search
 _UTM = {"utm_campaign": "name", **{f"utm_{part}": part for part in CAMPAIGN_PARTS if part != "name"}}
 _APPS = {"ios": "ios", "ipados": "ios", "iphone os": "ios", "android": "android"}
 _MOST = 1_000
@@ -68,7 +69,7 @@ def touch_of(event: Event) -> dict[str, Any]:
 def touch_parts(event: Event) -> dict[str, Any]:
     """The parts of an event's context that touch_in() looks at, decoded."""
     context = event.context
-    if not context or not any(mark in context for mark in _MARKS):
+    if not context or _says_something(context) is None:
         return {}
     try:
         found: Any = _decode(context)
@@ -86,19 +87,16 @@ def touch_json(event: Event) -> bytes:
 
 def touch_in(context: Mapping[str, Any]) -> dict[str, Any]:
     """What a context says, by the names in TOUCHES."""
-    agent_text = _text(context.get("userAgent"))
-    agent = _agent(agent_text[:_MOST]) if agent_text else _Agent(None, None, None)
-    os_name = _text(_inside(context, "os", "name"))
-    app = _app(_text(_inside(context, "device", "type")), os_name, agent)
-    found = {
-        "campaign": _campaign(context),
-        "device": agent.device or ("mobile" if app else None),
-        "browser": None if app else agent.browser,
-        "os": os_name or agent.os,
-        "platform": app or ("web" if agent.browser else None),
-        "country": _country(context),
-    }
-    return {name: value for name, value in found.items() if value}
+    agent = _text(context.get("userAgent"))[:_MOST]
+    system = _text(_inside(context, "os", "name"))[:_MOST]
+    device_type = _text(_inside(context, "device", "type"))[:_MOST]
+    found: dict[str, Any] = dict(_technology(agent, device_type, system)) if agent or device_type or system else {}
+    campaign, country = _campaign(context), _country(context)
+    if campaign:
+        found["campaign"] = campaign
+    if country:
+        found["country"] = country
+    return found
 
 
 def _text(value: Any) -> str:
@@ -110,19 +108,27 @@ def _inside(context: Mapping[str, Any], part: str, key: str) -> Any:
     return value.get(key) if isinstance(value, dict) else None
 
 
-def _app(device_type: str, os_name: str, agent: _Agent) -> str | None:
-    """The platform of an app. Its SDK names the type of device or the system, and sends no browser's user agent."""
-    return _APPS.get(device_type.lower()) or (None if agent.browser else _APPS.get(os_name.lower()))
+@lru_cache(maxsize=10_000)  # looking a user agent up takes about a millisecond
+def _technology(agent_text: str, device_type: str, system: str) -> tuple[tuple[str, str], ...]:
+    """Device, browser, os and platform."""
+    agent = _agent(agent_text) if agent_text else _Agent(None, None, None)
+    # An app's SDK names the type of device or the system, and sends no browser's user agent.
+    app = _APPS.get(device_type.lower()) or (None if agent.browser else _APPS.get(system.lower()))
+    found = {
+        "device": agent.device or ("mobile" if app else None),
+        "browser": None if app else agent.browser,
+        "os": system or agent.os,
+        "platform": app or ("web" if agent.browser else None),
+    }
+    return tuple((name, value) for name, value in found.items() if value)
 
 
-def _campaign(context: Mapping[str, Any]) -> dict[str, str] | None:
+def _campaign(context: Mapping[str, Any]) -> dict[str, str]:
     own = context.get("campaign")
     if isinstance(own, dict):
-        said = {part: _text(own.get(part)) for part in CAMPAIGN_PARTS}
-    else:
-        address = _text(_inside(context, "page", "search")) or _text(_inside(context, "page", "url"))
-        said = dict(_campaign_of(address[:_MOST])) if "utm_" in address else {}
-    return {part: value for part, value in said.items() if value} or None
+        return {part: said for part in CAMPAIGN_PARTS if (said := _text(own.get(part)))}
+    address = _text(_inside(context, "page", "search")) or _text(_inside(context, "page", "url"))
+    return dict(_campaign_of(address[:_MOST])) if "utm_" in address else {}
 
 
 @lru_cache(maxsize=10_000)  # a campaign's address comes with every page view that it led to
@@ -135,7 +141,6 @@ def _campaign_of(address: str) -> tuple[tuple[str, str], ...]:
     return tuple((part, said[key]) for key, part in _UTM.items() if said.get(key))
 
 
-@lru_cache(maxsize=10_000)  # looking one up takes about a millisecond
 def _agent(text: str) -> _Agent:
     found = parse_agent(text)
     os_name = found.os.family if found.os and found.os.family != "Other" else None
