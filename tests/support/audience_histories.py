@@ -28,6 +28,7 @@ NAMES = ("A", "B", "C")
 TRAITS = ("plan", "city", "due")
 NAMESPACES = ("email", "user_id")
 PROFILES = ("p", "q", "r")
+GROUPS = ("g", "h")
 PURPOSES = ("ads", "mail")
 CONTEXTS: tuple[dict[str, Any], ...] = (
     {"campaign": {"source": "a", "medium": "mail"}},
@@ -231,6 +232,23 @@ def of_attributes(r: Random) -> dict[str, Any]:
     return {"trait": r.choice(("plan", "city", "city.name", "due")), **comparison(r)}
 
 
+def of_groups(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> dict[str, Any]:
+    """Any condition on groups."""
+    kinds = ("members", "members", "trait", "moving", *(["audience"] if references else []))
+    kind = r.choice((*kinds, "all", "any", "not") if depth else kinds)
+    if kind in ("all", "any"):
+        return {kind: [of_groups(r, references, depth - 1) for _ in range(r.randint(1, 3))]}
+    if kind == "not":
+        return {"not": of_groups(r, references, depth - 1)}
+    if kind == "members":
+        return {"members": r.choice(("any", "all", "none")), "where": condition(r, ("people",), 1)}
+    if kind == "audience":
+        return {"audience": r.choice(references)}
+    if kind == "moving":
+        return {"trait": "due", r.choice(("in_last", "in_next")): span(r, 1, 20)}
+    return {"trait": r.choice(("plan", "due")), **comparison(r)}
+
+
 def audiences(r: Random) -> dict[str, Definition]:
     """Three audiences, the later ones of which may refer to the earlier."""
     zone = {"time_zone": r.choice(ZONES)}
@@ -249,7 +267,8 @@ def one_condition(r: Random) -> dict[str, Definition]:
 
 def fact(r: Random, number: int) -> Fact:
     """One event of somebody; its number makes its message id, in an order that is not that of time."""
-    kind = r.choice(("track", "track", "track", "identify", "page"))
+    kind = r.choice(("track", "track", "track", "identify", "page", "group"))
+    group_id = r.choice(GROUPS) if kind == "group" or r.randint(0, 3) == 3 else ""
     traits: dict[str, Any] = {}
     if kind == "identify" or r.randint(0, 5) == 5:
         for name in dict.fromkeys(some(r, TRAITS, 0, 3)):
@@ -276,6 +295,8 @@ def fact(r: Random, number: int) -> Fact:
         traits=traits,
         identifiers=tuple((n, "v") for n in dict.fromkeys(some(r, NAMESPACES, 0, 2))),
         consents={p: bool(r.randint(0, 1)) for p in some(r, PURPOSES, 0, 1)} if r.randint(0, 3) == 3 else {},
+        group_id=group_id,
+        group_traits={"plan": r.choice(VALUES), "due": time_text(r)} if kind == "group" and r.randint(0, 2) else {},
         context=r.choice(CONTEXTS) if r.randint(0, 2) == 2 else {},
     )
 

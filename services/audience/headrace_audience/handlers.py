@@ -350,9 +350,12 @@ def parse(definition: str, field: str = "audience.definition") -> Definition:
     if not definition:
         raise invalid_argument(field, "is required: a definition as JSON")
     try:
-        return parse_definition(definition)
+        parsed = parse_definition(definition)
     except DefinitionError as error:
         raise definition_fault(error, field) from None
+    if parsed.of == "groups":
+        raise invalid_argument(f"{field}.of", "audiences of groups can be evaluated offline only, so far")
+    return parsed
 
 
 def definition_fault(error: DefinitionError, field: str = "audience.definition") -> Exception:

@@ -202,6 +202,13 @@ def _resolved(path: Path, lines: Sequence[str], rules: Path | None, at_us: int) 
 
 
 def _show(answer: dict[str, Any]) -> None:
+    if any("group" in found for found in (*answer["members"], *answer["mismatches"])):
+        write(table(["GROUP", "PEOPLE"], [[m["group"], str(m["people"])] for m in answer["members"]]))
+        write(f"\n{len(answer['members'])} groups at {answer['at']}, by the {answer['engine']} evaluator")
+        wrong = [[m["group"], m["engine"], "in" if m["member"] else "out"] for m in answer["mismatches"]]
+        if wrong:
+            write("\n" + table(["DIFFERS", "EVALUATOR", "SAYS"], wrong))
+        return
     rows = [
         [
             m["profile"],

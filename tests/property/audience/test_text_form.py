@@ -24,6 +24,8 @@ names = st.one_of(
 def definition(r: Random) -> dict[str, Any]:
     options = {"kind": r.choice(("dynamic", "static")), "time_zone": r.choice(random.ZONES), "refresh": "continuous"}
     chosen = {key: value for key, value in options.items() if r.randint(0, 2) == 2}
+    if r.randint(0, 4) == 4:
+        return {**chosen, "of": "groups", "where": random.of_groups(r, ("one",))}
     return {**chosen, "where": random.condition(r, ("one", "lapsed-buyers"), depth=3)}
 
 

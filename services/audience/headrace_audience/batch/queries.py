@@ -17,6 +17,7 @@ consents       VARCHAR (JSON object)  whether each purpose that the event speaks
 touch          VARCHAR (JSON object)  how it reached the person (headrace_audience.engine.touches), or NULL
 =============  =====================  ================================================================================
 
+Audiences of groups read the relation `mentions` too, see `groups`; their ids stand where those of profiles stand.
 The view holds one workspace only. Other columns are not read.
 
 Public functions (all take an open DuckDB connection that knows `events`; none of them writes)::
@@ -44,6 +45,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from headrace_audience.batch.groups import GroupStatement
 from headrace_audience.batch.relations import (
     consent_writes_sql,
     identifiers_sql,
@@ -142,7 +144,7 @@ def preview(
     some = f"SELECT profile FROM members ORDER BY profile LIMIT {parameters.bind(sample)}"
     rows = _run(
         connection,
-        f"{members} SELECT (SELECT count(*) FROM members), (SELECT count(*) FROM base),"
+        f"{members} SELECT (SELECT count(*) FROM members), (SELECT count(*) FROM everybody),"
         f" (SELECT list(profile ORDER BY profile) FROM ({some}))",
         parameters,
     ).fetchall()
@@ -275,9 +277,13 @@ def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:
 
 
 def _members_sql(definition: Definition, now_us: int, audiences: Audiences, parameters: Parameters) -> str:
+    if definition.of == "groups":
+        return GroupStatement(definition, audiences, now_us, parameters).members_sql()
     statement = Statement(definition, audiences, now_us, parameters)
     everybody = "base AS MATERIALIZED (SELECT DISTINCT profile FROM events)"
-    tables = ", ".join([everybody, *statement.sources(), *statement.tables()])
+    tables = ", ".join(
+        [everybody, "everybody AS (SELECT profile FROM base)", *statement.sources(), *statement.tables()]
+    )
     members = f"SELECT base.profile FROM {statement.joins()} WHERE {statement.condition}"
     return f"WITH {tables}, members AS MATERIALIZED ({members})"
 

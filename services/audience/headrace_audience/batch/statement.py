@@ -31,6 +31,7 @@ from headrace_audience.language.definition import (
     ConsentTest,
     Definition,
     IdentifierExists,
+    Members,
     Not,
     TouchTest,
     TraitTest,
@@ -66,6 +67,10 @@ class Statement:
         self._members: dict[str, str] = {}
         self._edges: list[str] = []
         self.condition = self._condition(definition.where)
+
+    def expression(self, condition: Condition) -> str:
+        """A further condition on the same people; to be asked for before what the statement is made of."""
+        return self._condition(condition)
 
     def sources(self) -> list[str]:
         """The WITH entries of what is read of `events`, whatever the moment."""
@@ -146,6 +151,7 @@ class Statement:
                 return self._condition(meaning.where)
             table = self._members.setdefault(condition.audience_id, f"members{len(self._members)}")
             return f"({table}.profile IS NOT NULL)"
+        assert not isinstance(condition, Members)  # that is a condition on groups, see `groups`
         return self._events.condition(condition)
 
     def _trait(self, condition: TraitTest) -> str:

@@ -217,23 +217,49 @@ class Not:
     part: Condition
 
 
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Of a group: whether a condition holds for any of its members, for all of them (and there is one), or for none.
+
+    `quantifier` is "any", "all" or "none".
+    """
+
+    quantifier: str
+    part: Condition
+
+
 OfEvents = EventCount | DatedCount | Aggregate | FirstTime | LastTime | Restarted | Regularly | InOrder
 OfAttributes = TraitTest | ConsentTest | TouchTest
-Leaf = OfEvents | OfAttributes | IdentifierExists | AudienceMember
+Leaf = OfEvents | OfAttributes | IdentifierExists | AudienceMember | Members
 Condition = All | Any_ | Not | Leaf
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A whole audience definition; `kind` is "dynamic" or "static"."""
+    """A whole audience definition; `kind` is "dynamic" or "static", `of` is "people" or "groups".
+
+    The condition of an audience of groups is made of tests of the groups' own traits, of Members, and of other
+    audiences of groups.
+    """
 
     kind: str
     where: Condition
+    of: str = "people"
 
     @property
     def references(self) -> frozenset[str]:
         """Ids of the audiences that it names."""
-        return frozenset(leaf.audience_id for leaf in walk(self.where) if isinstance(leaf, AudienceMember))
+        return frozenset(audience_id for audience_id, _ in self.references_of())
+
+    def references_of(self) -> frozenset[tuple[str, str]]:
+        """Ids of the audiences that it names, each with what it must be of."""
+        found: set[tuple[str, str]] = set()
+        for leaf in walk(self.where):
+            if isinstance(leaf, AudienceMember):
+                found.add((leaf.audience_id, self.of))
+            elif isinstance(leaf, Members):
+                found |= Definition(self.kind, leaf.part).references_of()
+        return frozenset(found)
 
 
 def walk(condition: Condition) -> Iterator[Leaf]:
@@ -251,9 +277,14 @@ def check_references(definitions: Mapping[str, Definition]) -> list[str]:
     """Check all definitions of a workspace together; returns their ids so that each comes after those it names.
 
     Raises:
-        DefinitionError: Some name each other in a circle; the error shows it. An audience that does not exist is no
-            error here: nobody is in it.
+        DefinitionError: Some name each other in a circle; the error shows it. Or one of people names one of groups, or
+            the other way round. An audience that does not exist is no error here: nobody is in it.
     """
+    for definition in definitions.values():
+        for audience_id, of in sorted(definition.references_of()):
+            named = definitions.get(audience_id)
+            if named is not None and named.of != of:
+                raise DefinitionError("where", f"audience {audience_id!r} is of {named.of}; here one of {of} is needed")
     order: list[str] = []
     done: set[str] = set()
     for start in sorted(definitions):

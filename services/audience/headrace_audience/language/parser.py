@@ -45,6 +45,7 @@ from headrace_audience.language.definition import (
     IdentifierExists,
     InOrder,
     LastTime,
+    Members,
     Not,
     Regularly,
     Restarted,
@@ -64,6 +65,7 @@ MAX_PERIODS = 100
 
 AGGREGATES = ("sum", "avg", "min", "max", "distinct")
 _AGGREGATE_OPS = ("eq", "neq", *NUMBER_OPS)
+_QUANTIFIERS = ("any", "all", "none")
 _STATUSES = ("granted", "denied")
 
 
@@ -81,10 +83,8 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
     if kind not in ("dynamic", "static"):
         raise DefinitionError("kind", f'must be "dynamic" or "static", not {kind!r}')
     of = raw.get("of", "people")
-    if of != "people":
-        if of == "groups":
-            raise DefinitionError("of", '"groups" is not supported yet; use "people"')
-        raise DefinitionError("of", f'must be "people", not {of!r}')
+    if of not in ("people", "groups"):
+        raise DefinitionError("of", f'must be "people" or "groups", not {of!r}')
     refresh = raw.get("refresh", "continuous")
     if refresh != "continuous":
         if isinstance(refresh, str):
@@ -92,7 +92,7 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
             raise DefinitionError("refresh", f'{refresh!r} is not supported yet; use "continuous"')
         raise DefinitionError("refresh", 'must be "continuous"')
     zone = parse_zone("time_zone", raw["time_zone"]) if "time_zone" in raw else "UTC"
-    return Definition(kind=kind, where=_Parser(zone).condition("where", raw["where"], 1))
+    return Definition(kind=kind, where=_Parser(zone, of).condition("where", raw["where"], 1), of=of)
 
 
 def _load(source: str | bytes | Mapping[str, Any]) -> Any:
@@ -102,8 +102,9 @@ def _load(source: str | bytes | Mapping[str, Any]) -> Any:
 class _Parser:
     """Counts conditions over the whole tree."""
 
-    def __init__(self, zone: str) -> None:
+    def __init__(self, zone: str, of: str) -> None:
         self._zone = zone
+        self._of = of
         self._count = 0
         self._leaves: dict[str, Callable[[str, Mapping[str, Any]], Condition]] = {
             "event": self._event,
@@ -120,6 +121,7 @@ class _Parser:
             "identifier": _identifier,
             "audience": _audience,
         }
+        self._of_groups = ("trait", "members", "audience")
 
     def condition(self, path: str, raw: object, depth: int) -> Condition:
         """A condition at a place."""
@@ -128,7 +130,8 @@ class _Parser:
         self._count += 1
         if self._count > MAX_CONDITIONS:
             raise DefinitionError(path, f'there are more than {MAX_CONDITIONS} conditions; use "in" or split it')
-        all_kinds = ("all", "any", "not", *self._leaves)
+        leaves = self._of_groups if self._of == "groups" else tuple(self._leaves)
+        all_kinds = ("all", "any", "not", *leaves)
         if not isinstance(raw, Mapping):
             raise DefinitionError(path, f"must be an object with one of {', '.join(all_kinds)}")
         for key in raw:
@@ -137,6 +140,12 @@ class _Parser:
         kinds = [key for key in all_kinds if key in raw]
         if len(kinds) > 1:
             raise DefinitionError(path, f'has both {kinds[0]!r} and {kinds[1]!r}; combine conditions with "all"')
+        if not kinds and self._of == "groups" and not self._leaves.keys().isdisjoint(raw):
+            kind = next(key for key in self._leaves if key in raw)
+            reason = f'{kind!r} is about people: write {{"members": "any", "where": ...}} around it'
+            raise DefinitionError(path, reason)
+        if not kinds and "members" in raw:
+            raise DefinitionError(path, '"members" goes only with "of": "groups"')
         if not kinds:
             named = f"unknown key {next(iter(raw))!r}; " if raw else "is empty; "
             raise DefinitionError(path, f"{named}a condition needs one of {', '.join(all_kinds)}")
@@ -149,7 +158,18 @@ class _Parser:
         if kind == "not":
             check_keys(path, raw, allowed=("not",), required=("not",))
             return Not(self.condition(f"{path}.not", raw["not"], depth + 1))
+        if kind == "members":
+            return self._members(path, raw, depth)
         return self._leaves[kind](path, raw)
+
+    def _members(self, path: str, raw: Mapping[str, Any], depth: int) -> Condition:
+        check_keys(path, raw, allowed=("members", "where"), required=("members", "where"))
+        if raw["members"] not in _QUANTIFIERS:
+            raise DefinitionError(f"{path}.members", f"must be one of {', '.join(_QUANTIFIERS)}")
+        self._of = "people"
+        part = self.condition(f"{path}.where", raw["where"], depth + 1)
+        self._of = "groups"
+        return Members(raw["members"], part)
 
     def _window(self, path: str, raw: Mapping[str, Any]) -> Window:
         return parse_window(path, raw, self._zone)

@@ -8,7 +8,7 @@ facts_of_resolved().
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import duckdb
@@ -16,9 +16,10 @@ import duckdb
 from headrace.domain.times import format_time_us
 from headrace_audience.batch import queries
 from headrace_audience.engine.engine import Engine
-from headrace_audience.language.definition import All, Definition, check_references
+from headrace_audience.language.definition import All, Condition, Definition, check_references
 from headrace_audience.offline.explain import explain
-from headrace_audience.offline.facts import Fact, resolved_of, table_of
+from headrace_audience.offline.facts import Fact, mentions_of, resolved_of, table_of
+from headrace_audience.offline.groups import GroupReference
 from headrace_audience.offline.reference import Audiences, Reference
 
 ENGINES = ("incremental", "batch", "reference")
@@ -57,7 +58,8 @@ def evaluate(
         times as ISO 8601 text or null. `since` is null for who has always been in; by the incremental engine it is the
         moment since which the person has been in at least. A mismatch is `{"profile", "engine", "member",
         "leaves_at"}`: what another engine says of a person, beside what the first said. With `explain_profile`
-        also "explanation", see headrace_audience.offline.explain.
+        also "explanation", see headrace_audience.offline.explain. Members of an audience of groups are
+        `{"group", "people"}` with the number of people in it, mismatches `{"group", "engine", "member"}`.
 
     Raises:
         ValueError: An engine or profile that does not exist.
@@ -67,6 +69,10 @@ def evaluate(
     if unknown or not engines:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {', '.join(unknown) or 'none'}")
     audiences = audiences or {}
+    if definition.of == "groups":
+        if explain_profile is not None:
+            raise ValueError("groups are not explained: evaluate the condition of their members as an audience")
+        return _evaluate_groups(definition, facts, at_us, engines, audiences)
     named = {name: meaning for name, meaning in audiences.items() if isinstance(meaning, Definition)}
     check_references({**named, SELF: definition})
     reference = Reference(facts, audiences)
@@ -95,6 +101,20 @@ def evaluate(
             raise ValueError(f"there is no profile {explain_profile!r} in the events")
         answer["explanation"] = explain(reference, definition, explain_profile, at_us)
     return answer
+
+
+def _evaluate_groups(
+    definition: Definition, facts: Sequence[Fact], at_us: int, engines: Sequence[str], audiences: Audiences
+) -> dict[str, Any]:
+    found = [_GROUP_EVALUATORS[engine](definition, facts, at_us, audiences) for engine in engines]
+    reference = GroupReference(facts)
+    mismatches = [
+        {"group": group_id, "engine": engine, "member": group_id in other}
+        for engine, other in zip(engines[1:], found[1:], strict=True)
+        for group_id in sorted(set(found[0]) ^ set(other))
+    ]
+    members = [{"group": g, "people": len(reference.people_of(g, at_us))} for g in found[0]]
+    return {"at": format_time_us(at_us), "engine": engines[0], "members": members, "mismatches": mismatches}
 
 
 def _text(moment_us: int | None) -> str | None:
@@ -165,6 +185,42 @@ def _set_audiences(engine: Engine, audiences: Audiences, profiles: set[str]) -> 
     for audience_id in audiences:
         engine.start_audience(audience_id)
 
+
+def _groups_by_reference(
+    definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences
+) -> list[str]:
+    return GroupReference(facts, audiences).members(definition, at_us)
+
+
+def _groups_by_batch(definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences) -> list[str]:
+    with duckdb.connect() as connection:
+        connection.register("events", table_of(facts))
+        connection.register("mentions", mentions_of(facts))
+        return queries.evaluate(connection, definition, at_us, audiences)
+
+
+def _groups_by_increments(definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences) -> list[str]:
+    """What must hold for members is asked of the engine, once for all of them."""
+    of_people = {name: meaning for name, meaning in audiences.items() if _of(meaning) != "groups"}
+    held: dict[Condition, set[str]] = {}
+
+    def person_holds(condition: Condition, profile: str, moment_us: int) -> bool:
+        if condition not in held:
+            held[condition] = set(_by_increments(Definition("dynamic", condition), facts, moment_us, of_people))
+        return profile in held[condition]
+
+    return GroupReference(facts, audiences, person_holds).members(definition, at_us)
+
+
+def _of(meaning: Definition | Collection[str]) -> str:
+    return meaning.of if isinstance(meaning, Definition) else ""
+
+
+_GROUP_EVALUATORS: dict[str, Callable[[Definition, Sequence[Fact], int, Audiences], list[str]]] = {
+    "incremental": _groups_by_increments,
+    "batch": _groups_by_batch,
+    "reference": _groups_by_reference,
+}
 
 _EVALUATORS: dict[str, Callable[[Definition, Sequence[Fact], int, Audiences], Membership]] = {
     "incremental": _by_increments,

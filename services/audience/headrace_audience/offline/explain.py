@@ -23,6 +23,7 @@ from headrace_audience.language.definition import (
     IdentifierExists,
     InOrder,
     LastTime,
+    Members,
     Not,
     Regularly,
     Restarted,
@@ -110,6 +111,7 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
         found["names"] = sorted({name for step in condition.steps for name in step.names})
         found["events"] = _events(reference.named(found["names"], profile, at_us))
     else:
+        assert not isinstance(condition, Members)  # groups are not explained condition by condition
         found["names"] = list(condition.names)
         found["events"] = _events(reference.named(condition.names, profile, at_us))
     return found

@@ -41,12 +41,23 @@ SCHEMA = pa.schema(
 )
 
 
+MENTIONS_SCHEMA = pa.schema(
+    [
+        ("group_id", pa.string()),
+        ("profile", pa.string()),
+        ("timestamp_us", pa.int64()),
+        ("message_id", pa.string()),
+        ("traits", pa.string()),
+    ]
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One event of one person.
 
     Attributes:
-        profile: Id of the person, over all merges.
+        profile: Id of the person, over all merges; empty for an event of nobody that names a group.
         timestamp_us: Event time.
         message_id: Equal ids are the same event.
         kind: One of KINDS.
@@ -55,6 +66,8 @@ class Fact:
         traits: Traits of the person that it sets, decoded; None removes one.
         identifiers: (namespace, value) pairs with which it was resolved.
         consents: Purposes that it speaks of: whether each is granted.
+        group_id: The group that it names.
+        group_traits: Traits of that group that it sets, decoded.
         context: The parts of its context that say how it reached the person, see `engine.touches`.
     """
 
@@ -68,6 +81,8 @@ class Fact:
     identifiers: tuple[tuple[str, str], ...] = ()
     consents: Mapping[str, bool] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
+    group_id: str = ""
+    group_traits: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def touch(self) -> dict[str, Any]:
@@ -80,7 +95,9 @@ class FactError(ValueError):
 
 
 def facts_of_resolved(events: Iterable[ResolvedEvent], survivors: Mapping[str, str] | None = None) -> Iterator[Fact]:
-    """Facts of resolved events, those of merged profiles under the survivor; unidentified events give none.
+    """Facts of resolved events, those of merged profiles under the survivor.
+
+    Events of nobody give some only when they name a group.
 
     Args:
         events: The events.
@@ -91,9 +108,10 @@ def facts_of_resolved(events: Iterable[ResolvedEvent], survivors: Mapping[str, s
         profile = resolved.profile_id
         while profile in survivors:
             profile = survivors[profile]
-        if not profile:
-            continue
         event = resolved.event
+        if not profile and not event.group_id:
+            continue
+        is_group_call = event.kind == EventKind.EVENT_KIND_GROUP
         yield Fact(
             profile,
             event.timestamp_us,
@@ -105,6 +123,8 @@ def facts_of_resolved(events: Iterable[ResolvedEvent], survivors: Mapping[str, s
             tuple((i.namespace, i.value) for i in resolved.decision.identifiers),
             statements_of(event),
             touch_parts(event),
+            event.group_id,
+            decode_object(event.traits) if is_group_call and event.group_id else {},
         )
 
 
@@ -175,6 +195,8 @@ def facts_of_lines(lines: Iterable[str]) -> Iterator[Fact]:
             {**(in_context or {}), **(own or {})},
             tuple((n, str(v)) for n, v in identifiers),
             context={p: context[p] for p in PARTS if p in context} if isinstance(context, dict) else {},
+            group_id=str(raw.get("groupId") or ""),
+            group_traits=(raw.get("traits") or {}) if kind == "group" else {},
         )
 
 
@@ -196,7 +218,8 @@ def resolved_of(fact: Fact) -> ResolvedEvent:
             timestamp_us=fact.timestamp_us,
             properties=_json(fact.properties),
             # A group's own traits are no traits of the person; those of its context are.
-            traits=b"" if fact.kind == "group" else _json(fact.traits),
+            traits=_json(fact.group_traits if fact.kind == "group" else fact.traits),
+            group_id=fact.group_id,
             context=_json(_context(fact)),
         ),
         decision=Decision(identifiers=[Identifier(namespace=n, value=v) for n, v in fact.identifiers]),
@@ -224,8 +247,25 @@ def table_of(facts: Iterable[Fact]) -> pa.Table:
             "touch": _json(fact.touch).decode() or None,
         }
         for fact in facts
+        if fact.profile
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def mentions_of(facts: Iterable[Fact]) -> pa.Table:
+    """Facts as the relation `mentions` of the batch evaluator, see `batch.groups`."""
+    rows = [
+        {
+            "group_id": fact.group_id,
+            "profile": fact.profile,
+            "timestamp_us": fact.timestamp_us,
+            "message_id": fact.message_id,
+            "traits": _json(fact.group_traits).decode() or None,
+        }
+        for fact in facts
+        if fact.group_id
+    ]
+    return pa.Table.from_pylist(rows, schema=MENTIONS_SCHEMA)
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ all moments at which anything can change.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from headrace.domain.predicates_reference import at_path, moment, passes
 from headrace_audience.language.definition import (
@@ -21,6 +22,7 @@ from headrace_audience.language.definition import (
     EventCount,
     IdentifierExists,
     InOrder,
+    Members,
     Not,
     TouchTest,
     TraitTest,
@@ -47,6 +49,8 @@ class Reference:
     def __init__(self, facts: Iterable[Fact], audiences: Audiences | None = None) -> None:
         self._of_profile: dict[str, dict[str, Fact]] = {}
         for fact in facts:
+            if not fact.profile:
+                continue
             self._of_profile.setdefault(fact.profile, {}).setdefault(fact.message_id, fact)
         self._audiences = audiences or {}
 
@@ -80,7 +84,8 @@ class Reference:
             seen = any(namespace == condition.namespace for fact in past for namespace, _ in fact.identifiers)
             return seen is condition.exists
         if isinstance(condition, TraitTest):
-            return _trait_holds(condition, self.writer(condition.path[0], profile, at_us), at_us)
+            writer = self.writer(condition.path[0], profile, at_us)
+            return trait_holds(condition, writer.traits if writer else {}, at_us)
         if isinstance(condition, ConsentTest):
             said = self.statement(condition.purpose, profile, at_us)
             return passes(condition.test, said and ("granted" if said.consents[condition.purpose] else "denied"))
@@ -92,6 +97,7 @@ class Reference:
             return aggregate_holds(condition, found)
         if isinstance(condition, InOrder):
             return sequence_holds(condition, self._until(profile, at_us), at_us)
+        assert not isinstance(condition, Members)  # that is a condition on groups, see `groups`
         return occurrences_hold(condition, self._until(profile, at_us), at_us)
 
     def counted(self, condition: EventCount | DatedCount | Aggregate, profile: str, at_us: int) -> list[Fact]:
@@ -166,8 +172,9 @@ class Reference:
         return list(self._of_profile.get(profile, {}).values())
 
 
-def _trait_holds(condition: TraitTest, writer: Fact | None, at_us: int) -> bool:
-    value = at_path(writer.traits, condition.path) if writer else None
+def trait_holds(condition: TraitTest, traits: Mapping[str, Any], at_us: int) -> bool:
+    """Whether a test holds of traits, by their names."""
+    value = at_path(traits, condition.path)
     if condition.test.op not in ("in_last", "in_next"):
         return passes(condition.test, value)
     said = moment(value)

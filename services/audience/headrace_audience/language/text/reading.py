@@ -287,6 +287,15 @@ class _Reader(Transformer[Token, Any]):
     def trait(self, meta: Any, children: list[Any]) -> Json:
         return self._placed(meta, {"trait": children[0], **children[1]})
 
+    def any_member(self, meta: Any, children: list[Any]) -> Json:
+        return self._placed(meta, {"members": "any", "where": children[0]})
+
+    def all_members(self, meta: Any, children: list[Any]) -> Json:
+        return self._placed(meta, {"members": "all", "where": children[0]})
+
+    def no_member(self, meta: Any, children: list[Any]) -> Json:
+        return self._placed(meta, {"members": "none", "where": children[0]})
+
     def first_touch(self, meta: Any, children: list[Any]) -> Json:
         return self._placed(meta, {"first_touch": children[0], **children[1]})
 

@@ -1,0 +1,66 @@
+"""Audiences of groups: SQL against the reference, on random definitions and histories."""
+
+from __future__ import annotations
+
+from random import Random
+
+import duckdb
+from headrace_audience.batch import queries
+from headrace_audience.language.definition import Definition
+from headrace_audience.language.parser import parse_definition
+from headrace_audience.offline.evaluate import evaluate
+from headrace_audience.offline.facts import Fact, mentions_of, table_of
+from headrace_audience.offline.groups import GroupReference
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support import audience_histories as random
+
+choices = st.randoms(use_true_random=False)
+
+
+def audiences(r: Random) -> dict[str, Definition | list[str]]:
+    """One of people, and two of groups of which the later may refer to the earlier."""
+    zone = {"time_zone": r.choice(random.ZONES)}
+    groups = {"of": "groups", **zone}
+    return {
+        "people": parse_definition({"where": random.condition(r), **zone}),
+        "listed": random.some(r, random.GROUPS, 0, 2),
+        "one": parse_definition({**groups, "where": random.of_groups(r)}),
+        "two": parse_definition({**groups, "where": random.of_groups(r, ("one", "listed", "nobody"))}),
+    }
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(r=choices)
+def test_sql_finds_the_groups_of_the_reference(r: Random) -> None:
+    known = audiences(r)
+    facts = random.history(r)
+    facts += [nobodys(fact, r) for fact in facts if fact.group_id and r.randint(0, 2) == 2]
+    reference = GroupReference(facts, known)
+    at_us = random.moment(r)
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1")
+        connection.register("events", table_of(facts))
+        connection.register("mentions", mentions_of(facts))
+        for name in ("one", "two"):
+            definition = known[name]
+            assert isinstance(definition, Definition)
+            expected = reference.members(definition, at_us)
+            assert queries.evaluate(connection, definition, at_us, known) == expected
+            answer = evaluate(definition, facts, at_us, engines=("incremental", "batch"), audiences=known)
+            assert [member["group"] for member in answer["members"]] == expected
+            assert answer["mismatches"] == []
+            found = queries.preview(connection, definition, at_us, known, sample=1)
+            assert (found.size, found.profiles, found.sample) == (
+                len(expected),
+                len(reference.groups),
+                expected[:1],
+            )
+
+
+def nobodys(fact: Fact, r: Random) -> Fact:
+    """An event of nobody that says something of the same group."""
+    traits = {"plan": r.choice(random.VALUES)}
+    time_us = fact.timestamp_us + r.randint(-1, 1)
+    return Fact("", time_us, f"nobody-{fact.message_id}", "group", group_id=fact.group_id, group_traits=traits)
