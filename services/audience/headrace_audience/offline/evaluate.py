@@ -186,9 +186,7 @@ def _set_audiences(engine: Engine, audiences: Audiences, profiles: set[str]) -> 
         engine.start_audience(audience_id)
 
 
-def _groups_by_reference(
-    definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences
-) -> list[str]:
+def _groups_by_reference(definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences) -> list[str]:
     return GroupReference(facts, audiences).members(definition, at_us)
 
 

@@ -196,7 +196,7 @@ def facts_of_lines(lines: Iterable[str]) -> Iterator[Fact]:
             tuple((n, str(v)) for n, v in identifiers),
             context={p: context[p] for p in PARTS if p in context} if isinstance(context, dict) else {},
             group_id=str(raw.get("groupId") or ""),
-            group_traits=(raw.get("traits") or {}) if kind == "group" else {},
+            group_traits=(raw.get("traits") or {}) if kind == "group" and raw.get("groupId") else {},
         )
 
 
