@@ -238,6 +238,8 @@ def test_audiences_from_the_command_line(run: Run) -> None:
     assert run("audiences", "activate", "cli-made")[0] == 0
     eventually(run, ["audiences", "get", "cli-made"], lambda a: a["state"] == "active")
     assert asked(run, "audiences", "verify", "cli-made")["mismatched_profile_ids"] == []
+    repaired = asked(run, "audiences", "verify", "cli-made", "--repair")
+    assert (repaired["mismatch_count"], repaired["corrected_count"]) == (0, 0)
     assert asked(run, "audiences", "preview", "--definition", '{"where": {"event": "Nobody did"}}')["size"] == 0
     assert "performed X" in run("audiences", "get", "cli-made")[1]
     assert asked(run, "audiences", "create", "cli-text", "--definition", "performed Y in last 7d")["size"] == 0

@@ -121,8 +121,8 @@ class AudienceClient:
         answer = await self.stub.ListMembershipChanges(pb.ListMembershipChangesRequest(page_size=1_000, **fields))
         return list(reversed(answer.changes))
 
-    async def verify(self, audience_id: str) -> Any:
-        return await self.stub.VerifyAudience(pb.VerifyAudienceRequest(name=self.name(audience_id)))
+    async def verify(self, audience_id: str, *, repair: bool = False) -> Any:
+        return await self.stub.VerifyAudience(pb.VerifyAudienceRequest(name=self.name(audience_id), repair=repair))
 
 
 @asynccontextmanager

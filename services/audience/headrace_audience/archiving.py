@@ -28,9 +28,6 @@ log = logs.get_logger(__name__)
 LOOK_S = 1.0
 ORPHANS_EVERY_S = 6 * 3600.0
 
-_mismatches = metrics.counter(
-    "headrace_audience_mismatches", "Profiles on which the live members of a sampled audience differ from the batch."
-)
 _checks = metrics.counter("headrace_audience_checks", "Audiences that were compared with the batch evaluator.")
 
 
@@ -105,12 +102,13 @@ class Archiving:
 class SampleCheck:
     """Compares one active audience, drawn by lot, with the batch evaluator now and then."""
 
-    def __init__(self, db: Database, verifier: Verifier, leases: Leases, every_s: float) -> None:
-        """Check on the replica that holds the archive's lease, every so many seconds."""
+    def __init__(self, db: Database, verifier: Verifier, leases: Leases, every_s: float, *, repair: bool) -> None:
+        """Check on the replica that holds the archive's lease, every so many seconds; `repair` what is found."""
         self._db = db
         self._verifier = verifier
         self._leases = leases
         self._every_s = every_s
+        self._repair = repair
         self._lots = random.Random()  # noqa: S311 - draws lots, not secrets
 
     async def run(self) -> None:
@@ -134,14 +132,14 @@ class SampleCheck:
         if not active:
             return None
         workspace_id, audience_id = self._lots.choice(active)
-        found = await self._verifier.verify(workspace_id, audience_id)
+        found = await self._verifier.verify(workspace_id, audience_id, repair=self._repair)
         _checks.add(1)
-        _mismatches.add(len(found.mismatched))
         if found.mismatched:
             log.error(
                 "an audience differs from the batch",
                 workspace=workspace_id,
                 audience=audience_id,
                 mismatches=len(found.mismatched),
+                corrected=found.corrected,
             )
         return len(found.mismatched)

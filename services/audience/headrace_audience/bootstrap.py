@@ -29,6 +29,7 @@ from headrace_audience.erasure import Eraser
 from headrace_audience.erasure_servicer import erasure_servicer
 from headrace_audience.handlers import Audiences
 from headrace_audience.leases import Leases
+from headrace_audience.repairs import Repairs
 from headrace_audience.servicer import AudienceServicer
 from headrace_audience.settings import Settings
 from headrace_audience.verify import Verifier
@@ -74,7 +75,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         )
         worker = Worker(client, db, redis, partition_leases, reader, settings)
         audiences = Audiences(client, db, on_change=worker.wake)
-        verifier = Verifier(db, audiences, reader)
+        verifier = Verifier(db, audiences, reader, Repairs(db, settings.partitions))
         servicer = AudienceServicer(
             audiences,
             Outlooks(db, worker, reader),
@@ -86,7 +87,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             RequestIds(db),
         )
         archiving = Archiving(db, registry, files, archive_leases, settings)
-        check = SampleCheck(db, verifier, archive_leases, settings.audience_check_seconds)
+        check = SampleCheck(
+            db, verifier, archive_leases, settings.audience_check_seconds, repair=settings.audience_repair
+        )
         erasure = erasure_servicer(Eraser(db, redis, partitions=settings.partitions))
         hosted = [
             Hosted(SERVICE, lambda server: add_AudienceServiceServicer_to_server(servicer, server)),

@@ -12,19 +12,28 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from pymongo import ASCENDING, UpdateOne
-from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo import ASCENDING, DESCENDING, UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from redis.exceptions import RedisError
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChangeBatch
 from headrace.domain.ids import partition_of
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Client, Database, Document, transaction
+from headrace.storage.mongo.log import DUPLICATE_KEY
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
 from headrace.telemetry import logs, metrics
 from headrace_audience.engine.engine import Flip
-from headrace_audience.store import CHANGES, MEMBERSHIPS, SNAPSHOTS, change_key, change_message, membership_key
+from headrace_audience.store import (
+    CHANGES,
+    MEMBERSHIPS,
+    SEPARATOR,
+    SNAPSHOTS,
+    change_key,
+    change_message,
+    membership_key,
+)
 
 log = logs.get_logger(__name__)
 
@@ -140,11 +149,16 @@ class FlipWriter:
     ) -> int:
         now = now_us()
         numbers = {partition: max(self._flushed[partition] + 1, now) for partition in chunk}
+        told: dict[str, int] = {}
         for attempt in range(ATTEMPTS):
             try:
-                history = await self._transact(workspace_id, chunk, numbers, version_base, now)
+                history = await self._transact(workspace_id, chunk, numbers, version_base, now, told)
                 break
             except OperationFailure as error:
+                if not told and _is_recorded_already(error):
+                    # Rows are gone of which there is history: it says how far the versions are.
+                    told = await self._versions(workspace_id, chunk)
+                    continue
                 # An earlier attempt whose answer was lost may have been committed: then the rows say so already, no
                 # history comes out of this one, and the outbox sends what that attempt recorded under these numbers.
                 if not error.has_error_label("TransientTransactionError") or attempt == ATTEMPTS - 1:
@@ -171,6 +185,7 @@ class FlipWriter:
         numbers: Mapping[int, int],
         version_base: Mapping[str, int],
         now: int,
+        told: Mapping[str, int],
     ) -> list[Document]:
         keys = {
             membership_key(workspace_id, flip.audience_id, flip.profile_id)
@@ -202,7 +217,8 @@ class FlipWriter:
                     row = rows.get(key)
                     if (row["in"] if row else False) == flip.member:
                         continue
-                    version = (row["version"] if row else version_base.get(flip.audience_id, 0)) + 1
+                    known = row["version"] if row else version_base.get(flip.audience_id, 0)
+                    version = max(known, told.get(key, 0)) + 1
                     rows[key] = {"version": version, "in": flip.member}
                     changed[key] = {
                         "w": workspace_id,
@@ -225,6 +241,16 @@ class FlipWriter:
                     session=session,
                 )
         return history
+
+    async def _versions(self, workspace_id: str, chunk: Mapping[int, Sequence[Flip]]) -> dict[str, int]:
+        """The last version of each membership of a chunk that has any history."""
+        found: dict[str, int] = {}
+        for flip in (flip for flips in chunk.values() for flip in flips):
+            key = membership_key(workspace_id, flip.audience_id, flip.profile_id)
+            query: Document = {"_id": {"$gte": change_key(key, 0), "$lt": key + chr(ord(SEPARATOR) + 1)}}
+            async for change in self._db[CHANGES].find(query, {"v": 1}).sort("_id", DESCENDING).limit(1):
+                found[key] = change["v"]
+        return found
 
     async def _fenced(self, partitions: Iterable[int]) -> set[int]:
         query = {"_id": {"$in": [head_key(p) for p in partitions]}}
@@ -277,6 +303,13 @@ class FlipWriter:
             if partition in self._sent and self._flushed[partition] > moment_us:
                 self._sent[partition] = min(self._sent[partition], moment_us)
                 self._unsent.add(partition)
+
+
+def _is_recorded_already(error: OperationFailure) -> bool:
+    """Whether a change of the same version of the same membership is there already."""
+    if isinstance(error, BulkWriteError):
+        return any(e["code"] == DUPLICATE_KEY for e in error.details.get("writeErrors", ()))
+    return isinstance(error, DuplicateKeyError)
 
 
 def head_key(partition: int) -> str:

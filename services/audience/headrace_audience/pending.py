@@ -51,6 +51,10 @@ class Pending:
         """Whether any flip of a partition waits."""
         return any(self._partition_of(f.profile_id) == partition for q in self._queues.values() for f in q)
 
+    def names(self, profile_ids: Collection[str]) -> bool:
+        """Whether any flip of these profiles waits."""
+        return any(f.profile_id in profile_ids for q in self._queues.values() for f in q)
+
     def of_audiences(self, audience_ids: Iterable[str]) -> Iterator[Flip]:
         """What waits of some audiences, in order."""
         for audience_id in audience_ids:

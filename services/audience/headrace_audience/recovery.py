@@ -168,16 +168,22 @@ class LogReplay:
         pass them.
         """
         if now - self._floor_at >= FLOOR_EVERY_US:
-            # A segment that cannot be finished must not make every look longer than the one before.
-            since = max(self._floor_us or now - self._margin_us, now - FLOOR_LIMIT_US)
-            unfinished = await event_log.unfinished_segments(
-                self._db, time_ordered_floor(since - MINUTE_US), time_ordered_floor(now), 1
-            )
-            self._floor_us = min(now, _made_us(unfinished[0])) if unfinished else now
-            for reassignment in await event_log.unsent_reassignments(self._db, 1):
-                self._floor_us = min(self._floor_us, reassignment.sequence)
+            self._floor_us = await sent_until(self._db, self._floor_us or now - self._margin_us, now)
             self._floor_at = now
         return self._floor_us
+
+
+async def sent_until(db: Database, since: int, now: int) -> int:
+    """A moment before which everything in the log was sent on its stream, when that is known up to `since`."""
+    # A segment that cannot be finished must not make every look longer than the one before.
+    begin = max(since, now - FLOOR_LIMIT_US)
+    unfinished = await event_log.unfinished_segments(
+        db, time_ordered_floor(begin - MINUTE_US), time_ordered_floor(now), 1
+    )
+    floor = min(now, _made_us(unfinished[0])) if unfinished else now
+    for reassignment in await event_log.unsent_reassignments(db, 1):
+        floor = min(floor, reassignment.sequence)
+    return floor
 
 
 def _made_us(segment_id: str) -> int:

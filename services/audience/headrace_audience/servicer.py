@@ -235,12 +235,16 @@ class AudienceServicer(AudienceServiceServicer):
 
     async def VerifyAudience(self, request: pb.VerifyAudienceRequest, context: Any) -> pb.VerifyAudienceResponse:
         """See the proto."""
-        found = await self._verifier.verify(*_named(AUDIENCES_READ, request.name))
+        named = _named(AUDIENCES_WRITE if request.repair else AUDIENCES_READ, request.name)
+        found = await self._verifier.verify(*named, repair=request.repair)
         return pb.VerifyAudienceResponse(
             live_size=found.live_size,
             batch_size=found.batch_size,
             mismatched_profile_ids=found.mismatched[:MAX_SAMPLE],
             evaluate_time=_time(found.at_us),
+            mismatch_count=len(found.mismatched),
+            corrected_count=found.corrected,
+            unanswered_count=found.unanswered,
         )
 
     async def ExplainMembership(

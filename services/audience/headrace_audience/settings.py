@@ -43,3 +43,6 @@ class Settings(ServiceSettings):
     audience_check_seconds: float = Field(
         600.0, gt=0, description="How often, on average, an active audience is compared with the batch evaluator."
     )
+    audience_repair: bool = Field(
+        True, description="Whether what the comparison with the batch evaluator finds is repaired by itself."
+    )

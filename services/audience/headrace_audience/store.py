@@ -4,7 +4,8 @@
 ever a member; ``membership_changes`` every change of it, insert-only, and is also the outbox of the changes
 stream. ``audience_leases`` says who computes which partition. ``audience_snapshots`` holds a head per partition and the
 chunks of its computed state. ``archive_files`` says which files of the archive are valid. ``audience_erasures``
-holds people who are still to be removed from snapshots and archive.
+holds people who are still to be removed from snapshots and archive, ``audience_repairs`` those whose memberships differ
+from the batch evaluator and are to be made right by the owners of their partitions.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ LEASES = "audience_leases"
 SNAPSHOTS = "audience_snapshots"
 ARCHIVE_FILES = "archive_files"
 ERASURES = "audience_erasures"
+REPAIRS = "audience_repairs"
 
 SEPARATOR = "\x1f"
 
@@ -69,6 +71,10 @@ INDEXES: dict[str, list[IndexModel]] = {
     ARCHIVE_FILES: [
         IndexModel([("w", ASCENDING), ("live", ASCENDING)], name="workspace_live"),
         IndexModel([("retired", ASCENDING)], name="retired", sparse=True),
+    ],
+    REPAIRS: [
+        IndexModel([("open", ASCENDING)], name="open"),
+        IndexModel([("made", ASCENDING)], name="expire", expireAfterSeconds=3600),
     ],
 }
 """Indexes beside those on _id; made by `headrace admin indexes`."""

@@ -1,7 +1,9 @@
-"""Compares the live members of an audience with the batch evaluator.
+"""Compares the live members of an audience with the batch evaluator, and has repaired what differs.
 
 The live state moves while it is compared: an event may be in the log and not yet folded, a window may pass between the
-two looks. So profiles that differ are looked at again, some moments later, and only those that differ each time count.
+two looks. So profiles that differ are looked at again, some moments later, and only those that differ each time are
+suspected; and of these only those count that still differ when the owners of their partitions have folded all that the
+comparison saw (see `repairs`).
 """
 
 from __future__ import annotations
@@ -13,15 +15,22 @@ from dataclasses import dataclass
 from headrace.domain.times import now_us
 from headrace.rpc.errors import wrong_state
 from headrace.storage.mongo.client import Database
+from headrace.telemetry import metrics
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.batch import queries
 from headrace_audience.handlers import Audiences
+from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.references import referenced, stored_members
+from headrace_audience.repairs import Repairs
 from headrace_audience.store import ACTIVE
 
-ROUNDS = 6
+ROUNDS = 3
 PAUSE_S = 0.5
+
+_mismatches = metrics.counter(
+    "headrace_audience_mismatches", "Memberships that differed from the batch evaluator, whoever compared them."
+)
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,33 @@ class Comparison:
     live_size: int
     batch_size: int
     mismatched: list[str]
-    """Profile ids on which the two differ, sorted."""
+    """Profile ids on which the two differ, sorted; when they were repaired: on which they differed."""
     at_us: int
     """The clock of the first comparison."""
+    corrected: int = 0
+    """Memberships of these profiles, in whichever audience, that were corrected."""
+    unanswered: int = 0
+    """So many of the profiles may be behind only, or are still to be repaired: their owner has not answered in time."""
+
+
+@dataclass
+class _Difference:
+    """Who is in by one and not by the other."""
+
+    at_us: int
+    batch_size: int
+    only_live: set[str]
+    only_batch: set[str]
+
+    @property
+    def profiles(self) -> set[str]:
+        """All of them."""
+        return self.only_live | self.only_batch
+
+    def keep(self, other: _Difference) -> None:
+        """Keep who differs in the same way in another comparison too."""
+        self.only_live &= other.only_live
+        self.only_batch &= other.only_batch
 
 
 class Verifier:
@@ -44,6 +77,7 @@ class Verifier:
         db: Database,
         audiences: Audiences,
         reader: ArchiveReader,
+        repairs: Repairs,
         *,
         rounds: int = ROUNDS,
         pause_s: float = PAUSE_S,
@@ -54,17 +88,19 @@ class Verifier:
             db: Database.
             audiences: The audiences.
             reader: Archive and log.
-            rounds: How often a difference must be seen to count.
+            repairs: Asks the owners of partitions.
+            rounds: How often a difference must be seen before the owners are asked; at least twice.
             pause_s: Time between two looks, in seconds.
         """
         self._db = db
         self._audiences = audiences
         self._reader = reader
+        self._repairs = repairs
         self._rounds = rounds
         self._pause_s = pause_s
 
-    async def verify(self, workspace_id: str, audience_id: str) -> Comparison:
-        """Compare at one instant.
+    async def verify(self, workspace_id: str, audience_id: str, *, repair: bool = False) -> Comparison:
+        """Compare at one instant; with `repair` what differs is made right.
 
         Raises:
             ApiError: NOT_FOUND, or WRONG_STATE for one that is not kept exact: a draft, a static or a paused audience.
@@ -75,30 +111,41 @@ class Verifier:
             raise wrong_state(document["state"], "Only an active audience can be verified.")
         if definition.kind == "static":
             raise wrong_state(document["state"], "A static audience is computed once: there is nothing to compare.")
-        first_at = 0
-        batch_size = 0
-        only_live: set[str] = set()
-        only_batch: set[str] = set()
-        for turn in range(self._rounds):
-            known = await referenced(self._db, workspace_id, definition)
-            async with self._reader.open(workspace_id) as view:
-                at_us = now_us()
-                evaluate = functools.partial(queries.evaluate, definition=definition, now_us=at_us, audiences=known)
-                evaluated = set(await view.run(evaluate))
-            live = set(await stored_members(self._db, workspace_id, audience_id))
-            if turn == 0:
-                first_at, batch_size = at_us, len(evaluated)
-                only_live, only_batch = live - evaluated, evaluated - live
-            else:
-                only_live &= live - evaluated
-                only_batch &= evaluated - live
-            if not only_live and not only_batch:
+        found = await self._compare(workspace_id, audience_id, definition)
+        at_us, last_us = found.at_us, found.at_us
+        for _ in range(self._rounds - 1):
+            if not found.profiles:
                 break
-            if turn + 1 < self._rounds:
-                await asyncio.sleep(self._pause_s)
+            await asyncio.sleep(self._pause_s)
+            again = await self._compare(workspace_id, audience_id, definition)
+            found.keep(again)
+            last_us = again.at_us
+        corrected = unanswered = 0
+        if found.profiles:
+            suspected = sorted(found.profiles)
+            outcome = await self._repairs.ask(workspace_id, audience_id, suspected, last_us, repair=repair)
+            corrected, unanswered = outcome.corrected, len(outcome.unanswered)
+            if repair:
+                confirmed = outcome.wrong | outcome.unanswered
+                found.only_live &= confirmed
+                found.only_batch &= confirmed
+            else:
+                found.keep(await self._compare(workspace_id, audience_id, definition))
+            _mismatches.add(len(found.profiles - outcome.unanswered))
         return Comparison(
-            live_size=batch_size + len(only_live) - len(only_batch),
-            batch_size=batch_size,
-            mismatched=sorted(only_live | only_batch),
-            at_us=first_at,
+            live_size=found.batch_size + len(found.only_live) - len(found.only_batch),
+            batch_size=found.batch_size,
+            mismatched=sorted(found.profiles),
+            at_us=at_us,
+            corrected=corrected,
+            unanswered=unanswered,
         )
+
+    async def _compare(self, workspace_id: str, audience_id: str, definition: Definition) -> _Difference:
+        known = await referenced(self._db, workspace_id, definition)
+        async with self._reader.open(workspace_id) as view:
+            at_us = now_us()
+            evaluate = functools.partial(queries.evaluate, definition=definition, now_us=at_us, audiences=known)
+            batch = set(await view.run(evaluate))
+        live = set(await stored_members(self._db, workspace_id, audience_id))
+        return _Difference(at_us, len(batch), live - batch, batch - live)

@@ -38,6 +38,7 @@ from headrace_audience.incarnation import incarnation
 from headrace_audience.language.definition import check_references
 from headrace_audience.leases import Leases
 from headrace_audience.recovery import LogReplay
+from headrace_audience.repairs import RepairOrders
 from headrace_audience.settings import Settings
 from headrace_audience.snapshots import Snapshot, SnapshotStore
 from headrace_audience.store import ACTIVE, MEMBERSHIPS
@@ -112,6 +113,7 @@ class Worker:
         self._backfill = Backfill(db, reader, self._lock, self._partition_of)
         self._replay = LogReplay(db, reader, self._lock, self._partition_of, settings)
         self._erasures = ErasureOrders(db, self._lock, settings.partitions)
+        self._repairs = RepairOrders(db, redis, reader, self._lock, settings.partitions)
         self._wake = asyncio.Event()
         self._age_s = 0.0
         self._clear()
@@ -247,6 +249,7 @@ class Worker:
             mark_us = snapshot.sequence if snapshot is not None else asked_us
             async with self._lock:
                 self._erasures.forget(partition)
+                self._repairs.forget(partition)
                 self._held[partition] = _Held(token, position, here.last, mark_us, saved=time.monotonic())
                 for workspace_id, evaluation in self._evaluations.items():
                     state = snapshot.states.get(workspace_id) if snapshot is not None else None
@@ -337,6 +340,7 @@ class Worker:
         self._catalog_at = time.monotonic()
         await self._apply_catalog()
         self._save_soon(await self._erasures.follow(self._evaluations, self._held))
+        self._save_soon(await self._repairs.follow(self._evaluations, self._held, self.complete))
 
     async def _apply_catalog(self) -> None:
         wanted = self._catalog.by_workspace()

@@ -165,7 +165,11 @@ def _as_service(platform: Platform, service_token: str) -> Platform:
 
 
 @command(app, "verify")
-async def verify(platform: Platform, out: Output) -> int:
+async def verify(
+    platform: Platform,
+    out: Output,
+    repair: Annotated[bool, Option("--repair", help="Correct what differs, from the events of these people.")] = False,
+) -> int:
     """Compare the live members of every active audience with the batch evaluator; exit status 1 when any differ."""
     from headrace.api.audience.v1.audience_pb2 import AudienceState
     from headrace.api.audience.v1.audience_service_pb2 import ListAudiencesRequest, VerifyAudienceRequest
@@ -180,7 +184,7 @@ async def verify(platform: Platform, out: Output) -> int:
     rows = []
     for audience in audiences:
         if audience.state == AudienceState.AUDIENCE_STATE_ACTIVE:
-            answer = await stub.VerifyAudience(VerifyAudienceRequest(name=audience.name), timeout=300)
+            answer = await stub.VerifyAudience(VerifyAudienceRequest(name=audience.name, repair=repair), timeout=300)
             mismatched = list(answer.mismatched_profile_ids)
             same = not mismatched and answer.live_size == answer.batch_size
             rows.append(
@@ -190,9 +194,11 @@ async def verify(platform: Platform, out: Output) -> int:
                     "batch": answer.batch_size,
                     "same": same,
                     "mismatched": mismatched,
+                    "corrected": answer.corrected_count,
+                    "unanswered": answer.unanswered_count,
                 }
             )
-    out.rows(rows, ("audience", "live", "batch", "same", "mismatched"))
+    out.rows(rows, ("audience", "live", "batch", "same", "mismatched", "corrected"))
     return 0 if all(row["same"] for row in rows) else FAILED
 
 

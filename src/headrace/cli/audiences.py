@@ -207,11 +207,16 @@ async def changes(
 
 
 @command(app, "verify")
-async def verify(platform: Platform, out: Output, id: Id) -> int:
-    """Compare the live members with the batch evaluator; exit status 1 when they differ."""
+async def verify(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    repair: Annotated[bool, Option("--repair", help="Correct what differs, from the events of these people.")] = False,
+) -> int:
+    """Compare the live members with the batch evaluator; exit status 1 when they differ, or did before."""
     from headrace.api.audience.v1.audience_service_pb2 import VerifyAudienceRequest
 
-    request = VerifyAudienceRequest(name=platform.name("audiences", id))
+    request = VerifyAudienceRequest(name=platform.name("audiences", id), repair=repair)
     answer = await platform.audiences.VerifyAudience(request, timeout=300)
     out.item(answer)
     return FAILED if answer.mismatched_profile_ids or answer.live_size != answer.batch_size else 0

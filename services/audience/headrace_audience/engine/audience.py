@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import cast
@@ -32,7 +32,7 @@ class Flip:
     effective_at_us: int
     """The moment from which it holds: the time of the causing event, or the edge of a window."""
     cause: str
-    """"event", "time", "merge", "reassignment", "fill" or "definition"."""
+    """"event", "time", "merge", "reassignment", "repair", "fill" or "definition"."""
     message_id: str = ""
     """The causing event, when an event did it."""
     traceparent: str = ""
@@ -128,7 +128,7 @@ class Explainer:
         self,
         people: People,
         candidates: Mapping[int, Sequence[Candidate | Note]],
-        reassigned: Collection[str],
+        anew: Mapping[str, str],
         before: int,
         now: int,
         view: Callable[[int], View],
@@ -136,7 +136,7 @@ class Explainer:
     ) -> None:
         self._people = people
         self._candidates = candidates
-        self._reassigned = reassigned
+        self._anew = anew
         self._before = before
         self._now = now
         self._make_view = view
@@ -185,8 +185,8 @@ class Explainer:
         audience = change.audience
         profile_id = self._people.ids[ordinal]
         if not self._people.alive[ordinal]:
-            survivor = self._people.merged[profile_id]
-            cause = "reassignment" if profile_id in self._reassigned else "merge"
+            survivor = self._people.merged.get(profile_id, "")
+            cause = self._anew.get(profile_id, "merge")
             return Flip(audience.id, profile_id, False, self._now, cause, merged_into=survivor)
         candidates = self._candidates_of(ordinal)
         if since is None:
@@ -194,8 +194,8 @@ class Explainer:
             since = min([self._now, *(candidate.time_us for candidate in candidates)])
         if change.cause:
             return Flip(audience.id, profile_id, entered, since, change.cause)
-        if profile_id in self._reassigned:
-            return Flip(audience.id, profile_id, entered, since, "reassignment")
+        if profile_id in self._anew:
+            return Flip(audience.id, profile_id, entered, since, self._anew[profile_id])
         candidate = self._cause(audience, candidates, since, certain)
         if candidate is None:
             return Flip(audience.id, profile_id, entered, since, "time")

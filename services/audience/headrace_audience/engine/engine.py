@@ -29,7 +29,7 @@ How a replica uses it::
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -75,7 +75,8 @@ class Engine:
         self._started: list[Ordinals] = []
         self._stored: dict[str, list[Ordinals]] = {}
         self._dead: set[int] = set()
-        self._reassigned: set[str] = set()
+        self._anew: dict[str, str] = {}
+        """Profiles that were forgotten and are folded anew, with the cause of the flips that come of it."""
 
     @property
     def clock_us(self) -> int:
@@ -213,11 +214,11 @@ class Engine:
                 self.know_epoch(profile_id, one.epoch)
             ordinal = people.index.get(profile_id)
             if one.erased:
-                self._reassigned.discard(profile_id)
+                self._anew.pop(profile_id, None)
                 if ordinal is not None:
                     erased.append(ordinal)
                 continue
-            self._reassigned.add(profile_id)
+            self._anew[profile_id] = "reassignment"
             if not one.parts:
                 people.merged[profile_id] = one.survivor
             if ordinal is not None:
@@ -234,6 +235,36 @@ class Engine:
             self._states.clear(np.array(known, np.int64))
         if erased:
             self._forget(np.array(erased, np.int64))
+
+    def repair(self, profile_ids: Iterable[str], gone: Mapping[str, str]) -> None:
+        """Forget what is kept of profiles, because it is wrong; the caller folds their events anew, at the same clock.
+
+        `gone` are those that exist no more, with their survivors, or an empty text where there is none: they leave
+        everything. The flips that come of it say "repair".
+        """
+        people = self._people
+        known: list[int] = []
+        for profile_id in (*profile_ids, *gone):
+            is_alive = profile_id not in gone
+            self._future.drop(profile_id)
+            self._anew[profile_id] = "repair"
+            people.merged.pop(profile_id, None)
+            if gone.get(profile_id):
+                people.merged[profile_id] = gone[profile_id]
+            ordinal = people.index.get(profile_id)
+            if ordinal is None:
+                continue
+            known.append(ordinal)
+            people.alive[ordinal] = is_alive
+            if is_alive:
+                self._dead.discard(ordinal)
+                self._states.touched.new.append(ordinal)
+            else:
+                self._dead.add(ordinal)
+            self._states.touched.candidates.pop(ordinal, None)
+        self._make_room()
+        if known:
+            self._states.clear(np.array(known, np.int64))
 
     def advance(self, now_us: int) -> list[Flip]:
         """Move the clock and return all flips since the last call, by events, merges and time alone.
@@ -254,7 +285,7 @@ class Engine:
             people.next_moment[dead] = FOREVER
         due = np.flatnonzero(people.next_moment[: len(people.ids)] <= now)
         fresh = [np.array(touched.new, np.int64), dead, *started]
-        explainer = Explainer(people, touched.candidates, self._reassigned, before, now, self._view, self._past_truths)
+        explainer = Explainer(people, touched.candidates, self._anew, before, now, self._view, self._past_truths)
         flips: list[Flip] = []
         whole = [a for a in self._order if a.live and a.cause]
         if whole:
@@ -284,9 +315,9 @@ class Engine:
             flips += self._settle(explainer, ordinals, named, now, False)
         flips.sort(key=lambda flip: (flip.effective_at_us, flip.audience_id, flip.profile_id))
         self._bury(dead)
-        if self._reassigned:
+        if self._anew:
             # What comes of them in a partition that is held is found when it starts.
-            self._reassigned = {p for p in self._reassigned if people.partition_of(p) in people.held}
+            self._anew = {p: c for p, c in self._anew.items() if people.partition_of(p) in people.held}
         return flips
 
     # --- reading
@@ -394,7 +425,7 @@ class Engine:
         for of_profile in (people.merged, people.epochs):
             for profile_id in [p for p in of_profile if people.partition_of(p) == partition]:
                 del of_profile[profile_id]
-        self._reassigned = {p for p in self._reassigned if people.partition_of(p) != partition}
+        self._anew = {p: c for p, c in self._anew.items() if people.partition_of(p) != partition}
         self._forget(ordinals)
         people.held.discard(partition)
         self._lacking.pop(partition, None)

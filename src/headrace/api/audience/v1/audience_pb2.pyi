@@ -166,8 +166,9 @@ class MembershipChange(google.protobuf.message.Message):
     changed_at_us: builtins.int
     """When it was found, in microseconds."""
     cause: builtins.str
-    """"event", "time", "merge", "fill", "definition", "paused", or "reassignment": the profile's events were assigned anew,
-    because a merge was undone, identifiers were linked by hand or the graph was rebuilt.
+    """"event", "time", "merge", "fill", "definition", "paused"; "reassignment": the profile's events were assigned anew,
+    because a merge was undone, identifiers were linked by hand or the graph was rebuilt; or "repair": the stored
+    membership differed from what the events say.
     """
     message_id: builtins.str
     """Message id of the event, when an event did it."""

@@ -514,14 +514,20 @@ class VerifyAudienceRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
+    REPAIR_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. Resource name."""
+    repair: builtins.bool
+    """Optional. Rebuild the profiles on which they differ from their events and correct their memberships, with the
+    cause "repair". Needs the scope `audiences:write`.
+    """
     def __init__(
         self,
         *,
         name: builtins.str = ...,
+        repair: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "repair", b"repair"]) -> None: ...
 
 Global___VerifyAudienceRequest: typing_extensions.TypeAlias = VerifyAudienceRequest
 
@@ -535,13 +541,24 @@ class VerifyAudienceResponse(google.protobuf.message.Message):
     BATCH_SIZE_FIELD_NUMBER: builtins.int
     MISMATCHED_PROFILE_IDS_FIELD_NUMBER: builtins.int
     EVALUATE_TIME_FIELD_NUMBER: builtins.int
+    MISMATCH_COUNT_FIELD_NUMBER: builtins.int
+    CORRECTED_COUNT_FIELD_NUMBER: builtins.int
+    UNANSWERED_COUNT_FIELD_NUMBER: builtins.int
     live_size: builtins.int
     """Members by the live state."""
     batch_size: builtins.int
     """Members by the batch evaluator."""
+    mismatch_count: builtins.int
+    """The number of all profiles on which they differ, or differed."""
+    corrected_count: builtins.int
+    """Memberships of these profiles that were corrected, in this audience and in others."""
+    unanswered_count: builtins.int
+    """Profiles among them whose partition did not answer in time: its owner may be behind only, and repairs them when it
+    has caught up.
+    """
     @property
     def mismatched_profile_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Up to 100 profiles on which they differ."""
+        """Up to 100 profiles on which they differ; when they were repaired: on which they differed."""
 
     @property
     def evaluate_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -554,9 +571,12 @@ class VerifyAudienceResponse(google.protobuf.message.Message):
         batch_size: builtins.int = ...,
         mismatched_profile_ids: collections.abc.Iterable[builtins.str] | None = ...,
         evaluate_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        mismatch_count: builtins.int = ...,
+        corrected_count: builtins.int = ...,
+        unanswered_count: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["evaluate_time", b"evaluate_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "evaluate_time", b"evaluate_time", "live_size", b"live_size", "mismatched_profile_ids", b"mismatched_profile_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "corrected_count", b"corrected_count", "evaluate_time", b"evaluate_time", "live_size", b"live_size", "mismatch_count", b"mismatch_count", "mismatched_profile_ids", b"mismatched_profile_ids", "unanswered_count", b"unanswered_count"]) -> None: ...
 
 Global___VerifyAudienceResponse: typing_extensions.TypeAlias = VerifyAudienceResponse
 
