@@ -67,6 +67,10 @@ class Predicate:
     test: Test
 
 
+MAX_NESTING = 100
+"""Levels of a JSON text that any definition gets along with."""
+
+
 def load_json(source: str | bytes, max_bytes: int) -> Any:
     """A definition as decoded JSON.
 
@@ -82,11 +86,22 @@ def load_json(source: str | bytes, max_bytes: int) -> Any:
     try:
         return json.loads(source, object_pairs_hook=_object)
     except RecursionError:
-        raise DefinitionError("", "is nested too deep") from None
+        place = _too_deep(source if isinstance(source, str) else source.decode(errors="replace"))
+        raise DefinitionError("", f"is nested too deep from character {place} on; flatten it") from None
     except DefinitionError:
         raise
     except ValueError as error:
         raise DefinitionError("", f"is no valid JSON: {error}") from None
+
+
+def _too_deep(text: str) -> int:
+    """Where the nesting of a JSON text, which has too much of it, goes beyond MAX_NESTING; characters count from 1."""
+    depth = 0
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth > MAX_NESTING:
+            return found.start() + 1
+    return 1
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

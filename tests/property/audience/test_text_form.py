@@ -79,6 +79,9 @@ def test_any_text_is_read_or_refused_by_its_place(r: Random, junk: str, place: i
         ("", "line 1, column 1: the text ends here; expected"),
         ("(" * 200, "line 1, column 101: is nested more than 50 deep"),
         ("not " * 60 + "trait a exists", "is nested more than 50 deep"),
+        ("not " * 5_000 + "trait a exists", "line 1, column 401: is nested more than 50 deep"),
+        ("not\n#\n" * 5_000 + "trait a exists", "line 201, column 1: is nested more than 50 deep"),
+        ("not" * 5_000 + " trait a exists", "line 1, column 1: "),
     ],
 )
 def test_errors_say_where_and_what_was_expected(text: str, error: str) -> None:

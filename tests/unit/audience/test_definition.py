@@ -14,7 +14,7 @@ from headrace.domain.definitions import DefinitionError
 
 WRONG: list[tuple[Any, str, str]] = [
     ("{", "", "no valid JSON"),
-    ("[]", "", "a definition is an object"),
+    ("[]", "", "must be an object"),
     ("{}", "", "needs 'where'"),
     ({"where": {}}, "where", "is empty"),
     ({"where": []}, "where", "must be an object"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from headrace.domain.consent import purpose_of
 from headrace.domain.definitions import (
+    MAX_DURATION_US,
     MOVING_OPS,
     NUMBER_OPS,
     DefinitionError,
@@ -77,7 +78,7 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
     """
     raw = _load(source)
     if not isinstance(raw, Mapping):
-        raise DefinitionError("", 'a definition is an object such as {"where": {"event": "Purchased"}}')
+        raise DefinitionError("", 'must be an object such as {"where": {"event": "Purchased"}}')
     check_keys("", raw, allowed=("kind", "of", "refresh", "time_zone", "where"), required=("where",))
     kind = raw.get("kind", "dynamic")
     if kind not in ("dynamic", "static"):
@@ -240,6 +241,8 @@ class _Parser:
         at_least = _whole(f"{path}.at_least", raw["at_least"], 1, MAX_PERIODS)
         if at_least > periods:
             raise DefinitionError(f"{path}.at_least", "at_least must not be greater than periods")
+        if periods * period > MAX_DURATION_US:
+            raise DefinitionError(f"{path}.periods", "periods of that length must together be shorter than 100 years")
         accept = parse_count(f"{path}.count", raw["count"]) if "count" in raw else (False, True)
         return Regularly(names, period, periods, at_least, accept)
 
@@ -253,7 +256,13 @@ class _Parser:
             if step.negated and steps[i].negated:
                 reason = "two negated steps must not follow each other: name both events in one"
                 raise DefinitionError(f"{path}.sequence[{i + 1}]", reason)
-        return InOrder(steps, self._window(path, raw))
+        window = self._window(path, raw)
+        whole, last = window.within, steps[-1]
+        if last.negated and last.within_us is not None and isinstance(whole, Fixed) and last.within_us >= whole.us:
+            # That it did not come is known when its time is over, and then the step before has left the window.
+            reason = f"must be shorter than {path}.within: else the step before is too old when this one has not come"
+            raise DefinitionError(f"{path}.sequence[{len(steps) - 1}].within", reason)
+        return InOrder(steps, window)
 
 
 def _where(path: str, raw: Mapping[str, Any]) -> tuple[Predicate, ...]:

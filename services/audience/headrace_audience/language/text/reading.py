@@ -67,6 +67,8 @@ def from_text(text: str) -> Json:
     reader = _Reader()
     try:
         definition: Json = reader.transform(tree)
+    except RecursionError:  # "notnotnot a": words that are written as one are no words to _check_depth()
+        raise TextError(1, 1, f"is nested more than {MAX_DEPTH} deep; flatten it or use another audience") from None
     except VisitError as error:
         if isinstance(error.orig_exc, TextError):
             raise error.orig_exc from None
@@ -81,10 +83,21 @@ def from_text(text: str) -> Json:
 
 def _check_depth(text: str) -> None:
     """Refuse what would be nested too deep before anything recursive reads it."""
-    depth = 0
-    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[()]', text):
-        depth += {"(": 1, ")": -1}.get(found[0], 0)
-        if depth > 2 * MAX_DEPTH:
+    depths = [0]
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|#[^\n]*|[()]|[^\s"()#]+', text):
+        token = found[0]
+        if token.startswith("#"):
+            continue
+        if token == ")":
+            if len(depths) > 1:
+                depths.pop()
+        elif token == "(":
+            depths.append(depths[-1] + 1)
+        elif token.lower() == "not":
+            depths[-1] += 1
+        else:
+            depths[-1] = depths[-2] + 1 if len(depths) > 1 else 0
+        if depths[-1] > 2 * MAX_DEPTH:
             line, column = _line_and_column(text, found.start())
             raise TextError(line, column, f"is nested more than {MAX_DEPTH} deep; flatten it or use another audience")
 
