@@ -85,15 +85,15 @@ def _check_depth(text: str) -> None:
     """Refuse what would be nested too deep before anything recursive reads it."""
     depths = [0]
     for found in re.finditer(r'"(?:[^"\\]|\\.)*"|#[^\n]*|[()]|[^\s"()#]+', text):
-        token = found[0]
-        if token.startswith("#"):
+        word = found[0]
+        if word.startswith("#"):
             continue
-        if token == ")":
+        if word == ")":
             if len(depths) > 1:
                 depths.pop()
-        elif token == "(":
+        elif word == "(":
             depths.append(depths[-1] + 1)
-        elif token.lower() == "not":
+        elif word.lower() == "not":
             depths[-1] += 1
         else:
             depths[-1] = depths[-2] + 1 if len(depths) > 1 else 0
