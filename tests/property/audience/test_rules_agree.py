@@ -14,7 +14,7 @@ from headrace_audience.batch import queries
 from headrace_audience.engine.conditions import ListState, state_of
 from headrace_audience.engine.list_columns import Event, ListRoute
 from headrace_audience.engine.list_slots import rule_of
-from headrace_audience.engine.people import FOREVER
+from headrace_audience.engine.people import FOREVER, NEVER
 from headrace_audience.language.definition import Definition, Leaf
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact, table_of
@@ -137,6 +137,7 @@ def test_a_rule_says_at_every_moment_what_the_reference_says(make: Maker, r: Ran
         edges
     )
     for moment in moments:
+        assert rule.last_edge(lists, moment) == max((edge for edge in edges if edge <= moment), default=NEVER)
         assert rule.next_edge(lists, moment) == next((edge for edge in edges if edge > moment), FOREVER)
 
 

@@ -12,7 +12,7 @@ from headrace.domain.amounts import amount_of
 from headrace.domain.predicates import comparable, compile_predicates, moment_of, value_at
 from headrace_audience.engine.columns import hash_of
 from headrace_audience.engine.conditions import AMOUNT, IDENTITY, MOMENT, Kept, ListState
-from headrace_audience.engine.people import Ordinals
+from headrace_audience.engine.people import Bools, Ordinals
 from headrace_audience.language.spans import Span
 
 Event = tuple[Any, ...]
@@ -52,6 +52,13 @@ class ListColumn:
     def of(self, ordinal: int) -> Sequence[Event]:
         """The events of a profile, in order."""
         return self._events.get(ordinal, NO_EVENTS)
+
+    def are_cut(self, ordinals: Ordinals) -> Bools:
+        """Of which profiles older events are not here any more."""
+        cut = self._cut
+        if not cut:
+            return np.zeros(len(ordinals), np.bool_)
+        return np.fromiter((ordinal in cut for ordinal in ordinals.tolist()), np.bool_, len(ordinals))
 
     def is_complete(self, ordinal: int, moment: int) -> bool:
         """Whether everything is kept that counts at a moment of the past."""

@@ -13,7 +13,7 @@ from headrace.domain.amounts import total_passes
 from headrace.domain.definitions import Test
 from headrace.domain.predicates import compile_test
 from headrace_audience.engine.list_columns import Event, until
-from headrace_audience.engine.people import FOREVER
+from headrace_audience.engine.people import FOREVER, NEVER
 from headrace_audience.language.definition import (
     Aggregate,
     DatedCount,
@@ -43,6 +43,10 @@ class Rule(Protocol):
         """The first of them after a moment; FOREVER when there is none."""
         ...
 
+    def last_edge(self, lists: Lists, moment: int) -> int:
+        """The last of them up to a moment; NEVER when there is none."""
+        ...
+
 
 def _inside(window: Window, events: Sequence[Event], moment: int) -> tuple[int, int]:
     """The places of the events that lie in a window: from, and up to without."""
@@ -65,6 +69,10 @@ def _window_edges(window: Window, time: int) -> Iterator[int]:
 
 def _first_after(edges: Iterator[int], moment: int) -> int:
     return min((edge for edge in edges if edge > moment), default=FOREVER)
+
+
+def _last_until(edges: Iterator[int], moment: int) -> int:
+    return max((edge for edge in edges if edge <= moment), default=NEVER)
 
 
 class AggregateRule:
@@ -111,6 +119,19 @@ class AggregateRule:
                     found = min(found, span.passes(events[inside][0]))
         return found
 
+    def last_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule. Windows pass over events in order, so the last of each kind is enough."""
+        (events,) = lists
+        window = self._window
+        come = until(events, moment)
+        found = events[come - 1][0] if come else NEVER
+        for span in (window.within, window.older_than):
+            if span is not None:
+                passed = until(events, span.start(moment))
+                if passed:
+                    found = max(found, span.passes(events[passed - 1][0]))
+        return found
+
 
 class DatedRule:
     """A number of events whose properties say times that are near."""
@@ -147,6 +168,10 @@ class DatedRule:
         """See Rule."""
         return _first_after(self.edges(lists), moment)
 
+    def last_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        return _last_until(self.edges(lists), moment)
+
 
 def _near(test: Test) -> tuple[int, int]:
     """From when and until when, seen from a time, it passes "in_last" or "in_next"."""
@@ -178,6 +203,10 @@ class LastRule:
         """See Rule."""
         return _first_after(self.edges(lists), moment)
 
+    def last_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        return _last_until(self.edges(lists), moment)
+
 
 class RestartedRule:
     """Events that came again after a time without any."""
@@ -203,6 +232,10 @@ class RestartedRule:
     def next_edge(self, lists: Lists, moment: int) -> int:
         """See Rule."""
         return _first_after(self.edges(lists), moment)
+
+    def last_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        return _last_until(self.edges(lists), moment)
 
 
 class RegularlyRule:
@@ -240,6 +273,17 @@ class RegularlyRule:
             if periods <= self._periods:
                 found = min(found, event[0] + periods * self._period)
         return found
+
+    def last_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        return max(
+            (
+                event[0] + min((moment - event[0]) // self._period, self._periods) * self._period
+                for event in lists[0]
+                if event[0] <= moment
+            ),
+            default=NEVER,
+        )
 
 
 class InOrderRule:
@@ -341,3 +385,7 @@ class InOrderRule:
     def next_edge(self, lists: Lists, moment: int) -> int:
         """See Rule."""
         return _first_after(self.edges(lists), moment)
+
+    def last_edge(self, lists: Lists, moment: int) -> int:
+        """See Rule."""
+        return _last_until(self.edges(lists), moment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ from headrace_audience.engine.list_rules import (
     RestartedRule,
     Rule,
 )
-from headrace_audience.engine.people import FOREVER, Bools
+from headrace_audience.engine.past import Past
+from headrace_audience.engine.people import FOREVER, NEVER, Bools, Times
 from headrace_audience.engine.states import Group
 from headrace_audience.language.definition import Aggregate, DatedCount, InOrder, LastTime, Leaf, Regularly, Restarted
 
@@ -104,3 +105,33 @@ class ListSlot:
     def edges(self, record: _Known) -> Iterable[int]:
         """See Slot."""
         return self._rule.edges(record.lists)
+
+    def _lists(self, past: Past) -> Iterator[tuple[int, Lists, int]]:
+        """Of the profiles that have any event: place, lists, moment."""
+        columns = self._columns
+        for place, (ordinal, moment) in enumerate(zip(past.ordinals.tolist(), past.moments.tolist(), strict=True)):
+            lists = [column.of(ordinal) for column in columns]
+            if any(lists):
+                yield place, lists, moment
+
+    def past_truths(self, past: Past) -> Bools:
+        """See PastSlot."""
+        truths: Bools = np.full(len(past.ordinals), self._of_nobody, np.bool_)
+        for place, lists, moment in self._lists(past):
+            truths[place] = self._rule.holds(lists, moment)
+        return truths
+
+    def past_known(self, past: Past) -> Bools:
+        """See PastSlot."""
+        known: Bools = np.ones(len(past.ordinals), np.bool_)
+        for column in self._columns:
+            for place in np.flatnonzero(column.are_cut(past.ordinals)).tolist():
+                known[place] &= column.is_complete(int(past.ordinals[place]), int(past.moments[place]))
+        return known
+
+    def past_edges(self, past: Past) -> Times:
+        """See PastSlot."""
+        edges = np.full(len(past.ordinals), NEVER, np.int64)
+        for place, lists, moment in self._lists(past):
+            edges[place] = self._rule.last_edge(lists, moment)
+        return edges
