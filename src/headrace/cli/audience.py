@@ -1,4 +1,4 @@
-"""`headrace audience ...`: offline, who is in an audience at a moment, by any of the three evaluators."""
+"""`headrace audience ...`: offline, who is in an audience at a moment, by any of the evaluators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer import Argument, Option
 from headrace.cli.command import group
 from headrace.cli.files import read_json, read_text
 from headrace.cli.output import sheet, table, write, write_json
-from headrace.cli.problems import FAILED, UsageProblem
+from headrace.cli.problems import FAILED, CommandFailed, UsageProblem
 
 if TYPE_CHECKING:
     from headrace_audience.language.definition import Definition
@@ -28,6 +28,7 @@ class Engine(StrEnum):
     INCREMENTAL = "incremental"
     BATCH = "batch"
     REFERENCE = "reference"
+    SPARK = "spark"
 
 
 @app.callback()
@@ -57,9 +58,11 @@ def eval_(
         Option("--audience", help="ID=FILE: what a reference to another audience means, a definition or ids."),
     ] = None,
     rules: Annotated[Path | None, Option("--rules", help="Identity rules as JSON, for --events.")] = None,
+    spark_master: Annotated[str, Option("--spark-master", help="Where Spark runs, for --engine spark.")] = "local[*]",
     as_json: Annotated[bool, Option("--json", help="JSON for machines in place of tables.")] = False,
 ) -> int:
     """Show who is in, since when and until when; exit status 1 when evaluators differ."""
+    from headrace_audience.distributed.spark import SparkMissing
     from headrace_audience.offline.evaluate import evaluate
     from headrace_audience.offline.facts import FactError, facts_of_people
 
@@ -83,7 +86,10 @@ def eval_(
             engines=[e.value for e in engine or [Engine.INCREMENTAL]],
             audiences=_audiences(audience or ()),
             explain_profile=explain,
+            spark_master=spark_master,
         )
+    except SparkMissing as error:
+        raise CommandFailed(str(error)) from None
     except FactError as error:
         raise UsageProblem(f"{people or events}: {error}") from None
     except DefinitionError as error:

@@ -11,7 +11,6 @@ from typing import TypeVar
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
@@ -20,6 +19,7 @@ from headrace_audience.archive.files import Files
 from headrace_audience.archive.moved import StoredMerge, follow
 from headrace_audience.archive.registry import ArchiveFile, Listing, Registry
 from headrace_audience.archive.survivors import Survivors
+from headrace_audience.archive.view import create_events, merged_table
 from headrace_audience.batching import batched
 from headrace_audience.threads import to_the_end
 
@@ -31,10 +31,6 @@ _TAIL_FIELDS = {"_id": 0, "p": 1, "t": 1, "n": 1, "e": 1, "d": 1}
 _TAIL_CHUNK = 5_000
 _QUERIES_AT_A_TIME = 2
 _PROFILES_AT_A_TIME = 1_000
-
-_COLUMNS = (
-    "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces, consents, touch"
-)
 
 
 @dataclass(frozen=True)
@@ -52,15 +48,20 @@ class View:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What is known of a workspace."""
+class Content:
+    """What is known of a workspace, and where."""
 
-    files: tuple[ArchiveFile, ...]
+    paths: tuple[str, ...]
+    """Files of events, below the archive's root."""
     tail: pa.Table
     """What is not in the files, or not as it is now."""
     survivors: Survivors
     moved: Collection[str]
     """Profiles whose rows in the files are out of date."""
+
+    def merged(self) -> pa.Table:
+        """Every loser beside its survivor."""
+        return merged_table(self.survivors.pairs())
 
 
 class ArchiveReader:
@@ -101,18 +102,22 @@ class ArchiveReader:
         Everything that was committed to the log before the call is in it.
         """
         async with self._slots:
-            found = await self._read(workspace_id, with_events=True)
-            connection = await asyncio.to_thread(self._connect, found)
+            content = await self.content(workspace_id)
+            connection = await asyncio.to_thread(self._connect, content)
             try:
-                yield View(connection, found.survivors)
+                yield View(connection, content.survivors)
             finally:
                 await asyncio.to_thread(connection.close)
+
+    async def content(self, workspace_id: str) -> Content:
+        """What open() opens, for who reads the files elsewhere."""
+        return await self._read(workspace_id, with_events=True)
 
     async def survivors(self, workspace_id: str) -> Survivors:
         """All merges of a workspace that are valid and were committed before the call."""
         return (await self._read(workspace_id, with_events=False)).survivors
 
-    async def _read(self, workspace_id: str, *, with_events: bool) -> _Found:
+    async def _read(self, workspace_id: str, *, with_events: bool) -> Content:
         """Read files and log until no events were assigned anew in between: then all of it fits together."""
         while True:
             # The files first: what is copied meanwhile is then in both, and that is harmless.
@@ -125,7 +130,8 @@ class ArchiveReader:
             anew = [await self._of_profiles(workspace_id, moved)] if moved and with_events else []
             newer: Document = {"s": {"$gt": told[-1].sequence if told else followed}, "w": workspace_id}
             if await self._db[event_log.REASSIGNMENTS].find_one(newer, {"_id": 1}) is None:
-                return _Found(listing.files, pa.concat_tables([tail, *anew]), survivors, moved)
+                paths = tuple(f.path for f in listing.files if f.kind == layout.EVENTS)
+                return Content(paths, pa.concat_tables([tail, *anew]), survivors, moved)
 
     async def _tail(self, workspace_id: str, listing: Listing, *, erased: bool) -> tuple[pa.Table, list[StoredMerge]]:
         """Events that are not in the files, and the merges that they caused."""
@@ -183,7 +189,7 @@ class ArchiveReader:
     def _merges_of(self, files: Iterable[ArchiveFile]) -> list[StoredMerge]:
         return [m for file in files if file.kind == layout.MERGES for m in stored_merges(self._files, file)]
 
-    def _connect(self, found: _Found) -> duckdb.DuckDBPyConnection:
+    def _connect(self, content: Content) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(
             config={
                 "threads": self._threads,
@@ -191,34 +197,7 @@ class ArchiveReader:
                 "autoload_known_extensions": False,
             }
         )
-        connection.register("log_tail", found.tail)
-        sources = [f"SELECT {_COLUMNS} FROM log_tail"]  # noqa: S608  # constants
-        believed = ""
-        if found.moved:
-            connection.register("moved", pa.table({"profile": pa.array(sorted(found.moved), pa.string())}))
-            believed = " WHERE profile NOT IN (SELECT profile FROM moved)"
-        paths = [self._files.full_path(f.path) for f in found.files if f.kind == layout.EVENTS]
-        if paths and self._files.is_local:
-            listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
-            sources.append(
-                f"SELECT {_COLUMNS} FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"  # noqa: S608  # quoted
-                f"{believed}"
-            )
-        elif paths:
-            dataset = ds.dataset(paths, schema=layout.EVENT_SCHEMA, format="parquet", filesystem=self._files.filesystem)
-            connection.register("archived", dataset)
-            sources.append(f"SELECT {_COLUMNS} FROM archived{believed}")  # noqa: S608  # constants
-        everything = " UNION ALL ".join(sources)
-        pairs = list(found.survivors.pairs())
-        if pairs:
-            losers, targets = zip(*pairs, strict=True)
-            connection.register("merged", pa.table({"loser": list(losers), "survivor": list(targets)}))
-            connection.execute(
-                "CREATE VIEW events AS SELECT e.* REPLACE (coalesce(m.survivor, e.profile) AS profile)"  # noqa: S608
-                f" FROM ({everything}) e LEFT JOIN merged m ON m.loser = e.profile WHERE e.profile <> ''"
-            )
-        else:
-            connection.execute(f"CREATE VIEW events AS SELECT * FROM ({everything}) WHERE profile <> ''")  # noqa: S608
+        create_events(connection, self._files, content.paths, content.tail, content.moved, content.merged())
         return connection
 
 

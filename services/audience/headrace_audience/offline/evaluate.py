@@ -1,4 +1,4 @@
-"""Offline evaluation: who is in an audience at a moment, by any of the three evaluators, compared.
+"""Offline evaluation: who is in an audience at a moment, by any of the evaluators, compared.
 
 The pure function behind `headrace audience eval`. It takes facts (see `facts`): the command line makes them of a
 `--people` file with facts_of_people(), of `--events` lines that name their profile with facts_of_lines(), or, for
@@ -8,6 +8,7 @@ facts_of_resolved().
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -23,6 +24,10 @@ from headrace_audience.offline.groups import GroupReference
 from headrace_audience.offline.reference import Audiences, Reference
 
 ENGINES = ("incremental", "batch", "reference")
+"""The three evaluators."""
+
+SPARK = "spark"
+"""The batch evaluator on Apache Spark; needs Java and the extra `spark`."""
 
 SELF = ""
 """What the incremental engine calls the audience itself here; no real audience has an empty id."""
@@ -33,6 +38,9 @@ STEPS = 500
 Membership = dict[str, tuple[int | None, int | None]]
 """Members, with when the membership began (None: always) and when it ends (None: never)."""
 
+Evaluator = Callable[[Definition, Sequence[Fact], int, Audiences], Membership]
+"""Takes a definition, all events, the moment, and what references mean."""
+
 
 def evaluate(
     definition: Definition,
@@ -42,6 +50,7 @@ def evaluate(
     engines: Sequence[str] = ("incremental",),
     audiences: Audiences | None = None,
     explain_profile: str | None = None,
+    spark_master: str = "local[*]",
 ) -> dict[str, Any]:
     """Evaluate a definition over facts.
 
@@ -49,9 +58,10 @@ def evaluate(
         definition: The audience; of a static one, too, the condition is evaluated.
         facts: All events of all people.
         at_us: The moment, in microseconds.
-        engines: Which of ENGINES; the members are those of the first, the others are compared with it.
+        engines: Which of ENGINES, or SPARK; the members are those of the first, the others are compared with it.
         audiences: What references to other audiences mean: definitions, or ids of members.
         explain_profile: A profile of which to say why it is in or out.
+        spark_master: Where Spark runs, if it is asked: see headrace_audience.distributed.spark.
 
     Returns:
         `{"at", "engine", "members": [{"profile", "identifiers", "since", "leaves_at"}], "mismatches": [...]}` with
@@ -64,19 +74,25 @@ def evaluate(
     Raises:
         ValueError: An engine or profile that does not exist.
         DefinitionError: The audiences refer to each other in a circle.
+        SparkMissing: Spark is asked and cannot be started here.
     """
-    unknown = [engine for engine in engines if engine not in ENGINES]
+    known = (*ENGINES, SPARK)
+    unknown = [engine for engine in engines if engine not in known]
     if unknown or not engines:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {', '.join(unknown) or 'none'}")
+        raise ValueError(f"engine must be one of {', '.join(known)}, not {', '.join(unknown) or 'none'}")
     audiences = audiences or {}
     if definition.of == "groups":
         if explain_profile is not None:
             raise ValueError("groups are not explained: evaluate the condition of their members as an audience")
+        if SPARK in engines:
+            raise ValueError("an audience of groups is about several people at once: spark does not evaluate it")
         return _evaluate_groups(definition, facts, at_us, engines, audiences)
     named = {name: meaning for name, meaning in audiences.items() if isinstance(meaning, Definition)}
     check_references({**named, SELF: definition})
     reference = Reference(facts, audiences)
-    results = [_EVALUATORS[engine](definition, facts, at_us, audiences) for engine in engines]
+    by_spark: Evaluator = functools.partial(_by_spark, master=spark_master)
+    evaluators = {**_EVALUATORS, SPARK: by_spark}
+    results = [evaluators[engine](definition, facts, at_us, audiences) for engine in engines]
     first = results[0]
     answer: dict[str, Any] = {
         "at": format_time_us(at_us),
@@ -147,6 +163,18 @@ def _by_batch(definition: Definition, facts: Sequence[Fact], at_us: int, audienc
             found.profile: (found.since_us, found.changes_at_us)
             for found in queries.outlook(connection, definition, at_us, audiences)
         }
+
+
+def _by_spark(
+    definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences, *, master: str
+) -> Membership:
+    from headrace_audience.distributed.shards import Question
+    from headrace_audience.distributed.spark import SparkEvaluator, spark_context
+
+    with spark_context(master) as context:
+        evaluator = SparkEvaluator.of_events(context, table_of(facts))
+        found = evaluator.outlook([Question(SELF, definition, at_us)], audiences)[SELF]
+    return {outlook.profile: (outlook.since_us, outlook.changes_at_us) for outlook in found}
 
 
 def _by_increments(definition: Definition, facts: Sequence[Fact], at_us: int, audiences: Audiences) -> Membership:
@@ -220,7 +248,7 @@ _GROUP_EVALUATORS: dict[str, Callable[[Definition, Sequence[Fact], int, Audience
     "reference": _groups_by_reference,
 }
 
-_EVALUATORS: dict[str, Callable[[Definition, Sequence[Fact], int, Audiences], Membership]] = {
+_EVALUATORS: dict[str, Evaluator] = {
     "incremental": _by_increments,
     "batch": _by_batch,
     "reference": _by_reference,
