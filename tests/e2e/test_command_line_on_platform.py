@@ -253,6 +253,17 @@ def test_audiences_from_the_command_line(run: Run) -> None:
     changed = asked(run, "audiences", "update", "cli-made", "--display-name", "New")
     assert changed["display_name"] == "New"
     assert asked(run, "audiences", "members", "cli-made") == []
+    status, _, error = run("audiences", "refresh", "cli-made")
+    assert status == 1 and "right at every moment" in error
+    assert run("audiences", "create", "cli-daily", "--definition", "performed Y with refresh 1d")[0] == 0
+    assert run("audiences", "activate", "cli-daily")[0] == 0
+    daily = eventually(run, ["audiences", "get", "cli-daily"], lambda a: a["state"] == "active")
+    assert daily["refresh_time"] < daily["next_refresh_time"]
+    assert run("audiences", "refresh", "cli-daily")[1].endswith("cli-daily is being refreshed\n")
+    assert run("audiences", "archive", "cli-daily")[1].endswith("cli-daily is archived\n")
+    assert daily["name"] not in {a["name"] for a in asked(run, "audiences", "list")}
+    assert daily["name"] in {a["name"] for a in asked(run, "audiences", "list", "--archived")}
+    assert run("audiences", "delete", "cli-daily")[0] == 0
     assert run("audiences", "delete", "cli-made")[0] == 0
     assert run("audiences", "get", "cli-made")[0] == 1
 

@@ -18,6 +18,7 @@ from headrace_audience.archive.registry import ArchiveFencedError, Registry
 from headrace_audience.archive.rewriter import Rewriter
 from headrace_audience.archive.writer import ArchiveWriter
 from headrace_audience.erasure import follow_in_archive
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.leases import Leases
 from headrace_audience.settings import Settings
 from headrace_audience.store import ACTIVE, AUDIENCES
@@ -127,7 +128,7 @@ class SampleCheck:
         active = [
             (d["w"], d["a"])
             async for d in self._db[AUDIENCES].find(query, {"w": 1, "a": 1, "def": 1})
-            if '"static"' not in d["def"]
+            if not parse_definition(d["def"]).is_constant
         ]
         if not active:
             return None

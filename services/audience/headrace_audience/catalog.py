@@ -12,7 +12,7 @@ from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.store import AUDIENCES, DELETED, DRAFT
+from headrace_audience.store import ACTIVE, ARCHIVED, AUDIENCES, COMPUTED, DELETED, DRAFT, FILLING, LEAVING, PAUSED
 
 log = logs.get_logger(__name__)
 
@@ -31,22 +31,46 @@ class Audience:
     generation: int
     """Grows with each start of computing: what was filled for an older one does not count."""
     cause: str
-    """What the changes of its filling say: "fill" or "definition"."""
+    """What the changes of its filling say: "fill", "refresh" or "definition"."""
     at_us: int
-    """When it was activated; a static audience is computed at this moment."""
+    """The moment for which its members are computed, when they are computed for one."""
     base: int
     """Version after which memberships start."""
     done: frozenset[int]
-    """Partitions that are filled (or emptied, when it is being removed) for this generation."""
+    """Partitions that are filled (or emptied, when it is being removed or archived) for this generation."""
+    open: bool = False
+    """Whether this generation's work is not yet done in all partitions."""
+    next_us: int = 0
+    """When it is refreshed next; 0: never."""
 
     @property
-    def is_static(self) -> bool:
-        """Whether it is computed once."""
-        return self.definition.kind == "static"
+    def is_filling(self) -> bool:
+        """Whether its members are being computed for this generation, from history."""
+        return self.state == FILLING or (self.state == ACTIVE and self.open)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether all its members leave."""
+        return self.state in LEAVING
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its members follow from every event and from time."""
+        return self.state in COMPUTED and not self.definition.is_constant
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether its members stay as they are but for merges and deletions, until they are computed anew."""
+        return self.state == PAUSED or (self.state in COMPUTED and self.definition.is_constant)
+
+    @property
+    def is_computed_at_once(self) -> bool:
+        """Whether its members are being computed for one moment, by the batch evaluator."""
+        return self.is_filling and self.definition.is_constant
 
 
 class Catalog:
-    """All audiences that are neither drafts nor gone, by workspace and id."""
+    """All audiences that are neither drafts nor gone nor put away, by workspace and id."""
 
     def __init__(self, db: Database) -> None:
         """Follow a database's audiences; empty before the first refresh."""
@@ -85,7 +109,7 @@ class Catalog:
 
 
 def _audience(document: Document) -> Audience | None:
-    if document["state"] in (DRAFT, DELETED):
+    if document["state"] in (DRAFT, DELETED) or (document["state"] == ARCHIVED and not document["open"]):
         return None
     try:
         definition = parse_definition(document["def"])
@@ -103,4 +127,6 @@ def _audience(document: Document) -> Audience | None:
         at_us=document["at"],
         base=document.get("base", 0),
         done=frozenset(document.get("done", ())),
+        open=document.get("open", False),
+        next_us=document.get("next", 0),
     )

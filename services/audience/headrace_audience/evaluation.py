@@ -18,7 +18,7 @@ from headrace_audience.engine.engine import Engine, Flip
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.language.definition import Definition
 from headrace_audience.pending import Pending
-from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
+from headrace_audience.store import ACTIVE, COMPUTED
 
 _tickets = itertools.count(1)
 
@@ -88,12 +88,17 @@ class Evaluation:
         if old is not None and _form(old) == _form(audience):
             self.audiences[audience_id] = audience
             return False
-        if audience.state == DELETING:
+        if old is not None and _is_refreshed(old, audience):
+            self.audiences[audience_id] = audience
+            self._compute_at_once(audience)
+            return False
+        if audience.is_leaving:
             self._forget(audience_id)
             self.audiences[audience_id] = audience
             return True
-        constant = audience.is_static or audience.state == PAUSED
-        definition = replace(audience.definition, kind="static") if constant else audience.definition
+        definition = audience.definition
+        if audience.is_constant:
+            definition = replace(definition, kind="static", refresh_us=0)
         self.pending.drop_audience(audience_id)
         keys = self.engine.set_audience(audience_id, definition)
         self.audiences[audience_id] = audience
@@ -101,10 +106,13 @@ class Evaluation:
         self._statics.pop(audience_id, None)
         for missing in self.missing.values():
             missing.ask(keys)
-        self._starting[audience_id] = audience.cause if audience.state == FILLING else "time"
-        if audience.is_static and audience.state == FILLING:
-            self._statics[audience_id] = {p: next(_tickets) for p in self.missing if p not in audience.done}
+        self._starting[audience_id] = audience.cause if audience.is_filling else "time"
+        if audience.is_computed_at_once:
+            self._compute_at_once(audience)
         return True
+
+    def _compute_at_once(self, audience: Audience) -> None:
+        self._statics[audience.audience_id] = {p: next(_tickets) for p in self.missing if p not in audience.done}
 
     def remove_audience(self, audience_id: str) -> None:
         """Forget an audience that is gone."""
@@ -113,7 +121,7 @@ class Evaluation:
 
     def _forget(self, audience_id: str) -> None:
         self.pending.drop_audience(audience_id)
-        if audience_id in self.audiences and self.audiences[audience_id].state != DELETING:
+        if audience_id in self.audiences and not self.audiences[audience_id].is_leaving:
             self.engine.remove_audience(audience_id)
         self._starting.pop(audience_id, None)
         self._evaluated.discard(audience_id)
@@ -127,19 +135,19 @@ class Evaluation:
 
     def keys(self) -> set[str]:
         """State keys of all audiences that are computed."""
-        return {k for a in self.audiences.values() if _is_computed(a) for k in states_of(a.definition)}
+        return {k for a in self.audiences.values() if a.is_live for k in states_of(a.definition)}
 
     def set_members(self, audience_id: str, stored: Collection[str], partitions: Collection[int], now_us: int) -> None:
         """Say who is stored as a member in some partitions.
 
-        Those of an audience that is being removed leave.
+        Those of an audience that is being removed or archived leave.
         """
         audience = self.audiences.get(audience_id)
         if audience is None:
             return
-        if audience.state == DELETING:
+        if audience.is_leaving:
             self.pending.add(
-                Flip(audience_id, profile_id, member=False, effective_at_us=now_us, cause="definition")
+                Flip(audience_id, profile_id, member=False, effective_at_us=now_us, cause=audience.cause)
                 for profile_id in stored
             )
             return
@@ -150,8 +158,8 @@ class Evaluation:
 
     @property
     def constants(self) -> list[str]:
-        """Ids of audiences whose members do not follow from events: static ones and paused ones."""
-        return [a.audience_id for a in self.audiences.values() if a.state != DELETING and not _is_computed(a)]
+        """Ids of audiences whose members do not follow from events: static, refreshed at intervals, paused."""
+        return [a.audience_id for a in self.audiences.values() if a.is_constant]
 
     # --- partitions
 
@@ -165,7 +173,7 @@ class Evaluation:
         self.started.discard(partition)
         self.settled.discard(partition)
         for audience in self.audiences.values():
-            if audience.is_static and audience.state == FILLING and partition not in audience.done:
+            if audience.is_computed_at_once and partition not in audience.done:
                 self._statics.setdefault(audience.audience_id, {})[partition] = next(_tickets)
 
     def hold_partition(self, partition: int) -> None:
@@ -211,7 +219,7 @@ class Evaluation:
     def static_computed(
         self, audience_id: str, generation: int, tickets: Mapping[int, int], members: Iterable[str]
     ) -> None:
-        """Take the members of a static audience as computed; the differences to the known ones are flips."""
+        """Take the members of an audience as computed for one moment; the differences to the known ones are flips."""
         audience = self.audiences.get(audience_id)
         waiting = self._statics.get(audience_id)
         if audience is None or waiting is None or audience.generation != generation:
@@ -226,9 +234,9 @@ class Evaluation:
             del waiting[partition]
 
     def static_again(self, partition: int) -> None:
-        """A merge or a reassignment came while static audiences are computed: compute them again for a partition."""
+        """A merge or a reassignment came while audiences are computed at once: compute them again for a partition."""
         for audience in self.audiences.values():
-            if audience.is_static and audience.state == FILLING and partition in self.missing:
+            if audience.is_computed_at_once and partition in self.missing:
                 self._statics.setdefault(audience.audience_id, {})[partition] = next(_tickets)
 
     # --- reassignments
@@ -261,7 +269,7 @@ class Evaluation:
         complete: list[str] = []
         for audience_id in self._starting:
             audience = self.audiences[audience_id]
-            keys = states_of(audience.definition).keys() if _is_computed(audience) else set()
+            keys = states_of(audience.definition).keys() if audience.is_live else set()
             if not any(keys & self.missing[p].tickets.keys() for p in self.started):
                 complete.append(audience_id)
         for audience_id in complete:
@@ -288,7 +296,7 @@ class Evaluation:
     def _filled(self, flip: Flip) -> Flip:
         """A flip of a partition that has just started: while its audience is being filled, that is the cause."""
         audience = self.audiences[flip.audience_id]
-        if audience.state == FILLING and flip.cause == "time":
+        if audience.is_filling and flip.cause == "time":
             return replace(flip, cause=audience.cause)
         return flip
 
@@ -296,9 +304,9 @@ class Evaluation:
         """Audience id to partitions that are filled or emptied, written, and not yet recorded as such."""
         result: dict[str, list[int]] = {}
         for audience_id, audience in self.audiences.items():
-            if audience.state not in (FILLING, DELETING) or self.pending.waits_for(audience_id):
+            if not (audience.is_filling or audience.is_leaving) or self.pending.waits_for(audience_id):
                 continue
-            if audience.state == DELETING:
+            if audience.is_leaving:
                 done = set(self.missing)
             elif audience_id in self._evaluated:
                 done = self.settled - self._statics.get(audience_id, {}).keys()
@@ -309,11 +317,17 @@ class Evaluation:
         return result
 
 
-def _is_computed(audience: Audience) -> bool:
-    return audience.state in (FILLING, ACTIVE) and not audience.is_static
+def _is_refreshed(old: Audience, new: Audience) -> bool:
+    """Whether an audience goes on as it is but for a refresh, to which its members stay as they are."""
+    return (
+        old.state == new.state == ACTIVE
+        and new.is_computed_at_once
+        and old.definition == new.definition
+        and old.generation < new.generation
+    )
 
 
 def _form(audience: Audience) -> tuple[int, str, Definition]:
     """What must be the same for an audience to go on as it is."""
-    group = "computed" if audience.state in (FILLING, ACTIVE) else audience.state
+    group = "computed" if audience.state in COMPUTED else audience.state
     return audience.generation, group, audience.definition

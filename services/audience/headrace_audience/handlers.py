@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pymongo import ASCENDING, DESCENDING
@@ -34,6 +34,7 @@ from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import TextError, definition_json
 from headrace_audience.store import (
     ACTIVE,
+    ARCHIVED,
     AUDIENCES,
     CHANGES,
     COMPUTED,
@@ -103,6 +104,7 @@ class Audiences:
                 "cause": "fill",
                 "at": 0,
                 "done": [],
+                "open": False,
                 "created": now,
                 "updated": now,
                 "rid": request_id,
@@ -116,9 +118,12 @@ class Audiences:
         """An audience. Raises ApiError NOT_FOUND."""
         return await self._visible(workspace_id, audience_id)
 
-    async def page(self, workspace_id: str, after: str | None, limit: int) -> list[Document]:
-        """Audiences ordered by id, after one of them."""
-        query: Document = {"w": workspace_id, "a": {"$gt": after or ""}, "state": {"$in": list(VISIBLE)}}
+    async def page(
+        self, workspace_id: str, after: str | None, limit: int, *, show_archived: bool = False
+    ) -> list[Document]:
+        """Audiences ordered by id, after one of them; archived ones when they are asked for."""
+        states = [state for state in VISIBLE if show_archived or state != ARCHIVED]
+        query: Document = {"w": workspace_id, "a": {"$gt": after or ""}, "state": {"$in": states}}
         return [d async for d in self._audiences.find(query).sort("a", ASCENDING).limit(limit)]
 
     async def update(
@@ -146,7 +151,7 @@ class Audiences:
                 await self._check_references(workspace_id, audience_id, definition, parsed, session)
                 change["def"] = definition
                 if old["state"] in COMPUTED:
-                    change |= _start(old, "definition")
+                    change |= _start(old, parsed, "definition")
             return await self._set(old, change, session)
 
         document = await self._one_after_the_other(workspace_id, act)
@@ -154,29 +159,83 @@ class Audiences:
         return document
 
     async def activate(self, workspace_id: str, audience_id: str) -> Document:
-        """Start computing; one that is computed already stays as it is. Raises ApiError NOT_FOUND."""
+        """Start computing; one that is computed already stays as it is.
+
+        Raises:
+            ApiError: NOT_FOUND, or INVALID_ARGUMENT when it names an audience that is archived.
+        """
 
         async def act(session: Session) -> Document:
             old = await self._visible(workspace_id, audience_id, session)
             if old["state"] in COMPUTED:
                 return old
-            change = {"rev": old["rev"] + 1, "activated": now_us(), **_start(old, "fill")}
-            return await self._set(old, change, session)
+            parsed = parse_definition(old["def"])
+            await self._check_archived(workspace_id, old["def"], parsed, session)
+            change = _start(old, parsed, "fill")
+            return await self._set(old, change | {"rev": old["rev"] + 1, "activated": change["at"]}, session)
 
         document = await self._one_after_the_other(workspace_id, act)
         self._on_change()
         return document
 
     async def pause(self, workspace_id: str, audience_id: str) -> Document:
-        """Stop computing; members stay. Raises ApiError NOT_FOUND, or WRONG_STATE for a draft."""
+        """Stop computing; members stay. Raises ApiError NOT_FOUND, or WRONG_STATE for a draft or an archived one."""
 
         async def act(session: Session) -> Document:
             old = await self._visible(workspace_id, audience_id, session)
             if old["state"] == DRAFT:
                 raise wrong_state(DRAFT, "A draft is not computed: there is nothing to pause.")
+            if old["state"] == ARCHIVED:
+                raise wrong_state(ARCHIVED, "An archived audience is not computed: there is nothing to pause.")
             if old["state"] == PAUSED:
                 return old
-            change = {"state": PAUSED, "gen": old["gen"] + 1, "rev": old["rev"] + 1, "updated": now_us(), "done": []}
+            return await self._set(old, _stop(old, PAUSED), session)
+
+        document = await self._one_after_the_other(workspace_id, act)
+        self._on_change()
+        return document
+
+    async def archive(self, workspace_id: str, audience_id: str) -> Document:
+        """Put an audience away; its members leave. One that is archived already stays as it is.
+
+        Raises:
+            ApiError: NOT_FOUND, or IN_USE when another audience names it that is not archived itself.
+        """
+
+        async def act(session: Session) -> Document:
+            old = await self._visible(workspace_id, audience_id, session)
+            if old["state"] == ARCHIVED:
+                return old
+            await self._check_unused(workspace_id, audience_id, [s for s in VISIBLE if s != ARCHIVED], session)
+            change = _stop(old, ARCHIVED) | {"cause": "archived", "open": True, "refreshed": 0}
+            if old["gen"] == 0:
+                change |= {"gen": 0, "open": False}
+            return await self._set(old, change, session)
+
+        document = await self._one_after_the_other(workspace_id, act)
+        self._on_change()
+        return document
+
+    async def refresh(self, workspace_id: str, audience_id: str) -> Document:
+        """Compute an audience that is refreshed at intervals as of now; one that is being computed is left alone.
+
+        Raises:
+            ApiError: NOT_FOUND, or WRONG_STATE for one that is not computed, or not refreshed at intervals.
+        """
+
+        async def act(session: Session) -> Document:
+            old = await self._visible(workspace_id, audience_id, session)
+            parsed = parse_definition(old["def"])
+            if parsed.kind == "static":
+                raise wrong_state(old["state"], "A static audience is computed once: pause and activate it instead.")
+            if not parsed.refresh_us:
+                raise wrong_state(old["state"], "A continuous audience is right at every moment: nothing to refresh.")
+            if old["state"] not in COMPUTED:
+                raise wrong_state(old["state"], "Only an active audience can be refreshed: activate it.")
+            if old["state"] == FILLING or old["open"]:
+                return old
+            now = now_us()
+            change = {"gen": old["gen"] + 1, "cause": "refresh", "at": now, "done": [], "open": True, "updated": now}
             return await self._set(old, change, session)
 
         document = await self._one_after_the_other(workspace_id, act)
@@ -192,17 +251,11 @@ class Audiences:
 
         async def act(session: Session) -> None:
             old = await self._visible(workspace_id, audience_id, session)
-            for other, definition in (await self._definitions(workspace_id, session)).items():
-                if other != audience_id and audience_id in definition.references:
-                    raise in_use(
-                        names.format(names.AUDIENCE, workspace_id, audience_id),
-                        names.format(names.AUDIENCE, workspace_id, other),
-                    )
+            await self._check_unused(workspace_id, audience_id, VISIBLE, session)
             if old["gen"] == 0:
                 await self._audiences.delete_one({"_id": old["_id"], "w": workspace_id}, session=session)
                 return
-            change = {"state": DELETING, "gen": old["gen"] + 1, "rev": old["rev"] + 1, "updated": now_us(), "done": []}
-            await self._set(old, change, session)
+            await self._set(old, _stop(old, DELETING) | {"cause": "definition", "open": True}, session)
 
         await self._one_after_the_other(workspace_id, act)
         self._on_change()
@@ -276,8 +329,32 @@ class Audiences:
         await self._audiences.update_one({"_id": old["_id"], "w": old["w"]}, {"$set": change}, session=session)
         return {**old, **change}
 
-    async def _definitions(self, workspace_id: str, session: Session | None) -> dict[str, Definition]:
-        query: Document = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(VISIBLE)}}
+    async def _check_unused(
+        self, workspace_id: str, audience_id: str, states: Collection[str], session: Session
+    ) -> None:
+        """Refuse to take away what an audience in one of these states names."""
+        for other, definition in (await self._definitions(workspace_id, session, states)).items():
+            if other != audience_id and audience_id in definition.references:
+                raise in_use(
+                    names.format(names.AUDIENCE, workspace_id, audience_id),
+                    names.format(names.AUDIENCE, workspace_id, other),
+                )
+
+    async def _check_archived(self, workspace_id: str, source: str, parsed: Definition, session: Session) -> None:
+        """Refuse a definition that names an archived audience: nobody is in it."""
+        if not parsed.references:
+            return
+        archived = await self._definitions(workspace_id, session, [ARCHIVED])
+        for path, audience_id in _places("", json.loads(source)):
+            if audience_id in archived:
+                raise invalid_argument(
+                    f"audience.definition.{path}", f"the audience {audience_id!r} is archived: activate it first"
+                )
+
+    async def _definitions(
+        self, workspace_id: str, session: Session | None, states: Collection[str] = VISIBLE
+    ) -> dict[str, Definition]:
+        query: Document = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(states)}}
         found: dict[str, Definition] = {}
         async for document in self._audiences.find(query, {"a": 1, "def": 1}, session=session):
             found[document["a"]] = parse_definition(document["def"])
@@ -307,6 +384,7 @@ class Audiences:
         others = await self._definitions(workspace_id, session)
         others[audience_id] = parsed
         check_known(source, others, parsed)
+        await self._check_archived(workspace_id, source, parsed, session)
         try:
             check_references(others)
         except DefinitionError as error:
@@ -331,10 +409,32 @@ class Audiences:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _start(old: Mapping[str, Any], cause: str) -> Document:
+def _start(old: Mapping[str, Any], parsed: Definition, cause: str) -> Document:
     """What a document gets when computing starts from history."""
     now = now_us()
-    return {"state": FILLING, "gen": old["gen"] + 1, "cause": cause, "at": now, "done": [], "updated": now}
+    return {
+        "state": FILLING,
+        "gen": old["gen"] + 1,
+        "cause": cause,
+        "at": now,
+        "next": now + parsed.refresh_us if parsed.refresh_us else 0,
+        "done": [],
+        "open": True,
+        "updated": now,
+    }
+
+
+def _stop(old: Mapping[str, Any], state: str) -> Document:
+    """What a document gets when computing ends."""
+    return {
+        "state": state,
+        "gen": old["gen"] + 1,
+        "rev": old["rev"] + 1,
+        "next": 0,
+        "done": [],
+        "open": False,
+        "updated": now_us(),
+    }
 
 
 def as_json(definition: str, field: str = "audience.definition") -> str:

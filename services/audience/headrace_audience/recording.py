@@ -1,7 +1,7 @@
 """Progress of audiences that are being filled or emptied, partition by partition, in their documents.
 
-Whoever records the last partition makes the audience ACTIVE, or removes what is left of one that is being deleted. A
-crash in between is finished by whoever looks next.
+Whoever records the last partition makes the audience ACTIVE, says that a refresh is done, or removes what is left of
+one that is being deleted. A crash in between is finished by whoever looks next.
 """
 
 from __future__ import annotations
@@ -10,18 +10,47 @@ from collections.abc import Collection
 
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database, Document, aggregate
+from headrace.telemetry import logs
 from headrace_audience.catalog import Audience
+from headrace_audience.evaluation import Evaluation
 from headrace_audience.store import (
     ACTIVE,
+    ARCHIVED,
     AUDIENCES,
     DELETED,
     DELETING,
-    FILLING,
     MEMBERSHIPS,
     SEPARATOR,
     audience_key,
     membership_key,
 )
+
+log = logs.get_logger(__name__)
+
+
+async def record(db: Database, evaluation: Evaluation, total: int) -> bool:
+    """Record which partitions of which audiences are filled or emptied, once it is written.
+
+    Args:
+        db: Database.
+        evaluation: The audiences of a workspace.
+        total: Number of partitions.
+
+    Returns:
+        Whether audiences were changed.
+    """
+    changed = False
+    for audience_id, partitions in evaluation.finished().items():
+        audience = evaluation.audiences[audience_id]
+        if await partitions_done(db, audience, partitions, total):
+            log.info("audience is complete", workspace=audience.workspace_id, audience=audience_id, was=audience.state)
+        changed = True
+    for audience in evaluation.audiences.values():
+        # Somebody may have ended between recording the last partition and what follows.
+        if len(audience.done) == total and (audience.is_filling or audience.is_leaving):
+            await finish(db, audience, total)
+            changed = True
+    return changed
 
 
 async def partitions_done(db: Database, audience: Audience, partitions: Collection[int], total: int) -> bool:
@@ -40,9 +69,12 @@ async def partitions_done(db: Database, audience: Audience, partitions: Collecti
 async def finish(db: Database, audience: Audience, total: int) -> bool:
     """Go into the next state when all partitions are done; returns whether that happened now."""
     query = {**_query(audience), "done": {"$size": total}}
-    if audience.state == FILLING:
-        answer = await db[AUDIENCES].update_one(query, {"$set": {"state": ACTIVE, "updated": now_us()}})
-        return bool(answer.modified_count)
+    closed: Document = {"open": False, "updated": now_us()}
+    if audience.is_filling:
+        filled: Document = {**closed, "state": ACTIVE, "refreshed": audience.at_us}
+        return bool((await db[AUDIENCES].update_one(query, {"$set": filled})).modified_count)
+    if audience.state == ARCHIVED:
+        return bool((await db[AUDIENCES].update_one(query, {"$set": closed})).modified_count)
     if audience.state != DELETING or await db[AUDIENCES].find_one(query, {"_id": 1}) is None:
         return False
     # Nobody writes rows of it any more. The highest version is stored before they go, so that an audience of the same
@@ -58,7 +90,7 @@ async def finish(db: Database, audience: Audience, total: int) -> bool:
     await db[AUDIENCES].update_one(query, {"$max": {"base": highest[0] if highest else 0}})
     await db[MEMBERSHIPS].delete_many(rows)
     answer = await db[AUDIENCES].update_one(
-        query, {"$set": {"state": DELETED, "updated": now_us(), "done": []}, "$unset": {"def": "", "name": ""}}
+        query, {"$set": {**closed, "state": DELETED, "done": []}, "$unset": {"def": "", "name": ""}}
     )
     return bool(answer.modified_count)
 

@@ -13,8 +13,9 @@ Known = Definition | list[str]
 async def referenced(db: Database, workspace_id: str, definition: Definition, *, only: str = "") -> dict[str, Known]:
     """Each audience that a definition names, directly or through others.
 
-    Those that are computed by their definition; those that are not, because they are static or paused, by their stored
-    members; drafts have none. With `only` of the stored members none but this profile are told.
+    Those that are computed by their definition; those that are not, because they are static, refreshed at intervals or
+    paused, by their stored members; drafts and archived ones have none. With `only` of the stored members none but this
+    profile are told.
     """
     known: dict[str, Known] = {}
     waiting = set(definition.references)
@@ -28,7 +29,7 @@ async def referenced(db: Database, workspace_id: str, definition: Definition, *,
                 known[audience_id] = []
                 continue
             named = parse_definition(document["def"])
-            if document["state"] == PAUSED or named.kind == "static":
+            if document["state"] == PAUSED or named.is_constant:
                 known[audience_id] = await stored_members(db, workspace_id, audience_id, only)
             else:
                 known[audience_id] = named

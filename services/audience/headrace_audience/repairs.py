@@ -33,7 +33,7 @@ from headrace_audience.batching import batched
 from headrace_audience.engine.engine import Flip
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.recovery import sent_until
-from headrace_audience.store import DELETING, MEMBERSHIPS, REPAIRS, membership_key
+from headrace_audience.store import MEMBERSHIPS, REPAIRS, membership_key
 from headrace_audience.threads import in_thread
 
 log = logs.get_logger(__name__)
@@ -249,7 +249,7 @@ class RepairOrders:
 
     async def _stored(self, evaluation: Evaluation, profile_ids: Sequence[str]) -> set[tuple[str, str]]:
         """(audience, profile) of stored memberships."""
-        audience_ids = [a.audience_id for a in evaluation.audiences.values() if a.state != DELETING]
+        audience_ids = [a.audience_id for a in evaluation.audiences.values() if not a.is_leaving]
         found: set[tuple[str, str]] = set()
         for audience_id in audience_ids:
             keys = [membership_key(evaluation.workspace_id, audience_id, p) for p in profile_ids]
@@ -268,7 +268,7 @@ def _anew(
     """Rebuild profiles whose stored memberships are known; returns the flips, which wait to be written then."""
     engine = evaluation.engine
     for audience in evaluation.audiences.values():
-        if audience.state != DELETING:
+        if not audience.is_leaving:
             members = [p for p in profile_ids if (audience.audience_id, p) in stored]
             others = [p for p in profile_ids if (audience.audience_id, p) not in stored]
             engine.set_membership(audience.audience_id, members)

@@ -26,6 +26,7 @@ from headrace_audience.answers.overlap import MOST_AUDIENCES as MOST_COMPARED
 from headrace_audience.answers.preview import Preview
 from headrace_audience.answers.suggested import SUGGESTED
 from headrace_audience.handlers import Audiences, etag_of
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import definition_json
 from headrace_audience.language.windows import is_zone
 from headrace_audience.store import change_message, state_message
@@ -91,9 +92,9 @@ class AudienceServicer(AudienceServiceServicer):
         workspace_id = auth.authorize_name(AUDIENCES_READ, request.parent, "parent")
         names.parse(names.WORKSPACE, request.parent, "parent")
         size = page_size(request.page_size)
-        bound = ("ListAudiences", [request.parent])
+        bound = ("ListAudiences", [request.parent, *(["archived"] if request.show_archived else [])])
         after = self._pager.decode(*bound, request.page_token)
-        found = await self._audiences.page(workspace_id, after, size + 1)
+        found = await self._audiences.page(workspace_id, after, size + 1, show_archived=request.show_archived)
         page = found[:size]
         token = self._pager.encode(*bound, page[-1]["a"]) if len(found) > size else ""
         return pb.ListAudiencesResponse(audiences=[await self._message(d) for d in page], next_page_token=token)
@@ -155,6 +156,30 @@ class AudienceServicer(AudienceServiceServicer):
 
         return await self._request_ids.once(
             workspace_id, "PauseAudience", request.request_id, request, pb.PauseAudienceResponse, act
+        )
+
+    async def ArchiveAudience(self, request: pb.ArchiveAudienceRequest, context: Any) -> pb.ArchiveAudienceResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
+
+        async def act() -> pb.ArchiveAudienceResponse:
+            document = await self._audiences.archive(workspace_id, audience_id)
+            return pb.ArchiveAudienceResponse(audience=await self._message(document))
+
+        return await self._request_ids.once(
+            workspace_id, "ArchiveAudience", request.request_id, request, pb.ArchiveAudienceResponse, act
+        )
+
+    async def RefreshAudience(self, request: pb.RefreshAudienceRequest, context: Any) -> pb.RefreshAudienceResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
+
+        async def act() -> pb.RefreshAudienceResponse:
+            document = await self._audiences.refresh(workspace_id, audience_id)
+            return pb.RefreshAudienceResponse(audience=await self._message(document))
+
+        return await self._request_ids.once(
+            workspace_id, "RefreshAudience", request.request_id, request, pb.RefreshAudienceResponse, act
         )
 
     async def PreviewAudience(self, request: pb.PreviewAudienceRequest, context: Any) -> pb.PreviewAudienceResponse:
@@ -320,6 +345,7 @@ class AudienceServicer(AudienceServiceServicer):
 
     async def _message(self, document: Mapping[str, Any]) -> Audience:
         activated = document.get("activated")
+        refreshed = document.get("refreshed") if parse_definition(document["def"]).is_constant else None
         return Audience(
             name=names.format(names.AUDIENCE, document["w"], document["a"]),
             display_name=document["name"],
@@ -330,6 +356,8 @@ class AudienceServicer(AudienceServiceServicer):
             update_time=_time(document["updated"]),
             activate_time=_time(activated) if activated else None,
             etag=etag_of(document),
+            refresh_time=_time(refreshed) if refreshed else None,
+            next_refresh_time=_time(document["next"]) if document.get("next") else None,
         )
 
 

@@ -32,13 +32,17 @@ DRAFT = "DRAFT"
 FILLING = "FILLING"
 ACTIVE = "ACTIVE"
 PAUSED = "PAUSED"
+ARCHIVED = "ARCHIVED"
+"""Put away: members leave partition by partition; then nobody is in it."""
 DELETING = "DELETING"
 """Being removed: hidden from the API, members leave partition by partition."""
 DELETED = "DELETED"
 """Gone. The document stays to remember the highest version, so that a new audience of the same id goes on from it."""
 
-VISIBLE = (DRAFT, FILLING, ACTIVE, PAUSED)
+VISIBLE = (DRAFT, FILLING, ACTIVE, PAUSED, ARCHIVED)
 COMPUTED = (FILLING, ACTIVE)
+LEAVING = (ARCHIVED, DELETING)
+"""States in which all members leave."""
 
 _NEWEST_FIRST = (("t", DESCENDING), ("_id", DESCENDING))
 

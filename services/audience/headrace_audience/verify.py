@@ -103,14 +103,18 @@ class Verifier:
         """Compare at one instant; with `repair` what differs is made right.
 
         Raises:
-            ApiError: NOT_FOUND, or WRONG_STATE for one that is not kept exact: a draft, a static or a paused audience.
+            ApiError: NOT_FOUND, or WRONG_STATE for one that is not kept exact: a draft, a
+                static audience, one that is refreshed at intervals, paused or archived.
         """
         document = await self._audiences.get(workspace_id, audience_id)
         definition = parse_definition(document["def"])
         if document["state"] != ACTIVE:
             raise wrong_state(document["state"], "Only an active audience can be verified.")
-        if definition.kind == "static":
-            raise wrong_state(document["state"], "A static audience is computed once: there is nothing to compare.")
+        if definition.is_constant:
+            message = (
+                "A static audience, or one refreshed at intervals, is as of its last refresh: what came late differs."
+            )
+            raise wrong_state(document["state"], message)
         found = await self._compare(workspace_id, audience_id, definition)
         at_us, last_us = found.at_us, found.at_us
         for _ in range(self._rounds - 1):

@@ -26,7 +26,7 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Client, Database
 from headrace.storage.streams.client import Redis
 from headrace.telemetry import logs, metrics
-from headrace_audience import gauges, merges, reassignments, recording, streaming
+from headrace_audience import gauges, merges, reassignments, recording, refreshing, streaming
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.backfill import Backfill
 from headrace_audience.catalog import Catalog
@@ -41,7 +41,7 @@ from headrace_audience.recovery import LogReplay
 from headrace_audience.repairs import RepairOrders
 from headrace_audience.settings import Settings
 from headrace_audience.snapshots import Snapshot, SnapshotStore
-from headrace_audience.store import ACTIVE, MEMBERSHIPS
+from headrace_audience.store import MEMBERSHIPS
 from headrace_audience.threads import to_the_end
 from headrace_audience.tracing import evaluated
 
@@ -339,6 +339,9 @@ class Worker:
         await self._catalog.refresh()
         self._catalog_at = time.monotonic()
         await self._apply_catalog()
+        for evaluation in self._evaluations.values():
+            if await refreshing.start_due(self._db, evaluation.audiences.values(), now_us()):
+                self._wake.set()
         self._save_soon(await self._erasures.follow(self._evaluations, self._held))
         self._save_soon(await self._repairs.follow(self._evaluations, self._held, self.complete))
 
@@ -471,18 +474,10 @@ class Worker:
         return True
 
     async def _record(self) -> None:
-        """Record which partitions of which audiences are filled or emptied, once it is written."""
-        for workspace_id, evaluation in self._evaluations.items():
-            for audience_id, partitions in evaluation.finished().items():
-                audience = evaluation.audiences[audience_id]
-                if await recording.partitions_done(self._db, audience, partitions, self._settings.partitions):
-                    log.info("audience is complete", workspace=workspace_id, audience=audience_id, was=audience.state)
+        """Record what is filled, refreshed or emptied, once it is written."""
+        for evaluation in self._evaluations.values():
+            if await recording.record(self._db, evaluation, self._settings.partitions):
                 self._wake.set()
-            for audience in evaluation.audiences.values():
-                # Somebody may have ended between recording the last partition and what follows.
-                if len(audience.done) == self._settings.partitions and audience.state != ACTIVE:
-                    await recording.finish(self._db, audience, self._settings.partitions)
-                    self._wake.set()
 
     # --- Redis and snapshots
 

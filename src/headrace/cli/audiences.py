@@ -21,7 +21,13 @@ Definition = Annotated[str, Option("--definition", help="The definition as text 
 
 
 @command(app, "list")
-async def list_(platform: Platform, out: Output, limit: Limit = DEFAULT_LIMIT, everything: All = False) -> None:
+async def list_(
+    platform: Platform,
+    out: Output,
+    limit: Limit = DEFAULT_LIMIT,
+    everything: All = False,
+    archived: Annotated[bool, Option("--archived", help="Archived ones too.")] = False,
+) -> None:
     """List the audiences with state and size."""
     from headrace.api.audience.v1.audience_service_pb2 import ListAudiencesRequest
 
@@ -29,7 +35,7 @@ async def list_(platform: Platform, out: Output, limit: Limit = DEFAULT_LIMIT, e
     out.rows(
         await listed(
             lambda size, token: stub.ListAudiences(
-                ListAudiencesRequest(parent=parent, page_size=size, page_token=token)
+                ListAudiencesRequest(parent=parent, page_size=size, page_token=token, show_archived=archived)
             ),
             "audiences",
             limit=limit,
@@ -134,6 +140,26 @@ async def pause(platform: Platform, out: Output, id: Id) -> None:
     request = PauseAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())
     audience = (await platform.audiences.PauseAudience(request)).audience
     out.done(f"{audience.name} is {plain_of(audience)['state']}", audience)
+
+
+@command(app, "archive")
+async def archive(platform: Platform, out: Output, id: Id) -> None:
+    """Put an audience away: its members leave; `activate` brings it back."""
+    from headrace.api.audience.v1.audience_service_pb2 import ArchiveAudienceRequest
+
+    request = ArchiveAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())
+    audience = (await platform.audiences.ArchiveAudience(request)).audience
+    out.done(f"{audience.name} is {plain_of(audience)['state']}", audience)
+
+
+@command(app, "refresh")
+async def refresh(platform: Platform, out: Output, id: Id) -> None:
+    """Refresh an audience now that is refreshed at intervals."""
+    from headrace.api.audience.v1.audience_service_pb2 import RefreshAudienceRequest
+
+    request = RefreshAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())
+    audience = (await platform.audiences.RefreshAudience(request)).audience
+    out.done(f"{audience.name} is being refreshed", audience)
 
 
 @command(app, "preview")

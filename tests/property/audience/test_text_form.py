@@ -22,7 +22,8 @@ names = st.one_of(
 
 
 def definition(r: Random) -> dict[str, Any]:
-    options = {"kind": r.choice(("dynamic", "static")), "time_zone": r.choice(random.ZONES), "refresh": "continuous"}
+    options = {"kind": r.choice(("dynamic", "static")), "time_zone": r.choice(random.ZONES)}
+    options["refresh"] = "continuous" if options["kind"] == "static" else r.choice(("continuous", "6h", "1d"))
     chosen = {key: value for key, value in options.items() if r.randint(0, 2) == 2}
     if r.randint(0, 4) == 4:
         return {**chosen, "of": "groups", "where": random.of_groups(r, ("one",))}

@@ -245,6 +245,13 @@ class Definition:
     kind: str
     where: Condition
     of: str = "people"
+    refresh_us: int = 0
+    """How often a dynamic one is computed, in microseconds; 0: all the time."""
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether its members are computed for one moment and stay so until they are computed for another."""
+        return self.kind == "static" or self.refresh_us > 0
 
     @property
     def references(self) -> frozenset[str]:

@@ -29,6 +29,7 @@ from headrace.domain.definitions import (
     parse_predicates,
     parse_test,
 )
+from headrace.domain.times import DAY_US, MINUTE_US
 from headrace_audience.language.counts import parse_count
 from headrace_audience.language.definition import (
     CAMPAIGN_PARTS,
@@ -63,6 +64,8 @@ MAX_CONDITIONS = 500
 MAX_DEFINITION_BYTES = 256 * 1024
 MAX_STEPS = 10
 MAX_PERIODS = 100
+MIN_REFRESH_US = MINUTE_US
+MAX_REFRESH_US = 366 * DAY_US
 
 AGGREGATES = ("sum", "avg", "min", "max", "distinct")
 _AGGREGATE_OPS = ("eq", "neq", *NUMBER_OPS)
@@ -86,18 +89,28 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
     of = raw.get("of", "people")
     if of not in ("people", "groups"):
         raise DefinitionError("of", f'must be "people" or "groups", not {of!r}')
-    refresh = raw.get("refresh", "continuous")
-    if refresh != "continuous":
-        if isinstance(refresh, str):
-            parse_duration("refresh", refresh)
-            raise DefinitionError("refresh", f'{refresh!r} is not supported yet; use "continuous"')
-        raise DefinitionError("refresh", 'must be "continuous"')
+    refresh_us = _refresh(raw.get("refresh", "continuous"))
+    if refresh_us and kind == "static":
+        raise DefinitionError("refresh", "a static audience is computed once; leave it out, or use kind dynamic")
     zone = parse_zone("time_zone", raw["time_zone"]) if "time_zone" in raw else "UTC"
-    return Definition(kind=kind, where=_Parser(zone, of).condition("where", raw["where"], 1), of=of)
+    where = _Parser(zone, of).condition("where", raw["where"], 1)
+    return Definition(kind=kind, where=where, of=of, refresh_us=refresh_us)
 
 
 def _load(source: str | bytes | Mapping[str, Any]) -> Any:
     return source if isinstance(source, Mapping) else load_json(source, MAX_DEFINITION_BYTES)
+
+
+def _refresh(raw: object) -> int:
+    """How often an audience is computed, in microseconds; 0: all the time."""
+    if raw == "continuous":
+        return 0
+    if not isinstance(raw, str):
+        raise DefinitionError("refresh", 'must be "continuous" or a duration such as "6h"')
+    refresh_us = parse_duration("refresh", raw)
+    if not MIN_REFRESH_US <= refresh_us <= MAX_REFRESH_US:
+        raise DefinitionError("refresh", 'must be "1m" to "366d", or "continuous"')
+    return refresh_us
 
 
 class _Parser:

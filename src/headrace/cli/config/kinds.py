@@ -120,6 +120,7 @@ KINDS: dict[str, Kind] = {
                 "display_name": _DISPLAY_NAME,
                 "definition": Key(Holds.DEFINITION, "Who is in it, as text or as a mapping.", required=True),
                 "active": Key(Holds.FLAG, "True computes it; false pauses it.", switch=True),
+                "archived": Key(Holds.FLAG, "True puts it away; active brings it back.", field="state", switch=True),
             },
         ),
         Kind(

@@ -110,7 +110,7 @@ async def _read_audiences(platform: calls.Platform) -> dict[str, Stored]:
     stub, parent = platform.audiences, platform.parent
     found = await calls.listed(
         lambda size, token: stub.ListAudiences(
-            audience_api.ListAudiencesRequest(parent=parent, page_size=size, page_token=token)
+            audience_api.ListAudiencesRequest(parent=parent, page_size=size, page_token=token, show_archived=True)
         ),
         "audiences",
         limit=0,
@@ -122,6 +122,7 @@ async def _read_audiences(platform: calls.Platform) -> dict[str, Stored]:
                 "display_name": audience.display_name,
                 "definition": _object(audience.definition),
                 "active": audience.state in _COMPUTED,
+                "archived": audience.state == AudienceState.AUDIENCE_STATE_ARCHIVED,
             },
             audience.etag,
         )
@@ -252,7 +253,7 @@ async def _apply_audience(platform: calls.Platform, step: Step) -> str:
     resource, values = step.resource, step.resource.values
     name = _name(platform, resource)
     audience = Audience(display_name=values["display_name"], definition=_json(values["definition"]))
-    keys = [key for key in step.keys if key != "active"]
+    keys = [key for key in step.keys if key not in ("active", "archived")]
     if step.action == CREATE:
         await platform.audiences.CreateAudience(
             audience_api.CreateAudienceRequest(
@@ -266,7 +267,10 @@ async def _apply_audience(platform: calls.Platform, step: Step) -> str:
                 audience=audience, update_mask=FieldMask(paths=keys), request_id=new_request_id()
             )
         )
-    if "active" in step.keys:
+    if "archived" in step.keys and values["archived"]:
+        archive = audience_api.ArchiveAudienceRequest(name=name, request_id=new_request_id())
+        await platform.audiences.ArchiveAudience(archive)
+    elif "active" in step.keys:
         if values["active"]:
             activate = audience_api.ActivateAudienceRequest(name=name, request_id=new_request_id())
             await platform.audiences.ActivateAudience(activate)

@@ -187,6 +187,8 @@ def _check_definition(audience: Resource) -> list[Problem]:
 
     from headrace.domain.definitions import DefinitionError
 
+    if audience.values.get("archived") and audience.values.get("active"):
+        return [Problem(audience.place_of("archived"), "an audience that is archived cannot be active: leave out one")]
     definition = audience.values["definition"]
     try:
         if isinstance(definition, str):

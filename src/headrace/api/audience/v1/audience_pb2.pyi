@@ -33,9 +33,11 @@ class _AudienceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     AUDIENCE_STATE_FILLING: _AudienceState.ValueType  # 2
     """Being filled from history; members appear when it is done."""
     AUDIENCE_STATE_ACTIVE: _AudienceState.ValueType  # 3
-    """Computed all the time (dynamic) or once (static)."""
+    """Computed all the time or at intervals (dynamic), or once (static)."""
     AUDIENCE_STATE_PAUSED: _AudienceState.ValueType  # 4
     """Kept as it is, not computed."""
+    AUDIENCE_STATE_ARCHIVED: _AudienceState.ValueType  # 5
+    """Put away: not computed, without members, and listed only on request. Definition and history stay."""
 
 class AudienceState(_AudienceState, metaclass=_AudienceStateEnumTypeWrapper):
     """State of an audience."""
@@ -47,9 +49,11 @@ AUDIENCE_STATE_DRAFT: AudienceState.ValueType  # 1
 AUDIENCE_STATE_FILLING: AudienceState.ValueType  # 2
 """Being filled from history; members appear when it is done."""
 AUDIENCE_STATE_ACTIVE: AudienceState.ValueType  # 3
-"""Computed all the time (dynamic) or once (static)."""
+"""Computed all the time or at intervals (dynamic), or once (static)."""
 AUDIENCE_STATE_PAUSED: AudienceState.ValueType  # 4
 """Kept as it is, not computed."""
+AUDIENCE_STATE_ARCHIVED: AudienceState.ValueType  # 5
+"""Put away: not computed, without members, and listed only on request. Definition and history stay."""
 Global___AudienceState: typing_extensions.TypeAlias = AudienceState
 
 @typing.final
@@ -67,6 +71,8 @@ class Audience(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     ACTIVATE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
+    REFRESH_TIME_FIELD_NUMBER: builtins.int
+    NEXT_REFRESH_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/audiences/{audience}"."""
     display_name: builtins.str
@@ -93,6 +99,16 @@ class Audience(google.protobuf.message.Message):
     def activate_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it was last activated."""
 
+    @property
+    def refresh_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. The moment as of which the members are, of an audience that is static or refreshed at intervals; unset
+        before it is filled. A continuous audience is always as of now.
+        """
+
+    @property
+    def next_refresh_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. When an audience that is refreshed at intervals is refreshed next; unset while it is not computed."""
+
     def __init__(
         self,
         *,
@@ -105,9 +121,11 @@ class Audience(google.protobuf.message.Message):
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         activate_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
+        refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        next_refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "definition", b"definition", "display_name", b"display_name", "etag", b"etag", "name", b"name", "size", b"size", "state", b"state", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "next_refresh_time", b"next_refresh_time", "refresh_time", b"refresh_time", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "definition", b"definition", "display_name", b"display_name", "etag", b"etag", "name", b"name", "next_refresh_time", b"next_refresh_time", "refresh_time", b"refresh_time", "size", b"size", "state", b"state", "update_time", b"update_time"]) -> None: ...
 
 Global___Audience: typing_extensions.TypeAlias = Audience
 
@@ -166,9 +184,9 @@ class MembershipChange(google.protobuf.message.Message):
     changed_at_us: builtins.int
     """When it was found, in microseconds."""
     cause: builtins.str
-    """"event", "time", "merge", "fill", "definition", "paused"; "reassignment": the profile's events were assigned anew,
-    because a merge was undone, identifiers were linked by hand or the graph was rebuilt; or "repair": the stored
-    membership differed from what the events say.
+    """"event", "time", "merge", "fill", "refresh", "definition", "archived", "paused"; "reassignment": the profile's
+    events were assigned anew, because a merge was undone, identifiers were linked by hand or the graph was rebuilt; or
+    "repair": the stored membership differed from what the events say.
     """
     message_id: builtins.str
     """Message id of the event, when an event did it."""

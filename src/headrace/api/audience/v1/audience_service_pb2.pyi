@@ -123,20 +123,24 @@ class ListAudiencesRequest(google.protobuf.message.Message):
     PARENT_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    SHOW_ARCHIVED_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. "workspaces/{workspace}"."""
     page_size: builtins.int
     """Optional. At most this many, 0 means 100, at most 1,000."""
     page_token: builtins.str
     """Optional. From the previous page."""
+    show_archived: builtins.bool
+    """Optional. Lists archived audiences too."""
     def __init__(
         self,
         *,
         parent: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        show_archived: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_archived", b"show_archived"]) -> None: ...
 
 Global___ListAudiencesRequest: typing_extensions.TypeAlias = ListAudiencesRequest
 
@@ -335,6 +339,92 @@ class PauseAudienceResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["audience", b"audience"]) -> None: ...
 
 Global___PauseAudienceResponse: typing_extensions.TypeAlias = PauseAudienceResponse
+
+@typing.final
+class ArchiveAudienceRequest(google.protobuf.message.Message):
+    """Request of ArchiveAudience."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name."""
+    request_id: builtins.str
+    """Optional. As in CreateAudienceRequest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "request_id", b"request_id"]) -> None: ...
+
+Global___ArchiveAudienceRequest: typing_extensions.TypeAlias = ArchiveAudienceRequest
+
+@typing.final
+class ArchiveAudienceResponse(google.protobuf.message.Message):
+    """Response of ArchiveAudience."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AUDIENCE_FIELD_NUMBER: builtins.int
+    @property
+    def audience(self) -> headrace.api.audience.v1.audience_pb2.Audience:
+        """The audience, archived; its members leave within moments."""
+
+    def __init__(
+        self,
+        *,
+        audience: headrace.api.audience.v1.audience_pb2.Audience | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["audience", b"audience"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience"]) -> None: ...
+
+Global___ArchiveAudienceResponse: typing_extensions.TypeAlias = ArchiveAudienceResponse
+
+@typing.final
+class RefreshAudienceRequest(google.protobuf.message.Message):
+    """Request of RefreshAudience."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name."""
+    request_id: builtins.str
+    """Optional. As in CreateAudienceRequest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "request_id", b"request_id"]) -> None: ...
+
+Global___RefreshAudienceRequest: typing_extensions.TypeAlias = RefreshAudienceRequest
+
+@typing.final
+class RefreshAudienceResponse(google.protobuf.message.Message):
+    """Response of RefreshAudience."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AUDIENCE_FIELD_NUMBER: builtins.int
+    @property
+    def audience(self) -> headrace.api.audience.v1.audience_pb2.Audience:
+        """The audience; its refresh_time changes when the refresh is done."""
+
+    def __init__(
+        self,
+        *,
+        audience: headrace.api.audience.v1.audience_pb2.Audience | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["audience", b"audience"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience"]) -> None: ...
+
+Global___RefreshAudienceResponse: typing_extensions.TypeAlias = RefreshAudienceResponse
 
 @typing.final
 class PreviewAudienceRequest(google.protobuf.message.Message):

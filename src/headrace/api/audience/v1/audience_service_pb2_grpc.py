@@ -70,6 +70,16 @@ class AudienceServiceStub(object):
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.PauseAudienceRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.PauseAudienceResponse.FromString,
                 _registered_method=True)
+        self.ArchiveAudience = channel.unary_unary(
+                '/headrace.api.audience.v1.AudienceService/ArchiveAudience',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ArchiveAudienceRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ArchiveAudienceResponse.FromString,
+                _registered_method=True)
+        self.RefreshAudience = channel.unary_unary(
+                '/headrace.api.audience.v1.AudienceService/RefreshAudience',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.RefreshAudienceRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.RefreshAudienceResponse.FromString,
+                _registered_method=True)
         self.PreviewAudience = channel.unary_unary(
                 '/headrace.api.audience.v1.AudienceService/PreviewAudience',
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.PreviewAudienceRequest.SerializeToString,
@@ -165,6 +175,22 @@ class AudienceServiceServicer(object):
 
     def PauseAudience(self, request, context):
         """Stops computing; members stay as they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ArchiveAudience(self, request, context):
+        """Puts away an audience that no other audience names: its members leave, its definition and history stay, and lists
+        leave it out. ActivateAudience brings it back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefreshAudience(self, request, context):
+        """Refreshes an audience that is refreshed at intervals now; its next refresh stays when it is. One that is being
+        refreshed already is not refreshed twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -270,6 +296,16 @@ def add_AudienceServiceServicer_to_server(servicer, server):
                     servicer.PauseAudience,
                     request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.PauseAudienceRequest.FromString,
                     response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.PauseAudienceResponse.SerializeToString,
+            ),
+            'ArchiveAudience': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveAudience,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ArchiveAudienceRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ArchiveAudienceResponse.SerializeToString,
+            ),
+            'RefreshAudience': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshAudience,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.RefreshAudienceRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.RefreshAudienceResponse.SerializeToString,
             ),
             'PreviewAudience': grpc.unary_unary_rpc_method_handler(
                     servicer.PreviewAudience,
@@ -507,6 +543,60 @@ class AudienceService(object):
             '/headrace.api.audience.v1.AudienceService/PauseAudience',
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.PauseAudienceRequest.SerializeToString,
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.PauseAudienceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveAudience(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/ArchiveAudience',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ArchiveAudienceRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ArchiveAudienceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshAudience(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/RefreshAudience',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.RefreshAudienceRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.RefreshAudienceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -137,6 +137,38 @@ _AudienceServicePauseAudienceType = typing_extensions.TypeVar(
     ],
 )
 
+_AudienceServiceArchiveAudienceType = typing_extensions.TypeVar(
+    '_AudienceServiceArchiveAudienceType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceRequest,
+        headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceRequest,
+        headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceRequest,
+        headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceResponse,
+    ],
+)
+
+_AudienceServiceRefreshAudienceType = typing_extensions.TypeVar(
+    '_AudienceServiceRefreshAudienceType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.RefreshAudienceRequest,
+        headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.RefreshAudienceRequest,
+        headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.RefreshAudienceRequest,
+        headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse,
+    ],
+)
+
 _AudienceServicePreviewAudienceType = typing_extensions.TypeVar(
     '_AudienceServicePreviewAudienceType',
     grpc.UnaryUnaryMultiCallable[
@@ -281,7 +313,7 @@ _AudienceServiceListSuggestedAudiencesType = typing_extensions.TypeVar(
     ],
 )
 
-class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServicePauseAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType, _AudienceServiceExplainMembershipType, _AudienceServiceCompareAudiencesType, _AudienceServiceGetAudienceHistoryType, _AudienceServiceListSuggestedAudiencesType]):
+class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServicePauseAudienceType, _AudienceServiceArchiveAudienceType, _AudienceServiceRefreshAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType, _AudienceServiceExplainMembershipType, _AudienceServiceCompareAudiencesType, _AudienceServiceGetAudienceHistoryType, _AudienceServiceListSuggestedAudiencesType]):
     """Manages audiences and reads their members. Scopes: audiences:read, audiences:write."""
 
     @typing.overload
@@ -313,6 +345,14 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.PauseAudienceRequest,
             headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceRequest,
+            headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.RefreshAudienceRequest,
+            headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.PreviewAudienceRequest,
@@ -383,6 +423,14 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
             headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceRequest,
+            headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.RefreshAudienceRequest,
+            headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.PreviewAudienceRequest,
             headrace.api.audience.v1.audience_service_pb2.PreviewAudienceResponse,
         ],
@@ -441,6 +489,16 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
     PauseAudience: _AudienceServicePauseAudienceType
     """Stops computing; members stay as they are."""
 
+    ArchiveAudience: _AudienceServiceArchiveAudienceType
+    """Puts away an audience that no other audience names: its members leave, its definition and history stay, and lists
+    leave it out. ActivateAudience brings it back.
+    """
+
+    RefreshAudience: _AudienceServiceRefreshAudienceType
+    """Refreshes an audience that is refreshed at intervals now; its next refresh stays when it is. One that is being
+    refreshed already is not refreshed twice.
+    """
+
     PreviewAudience: _AudienceServicePreviewAudienceType
     """Computes the size and a sample of a definition without saving it."""
 
@@ -496,6 +554,14 @@ AudienceServiceAsyncStub: typing_extensions.TypeAlias = AudienceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.PauseAudienceRequest,
         headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceRequest,
+        headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.RefreshAudienceRequest,
+        headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.PreviewAudienceRequest,
@@ -593,6 +659,26 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse]]:
         """Stops computing; members stay as they are."""
+
+    @abc.abstractmethod
+    def ArchiveAudience(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.ArchiveAudienceResponse]]:
+        """Puts away an audience that no other audience names: its members leave, its definition and history stay, and lists
+        leave it out. ActivateAudience brings it back.
+        """
+
+    @abc.abstractmethod
+    def RefreshAudience(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.RefreshAudienceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse]]:
+        """Refreshes an audience that is refreshed at intervals now; its next refresh stays when it is. One that is being
+        refreshed already is not refreshed twice.
+        """
 
     @abc.abstractmethod
     def PreviewAudience(
