@@ -10,12 +10,13 @@ import pytest
 from headrace_audience.batch import queries
 from headrace_audience.engine.engine import PROFILES, Engine
 from headrace_audience.language.definition import Definition
+from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact, resolved_of, table_of
 from headrace_audience.offline.reference import Audiences, Reference
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from headrace.domain.times import SECOND_US
+from headrace.domain.times import SECOND_US, parse_time_us
 from tests.support import audience_histories as random
 
 PARTITIONS = 4
@@ -159,3 +160,28 @@ def check(engine: Engine, audiences: dict[str, Definition], history: list[Fact],
     reference = Reference(history, audiences)
     for audience_id, definition in audiences.items():
         assert engine.members(audience_id) == reference.members(definition, clock)
+
+
+@pytest.mark.parametrize("year", [1912, 1969, 2119, 2150])
+def test_calendar_days_of_any_year_end_when_the_reference_says(year: int) -> None:
+    where = {
+        "all": [
+            {"event": "A", "within": "40cd", "older_than": "2cd"},
+            {"not": {"stopped": "A", "active_within": "30cd", "inactive_for": "10cd"}},
+        ]
+    }
+    definition = parse_definition({"where": where, "time_zone": "America/New_York"})
+    facts = [
+        Fact(profile, parse_time_us(f"{year}-{day}"), f"{profile}{day}", name="A", identifiers=(("user_id", profile),))
+        for profile, days in {"p": ("03-01T05:30:00Z", "11-20T04:59:59Z"), "q": ("12-30T12:00:00Z",)}.items()
+        for day in days
+    ]
+    reference = Reference(facts)
+    with duckdb.connect() as connection:
+        connection.register("events", table_of(facts))
+        for at in ("03-20T00:00:00Z", "12-29T05:00:00Z"):
+            at_us = parse_time_us(f"{year}-{at}")
+            for found in queries.outlook(connection, definition, at_us, profiles=["p", "q"]):
+                assert found.member == reference.holds(definition.where, found.profile, at_us)
+                assert found.since_us == reference.since(definition, found.profile, at_us)
+                assert found.changes_at_us == reference.next_change(definition, found.profile, at_us)

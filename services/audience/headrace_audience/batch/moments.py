@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from headrace_audience.batch.values import Parameters
+import duckdb
+import pyarrow as pa
+from duckdb.functional import PythonUDFType
+
 from headrace_audience.language.definition import Window
-from headrace_audience.language.spans import Calendar, Span, midnights
+from headrace_audience.language.spans import Calendar, Span, Times
 
 
 class Moments:
@@ -20,12 +23,11 @@ class Moments:
         base_at: The same, beside the relation `base`.
     """
 
-    def __init__(self, now_us: int | None, parameters: Parameters) -> None:
+    def __init__(self, now_us: int | None) -> None:
         self.now_us = now_us
-        self._parameters = parameters
         self.at = str(now_us) if now_us is not None else "moments.at_us"
         self.base_at = str(now_us) if now_us is not None else "base.at_us"
-        self._zones: dict[str, str] = {}
+        self._functions: dict[str, tuple[Calendar, str]] = {}
         self._starts: dict[Calendar, str] = {}
 
     def join(self, table: str) -> str:
@@ -61,39 +63,32 @@ class Moments:
         found = []
         for span in spans:
             if isinstance(span, Calendar):
-                days = self._days(span.zone)
-                found.append(
-                    f"SELECT e.profile, later.begins AS at_us FROM {table} AS e ASOF JOIN {days} AS today"
-                    f" ON e.timestamp_us >= today.begins JOIN {days} AS later ON later.day = today.day + {span.days}"
-                )
+                passes = self._function(span, "passes")
+                found.append(f"SELECT profile, {passes}(timestamp_us) AS at_us FROM {table}")
             else:
                 found.append(f"SELECT profile, timestamp_us + {0 if span is None else span.us} AS at_us FROM {table}")
         return found
 
-    def sources(self) -> list[str]:
-        """WITH entries of calendars."""
-        for span in self._starts:
-            self._days(span.zone)
-        entries = []
-        for zone, table in self._zones.items():
-            begins = self._parameters.bind(midnights(zone).tolist())
-            entries.append(
-                f"{table} AS MATERIALIZED (SELECT unnest(CAST({begins} AS BIGINT[])) AS begins,"
-                f" unnest(range(len({begins}))) AS day)"
-            )
-        return entries
-
     def with_starts(self, moments: str) -> str:
         """A relation of (profile, at_us) with the beginnings of the calendar spans beside each moment."""
-        columns, joins = ["m.*"], []
-        for span, name in self._starts.items():
-            days = self._days(span.zone)
-            columns.append(f"{name}_day.begins - 1 AS {name}")
-            joins.append(
-                f" ASOF LEFT JOIN {days} AS {name}_now ON m.at_us >= {name}_now.begins"
-                f" LEFT JOIN {days} AS {name}_day ON {name}_day.day = {name}_now.day + {1 - span.days}"
-            )
-        return f"SELECT {', '.join(columns)} FROM ({moments}) AS m{''.join(joins)}"
+        columns = [f"{self._function(span, 'start')}(m.at_us) AS {name}" for span, name in self._starts.items()]
+        return f"SELECT {', '.join(['m.*', *columns])} FROM ({moments}) AS m"
 
-    def _days(self, zone: str) -> str:
-        return self._zones.setdefault(zone, f"days{len(self._zones)}")
+    def _function(self, span: Calendar, which: str) -> str:
+        name = f"{which}_{span.days}_{span.zone.encode().hex()}"
+        self._functions[name] = span, which
+        return name
+
+    def make_functions(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Teach a connection the calendars that the statement reads."""
+        for name, (span, which) in self._functions.items():
+            asked = {"name": name}
+            known = connection.execute("SELECT 1 FROM duckdb_functions() WHERE function_name = $name", asked).fetchone()
+            if known is None:
+                connection.create_function(
+                    name, _over_columns(getattr(span, which)), ["BIGINT"], "BIGINT", type=PythonUDFType.ARROW
+                )
+
+
+def _over_columns(function: Callable[[Times], Times]) -> Callable[[pa.Array], pa.Array]:
+    return lambda column: pa.array(function(column.to_numpy(zero_copy_only=False)))

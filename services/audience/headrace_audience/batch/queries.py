@@ -187,6 +187,7 @@ def outlook(
         "SELECT * FROM inside UNION SELECT profile, min(at_us) - 1 FROM inside GROUP BY profile"
     )
     tables, sources = statement.tables(), statement.sources()
+    statement.moments.make_functions(connection)
     base = "SELECT DISTINCT profile, at_us FROM moments"
     rows = _run(
         connection,

@@ -57,7 +57,7 @@ class Statement:
         check_references({**named, "": definition})
         self._audiences = audiences
         self._parameters = parameters
-        self.moments = Moments(now_us, parameters)
+        self.moments = Moments(now_us)
         self._events = EventTables(self.moments, parameters)
         self._traits: dict[str, str] = {}
         self._consents: dict[str, str] = {}
@@ -74,7 +74,7 @@ class Statement:
 
     def sources(self) -> list[str]:
         """The WITH entries of what is read of `events`, whatever the moment."""
-        entries = [*self.moments.sources(), *self._events.sources()]
+        entries = self._events.sources()
         for name, table in self._traits.items():
             entries.append(f"{table}_writes AS ({trait_writes_sql(name, self._parameters)})")
         for purpose, table in self._consents.items():

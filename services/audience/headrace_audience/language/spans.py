@@ -63,7 +63,7 @@ class Calendar:
         """The beginning of the day that is so many days after that of each moment."""
         if isinstance(moments, int):
             return _midnight(self.zone, _day(self.zone, moments) + days)
-        table = midnights(self.zone)
+        table = _midnights(self.zone)
         day = np.searchsorted(table, moments, side="right") - 1
         wanted = day + days
         inside = (day >= 0) & (day < len(table) - 1) & (wanted >= 0) & (wanted < len(table))
@@ -95,7 +95,7 @@ def _midnight(zone: str, day: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def midnights(zone: str) -> Times:
+def _midnights(zone: str) -> Times:
     """When the days from _EARLIEST on begin."""
     days = range(_EARLIEST.toordinal() - _FIRST_DAY, _LATEST.toordinal() - _FIRST_DAY)
     return np.array([_midnight(zone, day) for day in days], np.int64)
