@@ -12,10 +12,14 @@ from random import Random
 from typing import Any
 from unittest import mock
 
+from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact
 
+from headrace.domain.computed_traits.definition import FUNCTION_NAMES
+from headrace.domain.computed_traits.definition import Definition as ComputedDefinition
+from headrace.domain.computed_traits.definition import parse_definition as parse_computed
 from headrace.domain.times import SECOND_US
 
 START = 1_767_225_600 * SECOND_US  # 2026-01-01
@@ -30,6 +34,8 @@ NAMESPACES = ("email", "user_id")
 PROFILES = ("p", "q", "r")
 GROUPS = ("g", "h")
 PURPOSES = ("ads", "mail")
+COMPUTED = ("spent", "best-loved", "nothing")
+"""Computed traits, the last of which does not exist."""
 CONTEXTS: tuple[dict[str, Any], ...] = (
     {"campaign": {"source": "a", "medium": "mail"}},
     {"campaign": {"source": "b"}},
@@ -172,6 +178,23 @@ def of_events(r: Random) -> dict[str, Any]:
     return {kind: names(r), "active_within": f"{active}{unit}", "inactive_for": f"{inactive}{unit}"}
 
 
+def computed_traits(r: Random) -> dict[str, ComputedDefinition]:
+    """Definitions of the computed traits of COMPUTED, but for "nothing"."""
+    found: dict[str, ComputedDefinition] = {}
+    for trait_id in COMPUTED[:-1]:
+        function = r.choice(FUNCTION_NAMES)
+        compute = function if function == "count" else {function: r.choice(("x", "deep.y"))}
+        window = {"within": span(r)} if r.randint(0, 2) else {}
+        found[trait_id] = parse_computed({"event": names(r), "compute": compute, **where(r), **window})
+    return found
+
+
+def of_computed(r: Random) -> dict[str, Any]:
+    """A test of a computed trait."""
+    test = comparison(r) if r.randint(0, 2) else number_test(r, r.choice((4, 4, 10_001)))
+    return {"computed": r.choice(COMPUTED), **test}
+
+
 def comparison(r: Random) -> dict[str, Any]:
     """A test of a value, without its subject."""
     op = r.choice(
@@ -203,10 +226,12 @@ def condition(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> di
         if kind == "not":
             return {"not": condition(r, references, depth - 1)}
         return {kind: [condition(r, references, depth - 1) for _ in range(r.randint(1, 3))]}
-    kinds = ("event", "event", "of_events", "of_events", "of_events", "written", "written", "identifier")
+    kinds = ("event", "event", "of_events", "of_events", "of_events", "computed", "written", "written", "identifier")
     kind = r.choice((*kinds, *(["audience"] if references else [])))
     if kind == "of_events":
         return of_events(r)
+    if kind == "computed":
+        return of_computed(r)
     if kind == "written":
         return of_attributes(r)
     if kind == "identifier":
@@ -256,17 +281,20 @@ def of_groups(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> di
 def audiences(r: Random) -> dict[str, Definition]:
     """Three audiences, the later ones of which may refer to the earlier."""
     zone = {"time_zone": r.choice(ZONES)}
-    return {
+    found = {
         "one": parse_definition({"where": condition(r), **zone}),
         "two": parse_definition({"where": condition(r, ("one",)), **zone}),
         "three": parse_definition({"where": condition(r, ("one", "two", "nobody")), **zone}),
     }
+    computed = computed_traits(r)
+    return {audience_id: bind(definition, computed) for audience_id, definition in found.items()}
 
 
 def one_condition(r: Random) -> dict[str, Definition]:
     """One audience with one condition on events, or on what they write."""
-    where = r.choice((of_events, of_events, of_attributes))(r)
-    return {"three": parse_definition({"where": where, "time_zone": r.choice(ZONES)})}
+    where = r.choice((of_events, of_events, of_attributes, of_computed))(r)
+    definition = parse_definition({"where": where, "time_zone": r.choice(ZONES)})
+    return {"three": bind(definition, computed_traits(r))}
 
 
 def fact(r: Random, number: int) -> Fact:

@@ -455,6 +455,8 @@ def parse(definition: str, field: str = "audience.definition") -> Definition:
         raise definition_fault(error, field) from None
     if parsed.of == "groups":
         raise invalid_argument(f"{field}.of", "audiences of groups can be evaluated offline only, so far")
+    if parsed.computed_traits:
+        raise invalid_argument(field, "names computed traits, which can be evaluated offline only, so far")
     return parsed
 
 

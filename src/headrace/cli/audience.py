@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,8 @@ from headrace.cli.problems import FAILED, CommandFailed, UsageProblem
 if TYPE_CHECKING:
     from headrace_audience.language.definition import Definition
     from headrace_audience.offline.facts import Fact
+
+    from headrace.domain.computed_traits.definition import Definition as ComputedDefinition
 
 app = group("Offline: who is in an audience, and why.")
 
@@ -57,6 +59,10 @@ def eval_(
         list[str] | None,
         Option("--audience", help="ID=FILE: what a reference to another audience means, a definition or ids."),
     ] = None,
+    computed_traits: Annotated[
+        Path | None,
+        Option("--computed-traits", help='JSON: {"id": definition}, of the computed traits that definitions name.'),
+    ] = None,
     rules: Annotated[Path | None, Option("--rules", help="Identity rules as JSON, for --events.")] = None,
     spark_master: Annotated[str, Option("--spark-master", help="Where Spark runs, for --engine spark.")] = "local[*]",
     as_json: Annotated[bool, Option("--json", help="JSON for machines in place of tables.")] = False,
@@ -75,7 +81,8 @@ def eval_(
         at_us = parse_time_us(at) if at else now_us()
     except (ValueError, OverflowError):
         raise UsageProblem(f"--at {at}: write a time such as 2026-01-31T12:00:00Z") from None
-    parsed = _definition(definition)
+    computed = _computed_traits(computed_traits)
+    parsed = _definition(definition, computed)
     try:
         facts: Sequence[Fact]
         facts = _facts(events, rules, at_us) if events else list(facts_of_people(_people(people or Path()), at_us))
@@ -84,7 +91,7 @@ def eval_(
             facts,
             at_us,
             engines=[e.value for e in engine or [Engine.INCREMENTAL]],
-            audiences=_audiences(audience or ()),
+            audiences=_audiences(audience or (), computed),
             explain_profile=explain,
             spark_master=spark_master,
         )
@@ -125,16 +132,37 @@ def convert(
     write(to_text(json.loads(source)))
 
 
-def _definition(path: Path) -> Definition:
+def _computed_traits(path: Path | None) -> dict[str, ComputedDefinition]:
+    from headrace.domain.computed_traits.definition import parse_definition
+    from headrace.domain.definitions import DefinitionError
+
+    found = read_json(path) if path is not None else {}
+    if not isinstance(found, dict):
+        raise UsageProblem(f"{path}: computed traits are a JSON object, an id: definition")
+    parsed = {}
+    for id, raw in found.items():
+        try:
+            parsed[id] = parse_definition(raw if isinstance(raw, dict) else json.dumps(raw))
+        except DefinitionError as error:
+            raise UsageProblem(f"{path}: {id}: {error}") from None
+    return parsed
+
+
+def _definition(path: Path, computed: Mapping[str, ComputedDefinition]) -> Definition:
+    from headrace_audience.language.computed import bind
     from headrace_audience.language.parser import parse_definition
     from headrace_audience.language.text.reading import definition_json
 
     from headrace.domain.definitions import DefinitionError
 
     try:
-        return parse_definition(definition_json(read_text(path)))
+        parsed = parse_definition(definition_json(read_text(path)))
     except DefinitionError as error:
         raise UsageProblem(f"{path}: {error}") from None
+    missing = sorted(parsed.computed_traits - computed.keys())
+    if missing:
+        raise UsageProblem(f"{path}: give the definition of the computed trait {missing[0]!r} by --computed-traits")
+    return bind(parsed, computed)
 
 
 def _people(path: Path) -> dict[str, Any]:
@@ -145,7 +173,7 @@ def _people(path: Path) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else found
 
 
-def _audiences(given: Sequence[str]) -> dict[str, Any]:
+def _audiences(given: Sequence[str], computed: Mapping[str, ComputedDefinition]) -> dict[str, Any]:
     meanings: dict[str, Any] = {}
     for text in given:
         id, equals, file = text.partition("=")
@@ -155,7 +183,7 @@ def _audiences(given: Sequence[str]) -> dict[str, Any]:
         if isinstance(meaning, list) and all(isinstance(member, str) for member in meaning):
             meanings[id] = meaning
         else:
-            meanings[id] = _definition(Path(file))
+            meanings[id] = _definition(Path(file), computed)
     return meanings
 
 

@@ -6,6 +6,7 @@ from random import Random
 
 import duckdb
 from headrace_audience.batch import queries
+from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.evaluate import evaluate
@@ -23,12 +24,14 @@ def audiences(r: Random) -> dict[str, Definition | list[str]]:
     """One of people, and two of groups of which the later may refer to the earlier."""
     zone = {"time_zone": r.choice(random.ZONES)}
     groups = {"of": "groups", **zone}
-    return {
+    computed = random.computed_traits(r)
+    found = {
         "people": parse_definition({"where": random.condition(r), **zone}),
-        "listed": random.some(r, random.GROUPS, 0, 2),
         "one": parse_definition({**groups, "where": random.of_groups(r)}),
         "two": parse_definition({**groups, "where": random.of_groups(r, ("one", "listed", "nobody"))}),
     }
+    bound = {audience_id: bind(definition, computed) for audience_id, definition in found.items()}
+    return {"listed": random.some(r, random.GROUPS, 0, 2), **bound}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -38,6 +38,6 @@ def test_refused_definitions_give_the_error_that_is_shown(definition: str, error
 def test_the_page_has_examples_and_every_comparison() -> None:
     assert len(EXAMPLES) >= 10
     assert len(WINDOWS) == 6
-    assert len(REFUSED) == 19
+    assert len(REFUSED) == 20
     comparisons = PAGE.split("## Tests of values")[1].split("## When")[0]
     assert [op for op in OPS if f"`{op}`" not in comparisons] == []

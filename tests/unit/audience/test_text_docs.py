@@ -16,7 +16,7 @@ WINDOWS = re.findall(r"^\| `((?:in last|since|between) [^`]+)` \| `([^`]+)` \|$"
 
 
 def test_the_page_has_examples() -> None:
-    assert len(CONDITIONS) == 15
+    assert len(CONDITIONS) == 16
     assert len(WINDOWS) == 4
 
 

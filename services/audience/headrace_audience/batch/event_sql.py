@@ -10,11 +10,14 @@ from itertools import pairwise
 
 from headrace.domain.amounts import LARGEST, SCALE, threshold
 from headrace.domain.definitions import Predicate, Test
+from headrace_audience.batch.computed_sql import value_sql
 from headrace_audience.batch.moments import Moments
 from headrace_audience.batch.relations import PROPERTIES, matching_sql
 from headrace_audience.batch.values import Parameters, json_path, moment_sql, number_sql, passes_sql, text_sql
+from headrace_audience.language.computed import as_count
 from headrace_audience.language.definition import (
     Aggregate,
+    ComputedValue,
     DatedCount,
     EventCount,
     FirstTime,
@@ -76,6 +79,7 @@ class EventTables:
         self._parameters = parameters
         self._groups: dict[tuple[tuple[str, ...], tuple[Predicate, ...]], _Group] = {}
         self._sequences: dict[str, str] = {}
+        self._computed: dict[str, str] = {}
 
     def sources(self) -> list[str]:
         """WITH entries of the events."""
@@ -89,11 +93,13 @@ class EventTables:
     def tables(self) -> list[str]:
         """WITH entries of what the events come to."""
         grouped = [f"{g.table} AS ({self._table(g)})" for g in self._groups.values() if g.columns]
-        return grouped + [f"{table} AS ({select})" for select, table in self._sequences.items()]
+        of_their_own = {**self._sequences, **self._computed}
+        return grouped + [f"{table} AS ({select})" for select, table in of_their_own.items()]
 
     def names(self) -> list[str]:
         """Names of those tables."""
-        return [group.table for group in self._groups.values() if group.columns] + list(self._sequences.values())
+        grouped = [group.table for group in self._groups.values() if group.columns]
+        return [*grouped, *self._sequences.values(), *self._computed.values()]
 
     def edges(self) -> list[str]:
         """Selects of (profile, at_us): all moments at which any of the conditions may change."""
@@ -111,6 +117,8 @@ class EventTables:
             return self._dated(leaf)
         if isinstance(leaf, Aggregate):
             return self._aggregate(leaf)
+        if isinstance(leaf, ComputedValue):
+            return self._computed_value(leaf)
         if isinstance(leaf, FirstTime):
             return self._first(leaf)
         if isinstance(leaf, LastTime):
@@ -184,6 +192,23 @@ class EventTables:
         found = group.column(self._over(f"{leaf.function}({amount})", inside))
         missing = "true" if leaf.test.op == "neq" else "false"
         return f"coalesce({self._numbers(leaf.test, found, '1', SCALE)}, {missing})"
+
+    def _computed_value(self, leaf: ComputedValue) -> str:
+        count = as_count(leaf)
+        if count is not None:
+            return self._count(count)
+        group = self._group(leaf.names, leaf.where, _spans(leaf.window))
+        value = f"e.{group.value(self._property(leaf.path))}" if leaf.path else "NULL"
+        keys, source = ["profile"], f"{group.events} AS e"
+        of_keys = "e.profile"
+        if self._moments.now_us is None:
+            keys, source = ["profile", "at_us"], f"moments JOIN {source} ON e.profile = moments.profile"
+            of_keys = "moments.profile, moments.at_us"
+        inside = self._moments.inside(leaf.window, _TIME)
+        occurrences = f"SELECT {of_keys}, {_TIME} AS time, {value} AS json FROM {source} WHERE {inside}"
+        select = value_sql(leaf.function, occurrences, keys)
+        table = self._computed.setdefault(select, f"computed{len(self._computed)}")
+        return passes_sql(leaf.test, f"{table}.value", self._parameters)
 
     def _numbers(self, test: Test, total: str, count: str, scale: int) -> str:
         """A comparison of total / count; counts are compared as doubles, amounts as whole numbers."""

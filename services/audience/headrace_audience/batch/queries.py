@@ -45,6 +45,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from headrace_audience.batch.computed_sql import EXACT_NUMBER, EXACT_RATIO, register
 from headrace_audience.batch.groups import GroupStatement
 from headrace_audience.batch.relations import (
     consent_writes_sql,
@@ -290,4 +291,6 @@ def _members_sql(definition: Definition, now_us: int, audiences: Audiences, para
 
 
 def _run(connection: Connection, statement: str, parameters: Parameters) -> Any:
+    if EXACT_NUMBER in statement or EXACT_RATIO in statement:
+        register(connection)
     return connection.execute(statement, parameters.of(statement))

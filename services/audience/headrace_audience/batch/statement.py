@@ -27,6 +27,7 @@ from headrace_audience.batch.values import Parameters, json_path, moment_sql, pa
 from headrace_audience.language.definition import (
     All,
     AudienceMember,
+    ComputedTest,
     Condition,
     ConsentTest,
     Definition,
@@ -152,6 +153,7 @@ class Statement:
             table = self._members.setdefault(condition.audience_id, f"members{len(self._members)}")
             return f"({table}.profile IS NOT NULL)"
         assert not isinstance(condition, Members)  # that is a condition on groups, see `groups`
+        assert not isinstance(condition, ComputedTest)  # `language.computed.bind` comes first
         return self._events.condition(condition)
 
     def _trait(self, condition: TraitTest) -> str:

@@ -19,10 +19,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.domain.computed_traits.definition import COUNT
 from headrace.domain.definitions import Predicate, Test
+from headrace_audience.language.computed import as_count
 from headrace_audience.language.definition import (
     Aggregate,
     AudienceMember,
+    ComputedValue,
     ConsentTest,
     DatedCount,
     Definition,
@@ -43,7 +46,7 @@ from headrace_audience.language.spans import Calendar, Fixed, Span
 TRAIT, CONSENT, FIRST_TOUCH, LAST_TOUCH = "trait", "consent", "first_touch", "last_touch"
 """What events write: kinds of AttributeState. Of FIRST_TOUCH the first write counts, of the others the last."""
 
-AMOUNT, IDENTITY, MATCH, MOMENT = "amount", "identity", "match", "moment"
+AMOUNT, IDENTITY, MATCH, MOMENT, SCALAR = "amount", "identity", "match", "moment", "scalar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Kept:
     Attributes:
         kind: AMOUNT: the number at `path`, as an amount. IDENTITY: a number that stands for the value at `path`, equal
             for equal values. MATCH: whether the event passes `where`. MOMENT: the time that the text at `path` says.
+            SCALAR: the value at `path` in the form in which computed traits count it.
         path: Path of the property.
         where: Predicates.
     """
@@ -139,6 +143,8 @@ def state_of(leaf: Leaf) -> tuple[State, ...]:
         kept = Kept(IDENTITY if leaf.function == "distinct" else AMOUNT, leaf.path)
         window = leaf.window
         return (ListState(leaf.names, leaf.where, (kept,), window.within, window.from_us, window.to_us),)
+    if isinstance(leaf, ComputedValue):
+        return _states_of_computed(leaf)
     if isinstance(leaf, DatedCount):
         dates = tuple(Kept(MOMENT, predicate.path) for predicate in leaf.dated)
         window = leaf.window
@@ -159,6 +165,14 @@ def state_of(leaf: Leaf) -> tuple[State, ...]:
         return (IdentifierState(leaf.namespace),)
     assert isinstance(leaf, AudienceMember)
     return ()
+
+
+def _states_of_computed(leaf: ComputedValue) -> tuple[State, ...]:
+    count = as_count(leaf)
+    if count is not None:
+        return state_of(count)
+    values = () if leaf.function == COUNT else (Kept(SCALAR, leaf.path),)
+    return (ListState(leaf.names, leaf.where, values, leaf.window.within),)
 
 
 def _states_of_steps(leaf: InOrder) -> tuple[ListState, ...]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from headrace.domain.amounts import amount_of
+from headrace.domain.computed_traits.scalars import scalar_of
 from headrace.domain.predicates import comparable, compile_predicates, moment_of, value_at
 from headrace_audience.engine.columns import hash_of
-from headrace_audience.engine.conditions import AMOUNT, IDENTITY, MOMENT, Kept, ListState
+from headrace_audience.engine.conditions import AMOUNT, IDENTITY, MOMENT, SCALAR, Kept, ListState
 from headrace_audience.engine.people import Bools, Ordinals
 from headrace_audience.language.spans import Span
 
@@ -127,7 +128,7 @@ class _Reader:
         self._kept = kept
         self._passes = compile_predicates(kept.where) if kept.where else None
 
-    def read(self, properties: Mapping[str, Any]) -> int | bool | None:
+    def read(self, properties: Mapping[str, Any]) -> int | bool | str | None:
         if self._passes is not None:
             return self._passes(properties)
         value = value_at(properties, self._kept.path)
@@ -135,6 +136,8 @@ class _Reader:
             return amount_of(value)
         if self._kept.kind == MOMENT:
             return moment_of(value)
+        if self._kept.kind == SCALAR:
+            return scalar_of(value)
         assert self._kept.kind == IDENTITY
         same = comparable(value, ignore_case=False)
         return None if same is None else hash_of(f"{same[0]}{same[1]!r}")

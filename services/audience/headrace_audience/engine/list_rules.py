@@ -10,12 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from headrace.domain.amounts import total_passes
+from headrace.domain.computed_traits.definition import COUNT
+from headrace.domain.computed_traits.values import value_of
 from headrace.domain.definitions import Test
 from headrace.domain.predicates import compile_test
 from headrace_audience.engine.list_columns import Event, until
 from headrace_audience.engine.people import FOREVER, NEVER
 from headrace_audience.language.definition import (
     Aggregate,
+    ComputedValue,
     DatedCount,
     InOrder,
     LastTime,
@@ -75,29 +78,11 @@ def _last_until(edges: Iterator[int], moment: int) -> int:
     return max((edge for edge in edges if edge <= moment), default=NEVER)
 
 
-class AggregateRule:
-    """A sum, an average, the least, the greatest, or the number of different values."""
+class _WindowRule:
+    """A rule over the events that lie in a window; only they and the clock change it."""
 
-    def __init__(self, leaf: Aggregate) -> None:
-        self._window = leaf.window
-        self._function = leaf.function
-        self._test = leaf.test
-        self._counts = compile_test(leaf.test)
-
-    def holds(self, lists: Lists, moment: int) -> bool:
-        """See Rule."""
-        (events,) = lists
-        start, end = _inside(self._window, events, moment)
-        values = [event[2] for event in events[start:end] if event[2] is not None]
-        if self._function == "distinct":
-            return self._counts(len(set(values)))
-        if self._function == "sum":
-            return total_passes(self._test, sum(values))
-        if not values:
-            return self._counts(None)
-        if self._function == "avg":
-            return total_passes(self._test, sum(values), len(values))
-        return total_passes(self._test, min(values) if self._function == "min" else max(values))
+    def __init__(self, window: Window) -> None:
+        self._window = window
 
     def edges(self, lists: Lists) -> Iterator[int]:
         """See Rule."""
@@ -131,6 +116,49 @@ class AggregateRule:
                 if passed:
                     found = max(found, span.passes(events[passed - 1][0]))
         return found
+
+
+class AggregateRule(_WindowRule):
+    """A sum, an average, the least, the greatest, or the number of different values."""
+
+    def __init__(self, leaf: Aggregate) -> None:
+        super().__init__(leaf.window)
+        self._function = leaf.function
+        self._test = leaf.test
+        self._counts = compile_test(leaf.test)
+
+    def holds(self, lists: Lists, moment: int) -> bool:
+        """See Rule."""
+        (events,) = lists
+        start, end = _inside(self._window, events, moment)
+        values = [event[2] for event in events[start:end] if event[2] is not None]
+        if self._function == "distinct":
+            return self._counts(len(set(values)))
+        if self._function == "sum":
+            return total_passes(self._test, sum(values))
+        if not values:
+            return self._counts(None)
+        if self._function == "avg":
+            return total_passes(self._test, sum(values), len(values))
+        return total_passes(self._test, min(values) if self._function == "min" else max(values))
+
+
+class ComputedRule(_WindowRule):
+    """A test of the value of a computed trait."""
+
+    def __init__(self, leaf: ComputedValue) -> None:
+        super().__init__(leaf.window)
+        self._function = leaf.function
+        self._passes = compile_test(leaf.test)
+
+    def holds(self, lists: Lists, moment: int) -> bool:
+        """See Rule."""
+        (events,) = lists
+        start, end = _inside(self._window, events, moment)
+        if self._function == COUNT:
+            return self._passes(end - start or None)
+        counted = [(event[0], event[2]) for event in events[start:end] if event[2] is not None]
+        return self._passes(value_of(self._function, counted))
 
 
 class DatedRule:

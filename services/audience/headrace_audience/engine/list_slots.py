@@ -15,6 +15,7 @@ from headrace_audience.engine.frames import Frame, View
 from headrace_audience.engine.list_columns import NO_EVENTS, Event, ListRoute
 from headrace_audience.engine.list_rules import (
     AggregateRule,
+    ComputedRule,
     DatedRule,
     InOrderRule,
     LastRule,
@@ -26,13 +27,24 @@ from headrace_audience.engine.list_rules import (
 from headrace_audience.engine.past import Past
 from headrace_audience.engine.people import FOREVER, NEVER, Bools, Times
 from headrace_audience.engine.states import Group
-from headrace_audience.language.definition import Aggregate, DatedCount, InOrder, LastTime, Leaf, Regularly, Restarted
+from headrace_audience.language.definition import (
+    Aggregate,
+    ComputedValue,
+    DatedCount,
+    InOrder,
+    LastTime,
+    Leaf,
+    Regularly,
+    Restarted,
+)
 
 
 def rule_of(leaf: Leaf) -> Rule:
     """The rule of a condition over lists."""
     if isinstance(leaf, Aggregate):
         return AggregateRule(leaf)
+    if isinstance(leaf, ComputedValue):
+        return ComputedRule(leaf)
     if isinstance(leaf, DatedCount):
         return DatedRule(leaf)
     if isinstance(leaf, LastTime):

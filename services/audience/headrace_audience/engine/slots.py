@@ -12,10 +12,12 @@ from headrace_audience.engine.frames import AudienceSlot, ConstantSlot, Slot
 from headrace_audience.engine.list_slots import ListSlot, rule_of
 from headrace_audience.engine.states import States
 from headrace_audience.engine.trait_slots import TraitSlot
+from headrace_audience.language.computed import as_count
 from headrace_audience.language.definition import (
     All,
     Any_,
     AudienceMember,
+    ComputedValue,
     Condition,
     EventCount,
     FirstTime,
@@ -54,6 +56,9 @@ class Slots:
     def _make(self, leaf: Leaf) -> Slot:
         if isinstance(leaf, AudienceMember):
             return AudienceSlot(leaf.audience_id)
+        count = as_count(leaf) if isinstance(leaf, ComputedValue) else None
+        if count is not None:
+            return self._make(count)
         needed = state_of(leaf)
         if not needed:
             assert isinstance(leaf, EventCount)

@@ -182,6 +182,32 @@ class TouchTest:
 
 
 @dataclass(frozen=True, slots=True)
+class ComputedTest:
+    """A test of a computed trait, by its id. Nothing evaluates it: `computed.bind` says what it means."""
+
+    trait_id: str
+    test: Test
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedValue:
+    """A test of the value of a computed trait, together with what the trait computes.
+
+    Of events of these names that match all predicates and lie in the window; see
+    `headrace.domain.computed_traits`. Without such events there is no value, for "count" too. Of no names nobody has a
+    value: so is a trait that does not exist.
+    """
+
+    trait_id: str
+    names: tuple[str, ...]
+    where: tuple[Predicate, ...]
+    window: Window
+    function: str
+    path: tuple[str, ...]
+    test: Test
+
+
+@dataclass(frozen=True, slots=True)
 class IdentifierExists:
     """Whether the person has an identifier of a namespace."""
 
@@ -228,9 +254,9 @@ class Members:
     part: Condition
 
 
-OfEvents = EventCount | DatedCount | Aggregate | FirstTime | LastTime | Restarted | Regularly | InOrder
+OfEvents = EventCount | DatedCount | Aggregate | ComputedValue | FirstTime | LastTime | Restarted | Regularly | InOrder
 OfAttributes = TraitTest | ConsentTest | TouchTest
-Leaf = OfEvents | OfAttributes | IdentifierExists | AudienceMember | Members
+Leaf = OfEvents | OfAttributes | ComputedTest | IdentifierExists | AudienceMember | Members
 Condition = All | Any_ | Not | Leaf
 
 
@@ -266,6 +292,17 @@ class Definition:
                 found.add((leaf.audience_id, self.of))
             elif isinstance(leaf, Members):
                 found |= Definition(self.kind, leaf.part).references_of()
+        return frozenset(found)
+
+    @property
+    def computed_traits(self) -> frozenset[str]:
+        """Ids of the computed traits that it names."""
+        found: set[str] = set()
+        for leaf in walk(self.where):
+            if isinstance(leaf, ComputedTest | ComputedValue):
+                found.add(leaf.trait_id)
+            elif isinstance(leaf, Members):
+                found |= Definition(self.kind, leaf.part).computed_traits
         return frozenset(found)
 
 

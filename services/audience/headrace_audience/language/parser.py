@@ -38,6 +38,7 @@ from headrace_audience.language.definition import (
     All,
     Any_,
     AudienceMember,
+    ComputedTest,
     Condition,
     ConsentTest,
     DatedCount,
@@ -129,6 +130,7 @@ class _Parser:
             "regularly": self._regularly,
             "sequence": self._sequence,
             "trait": _trait,
+            "computed": _computed,
             "consent": _consent,
             "first_touch": partial(_touch, "first"),
             "last_touch": partial(_touch, "last"),
@@ -324,6 +326,14 @@ def _whole(path: str, raw: object, least: int, most: int) -> int:
 def _trait(path: str, raw: Mapping[str, Any]) -> Condition:
     trait_path = need_path(f"{path}.trait", raw["trait"])
     return TraitTest(trait_path, parse_test(path, raw, subject="trait", moving=True))
+
+
+def _computed(path: str, raw: Mapping[str, Any]) -> Condition:
+    trait_id = need_name(f"{path}.computed", raw["computed"])
+    for op in MOVING_OPS:
+        if op in raw:
+            raise DefinitionError(f"{path}.{op}", f'"{op}" does not go with computed traits; "before" and "after" do')
+    return ComputedTest(trait_id, parse_test(path, raw, subject="computed", moving=False))
 
 
 def _consent(path: str, raw: Mapping[str, Any]) -> Condition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,8 @@ from headrace_audience.language.definition import (
     All,
     Any_,
     AudienceMember,
+    ComputedTest,
+    ComputedValue,
     Condition,
     ConsentTest,
     DatedCount,
@@ -32,6 +35,7 @@ from headrace_audience.language.definition import (
 )
 from headrace_audience.offline.facts import Fact
 from headrace_audience.offline.reference import Reference
+from headrace_audience.offline.reference_events import as_compared
 
 MAX_EVENTS = 100
 """So many of the newest events that count are listed per condition."""
@@ -56,9 +60,9 @@ def explain(
     Returns:
         `{"profile", "member", "changes_at", "condition"}`. A condition is `{"kind", "holds", "changes_at"}` with
         "parts" for all, any and not; "counted" and "events" (the newest that count) for events, with "property" and
-        "values" for what is computed of them; "events" (the newest of these names) for when they came; "trait",
-        "consent" or "touch" with "set_by" and "value"; "namespace" or "audience" for the others. Times are ISO 8601
-        text or null (never).
+        "values" for what is computed of them, or "computed" and "value" of a computed trait; "events" (the newest of
+        these names) for when they came; "trait", "consent" or "touch" with "set_by" and "value"; "namespace" or
+        "audience" for the others. Times are ISO 8601 text or null (never).
     """
     if changes is None:
         changes = partial(_changes_at, reference, profile, at_us)
@@ -80,7 +84,7 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
         found["parts"] = [_explain(reference, part, profile, at_us, changes) for part in condition.parts]
     elif isinstance(condition, Not):
         found["parts"] = [_explain(reference, condition.part, profile, at_us, changes)]
-    elif isinstance(condition, EventCount | DatedCount | Aggregate):
+    elif isinstance(condition, EventCount | DatedCount | Aggregate | ComputedValue):
         counted = reference.counted(condition, profile, at_us)
         found["names"] = list(condition.names)
         found["counted"] = len(counted)
@@ -88,6 +92,9 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
         if isinstance(condition, Aggregate):
             found["property"] = ".".join(condition.path)
             found["values"] = [at_path(fact.properties, condition.path) for fact in reversed(counted[-MAX_EVENTS:])]
+        if isinstance(condition, ComputedValue):
+            found["computed"] = condition.trait_id
+            found["value"] = _as_json(reference.computed_value(condition, profile, at_us))
     elif isinstance(condition, TraitTest):
         found["trait"] = ".".join(condition.path)
         writer = reference.writer(condition.path[0], profile, at_us)
@@ -112,9 +119,19 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
         found["events"] = _events(reference.named(found["names"], profile, at_us))
     else:
         assert not isinstance(condition, Members)  # groups are not explained condition by condition
+        assert not isinstance(condition, ComputedTest)  # `language.computed.bind` comes first
         found["names"] = list(condition.names)
         found["events"] = _events(reference.named(condition.names, profile, at_us))
     return found
+
+
+def _as_json(value: Any) -> Any:
+    """A value of a computed trait as JSON: whole numbers as such."""
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    if isinstance(value, Fraction) and value.denominator == 1:
+        return int(value)
+    return as_compared(value)
 
 
 def _events(facts: Sequence[Fact]) -> list[dict[str, str]]:
@@ -149,4 +166,5 @@ _KINDS: dict[type[Condition], str] = {
     TouchTest: "touch",
     IdentifierExists: "identifier",
     AudienceMember: "audience",
+    ComputedValue: "computed",
 }

@@ -15,6 +15,8 @@ from headrace_audience.language.definition import (
     All,
     Any_,
     AudienceMember,
+    ComputedTest,
+    ComputedValue,
     Condition,
     ConsentTest,
     DatedCount,
@@ -31,6 +33,8 @@ from headrace_audience.language.definition import (
 from headrace_audience.offline.facts import Fact
 from headrace_audience.offline.reference_events import (
     aggregate_holds,
+    as_compared,
+    computed_value,
     in_window,
     is_near,
     matches,
@@ -95,12 +99,21 @@ class Reference:
         if isinstance(condition, Aggregate):
             found = [at_path(fact.properties, condition.path) for fact in self.counted(condition, profile, at_us)]
             return aggregate_holds(condition, found)
+        if isinstance(condition, ComputedValue):
+            return passes(condition.test, as_compared(self.computed_value(condition, profile, at_us)))
+        assert not isinstance(condition, ComputedTest)  # `language.computed.bind` comes first
         if isinstance(condition, InOrder):
             return sequence_holds(condition, self._until(profile, at_us), at_us)
         assert not isinstance(condition, Members)  # that is a condition on groups, see `groups`
         return occurrences_hold(condition, self._until(profile, at_us), at_us)
 
-    def counted(self, condition: EventCount | DatedCount | Aggregate, profile: str, at_us: int) -> list[Fact]:
+    def computed_value(self, condition: ComputedValue, profile: str, at_us: int) -> Any:
+        """The value of a computed trait at a moment, numbers as fractions; None for none."""
+        return computed_value(condition, self._until(profile, at_us), at_us)
+
+    def counted(
+        self, condition: EventCount | DatedCount | Aggregate | ComputedValue, profile: str, at_us: int
+    ) -> list[Fact]:
         """The events that a condition counts at a moment, oldest first."""
         return [
             fact

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from collections.abc import Sequence as List
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 from itertools import product
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from headrace.domain.computed_traits import reference as computed_reference
+from headrace.domain.computed_traits.definition import Definition as ComputedDefinition
 from headrace.domain.definitions import Predicate
 from headrace.domain.predicates_reference import at_path, moment, passes
 from headrace_audience.language.definition import (
     Aggregate,
+    ComputedValue,
     DatedCount,
     EventCount,
     FirstTime,
@@ -26,7 +32,7 @@ from headrace_audience.language.definition import (
     TraitTest,
     Window,
 )
-from headrace_audience.language.spans import Calendar, Span
+from headrace_audience.language.spans import Calendar, Fixed, Span
 from headrace_audience.offline.facts import Fact
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -94,6 +100,29 @@ def aggregate_holds(condition: Aggregate, found: List[object]) -> bool:
     if condition.function == "avg":
         return _compare(condition, sum(amounts, Decimal(0)), len(amounts))
     return _compare(condition, min(amounts) if condition.function == "min" else max(amounts), 1)
+
+
+def computed_value(condition: ComputedValue, past: List[Fact], at_us: int) -> Any:
+    """The value of a computed trait, numbers as fractions; None for none."""
+    window, within_us = condition.window, None
+    if window.within is not None:
+        assert isinstance(window.within, Fixed)  # windows of computed traits are durations
+        within_us = window.within.us
+    trait = ComputedDefinition(condition.names, condition.where, within_us, condition.function, condition.path)
+    tracks = [(fact.name, fact.timestamp_us, fact.properties) for fact in past if fact.kind == "track"]
+    return computed_reference.value_of(trait, tracks, at_us)
+
+
+def as_compared(value: Any) -> Any:
+    """A value of a computed trait as tests compare it: fractions as the nearest doubles."""
+    if isinstance(value, list):
+        return [as_compared(item) for item in value]
+    if not isinstance(value, Fraction):
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _compare(condition: Aggregate, total: Decimal, count: int) -> bool:
@@ -189,7 +218,7 @@ def moments_after(leaf: Leaf, fact: Fact) -> Iterator[int]:
             if told is not None:
                 near_us = int(float(predicate.test.values[0]))
                 yield from (told - near_us, told, told + near_us)
-    if isinstance(leaf, EventCount | DatedCount | Aggregate | FirstTime | LastTime | InOrder):
+    if isinstance(leaf, EventCount | DatedCount | Aggregate | ComputedValue | FirstTime | LastTime | InOrder):
         spans = [span for span in (leaf.window.within, leaf.window.older_than) if span is not None]
         yield from (span.passes(time) for span in spans)
         if isinstance(leaf, InOrder):

@@ -14,10 +14,10 @@ WIDTH = 100
 
 KEYWORDS = frozenset(
     """
-    active after ago all and any at audience before between case consent contains count distinct ends exists first
-    for identifier ignoring in inactive kind last least matches max member members min avg next no not of or
-    performed periods refresh regularly restarted same sequence since starts stopped sum then time touch trait until
-    where with within zone
+    active after ago all and any at audience avg before between case computed consent contains count distinct ends
+    exists first for identifier ignoring in inactive kind last least matches max member members min next no not of
+    or performed periods refresh regularly restarted same sequence since starts stopped sum then time touch trait
+    until where with within zone
     """.split()  # noqa: SIM905  # as a list of literals it would be forty lines
 )
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
@@ -31,6 +31,7 @@ _WORDS = {
     "matches": "matches",
 }
 _QUANTIFIERS = {"any": "any member", "all": "all members", "none": "no member"}
+_TESTED = ("trait", "computed", "consent", "identifier", "first_touch", "last_touch")
 _AGGREGATES = ("sum", "avg", "min", "max", "distinct")
 
 
@@ -107,7 +108,7 @@ def _leaf(raw: Mapping[str, Any]) -> str:
         return f"{_QUANTIFIERS[raw['members']]} ({_condition(raw['where'], 1)})"
     if "audience" in raw:
         return f"in audience {_name(raw['audience'])}"
-    kind = next(key for key in ("trait", "consent", "identifier", "first_touch", "last_touch") if key in raw)
+    kind = next(key for key in _TESTED if key in raw)
     return f"{kind.replace('_', ' ')} {_name(raw[kind])} {_test(raw)}"
 
 

@@ -315,6 +315,9 @@ class _Reader(Transformer[Token, Any]):
     def last_touch(self, meta: Any, children: list[Any]) -> Json:
         return self._placed(meta, {"last_touch": children[0], **children[1]})
 
+    def computed(self, meta: Any, children: list[Any]) -> Json:
+        return self._placed(meta, {"computed": children[0], **children[1]})
+
     def consent(self, meta: Any, children: list[Any]) -> Json:
         return self._placed(meta, {"consent": children[0], **children[1]})
 

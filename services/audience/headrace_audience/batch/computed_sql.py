@@ -1,0 +1,131 @@
+"""Values of computed traits as SQL, exactly; see `headrace.domain.computed_traits`.
+
+Numbers of computed traits are decimal numbers, those of DuckDB doubles. What is compared in the end are doubles, so the
+least and the greatest are exact as they are. Sums and equal values are made of whole millionths where a number is that
+(_MILLIONTHS): what shops have is. Other numbers, and sums that no double holds, go through the functions of register(),
+which know decimal numbers.
+"""
+
+# ruff: noqa: S608  # values are bound parameters; only names and whole numbers made here are put into statements
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+
+import duckdb
+
+from headrace.domain.computed_traits.definition import COUNT
+from headrace.domain.computed_traits.scalars import EXACT, LONGEST_TEXT, number_of, number_text
+from headrace.domain.computed_traits.values import MOST_LISTED, nearest, total_of
+from headrace.domain.predicates import decode_value
+from headrace_audience.batch.values import number_sql, text_sql
+
+EXACT_NUMBER = "headrace_exact_number"
+EXACT_RATIO = "headrace_exact_ratio"
+
+_SCALE = 1_000_000
+_WHOLE = 2**53
+"""Below it whole numbers are doubles, and dividing one by another rounds once."""
+_FIFTEEN_DIGITS = 10**15
+"""Decimal numbers of fewer digits are different doubles, and what is written back is the number itself."""
+
+_MILLIONTHS = (
+    f"(CASE WHEN number = trunc(number) AND abs(number) < {_WHOLE} THEN CAST(number AS HUGEINT) * {_SCALE}"
+    f" WHEN abs(number * {_SCALE}.0::DOUBLE) < {_FIFTEEN_DIGITS}"
+    f" AND round(number * {_SCALE}.0::DOUBLE) / {_SCALE}.0::DOUBLE = number"
+    f" THEN CAST(round(number * {_SCALE}.0::DOUBLE) AS HUGEINT) END)"
+)
+_SAME = (
+    f"(CASE kind WHEN 2 THEN coalesce('n' || {_MILLIONTHS}, 'o' || {EXACT_NUMBER}({text_sql('json')}))"
+    f" WHEN 3 THEN 's' || {text_sql('json')} ELSE 'b' || {text_sql('json')} END)"
+)
+"""Equal for equal values."""
+_ORDER = "kind, coalesce(number, 0), text"
+
+
+def value_sql(function: str, occurrences: str, keys: Sequence[str]) -> str:
+    """A select of the keys and `value`: the value as JSON, of nobody who has none.
+
+    Args:
+        function: What is computed.
+        occurrences: A select of the keys, `time`, and `json`, the value of the property, of each event that counts.
+        keys: Names of columns.
+    """
+    by = ", ".join(keys)
+    if function == COUNT:
+        return f"SELECT {by}, to_json(count(*)) AS value FROM ({occurrences}) GROUP BY {by}"
+    if function in ("sum", "avg", "min", "max"):
+        numbers = f"SELECT *, {number_sql('json')} AS number FROM ({occurrences})"
+        select = f"FROM ({numbers}) WHERE number IS NOT NULL GROUP BY {by}"
+        if function in ("min", "max"):
+            return f"SELECT {by}, to_json({function}(number) + 0.0::DOUBLE) AS value {select}"
+        return f"SELECT {by}, {_json(_ratio(function))} AS value FROM (SELECT {by}, {_SUMS} {select})"
+    kind = (
+        f"(CASE json_type(json) WHEN 'BOOLEAN' THEN CAST({text_sql('json')} = 'true' AS INTEGER)"
+        f" WHEN 'VARCHAR' THEN CASE WHEN length({text_sql('json')}) <= {LONGEST_TEXT} THEN 3 END"
+        f" ELSE CASE WHEN {number_sql('json')} IS NOT NULL THEN 2 END END)"
+    )
+    counted = (
+        f"SELECT *, {number_sql('json')} AS number, CASE WHEN kind = 3 THEN {text_sql('json')} ELSE '' END AS text"
+        f" FROM (SELECT *, {kind} AS kind FROM ({occurrences})) WHERE kind IS NOT NULL"
+    )
+    if function in ("first", "last"):
+        pick = "arg_min" if function == "first" else "arg_max"
+        return f"SELECT {by}, {pick}(json, row(time, {_ORDER})) AS value FROM ({counted}) GROUP BY {by}"
+    different = (
+        f"SELECT {by}, any_value(json) AS json, any_value(kind) AS kind, any_value(number) AS number,"
+        f" any_value(text) AS text, count(*) AS times FROM ({counted}) GROUP BY {by}, {_SAME}"
+    )
+    if function == "most_frequent":
+        return f"SELECT {by}, arg_min(json, row(-times, {_ORDER})) AS value FROM ({different}) GROUP BY {by}"
+    assert function == "unique_list"
+    listed = f"list_slice(list(json ORDER BY {_ORDER}), 1, {MOST_LISTED})"
+    return f"SELECT {by}, to_json({listed}) AS value FROM ({different}) GROUP BY {by}"
+
+
+_SUMS = (
+    f"coalesce(sum({_MILLIONTHS}), 0) AS total, count(*) AS numbers,"
+    f" list({text_sql('json')}) FILTER (WHERE {_MILLIONTHS} IS NULL) AS others"
+)
+
+
+def _ratio(function: str) -> str:
+    """Sum or average as a double, of what _SUMS gives."""
+    parts = "numbers" if function == "avg" else "1"
+    return (
+        f"(CASE WHEN others IS NULL AND abs(total) < {_WHOLE} AND {parts} < {_WHOLE // _SCALE}"
+        f" THEN CAST(total AS DOUBLE) / CAST({parts} * {_SCALE} AS DOUBLE)"
+        f" ELSE {EXACT_RATIO}(CAST(total AS VARCHAR), coalesce(others, CAST([] AS VARCHAR[])), {parts}) END)"
+    )
+
+
+def _json(number: str) -> str:
+    """A double as JSON; one without end is a value that is no number."""
+    return f"(CASE WHEN isfinite({number}) THEN to_json({number}) ELSE CAST('{{}}' AS JSON) END)"
+
+
+def register(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let a connection know the functions of decimal numbers; does nothing when it knows them."""
+    known = connection.execute("SELECT 1 FROM duckdb_functions() WHERE function_name = $name", {"name": EXACT_RATIO})
+    if known.fetchone() is None:
+        connection.create_function(EXACT_NUMBER, _exact_number, ["VARCHAR"], "VARCHAR")
+        connection.create_function(EXACT_RATIO, _exact_ratio, ["VARCHAR", "VARCHAR[]", "BIGINT"], "DOUBLE")
+
+
+def _exact_number(text: str) -> str:
+    """The canonical text of a number in JSON."""
+    return number_text(_number(text))
+
+
+def _exact_ratio(millionths: str, others: list[str], parts: int) -> float:
+    """So many millionths and other numbers in JSON, summed up and divided, rounded once."""
+    total = EXACT.add(Decimal(millionths).scaleb(-6, EXACT), total_of([_number(text) for text in others]))
+    return nearest(Fraction(total) / parts)
+
+
+def _number(text: str) -> Decimal:
+    number = number_of(decode_value(text))
+    assert number is not None  # only finite numbers come here
+    return number
