@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import duckdb
 import pyarrow as pa
-from duckdb.functional import PythonUDFType
 
 from headrace_audience.language.definition import Window
 from headrace_audience.language.spans import Calendar, Span, Times
+
+_ARROW: Any = "arrow"
+"""Whole columns at a time; the module that has the name for it is another one in each version of DuckDB."""
 
 
 class Moments:
@@ -85,9 +88,7 @@ class Moments:
             asked = {"name": name}
             known = connection.execute("SELECT 1 FROM duckdb_functions() WHERE function_name = $name", asked).fetchone()
             if known is None:
-                connection.create_function(
-                    name, _over_columns(getattr(span, which)), ["BIGINT"], "BIGINT", type=PythonUDFType.ARROW
-                )
+                connection.create_function(name, _over_columns(getattr(span, which)), ["BIGINT"], "BIGINT", type=_ARROW)
 
 
 def _over_columns(function: Callable[[Times], Times]) -> Callable[[pa.Array], pa.Array]:
