@@ -11,7 +11,17 @@ from pathlib import Path
 
 from tests.benchmarks.results import Result, show, write
 
-SUITES = ("accept", "identity", "resolution", "growth", "computed", "audience_engine", "sync", "line")
+SUITES = (
+    "accept",
+    "identity",
+    "resolution",
+    "growth",
+    "computed",
+    "audience_engine",
+    "audience_preview",
+    "sync",
+    "line",
+)
 
 
 def main() -> int:

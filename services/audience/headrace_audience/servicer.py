@@ -188,9 +188,15 @@ class AudienceServicer(AudienceServiceServicer):
         names.parse(names.WORKSPACE, request.parent, "parent")
         if not 0 <= request.sample_size <= MAX_SAMPLE:
             raise invalid_argument("sample_size", f"must be 0 to {MAX_SAMPLE}")
-        found = await self._preview.preview(workspace_id, request.definition, request.sample_size or DEFAULT_SAMPLE)
+        found = await self._preview.preview(
+            workspace_id, request.definition, request.sample_size or DEFAULT_SAMPLE, exact=request.exact
+        )
         return pb.PreviewAudienceResponse(
-            size=found.size,
+            size=found.size.size,
+            size_low=found.size.low,
+            size_high=found.size.high,
+            estimate=found.sampled_people > 0,
+            sampled_people=found.sampled_people,
             sample_profile_ids=found.sample,
             evaluate_time=_time(found.at_us),
             warnings=found.warnings,

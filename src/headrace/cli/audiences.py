@@ -168,12 +168,13 @@ async def preview(
     out: Output,
     definition: Definition,
     sample: Annotated[int, Option("--sample", min=1, max=100, help="Number of people to show.")] = 10,
+    exact: Annotated[bool, Option("--exact", help="Count everybody, however long that takes.")] = False,
 ) -> None:
-    """Compute size and sample of a definition without saving it."""
+    """Compute size and sample of a definition without saving it; in a large workspace the size is an estimate."""
     from headrace.api.audience.v1.audience_service_pb2 import PreviewAudienceRequest
 
     text = definition_argument("--definition", definition)
-    request = PreviewAudienceRequest(parent=platform.parent, definition=text, sample_size=sample)
+    request = PreviewAudienceRequest(parent=platform.parent, definition=text, sample_size=sample, exact=exact)
     out.item(await platform.audiences.PreviewAudience(request, timeout=300))
 
 

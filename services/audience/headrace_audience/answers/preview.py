@@ -1,23 +1,41 @@
-"""Size and sample of a definition before it is saved, by the batch evaluator over archive and log."""
+"""Size and sample of a definition before it is saved, by the batch evaluator over archive and log.
+
+A small workspace is evaluated whole. In a large one a sample of people is, and then larger ones as long as they are
+likely to be done in time: what a definition costs is only known when it has run.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
+from functools import partial
 
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database
+from headrace_audience.answers.estimate import Estimate, estimate
 from headrace_audience.answers.unknown import warnings
-from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.archive.reader import ArchiveReader, Events
+from headrace_audience.archive.samples import EVERYBODY, SHARES
 from headrace_audience.batch import queries
 from headrace_audience.handlers import Audiences, as_json, check_known, parse
 from headrace_audience.references import referenced
+
+ANSWER_S = 1.4
+"""No larger sample is begun that would take longer than this in all, and one that does is given up then."""
+ROWS_AT_FIRST = 100_000
+"""The first sample has at most so many events: even dear definitions are evaluated over them in time."""
+_GROWTH = 0.5
+"""A sample of n times the people is taken to need at least this part of n times as long."""
 
 
 @dataclass(frozen=True)
 class PreviewResult:
     """What a definition would give."""
 
-    size: int
+    size: Estimate
+    sampled_people: int
+    """How many people it was evaluated for; 0 when for everybody."""
     sample: list[str]
     """Profile ids of some members."""
     at_us: int
@@ -29,25 +47,75 @@ class PreviewResult:
 class Preview:
     """Evaluates definitions that are not saved."""
 
-    def __init__(self, db: Database, audiences: Audiences, reader: ArchiveReader) -> None:
+    def __init__(
+        self,
+        db: Database,
+        audiences: Audiences,
+        reader: ArchiveReader,
+        *,
+        answer_s: float = ANSWER_S,
+        rows_at_first: int = ROWS_AT_FIRST,
+    ) -> None:
         """Read members of named audiences from a database, and events through a reader."""
         self._db = db
         self._audiences = audiences
         self._reader = reader
+        self._answer_s = answer_s
+        self._rows_at_first = rows_at_first
 
-    async def preview(self, workspace_id: str, source: str, sample_size: int) -> PreviewResult:
+    async def preview(self, workspace_id: str, source: str, sample_size: int, *, exact: bool = False) -> PreviewResult:
         """Evaluate a definition now.
+
+        Args:
+            workspace_id: The workspace.
+            source: The definition, as text or JSON.
+            sample_size: So many members are told.
+            exact: Evaluate for everybody, however long that takes.
 
         Raises:
             ApiError: INVALID_ARGUMENT with the place of the fault.
         """
+        deadline = time.monotonic() + self._answer_s
         source = as_json(source, "definition")
         definition = parse(source, "definition")
         if definition.references:
             check_known(source, await self._audiences.definitions(workspace_id), definition, "definition")
         known = await referenced(self._db, workspace_id, definition)
-        async with self._reader.open(workspace_id) as view:
+        async with self._reader.look(workspace_id) as events:
             at_us = now_us()
-            found = await view.run(lambda c: queries.preview(c, definition, at_us, audiences=known, sample=sample_size))
-            unknown = await view.run(lambda c: warnings(c, definition))
-        return PreviewResult(found.size, list(found.sample), at_us, unknown)
+            query = partial(queries.preview, definition=definition, now_us=at_us, audiences=known, sample=sample_size)
+            if exact:
+                share, found = 1.0, await _evaluated(events, EVERYBODY, query)
+            else:
+                share, found = await self._in_time(events, query, deadline)
+            unknown = await events.written.run(lambda c: warnings(c, definition))
+        sampled = found.profiles if share < 1 else 0
+        return PreviewResult(estimate(found.size, share), sampled, list(found.sample), at_us, unknown)
+
+    async def _in_time(
+        self, events: Events, query: partial[queries.Preview], deadline: float
+    ) -> tuple[float, queries.Preview]:
+        """The share of people, and what was found of them: the largest sample that can be had in time."""
+        fitting = [s for s in range(len(SHARES)) if events.rows * SHARES[s] <= self._rows_at_first]
+        sample = max(fitting, default=0)
+        began = time.monotonic()
+        best = await _evaluated(events, sample, query)
+        took = time.monotonic() - began
+        while sample < EVERYBODY:
+            grows = SHARES[sample + 1] / SHARES[sample]
+            left = deadline - time.monotonic()
+            if took * grows * _GROWTH > left:
+                break
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(left):
+                    best = await _evaluated(events, sample + 1, query)
+            except TimeoutError:
+                break
+            took = time.monotonic() - began
+            sample += 1
+        return SHARES[sample], best
+
+
+async def _evaluated(events: Events, sample: int, query: partial[queries.Preview]) -> queries.Preview:
+    return await (await events.view(sample)).run(query)

@@ -34,14 +34,14 @@ def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition) -> l
     """What a definition asks for and nobody has, each as a sentence with the nearest known name.
 
     Args:
-        connection: Knows the relation `events`, see `batch.queries`.
+        connection: Knows the relation `written`, see `archive.reader`.
         definition: The definition.
     """
     leaves = list(walk(definition.where))
     asked = [one for leaf in leaves for one in _asked(leaf)]
     traits = {leaf.path[0] for leaf in leaves if isinstance(leaf, TraitTest)}
     found: list[str] = []
-    known = _column(connection, "SELECT DISTINCT name FROM events WHERE kind = 'track'") if asked else set()
+    known = _column(connection, "SELECT DISTINCT name FROM written WHERE kind = 'track'") if asked else set()
     for name in sorted({name for names, _ in asked for name in names} - known):
         found.append(f"No event is named {name!r}{_nearest(name, known)}")
     for names, properties in asked:
@@ -80,7 +80,7 @@ def _column(connection: duckdb.DuckDBPyConnection, statement: str, **parameters:
 
 def _keys(connection: duckdb.DuckDBPyConnection, column: str, where: str, **parameters: object) -> set[str]:
     """Keys of the JSON objects of a column, in some of the events."""
-    some = f"SELECT {column} AS object FROM events WHERE {where} LIMIT {_LOOKED_AT}"  # noqa: S608  # constants
+    some = f"SELECT {column} AS object FROM written WHERE {where} LIMIT {_LOOKED_AT}"  # noqa: S608  # constants
     statement = f"SELECT DISTINCT unnest(json_keys(object)) FROM ({some}) WHERE json_valid(object)"  # noqa: S608
     return _column(connection, statement, **parameters)
 

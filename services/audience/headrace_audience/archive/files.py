@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from headrace_audience.archive.samples import EVERYBODY
+
 ROW_GROUP = 65_536
+SAMPLED_ROWS = 16_384
+"""Files of fewer rows are read whole for a sample."""
 _WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
 
 
@@ -90,12 +96,19 @@ class Files:
                 yield info.path[len(self._base) :].lstrip("/"), (info.mtime_ns or 0) / 1e9
 
 
-def _write_table(table: pa.Table, stream: object) -> None:
-    pq.write_table(
-        table,
-        stream,
-        row_group_size=ROW_GROUP,
-        compression="zstd",
-        use_dictionary=["name", "kind", "source_id", "profile"] if "name" in table.column_names else True,
-        write_statistics=True,
-    )
+def _write_table(table: pa.Table, stream: Any) -> None:
+    dictionary: Any = ["name", "kind", "source_id", "profile"] if "name" in table.column_names else True
+    with pq.ParquetWriter(
+        stream, table.schema, compression="zstd", use_dictionary=dictionary, write_statistics=True
+    ) as writer:
+        for start, end in _apart(table):
+            writer.write_table(table.slice(start, end - start), row_group_size=ROW_GROUP)
+
+
+def _apart(table: pa.Table) -> list[tuple[int, int]]:
+    """Where row groups begin and end at least: each sample of a large file has its own, so that it is read alone."""
+    if table.num_rows < SAMPLED_ROWS or "sample" not in table.column_names:
+        return [(0, table.num_rows)]
+    bounds = np.searchsorted(table["sample"].to_numpy(), range(1, EVERYBODY + 1))
+    edges = sorted({0, *map(int, bounds), table.num_rows})
+    return list(pairwise(edges))

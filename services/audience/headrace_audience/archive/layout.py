@@ -1,7 +1,7 @@
 """What archive files hold and where they lie.
 
 A file is written once and never changed. Its name tells what is in it, its content is sorted so that a reader skips
-most row groups by their statistics: by event name, then profile, then time.
+most row groups by their statistics: by sample of people, then event name, then profile, then time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
 from headrace.storage.mongo.client import Document
 from headrace_audience.archive.moved import StoredMerge
+from headrace_audience.archive.samples import sample_of
 from headrace_audience.engine.touches import touch_json
 from headrace_audience.engine.traits import person_consents, person_traits
 
-FORMAT = 3
+FORMAT = 4
 """Counts the changes of the columns; an archive of another format is written again from the log."""
 
 EVENTS = "events"
@@ -48,6 +49,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("consents", _TEXT),
         pa.field("touch", _TEXT),
         pa.field("context", _TEXT),
+        pa.field("sample", pa.int8()),
     ]
 )
 """Columns of event files, described in docs/reference/archive.md."""
@@ -76,13 +78,14 @@ TAIL_SCHEMA = pa.schema(
             "namespaces",
             "consents",
             "touch",
+            "sample",
         )
     ]
 )
 """What is read of events that are not in the archive yet."""
 
 SORT_KEYS = {
-    EVENTS: [(key, "ascending") for key in ("name", "profile", "timestamp_us", "message_id", "sequence")],
+    EVENTS: [(key, "ascending") for key in ("sample", "name", "profile", "timestamp_us", "message_id", "sequence")],
     MERGES: [("sequence", "ascending"), ("loser", "ascending")],
 }
 SCHEMAS = {EVENTS: EVENT_SCHEMA, MERGES: MERGE_SCHEMA}
@@ -150,6 +153,7 @@ def event_table(events: Sequence[ResolvedEvent]) -> pa.Table:
             "consents": _text(person_consents(event)),
             "touch": _text(touch_json(event)),
             "context": _text(event.context),
+            "sample": sample_of(resolved.profile_id),
         }
         for name, value in row.items():
             columns[name].append(value)
@@ -177,6 +181,7 @@ def tail_table(documents: Sequence[Document]) -> tuple[pa.Table, list[StoredMerg
         add[7]([i.namespace for i in decision.identifiers])
         add[8](_text(person_consents(event)))
         add[9](_text(touch_json(event)))
+        add[10](sample_of(document["p"]))
         merges += [StoredMerge(decision.sequence, m.loser, m.survivor) for m in decision.merges]
     return pa.table(columns, schema=TAIL_SCHEMA), merges
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import duckdb
@@ -18,8 +20,9 @@ from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
 from headrace_audience.archive.moved import StoredMerge, follow
 from headrace_audience.archive.registry import ArchiveFile, Listing, Registry
+from headrace_audience.archive.samples import EVERYBODY, SHARES, sample_of
 from headrace_audience.archive.survivors import Survivors
-from headrace_audience.archive.view import create_events, merged_table
+from headrace_audience.archive.view import COLUMNS, archived_sql, create_events, merged_table
 from headrace_audience.batching import batched
 from headrace_audience.threads import to_the_end
 
@@ -31,6 +34,11 @@ _TAIL_FIELDS = {"_id": 0, "p": 1, "t": 1, "n": 1, "e": 1, "d": 1}
 _TAIL_CHUNK = 5_000
 _QUERIES_AT_A_TIME = 2
 _PROFILES_AT_A_TIME = 1_000
+_INTERRUPT_EVERY_S = 0.05
+_ROWS_IN_MEMORY = 500_000
+"""A sample of so many events is read into memory: some 200 MB of the memory that one query may take."""
+_WORKSPACES_KEPT = 16
+"""Merges in the files of so many workspaces are kept in memory: they are needed for each question, and may be many."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,46 @@ class View:
     """Everything that was known of a workspace at one moment."""
 
     connection: duckdb.DuckDBPyConnection
-    """Has the relation `events`, as headrace_audience.batch.queries describes it."""
+    """Has the relation `events`, as headrace_audience.batch.queries describes it; and `written`, which has its columns:
+    everybody's events as they were written, also when this is a sample, by the profile of before later merges."""
     survivors: Survivors
     """All merges."""
 
     async def run(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """Run a blocking query in a thread. When the caller is cancelled, the query is interrupted."""
-        return await to_the_end(asyncio.to_thread(query, self.connection), on_cancel=self.connection.interrupt)
+        return await interruptibly(self.connection, partial(query, self.connection))
+
+
+async def interruptibly(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """Do something with a connection in a thread; when the caller is cancelled, its queries are interrupted.
+
+    An interruption is lost when no query runs in that moment, and refused while one begins: so it is repeated.
+    """
+    loop = asyncio.get_running_loop()
+    done = False
+
+    def interrupt() -> None:
+        if not done:
+            with contextlib.suppress(duckdb.Error):
+                connection.interrupt()
+            loop.call_later(_INTERRUPT_EVERY_S, interrupt)
+
+    try:
+        return await to_the_end(asyncio.to_thread(work), on_cancel=interrupt)
+    finally:
+        done = True
+
+
+@dataclass(frozen=True)
+class Events:
+    """The events of a workspace, to be looked at."""
+
+    rows: int
+    """About how many there are."""
+    written: View
+    """Has the relation `written` at all times, whatever is shown."""
+    view: Callable[[int], Awaitable[View]]
+    """Shows those of a sample of people, see `samples`, in place of those shown before; EVERYBODY shows all."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +99,17 @@ class Content:
     survivors: Survivors
     moved: Collection[str]
     """Profiles whose rows in the files are out of date."""
+    rows: int = 0
+    """About how many events there are, as far as that is known."""
 
     def merged(self) -> pa.Table:
         """Every loser beside its survivor."""
         return merged_table(self.survivors.pairs())
+
+    def strangers(self, sample: int) -> list[str]:
+        """Parts of people in a sample that are not in it themselves: the sample's rows lack them."""
+        pairs = self.survivors.pairs()
+        return sorted(loser for loser, now in pairs if sample_of(now) <= sample < sample_of(loser))
 
 
 class ArchiveReader:
@@ -94,6 +142,8 @@ class ArchiveReader:
         self._threads = threads
         self._memory_mb = memory_mb
         self._slots = asyncio.Semaphore(_QUERIES_AT_A_TIME)
+        self._looks = asyncio.Semaphore(_QUERIES_AT_A_TIME)
+        self._merges: dict[str, dict[str, list[StoredMerge]]] = {}
 
     @asynccontextmanager
     async def open(self, workspace_id: str) -> AsyncIterator[View]:
@@ -105,7 +155,36 @@ class ArchiveReader:
             content = await self.content(workspace_id)
             connection = await asyncio.to_thread(self._connect, content)
             try:
+                tail, moved = content.tail, content.moved
+                make = partial(create_events, connection, self._files, content.paths, tail, moved, content.merged())
+                await asyncio.to_thread(make)
                 yield View(connection, content.survivors)
+            finally:
+                await asyncio.to_thread(connection.close)
+
+    @asynccontextmanager
+    async def look(self, workspace_id: str) -> AsyncIterator[Events]:
+        """Read what there is of a workspace, to look at samples of it, for two callers at a time.
+
+        They do not wait for those of `open`, whose queries may take minutes.
+        """
+        async with self._looks:
+            content = await self.content(workspace_id)
+            connection = await asyncio.to_thread(self._connect, content)
+            merged = await asyncio.to_thread(content.merged)
+
+            async def view(sample: int) -> View:
+                tail = content.tail
+                if sample != EVERYBODY:
+                    strangers = await asyncio.to_thread(content.strangers, sample)
+                    tail = pa.concat_tables([tail, await self._of_profiles(workspace_id, strangers)])
+                is_small = content.rows * SHARES[sample] <= _ROWS_IN_MEMORY
+                make = partial(create_events, connection, self._files, content.paths, tail, content.moved, merged)
+                await interruptibly(connection, partial(make, sample=sample, in_memory=is_small))
+                return View(connection, content.survivors)
+
+            try:
+                yield Events(content.rows, View(connection, content.survivors), view)
             finally:
                 await asyncio.to_thread(connection.close)
 
@@ -125,13 +204,14 @@ class ArchiveReader:
             followed = listing.followed.get(workspace_id, -1)
             told = [r async for r in event_log.reassignments_since(self._db, followed + 1, workspace_id)]
             tail, merges = await self._tail(workspace_id, listing, erased=any(r.erased for r in told))
-            merges += await asyncio.to_thread(self._merges_of, listing.files)
+            merges += await asyncio.to_thread(self._merges_of, workspace_id, listing.files)
             survivors, moved = follow(merges, told)
             anew = [await self._of_profiles(workspace_id, moved)] if moved and with_events else []
             newer: Document = {"s": {"$gt": told[-1].sequence if told else followed}, "w": workspace_id}
             if await self._db[event_log.REASSIGNMENTS].find_one(newer, {"_id": 1}) is None:
                 paths = tuple(f.path for f in listing.files if f.kind == layout.EVENTS)
-                return Content(paths, pa.concat_tables([tail, *anew]), survivors, moved)
+                rows = sum(f.rows for f in listing.files if f.kind == layout.EVENTS)
+                return Content(paths, pa.concat_tables([tail, *anew]), survivors, moved, rows + tail.num_rows)
 
     async def _tail(self, workspace_id: str, listing: Listing, *, erased: bool) -> tuple[pa.Table, list[StoredMerge]]:
         """Events that are not in the files, and the merges that they caused."""
@@ -186,8 +266,14 @@ class ArchiveReader:
         missing = np.setdiff1d(np.array(there, np.int64), recent.sequences)
         return [int(s) for s in missing]
 
-    def _merges_of(self, files: Iterable[ArchiveFile]) -> list[StoredMerge]:
-        return [m for file in files if file.kind == layout.MERGES for m in stored_merges(self._files, file)]
+    def _merges_of(self, workspace_id: str, files: Iterable[ArchiveFile]) -> list[StoredMerge]:
+        """The merges of files. A file never changes, so those that were read for the last call are not read again."""
+        known = self._merges.get(workspace_id, {})
+        found = {f.path: known.get(f.path) or stored_merges(self._files, f) for f in files if f.kind == layout.MERGES}
+        self._merges[workspace_id] = found
+        while len(self._merges) > _WORKSPACES_KEPT:
+            self._merges.pop(next(iter(self._merges)), None)
+        return [merge for merges in found.values() for merge in merges]
 
     def _connect(self, content: Content) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(
@@ -197,7 +283,12 @@ class ArchiveReader:
                 "autoload_known_extensions": False,
             }
         )
-        create_events(connection, self._files, content.paths, content.tail, content.moved, content.merged())
+        connection.execute("SET enable_progress_bar = false")  # it would write between the lines of the service's log
+        connection.execute("SET parquet_metadata_cache = true")  # a statement reads the files several times
+        connection.register("log_written", content.tail)
+        sources = ["log_written", archived_sql(connection, self._files, content.paths)]
+        written = " UNION ALL ".join(f"SELECT {COLUMNS} FROM {source}" for source in sources if source)  # noqa: S608
+        connection.execute(f"CREATE VIEW written AS SELECT * EXCLUDE (sample) FROM ({written})")  # noqa: S608
         return connection
 
 

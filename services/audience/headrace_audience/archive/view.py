@@ -12,16 +12,37 @@ import pyarrow.dataset as ds
 
 from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
+from headrace_audience.archive.samples import EVERYBODY, sample_of
 
-_COLUMNS = (
-    "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces, consents, touch"
+COLUMNS = (
+    "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces, consents, touch,"
+    " sample"
 )
 
 
 def merged_table(pairs: Iterable[tuple[str, str]]) -> pa.Table:
     """Every (loser, survivor) as create_events() takes them."""
     losers, survivors = zip(*pairs, strict=True) if (pairs := list(pairs)) else ((), ())
-    return pa.table({"loser": pa.array(losers, pa.string()), "survivor": pa.array(survivors, pa.string())})
+    return pa.table(
+        {
+            "loser": pa.array(losers, pa.string()),
+            "survivor": pa.array(survivors, pa.string()),
+            "sample": pa.array(map(sample_of, survivors), pa.int8()),
+        }
+    )
+
+
+def archived_sql(connection: duckdb.DuckDBPyConnection, files: Files, paths: Sequence[str]) -> str:
+    """The files of events as what can stand after FROM; empty when there are none."""
+    full = [files.full_path(path) for path in paths]
+    if not full:
+        return ""
+    if files.is_local:
+        listed = ", ".join("'" + p.replace("'", "''") + "'" for p in full)
+        return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+    dataset = ds.dataset(full, schema=layout.EVENT_SCHEMA, format="parquet", filesystem=files.filesystem)
+    connection.register("archived", dataset)
+    return "archived"
 
 
 def create_events(
@@ -31,8 +52,11 @@ def create_events(
     tail: pa.Table,
     moved: Collection[str],
     merged: pa.Table,
+    *,
+    sample: int = EVERYBODY,
+    in_memory: bool = False,
 ) -> None:
-    """Make the view `events`, as headrace_audience.batch.queries describes it.
+    """Make the view `events`, as headrace_audience.batch.queries describes it, in place of an earlier one.
 
     Args:
         connection: Gets the view.
@@ -41,28 +65,26 @@ def create_events(
         tail: Events of the log, by layout.TAIL_SCHEMA.
         moved: Profiles of which the files say nothing that is to be believed.
         merged: All merges, as merged_table() makes them.
+        sample: Only the people of a sample, see `samples`. What their parts that are not in it themselves did must be
+            in `tail`.
+        in_memory: Read the files once: quicker for a small sample, of which statements read several times.
     """
     connection.register("log_tail", tail)
-    sources = [f"SELECT {_COLUMNS} FROM log_tail"]
+    inside = "true" if sample == EVERYBODY else f"sample <= {sample}"
+    sources = [f"SELECT {COLUMNS} FROM log_tail"]
     believed = ""
     if moved:
         connection.register("moved", pa.table({"profile": pa.array(sorted(moved), pa.string())}))
-        believed = " WHERE profile NOT IN (SELECT profile FROM moved)"
-    full = [files.full_path(path) for path in paths]
-    if full and files.is_local:
-        listed = ", ".join("'" + p.replace("'", "''") + "'" for p in full)
-        read = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
-        sources.append(f"SELECT {_COLUMNS} FROM {read}{believed}")
-    elif full:
-        dataset = ds.dataset(full, schema=layout.EVENT_SCHEMA, format="parquet", filesystem=files.filesystem)
-        connection.register("archived", dataset)
-        sources.append(f"SELECT {_COLUMNS} FROM archived{believed}")
+        believed = " AND profile NOT IN (SELECT profile FROM moved)"
+    if archived := archived_sql(connection, files, paths):
+        sources.append(f"SELECT {COLUMNS} FROM {archived} WHERE {inside}{believed}")
     everything = " UNION ALL ".join(sources)
     if merged.num_rows:
         connection.register("merged", merged)
-        connection.execute(
-            "CREATE VIEW events AS SELECT e.* REPLACE (coalesce(m.survivor, e.profile) AS profile)"
-            f" FROM ({everything}) e LEFT JOIN merged m ON m.loser = e.profile WHERE e.profile <> ''"
-        )
-    else:
-        connection.execute(f"CREATE VIEW events AS SELECT * FROM ({everything}) WHERE profile <> ''")
+        now = "coalesce(m.survivor, e.profile) AS profile, coalesce(m.sample, e.sample) AS sample"
+        everything = f"SELECT e.* REPLACE ({now}) FROM ({everything}) e LEFT JOIN merged m ON m.loser = e.profile"
+    of_people = f"SELECT * EXCLUDE (sample) FROM ({everything}) WHERE profile <> '' AND {inside}"
+    if in_memory:
+        connection.execute(f"CREATE OR REPLACE TABLE sampled AS {of_people}")
+        of_people = "SELECT * FROM sampled"
+    connection.execute(f"CREATE OR REPLACE VIEW events AS {of_people}")

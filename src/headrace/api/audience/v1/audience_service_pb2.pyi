@@ -435,20 +435,24 @@ class PreviewAudienceRequest(google.protobuf.message.Message):
     PARENT_FIELD_NUMBER: builtins.int
     DEFINITION_FIELD_NUMBER: builtins.int
     SAMPLE_SIZE_FIELD_NUMBER: builtins.int
+    EXACT_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. "workspaces/{workspace}"."""
     definition: builtins.str
     """Required. The definition, as JSON or in text form."""
     sample_size: builtins.int
     """Optional. Number of members in the sample, 0 means 10, at most 100."""
+    exact: builtins.bool
+    """Optional. Counts everybody, however long that takes: in a large workspace the size is otherwise an estimate."""
     def __init__(
         self,
         *,
         parent: builtins.str = ...,
         definition: builtins.str = ...,
         sample_size: builtins.int = ...,
+        exact: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["definition", b"definition", "parent", b"parent", "sample_size", b"sample_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["definition", b"definition", "exact", b"exact", "parent", b"parent", "sample_size", b"sample_size"]) -> None: ...
 
 Global___PreviewAudienceRequest: typing_extensions.TypeAlias = PreviewAudienceRequest
 
@@ -462,8 +466,20 @@ class PreviewAudienceResponse(google.protobuf.message.Message):
     SAMPLE_PROFILE_IDS_FIELD_NUMBER: builtins.int
     EVALUATE_TIME_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
+    ESTIMATE_FIELD_NUMBER: builtins.int
+    SIZE_LOW_FIELD_NUMBER: builtins.int
+    SIZE_HIGH_FIELD_NUMBER: builtins.int
+    SAMPLED_PEOPLE_FIELD_NUMBER: builtins.int
     size: builtins.int
-    """Number of people who would be members now."""
+    """Number of people who would be members now; about, when it is an estimate."""
+    estimate: builtins.bool
+    """Whether the size was estimated from a sample of people."""
+    size_low: builtins.int
+    """The least number of people that there may be, with 95 % confidence (score interval); the size when it is exact."""
+    size_high: builtins.int
+    """The largest number."""
+    sampled_people: builtins.int
+    """Number of people in the sample, each evaluated exactly; 0 when the size is exact."""
     @property
     def sample_profile_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Some of them."""
@@ -483,9 +499,13 @@ class PreviewAudienceResponse(google.protobuf.message.Message):
         sample_profile_ids: collections.abc.Iterable[builtins.str] | None = ...,
         evaluate_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
+        estimate: builtins.bool = ...,
+        size_low: builtins.int = ...,
+        size_high: builtins.int = ...,
+        sampled_people: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["evaluate_time", b"evaluate_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["evaluate_time", b"evaluate_time", "sample_profile_ids", b"sample_profile_ids", "size", b"size", "warnings", b"warnings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["estimate", b"estimate", "evaluate_time", b"evaluate_time", "sample_profile_ids", b"sample_profile_ids", "sampled_people", b"sampled_people", "size", b"size", "size_high", b"size_high", "size_low", b"size_low", "warnings", b"warnings"]) -> None: ...
 
 Global___PreviewAudienceResponse: typing_extensions.TypeAlias = PreviewAudienceResponse
 
