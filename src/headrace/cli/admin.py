@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from headrace.cli.admin_evaluate import evaluate
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
 from headrace.cli.files import new_request_id
+from headrace.cli.mongo import MongoDatabase, MongoSettings, MongoUrl, with_database
 from headrace.cli.output import Output, write, write_json
 from headrace.cli.platform import Platform, listed
-from headrace.cli.problems import FAILED, CommandFailed, UsageProblem, say
+from headrace.cli.problems import FAILED, UsageProblem
 
 if TYPE_CHECKING:
     from headrace.storage.mongo.client import Database
@@ -24,27 +23,9 @@ workspace = group("Workspaces; with the service token.")
 parked = group("Events that identity could not process; with access to MongoDB.")
 app.add_typer(workspace, name="workspace")
 app.add_typer(parked, name="parked")
+app.command("evaluate")(evaluate)
 
 SERVICE_TOKEN_VARIABLE = "HEADRACE_SERVICE_TOKEN"  # noqa: S105 - names a variable
-T = TypeVar("T")
-
-
-class _MongoSettings:
-    """Where MongoDB is: those of the services' settings that these commands need."""
-
-    def __init__(self, url: str | None, database: str | None) -> None:
-        from headrace.settings import ServiceSettings
-
-        fields = ServiceSettings.model_fields
-        self.url: str = url or os.environ.get("HEADRACE_MONGO_URL") or fields["mongo_url"].default
-        self.database: str = database or os.environ.get("HEADRACE_MONGO_DATABASE") or fields["mongo_database"].default
-        self.driver: Any = os.environ.get("HEADRACE_MONGO_DRIVER") or fields["mongo_driver"].default
-
-
-MongoUrl = Annotated[str | None, Option("--mongo-url", help="MongoDB; default: HEADRACE_MONGO_URL.")]
-MongoDatabase = Annotated[
-    str | None, Option("--mongo-database", help="Database; default: HEADRACE_MONGO_DATABASE, else headrace.")
-]
 
 
 @app.command("indexes")
@@ -60,44 +41,8 @@ def indexes(
 
         await make_indexes(db)
 
-    _with_database(_MongoSettings(mongo_url, mongo_database), make, wait_s=wait)
+    with_database(MongoSettings(mongo_url, mongo_database), make, wait_s=wait)
     write("indexes are there")
-
-
-def _with_database(settings: _MongoSettings, use: Callable[[Database], Awaitable[T]], *, wait_s: float = 5.0) -> T:
-    """Run a function on the database; while the store cannot be reached it is tried again until the time is over.
-
-    Raises:
-        CommandFailed: The store cannot be reached or refuses.
-    """
-    from pymongo.errors import InvalidURI, PyMongoError
-
-    from headrace.rpc.errors import is_unavailable
-    from headrace.storage.mongo import client as mongo
-
-    async def run() -> T:
-        try:
-            client = mongo.connect(settings.url, driver=settings.driver, timeout_ms=2_000)
-        except InvalidURI as error:
-            raise UsageProblem(f"HEADRACE_MONGO_URL: {error}") from None
-        deadline = time.monotonic() + wait_s
-        try:
-            while True:
-                try:
-                    return await use(client[settings.database])
-                except PyMongoError as error:
-                    if not is_unavailable(error):
-                        raise CommandFailed(f"MongoDB refuses: {error}") from error
-                    if time.monotonic() > deadline:
-                        raise CommandFailed(
-                            "MongoDB cannot be reached: is it running, and does HEADRACE_MONGO_URL name it?"
-                        ) from error
-                    say("waiting for MongoDB")
-                await asyncio.sleep(1)
-        finally:
-            await mongo.close(client)
-
-    return asyncio.run(run())
 
 
 @command(workspace, "create")
@@ -227,7 +172,7 @@ def list_parked_events(
             for found in await list_parked(db, workspace_id, after=after, limit=limit)
         ]
 
-    write_json(_with_database(_MongoSettings(mongo_url, mongo_database), read))
+    write_json(with_database(MongoSettings(mongo_url, mongo_database), read))
 
 
 @parked.command("replay")
@@ -245,5 +190,5 @@ def replay_parked_events(
         # The first partition exists however many there are, so nothing needs to be known of the services' settings.
         return await replay_parked(db, workspace_id, message_ids or None, event_partitions=1)
 
-    count = _with_database(_MongoSettings(mongo_url, mongo_database), replay)
+    count = with_database(MongoSettings(mongo_url, mongo_database), replay)
     write(f"events that are in the log again: {count}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,8 +19,9 @@ from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact, facts_of_people, table_of
 from headrace_audience.offline.reference import Audiences, Reference
-from typer.testing import CliRunner
+from headrace_audience.store import AUDIENCES, MEMBERSHIPS
 
+from headrace.cli.main import main
 from headrace.domain.times import DAY_US, SECOND_US, now_us, parse_time_us
 from headrace.storage.mongo.client import Client, Database
 from headrace.storage.streams.client import Redis
@@ -123,7 +125,7 @@ def _agree(spark: SparkContext, facts: list[Fact], questions: list[Question], au
     assert evaluator.sizes(questions, audiences) == {key: len(members) for key, members in found.items()}
 
 
-AUDIENCES: dict[str, dict[str, Any]] = {
+ASKED: dict[str, dict[str, Any]] = {
     "bought": {"where": {"event": "A"}},
     "bought twice": {"where": {"event": "A", "count": {"gte": 2}}},
     "quiet": {"where": {"not": {"event": "A", "within": "10d"}}},
@@ -162,7 +164,7 @@ async def test_archive_with_merges_undone_merges_and_deletions(
             await archive.writer.run_once()
             if turn < 2 or written == "files":
                 await archive.rewriter.follow()
-    asked = [Question(key, parse_definition(text), now_us()) for key, text in AUDIENCES.items()]
+    asked = [Question(key, parse_definition(text), now_us()) for key, text in ASKED.items()]
     content = await archive.reader.content("acme")
     assert len(content.survivors) > 0 and bool(content.paths) == (written != "log")
     evaluator = SparkEvaluator.of_content(spark, str(archive.folder), content, shards=2)
@@ -178,17 +180,16 @@ async def _members_by_reader(archive: Archive, definition: Definition, at_us: in
         return await view.run(lambda connection: queries.evaluate(connection, definition, at_us))
 
 
-def test_the_command_evaluates_on_spark(spark: SparkContext, tmp_path: Path) -> None:
-    from headrace.cli.main import app
-
-    case = next(case for case in CASES if case["id"] and "expect_members" in case)
+def test_the_command_evaluates_on_spark(
+    spark: SparkContext, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = next(case for case in CASES if "expect_members" in case)
     (tmp_path / "people.json").write_text(json.dumps(case["people"]))
     (tmp_path / "definition.json").write_text(json.dumps(case["definition"]))
     asked = ["audience", "eval", "--definition", str(tmp_path / "definition.json")]
     asked += ["--people", str(tmp_path / "people.json"), "--at", case["at"], "--json"]
-    done = CliRunner().invoke(app, [*asked, "--engine", "spark", "--engine", "batch", "--engine", "reference"])
-    assert done.exit_code == 0, done.output
-    answer = json.loads(done.stdout)
+    assert main([*asked, "--engine", "spark", "--engine", "batch", "--engine", "reference"]) == 0
+    answer = json.loads(capsys.readouterr().out)
     assert (answer["engine"], answer["mismatches"]) == ("spark", [])
     assert [member["profile"] for member in answer["members"]] == sorted(case["expect_members"])
 
@@ -198,3 +199,63 @@ def test_audiences_of_groups_are_refused(spark: SparkContext) -> None:
     evaluator = SparkEvaluator.of_events(spark, table_of([]))
     with pytest.raises(ValueError, match="groups"):
         evaluator.sizes([Question("g", groups, 0)])
+
+
+async def test_operators_compare_all_audiences_of_a_workspace(
+    spark: SparkContext,
+    archive: Archive,
+    db: Database,
+    settings_env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("HEADRACE_MONGO_URL", "HEADRACE_MONGO_DATABASE"):
+        monkeypatch.setenv(name, settings_env[name])
+    monkeypatch.setenv("HEADRACE_ARCHIVE_DIR", str(archive.folder))
+    for number in range(12):
+        archive.world.resolve(event(f"part{number % 8}", "AB"[number % 2], message_id=f"m{number}"))
+    archive.world.resolve(event("part0", "C", message_id="merges"), "part2")
+    await archive.stores.write()
+    await archive.writer.run_once()
+    definitions = {
+        "bought": {"where": {"event": "A"}},
+        "vip": {"kind": "static", "where": {"event": "A"}},
+        "of-vip": {"where": {"all": [{"audience": "vip"}, {"audience": "bought"}]}},
+        "draft": {"where": {"event": "B"}},
+        "teams": {"of": "groups", "where": {"members": "any", "where": {"event": "A"}}},
+    }
+    members = {"bought": ["part0", "part4", "part6"], "vip": ["part4", "part1"], "of-vip": ["part4"]}
+    for audience_id, definition in definitions.items():
+        state = "DRAFT" if audience_id == "draft" else "ACTIVE"
+        row = {"w": "acme", "a": audience_id, "state": state, "def": json.dumps(definition)}
+        await db[AUDIENCES].insert_one(row)
+        rows = [{"w": "acme", "a": audience_id, "p": p, "in": True} for p in members.get(audience_id, ())]
+        if rows:
+            await db[MEMBERSHIPS].insert_many(rows)
+
+    async def admin(*more: str) -> tuple[int, str, str]:
+        status = await asyncio.to_thread(main, ["admin", "evaluate", "acme", *more])
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    status, shown, _ = await admin("--json")
+    assert (status, json.loads(shown)) == (
+        0,
+        [{"audience": "bought", "size": 3}, {"audience": "of-vip", "size": 1}, {"audience": "vip", "size": 3}],
+    )
+    assert json.loads((await admin("draft", "--json"))[1]) == [{"audience": "draft", "size": 4}]
+    assert json.loads((await admin("bought", "--at", "2001-01-01", "--json"))[1]) == [{"audience": "bought", "size": 0}]
+    status, shown, _ = await admin("--compare", "--json")
+    assert (status, [(row["audience"], row["same"]) for row in json.loads(shown)]) == (
+        0,
+        [("bought", True), ("of-vip", True)],
+    )
+    await db[MEMBERSHIPS].update_one({"a": "bought", "p": "part6"}, {"$set": {"p": "part1"}})
+    status, shown, _ = await admin("bought", "--compare", "--json")
+    assert status == 1
+    assert json.loads(shown) == [
+        {"audience": "bought", "live": 3, "batch": 3, "same": False, "mismatched": ["part1", "part6"]}
+    ]
+    assert (await admin("nobody"))[2] == "error: there is no audience 'nobody' in a state that can be evaluated\n"
+    assert "is about several people at once: teams" in (await admin("teams"))[2]
+    assert "computed once" in (await admin("vip", "--compare"))[2]

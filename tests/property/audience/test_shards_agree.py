@@ -6,7 +6,6 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-import pytest
 from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
 from headrace_audience.archive.view import merged_table
@@ -18,7 +17,6 @@ from headrace_audience.distributed.shards import (
     Source,
     answers_of,
     blocks_of,
-    shard_of,
     stream_of,
 )
 from headrace_audience.language.definition import Definition
@@ -27,6 +25,7 @@ from headrace_audience.offline.reference import Audiences, Reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.domain.ids import partition_of
 from tests.support import audience_histories as random
 
 SHARDS = 3
@@ -56,7 +55,9 @@ def test_shards_give_the_members_of_the_reference(r: Random) -> None:
     for shard in range(SHARDS):
         own = [rows for number, rows in blocks if number == shard]
         for key, outlook in answers_of(own, asked, audiences, queries.outlook, LIMITS):
-            assert {o.profile for o in outlook} <= {f.profile for f in facts if shard_of(f.profile, SHARDS) == shard}
+            assert {o.profile for o in outlook} <= {
+                f.profile for f in facts if partition_of(f.profile, SHARDS) == shard
+            }
             found[key] += outlook
     reference = Reference(facts, audiences)
     for question in asked:
@@ -83,12 +84,4 @@ def test_merged_people_are_in_the_shard_of_their_survivor(tmp_path: Path) -> Non
     definition = random.one_condition(Random(0))["three"]
     blocks = list(blocks_of(Piece(paths=("a.parquet",)), source, [definition], 64, LIMITS))
     # Of "r" the files say nothing that is to be believed.
-    assert {shard for shard, _ in blocks} == {shard_of("q", 64)}
-
-
-@pytest.mark.parametrize("shards", [1, 2, 16, 97])
-def test_shards_are_of_about_the_same_size(shards: int) -> None:
-    sizes = [0] * shards
-    for n in range(20_000):
-        sizes[shard_of(f"{n:024x}", shards)] += 1
-    assert min(sizes) > 0.7 * 20_000 / shards
+    assert {shard for shard, _ in blocks} == {partition_of("q", 64)}

@@ -6,7 +6,6 @@ never looks into them.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from headrace.domain.ids import partition_of
 from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
 from headrace_audience.archive.view import create_events
@@ -114,7 +114,7 @@ def blocks_of(
 
 def _divided(batch: pa.RecordBatch, shards: int) -> Iterator[Block]:
     profiles = batch.column("profile").dictionary_encode()
-    of_value = np.array([shard_of(p, shards) for p in profiles.dictionary.to_pylist()], np.int64)
+    of_value = np.array([partition_of(p, shards) for p in profiles.dictionary.to_pylist()], np.int64)
     of_row = of_value[profiles.indices.to_numpy()]
     order = np.argsort(of_row, kind="stable")
     ends = np.searchsorted(of_row[order], np.arange(1, shards + 1))
@@ -124,11 +124,6 @@ def _divided(batch: pa.RecordBatch, shards: int) -> Iterator[Block]:
         if end > start:
             yield shard, stream_of(ordered.slice(start, end - start))
         start = end
-
-
-def shard_of(profile_id: str, shards: int) -> int:
-    """The shard of a person: the same on every machine."""
-    return zlib.crc32(profile_id.encode()) % shards
 
 
 def stream_of(rows: pa.RecordBatch | pa.Table) -> bytes:
