@@ -267,7 +267,17 @@ def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:
             )
     if isinstance(state, EventState):
         keep, until = state.keep, now_us if state.delay is None else state.delay.start(now_us)
-    elif isinstance(state, ListState):
+        past, event = f"FILTER (WHERE timestamp_us <= {until})", "{'t': timestamp_us, 'm': message_id}"
+        newest = f"SELECT profile, unnest(max({event}, {keep}) {past}) AS event FROM ({found}) GROUP BY profile"
+        if keep == 1:  # only its time counts then
+            newest = (
+                f"SELECT profile, {{'t': max(timestamp_us) {past}, 'm': ''}} AS event FROM ({found}) GROUP BY profile"
+            )
+        return (
+            f"SELECT profile, event.t AS timestamp_us, event.m AS message_id FROM ({newest}) WHERE event.t IS NOT NULL"
+            f" UNION ALL SELECT profile, timestamp_us, message_id FROM ({found}) WHERE timestamp_us > {until}"
+        )
+    if isinstance(state, ListState):
         # All of the span, and the newest before it.
         value = ", value"
         until = NEVER if state.span is None else state.span.start(now_us)

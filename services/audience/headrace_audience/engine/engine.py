@@ -300,8 +300,9 @@ class Engine:
         # Profiles are looked at for those audiences only that the changed states can move; audiences that read the
         # same changed states share the work.
         classes: dict[frozenset[str], list[Audience]] = {}
+        evaluated = {id(audience) for audience in whole}
         for audience in self._order:
-            if audience.live:
+            if audience.live and id(audience) not in evaluated:
                 changed = audience.keys.intersection(touched.ordinals)
                 if changed:
                     classes.setdefault(changed, []).append(audience)
