@@ -25,6 +25,7 @@ KINDS = {
     "track": EventKind.EVENT_KIND_TRACK,
     "identify": EventKind.EVENT_KIND_IDENTIFY,
     "page": EventKind.EVENT_KIND_PAGE,
+    "group": EventKind.EVENT_KIND_GROUP,
 }
 
 

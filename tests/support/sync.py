@@ -60,6 +60,8 @@ from tests.support import resolved
 WORKSPACE = "acme"
 PARENT = f"workspaces/{WORKSPACE}"
 AUDIENCE = f"{PARENT}/audiences/buyers"
+ACCOUNTS = f"{PARENT}/audiences/accounts"
+"""An audience of groups."""
 PARTITIONS = 2
 
 
@@ -148,9 +150,18 @@ class Buyers(AudienceServiceServicer):
         return sorted(p for p, member in self.member.items() if member)
 
     async def GetAudience(self, request: GetAudienceRequest, context: Any) -> GetAudienceResponse:
+        if request.name == ACCOUNTS:
+            of_groups = '{"of": "groups", "where": {"trait": "plan", "eq": "pro"}}'
+            return GetAudienceResponse(audience=Audience(name=ACCOUNTS, definition=of_groups, state=self.state))
         if request.name != AUDIENCE:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such audience")
-        audience = Audience(name=AUDIENCE, display_name="Buyers", state=self.state, size=len(self.members))
+        audience = Audience(
+            name=AUDIENCE,
+            display_name="Buyers",
+            definition='{"where": {"event": "Purchased"}}',
+            state=self.state,
+            size=len(self.members),
+        )
         return GetAudienceResponse(audience=audience)
 
     async def ListMembers(self, request: ListMembersRequest, context: Any) -> ListMembersResponse:

@@ -67,6 +67,8 @@ class Evaluation:
         self._starting: dict[str, str] = {}
         self._evaluated: set[str] = set()
         self._statics: dict[str, dict[int, int]] = {}
+        self._groups: dict[str, set[str]] = {}
+        """Members of the audiences of groups, which the engine, that knows people, does not know."""
         self._reassigned: dict[str, int] = {}
 
     def _partition_of(self, profile_id: str) -> int:
@@ -100,7 +102,11 @@ class Evaluation:
         if audience.is_constant:
             definition = replace(definition, kind="static", refresh_us=0)
         self.pending.drop_audience(audience_id)
-        keys = self.engine.set_audience(audience_id, definition)
+        keys = frozenset[str]()
+        if definition.of == "groups":
+            self._groups.setdefault(audience_id, set())
+        else:
+            keys = self.engine.set_audience(audience_id, definition)
         self.audiences[audience_id] = audience
         self._evaluated.discard(audience_id)
         self._statics.pop(audience_id, None)
@@ -121,12 +127,16 @@ class Evaluation:
 
     def _forget(self, audience_id: str) -> None:
         self.pending.drop_audience(audience_id)
-        if audience_id in self.audiences and not self.audiences[audience_id].is_leaving:
+        if self._groups.pop(audience_id, None) is None and self._is_in_engine(audience_id):
             self.engine.remove_audience(audience_id)
         self._starting.pop(audience_id, None)
         self._evaluated.discard(audience_id)
         self._statics.pop(audience_id, None)
         self._drop_unneeded()
+
+    def _is_in_engine(self, audience_id: str) -> bool:
+        audience = self.audiences.get(audience_id)
+        return audience is not None and not audience.is_leaving and audience.definition.of == "people"
 
     def _drop_unneeded(self) -> None:
         needed = self.keys() | {PROFILES}
@@ -152,14 +162,18 @@ class Evaluation:
             )
             return
         wanted = set(stored)
+        if audience_id in self._groups:
+            others = {g for g in self._groups[audience_id] if self._partition_of(g) not in partitions}
+            self._groups[audience_id] = others | wanted
+            return
         stale = [p for p in self.engine.members(audience_id) if p not in wanted and self._partition_of(p) in partitions]
         self.engine.set_membership(audience_id, stale, member=False)
         self.engine.set_membership(audience_id, wanted)
 
     @property
     def constants(self) -> list[str]:
-        """Ids of audiences whose members do not follow from events: static, refreshed at intervals, paused."""
-        return [a.audience_id for a in self.audiences.values() if a.is_constant]
+        """Ids of audiences of people whose members do not follow from events: static, refreshed, paused ones."""
+        return [a.audience_id for a in self.audiences.values() if a.is_constant and a.definition.of == "people"]
 
     # --- partitions
 
@@ -193,6 +207,8 @@ class Evaluation:
         self.pending.drop_partitions(frozenset([partition]))
         for waiting in self._statics.values():
             waiting.pop(partition, None)
+        for groups in self._groups.values():
+            groups -= {g for g in groups if self._partition_of(g) == partition}
 
     # --- history
 
@@ -225,10 +241,16 @@ class Evaluation:
         if audience is None or waiting is None or audience.generation != generation:
             return
         partitions = {p for p, t in tickets.items() if waiting.get(p) == t}
-        wanted = {m for m in map(self.merged.of, members) if self._partition_of(m) in partitions}
-        present = {m for m in self.engine.members(audience_id) if self._partition_of(m) in partitions}
+        groups = self._groups.get(audience_id)
+        found = members if groups is not None else map(self.merged.of, members)
+        known = self.engine.members(audience_id) if groups is None else groups
+        wanted = {m for m in found if self._partition_of(m) in partitions}
+        present = {m for m in known if self._partition_of(m) in partitions}
+        if groups is not None:
+            groups ^= wanted ^ present
         for profiles, member in ((sorted(present - wanted), False), (sorted(wanted - present), True)):
-            self.engine.set_membership(audience_id, profiles, member=member)
+            if groups is None:
+                self.engine.set_membership(audience_id, profiles, member=member)
             self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in profiles)
         for partition in partitions:
             del waiting[partition]
@@ -274,7 +296,8 @@ class Evaluation:
                 complete.append(audience_id)
         for audience_id in complete:
             cause = self._starting.pop(audience_id)
-            self.engine.start_audience(audience_id, cause=cause if self.started else "")
+            if self._is_in_engine(audience_id):
+                self.engine.start_audience(audience_id, cause=cause if self.started else "")
         ready = [p for p in caught_up if p in self.missing and p not in self.started and not self.missing[p].tickets]
         for partition in ready:
             self.engine.start_partition(partition)

@@ -148,6 +148,8 @@ class Audiences:
                 await self._check_name(workspace_id, audience_id, display_name, session)
                 change["name"] = display_name
             if definition is not None and parsed is not None and definition != old["def"]:
+                if parsed.of != parse_definition(old["def"]).of:
+                    raise invalid_argument("audience.definition.of", "cannot be changed; make another audience")
                 await self._check_references(workspace_id, audience_id, definition, parsed, session)
                 change["def"] = definition
                 if old["state"] in COMPUTED:
@@ -453,8 +455,6 @@ def parse(definition: str, field: str = "audience.definition") -> Definition:
         parsed = parse_definition(definition)
     except DefinitionError as error:
         raise definition_fault(error, field) from None
-    if parsed.of == "groups":
-        raise invalid_argument(f"{field}.of", "audiences of groups can be evaluated offline only, so far")
     if parsed.computed_traits:
         raise invalid_argument(field, "names computed traits, which can be evaluated offline only, so far")
     return parsed

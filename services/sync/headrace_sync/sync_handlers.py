@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 
 from headrace.api.sync.v1.sync_service_pb2 import Sync, SyncKind
@@ -250,8 +251,11 @@ class SyncHandlers:
                 raise invalid_argument("sync.audience", "must be empty for a FORWARDING sync")
             return ""
         audience_id = _sibling(workspace_id, names.AUDIENCE, wanted.audience, "sync.audience")
-        if await self._audiences.get(wanted.audience) is None:
+        audience = await self._audiences.get(wanted.audience)
+        if audience is None:
             raise invalid_argument("sync.audience", "there is no such audience")
+        if json.loads(audience.definition).get("of") == "groups":
+            raise invalid_argument("sync.audience", "is an audience of groups; destinations take people")
         return audience_id
 
     async def _check(self, sync: SyncConfig) -> None:

@@ -118,6 +118,7 @@ async def test_syncs_are_checked_against_their_connector(serve: Any, others: Oth
             ({"destination": hook, "kind": EVENT}, "sync.audience"),
             ({"destination": hook, "kind": EVENT, "audience": f"{PARENT}/audiences/nobody"}, "sync.audience"),
             ({"destination": hook, "kind": EVENT, "audience": "workspaces/other/audiences/buyers"}, "sync.audience"),
+            ({"destination": hook, "kind": EVENT, "audience": support.ACCOUNTS}, "sync.audience"),
             ({"destination": hook, "kind": FORWARDING, "audience": audience}, "sync.audience"),
             ({"destination": f"{PARENT}/destinations/none", "kind": FORWARDING}, "sync.destination"),
             ({"destination": hook, "kind": FORWARDING, "mapping": '{"colour": "profile.id"}'}, "sync.mapping.colour"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.times import now_us
-from headrace.rpc.errors import limit_exceeded, not_found
+from headrace.rpc.errors import invalid_argument, limit_exceeded, not_found
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database
 from headrace_audience.archive.reader import ArchiveReader
@@ -76,11 +76,13 @@ class Explaining:
             at_us: The moment, in microseconds; 0 is now.
 
         Raises:
-            ApiError: NOT_FOUND, there is no such audience, or no event of such a profile; LIMIT_EXCEEDED, the person
-                has too many events.
+            ApiError: INVALID_ARGUMENT, its members are groups; NOT_FOUND, there is no such audience, or no event of
+                such a profile; LIMIT_EXCEEDED, the person has too many events.
         """
         document = await self._audiences.get(workspace_id, audience_id)
         definition = parse_definition(document["def"])
+        if definition.of == "groups":
+            raise invalid_argument("name", "is an audience of groups; explain one with the condition of their members")
         survivors = await self._reader.survivors(workspace_id)
         profile_id = survivors.of(profile_id)
         events = await self._events(workspace_id, profile_id, list(survivors.parts_of([profile_id])))

@@ -17,6 +17,7 @@ from headrace_audience.language.definition import (
     InOrder,
     LastTime,
     Leaf,
+    Members,
     Regularly,
     Restarted,
     TraitTest,
@@ -37,7 +38,7 @@ def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition) -> l
         connection: Knows the relation `written`, see `archive.reader`.
         definition: The definition.
     """
-    leaves = list(walk(definition.where))
+    leaves = list(_about_people(definition))
     asked = [one for leaf in leaves for one in _asked(leaf)]
     traits = {leaf.path[0] for leaf in leaves if isinstance(leaf, TraitTest)}
     found: list[str] = []
@@ -53,6 +54,15 @@ def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition) -> l
         keys = _keys(connection, "traits", "traits IS NOT NULL")
         found += [f"Nobody has a trait {trait!r}{_nearest(trait, keys)}" for trait in sorted(traits - keys)]
     return list(dict.fromkeys(found))
+
+
+def _about_people(definition: Definition) -> Iterator[Leaf]:
+    """The conditions on people; of an audience of groups those on their members."""
+    for leaf in walk(definition.where):
+        if isinstance(leaf, Members):
+            yield from walk(leaf.part)
+        elif definition.of == "people":
+            yield leaf
 
 
 def _asked(leaf: Leaf) -> Iterator[Asked]:

@@ -79,6 +79,8 @@ TAIL_SCHEMA = pa.schema(
             "consents",
             "touch",
             "sample",
+            "group_id",
+            "traits",
         )
     ]
 )
@@ -182,6 +184,8 @@ def tail_table(documents: Sequence[Document]) -> tuple[pa.Table, list[StoredMerg
         add[8](_text(person_consents(event)))
         add[9](_text(touch_json(event)))
         add[10](sample_of(document["p"]))
+        add[11](event.group_id or None)
+        add[12](_text(event.traits) if event.group_id else None)
         merges += [StoredMerge(decision.sequence, m.loser, m.survivor) for m in decision.merges]
     return pa.table(columns, schema=TAIL_SCHEMA), merges
 

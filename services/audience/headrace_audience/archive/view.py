@@ -1,4 +1,4 @@
-"""The relation `events`: files of the archive and rows of the log as one, each with the profile it belongs to now."""
+"""The relations `events` and `mentions`: files of the archive and rows of the log as one, with the profiles of now."""
 
 # ruff: noqa: S608  # constants and quoted paths only
 
@@ -18,6 +18,9 @@ COLUMNS = (
     "profile, timestamp_us, message_id, kind, name, properties, person_traits AS traits, namespaces, consents, touch,"
     " sample"
 )
+
+
+_MENTION_COLUMNS = "group_id, profile, timestamp_us, message_id, CASE WHEN kind = 'group' THEN traits END AS traits"
 
 
 def merged_table(pairs: Iterable[tuple[str, str]]) -> pa.Table:
@@ -56,7 +59,9 @@ def create_events(
     sample: int = EVERYBODY,
     in_memory: bool = False,
 ) -> None:
-    """Make the view `events`, as headrace_audience.batch.queries describes it, in place of an earlier one.
+    """Make the views `events` and `mentions`, as headrace_audience.batch.queries and .groups describe them.
+
+    They take the place of earlier ones. What is said of groups is not read for a sample of people.
 
     Args:
         connection: Gets the view.
@@ -72,12 +77,14 @@ def create_events(
     connection.register("log_tail", tail)
     inside = "true" if sample == EVERYBODY else f"sample <= {sample}"
     sources = [f"SELECT {COLUMNS} FROM log_tail"]
+    mentions = [f"SELECT {_MENTION_COLUMNS} FROM log_tail WHERE group_id IS NOT NULL"]
     believed = ""
     if moved:
         connection.register("moved", pa.table({"profile": pa.array(sorted(moved), pa.string())}))
         believed = " AND profile NOT IN (SELECT profile FROM moved)"
     if archived := archived_sql(connection, files, paths):
         sources.append(f"SELECT {COLUMNS} FROM {archived} WHERE {inside}{believed}")
+        mentions.append(f"SELECT {_MENTION_COLUMNS} FROM {archived} WHERE group_id IS NOT NULL{believed}")
     everything = " UNION ALL ".join(sources)
     if merged.num_rows:
         connection.register("merged", merged)
@@ -88,3 +95,9 @@ def create_events(
         connection.execute(f"CREATE OR REPLACE TABLE sampled AS {of_people}")
         of_people = "SELECT * FROM sampled"
     connection.execute(f"CREATE OR REPLACE VIEW events AS {of_people}")
+    if sample == EVERYBODY:
+        of_groups = " UNION ALL ".join(mentions)
+        if merged.num_rows:
+            now = "coalesce(m.survivor, e.profile) AS profile"
+            of_groups = f"SELECT e.* REPLACE ({now}) FROM ({of_groups}) e LEFT JOIN merged m ON m.loser = e.profile"
+        connection.execute(f"CREATE OR REPLACE VIEW mentions AS {of_groups}")

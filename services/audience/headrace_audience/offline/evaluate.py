@@ -122,6 +122,8 @@ def evaluate(
 def _evaluate_groups(
     definition: Definition, facts: Sequence[Fact], at_us: int, engines: Sequence[str], audiences: Audiences
 ) -> dict[str, Any]:
+    if unable := [engine for engine in engines if engine not in _GROUP_EVALUATORS]:
+        raise ValueError(f"audiences of groups are not evaluated by {', '.join(unable)}: it divides people, not groups")
     found = [_GROUP_EVALUATORS[engine](definition, facts, at_us, audiences) for engine in engines]
     reference = GroupReference(facts)
     mismatches = [

@@ -139,7 +139,7 @@ class Member(google.protobuf.message.Message):
     SINCE_US_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     profile_id: builtins.str
-    """Profile id."""
+    """Profile id; of an audience of groups the identifier of the group."""
     since_us: builtins.int
     """Since when, in microseconds."""
     version: builtins.int
@@ -174,7 +174,7 @@ class MembershipChange(google.protobuf.message.Message):
     audience_id: builtins.str
     """Audience id."""
     profile_id: builtins.str
-    """Profile id."""
+    """Profile id; of an audience of groups the identifier of the group."""
     member: builtins.bool
     """True: entered. False: left."""
     version: builtins.int

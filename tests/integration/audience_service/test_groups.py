@@ -1,0 +1,157 @@
+"""Audiences of groups through the service: filled, refreshed, paused, removed; what people do moves their groups."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from headrace_audience.settings import Settings
+
+from headrace.api.audience.v1 import audience_service_pb2 as pb
+from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.domain.times import DAY_US, now_us
+from headrace.rpc import errors
+from headrace.storage.mongo.client import Database
+from headrace.storage.streams import client as streams
+from tests.support.audience import QUICK, AudienceClient, eventually, serving_audience
+from tests.support.resolved import FakeIdentity, event
+from tests.support.settings import MakeSettings
+
+ACTIVE_ACCOUNTS = (
+    "trait plan = enterprise and any member (performed Login in last 7d) and no member (performed Cancelled)"
+    " with of groups"
+)
+
+
+@pytest.fixture
+async def client(db: Database, make_settings: MakeSettings) -> AsyncIterator[AudienceClient]:
+    async with serving_audience(make_settings(Settings, **QUICK)) as serving:
+        yield serving
+
+
+@pytest.fixture
+def identity(db: Database, redis: streams.Redis) -> FakeIdentity:
+    return FakeIdentity(db, redis, QUICK["partitions"])
+
+
+def group_call(profile_id: str, group_id: str, **fields: Any) -> ResolvedEvent:
+    """A group call: somebody, or nobody, belongs to a group, and says what it is like."""
+    found = event(profile_id, kind="group", **fields)
+    found.event.group_id = group_id
+    return found
+
+
+async def refresh(client: AudienceClient, audience_id: str) -> None:
+    await client.stub.RefreshAudience(pb.RefreshAudienceRequest(name=client.name(audience_id)))
+
+
+async def refused(call: Any, reason: str, text: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=text) as caught:
+        await call
+    assert errors.reason_of(caught.value) == reason
+
+
+async def test_groups_follow_their_members_and_their_traits(
+    client: AudienceClient, identity: FakeIdentity, db: Database
+) -> None:
+    old = now_us() - DAY_US
+    await identity.store(
+        [
+            group_call("p1", "acme inc", at_us=old, traits={"plan": "enterprise"}),
+            group_call("p2", "acme inc", at_us=old),
+            group_call("p3", "tiny", at_us=old, traits={"plan": "free"}),
+            event("p2", "Login", at_us=old),
+            event("p3", "Login", at_us=old),
+        ]
+    )
+
+    async def archived() -> bool:
+        return bool(await db["archive_files"].count_documents({"live": True}))
+
+    await eventually(archived)
+    # Of nobody, and not in the archive yet.
+    await identity.store([group_call("", "globex", traits={"plan": "enterprise"})])
+    await client.create("accounts", ACTIVE_ACCOUNTS)
+    await client.create("everybody", {"where": {"not": {"event": "Nothing"}}})
+    for audience_id in ("accounts", "everybody"):
+        await client.activate(audience_id)
+        await client.active(audience_id)
+    await client.has_members("accounts", ["acme inc"])
+    await client.has_members("everybody", ["p1", "p2", "p3"])
+    assert (await client.get("accounts")).size == 1
+
+    await identity.resolve(group_call("p4", "globex"), event("p4", "Login"), event("p1", "Cancelled"))
+    await refresh(client, "accounts")
+    await client.has_members("accounts", ["globex"])
+    changes = await client.changes(parent=client.name("accounts"))
+    assert sorted((c.profile_id, c.version, c.member, c.cause) for c in changes) == [
+        ("acme inc", 1, True, "fill"),
+        ("acme inc", 2, False, "refresh"),
+        ("globex", 1, True, "refresh"),
+    ]
+
+    # Merged people are one member: what one of them did counts for the groups of both.
+    merge = identity.merge("p3", "p5")
+    await identity.resolve(event("p5", "Cancelled", merges=[merge]))
+    await client.create("left", "any member (performed Cancelled) with of groups, refresh 1h")
+    await client.activate("left")
+    await client.has_members("left", ["acme inc", "tiny"])
+
+
+async def test_groups_outlive_a_restart_and_leave_with_their_audience(
+    db: Database, redis: streams.Redis, make_settings: MakeSettings
+) -> None:
+    identity = FakeIdentity(db, redis, QUICK["partitions"])
+    await identity.store([group_call(f"p{n}", f"g{n}") for n in range(12)])
+    groups = sorted(f"g{n}" for n in range(12))
+    async with serving_audience(make_settings(Settings, **QUICK)) as client:
+        await client.create("all-groups", "all members (not performed Nothing) with of groups")
+        await client.activate("all-groups")
+        await client.has_members("all-groups", groups)
+    async with serving_audience(make_settings(Settings, **QUICK)) as client:
+        await identity.resolve(event("p0", "Nothing"))
+        await refresh(client, "all-groups")
+        await client.has_members("all-groups", groups[1:])
+        await client.pause("all-groups")
+        assert await client.members("all-groups") == groups[1:]
+        await client.activate("all-groups")
+        await client.active("all-groups")
+        assert await client.members("all-groups") == groups[1:]
+        assert len(await client.changes(parent=client.name("all-groups"))) == 13
+        await client.delete("all-groups")
+
+        async def left() -> bool:
+            changes = await client.changes()
+            return sum(not change.member for change in changes) == 12
+
+        await eventually(left)
+
+
+async def test_what_does_not_go_with_groups_is_refused(client: AudienceClient, identity: FakeIdentity) -> None:
+    await identity.store([group_call("p1", "g1", traits={"plan": "pro"}), event("p1", "Login")])
+    await client.create("people", {"where": {"event": "Login"}})
+    await client.create("accounts", "trait plan = pro with of groups")
+    wrong = {
+        "in audience people with of groups": "is of people; here one of groups is needed",
+        "in audience accounts": "is of groups; here one of people is needed",
+        "any member (in audience accounts) with of groups": "is of groups; here one of people is needed",
+        "performed Login with of groups": "is about people",
+        "trait plan = pro with of groups, refresh continuous": "is refreshed at intervals",
+    }
+    for text, error in wrong.items():
+        await refused(client.create("wrong", text), errors.INVALID_ARGUMENT, error)
+    await client.create("right", "any member (in audience people) and in audience accounts with of groups")
+    await refused(client.update("accounts", "performed Login"), errors.INVALID_ARGUMENT, "cannot be changed")
+    explain = pb.ExplainMembershipRequest(name=client.name("accounts"), profile_id="p1")
+    await refused(client.stub.ExplainMembership(explain), errors.INVALID_ARGUMENT, "is an audience of groups")
+
+    request = pb.PreviewAudienceRequest(parent=client.parent, definition="any member (performed Login) with of groups")
+    answer = await client.stub.PreviewAudience(request)
+    assert (answer.size, list(answer.sample_profile_ids)) == (1, ["g1"])
+    for audience_id in ("people", "accounts", "right"):
+        await client.activate(audience_id)
+        await client.active(audience_id)
+    await refresh(client, "right")
+    await client.has_members("right", ["g1"])
