@@ -297,6 +297,8 @@ class AudienceServicer(AudienceServiceServicer):
             since_us=found.since_us,
             changes_at_us=condition.changes_at_us,
             condition=condition,
+            summary=found.summary,
+            missing=found.missing,
         )
 
     async def CompareAudiences(self, request: pb.CompareAudiencesRequest, context: Any) -> pb.CompareAudiencesResponse:
@@ -384,6 +386,7 @@ def explained_condition(found: Mapping[str, Any]) -> pb.ExplainedCondition:
         counted=found.get("counted", 0),
         events=events,
         set_by=_explained_event(set_by, found.get("value")) if set_by else None,
+        sentence=found["sentence"],
     )
 
 

@@ -273,10 +273,9 @@ async def explain(
     until = f", until {time_of(found.changes_at_us)}" if found.changes_at_us else ""
     since = f" since {time_of(found.since_us)}" if found.since_us else ""
     write(f"{found.profile_id} is {'in' if found.member else 'out'}{since}{until}")
+    write(f"{found.summary}\n")
     for depth, condition in _conditions(found.condition, 0):
-        counted = f"  [{condition.counted} counted]" if condition.kind == "event" else ""
-        changes = f"  changes at {time_of(condition.changes_at_us)}" if condition.changes_at_us else ""
-        write(f"{'  ' * depth}{'yes' if condition.holds else 'no '}  {condition.text}{counted}{changes}")
+        write(f"{'  ' * depth}{'yes' if condition.holds else 'no '}  {condition.text}: {condition.sentence}")
 
 
 def _conditions(condition: Any, depth: int) -> Iterator[tuple[int, Any]]:

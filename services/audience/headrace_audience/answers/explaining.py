@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,20 +18,18 @@ from headrace.rpc.errors import invalid_argument, limit_exceeded, not_found
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database
 from headrace_audience.archive.reader import ArchiveReader
-from headrace_audience.engine.engine import Engine
 from headrace_audience.handlers import Audiences
-from headrace_audience.language.definition import All, Any_, Condition, Definition, Not
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.printing import condition_text
-from headrace_audience.offline.explain import Changes, explain
+from headrace_audience.offline.changes import next_changes
+from headrace_audience.offline.explain import explain
 from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference
-from headrace_audience.references import Known, referenced
+from headrace_audience.references import referenced
 from headrace_audience.store import MEMBERSHIPS, membership_key
 
 MOST_EVENTS = 20_000
 """People of more events are not explained: it would hold up everybody else."""
-_MEMBERS = Definition("static", All(()))
 _MOST_LOOKED_BACK = 1_000
 """Since when a membership has been so is told of people of so many events: that takes the square of them."""
 
@@ -46,6 +44,8 @@ class Explanation:
         member: Whether the definition holds then.
         stored: Whether the profile is a member as stored now.
         since_us: Since when that has been so; 0 when always, or when there are too many events to say.
+        summary: Why, in sentences.
+        missing: Sentences of the fewest conditions that would have to change for the membership to.
         condition: What `offline.explain` says, with "text" for each condition.
     """
 
@@ -54,6 +54,8 @@ class Explanation:
     member: bool
     stored: bool
     since_us: int
+    summary: str
+    missing: Sequence[str]
     condition: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -91,12 +93,13 @@ class Explaining:
 
         def find() -> Explanation:
             reference = Reference(facts_of_resolved(events), known)
-            changes = _changes(profile_id, events, definition, known, at_us)
+            changes = next_changes(profile_id, events, definition, known, at_us)
             found = explain(reference, definition, profile_id, at_us, changes)
             is_told = len(events) <= _MOST_LOOKED_BACK
             since = reference.since(definition, profile_id, at_us) if is_told else None
             condition = _with_texts(found["condition"], json.loads(document["def"])["where"])
-            return Explanation(profile_id, at_us, found["member"], stored, since or 0, condition)
+            member, said, missing = found["member"], found["summary"], found["missing"]
+            return Explanation(profile_id, at_us, member, stored, since or 0, said, missing, condition)
 
         key = membership_key(workspace_id, audience_id, profile_id)
         stored = bool(await self._db[MEMBERSHIPS].count_documents({"_id": key, "in": True}, limit=1))
@@ -113,42 +116,6 @@ class Explaining:
         if not events:
             raise not_found(f"workspaces/{workspace_id}/profiles/{profile_id}")
         return events
-
-
-def _changes(
-    profile_id: str,
-    events: Sequence[ResolvedEvent],
-    definition: Definition,
-    known: Mapping[str, Known],
-    at_us: int,
-) -> Changes:
-    """When each condition of a definition changes next: every one is an audience of an engine that knows one person."""
-    engine = Engine("", 1, at_us, capacity=1)
-    for audience_id, meaning in known.items():
-        engine.set_audience(audience_id, meaning if isinstance(meaning, Definition) else _MEMBERS)
-    ids: dict[Condition, str] = {}
-    for number, condition in enumerate(_every(definition.where)):
-        ids.setdefault(condition, f"condition {number}")
-    for condition, audience_id in ids.items():
-        engine.set_audience(audience_id, Definition("dynamic", condition))
-    engine.fold(events, now_us=at_us)
-    for audience_id, meaning in known.items():
-        if not isinstance(meaning, Definition) and profile_id in meaning:
-            engine.set_membership(audience_id, [profile_id])
-    for audience_id in (*known, *ids.values()):
-        engine.start_audience(audience_id)
-    engine.advance(at_us)
-    return lambda condition: engine.next_flip_us(ids[condition], profile_id)
-
-
-def _every(condition: Condition) -> Iterator[Condition]:
-    """A condition and all that it combines."""
-    yield condition
-    if isinstance(condition, All | Any_):
-        for part in condition.parts:
-            yield from _every(part)
-    elif isinstance(condition, Not):
-        yield from _every(condition.part)
 
 
 def _with_texts(found: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from headrace.domain.times import format_time_us
 from headrace_audience.batch import queries
 from headrace_audience.engine.engine import Engine
 from headrace_audience.language.definition import All, Condition, Definition, check_references
+from headrace_audience.offline.changes import next_changes
 from headrace_audience.offline.explain import explain
 from headrace_audience.offline.facts import Fact, mentions_of, resolved_of, table_of
 from headrace_audience.offline.groups import GroupReference
@@ -115,7 +116,9 @@ def evaluate(
     if explain_profile is not None:
         if explain_profile not in reference.profiles:
             raise ValueError(f"there is no profile {explain_profile!r} in the events")
-        answer["explanation"] = explain(reference, definition, explain_profile, at_us)
+        events = [resolved_of(fact) for fact in facts if fact.profile == explain_profile]
+        changes = next_changes(explain_profile, events, definition, audiences, at_us)
+        answer["explanation"] = explain(reference, definition, explain_profile, at_us, changes)
     return answer
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
+from headrace.domain.amounts import LARGEST
 from headrace.domain.consent import DENIED, GRANTED
 from headrace.domain.predicates_reference import at_path
 from headrace.domain.times import format_time_us
@@ -36,6 +38,7 @@ from headrace_audience.language.definition import (
 from headrace_audience.offline.facts import Fact
 from headrace_audience.offline.reference import Reference
 from headrace_audience.offline.reference_events import as_compared
+from headrace_audience.offline.sentences import needed, sentence, summary
 
 MAX_EVENTS = 100
 """So many of the newest events that count are listed per condition."""
@@ -55,10 +58,13 @@ def explain(
         definition: The audience.
         profile: The person.
         at_us: The moment, in microseconds.
-        changes: When conditions change; by default the reference is asked, which takes the square of the events.
+        changes: When conditions change next, see `changes`; by default the reference is asked, which takes the square
+            of the events.
 
     Returns:
-        `{"profile", "member", "changes_at", "condition"}`. A condition is `{"kind", "holds", "changes_at"}` with
+        `{"profile", "member", "changes_at", "summary", "missing", "condition"}`; "missing" are the sentences of the
+        fewest conditions that would have to change for the membership to. A condition is
+        `{"kind", "holds", "changes_at", "sentence"}` (see `sentences`) with
         "parts" for all, any and not; "counted" and "events" (the newest that count) for events, with "property" and
         "values" for what is computed of them, or "computed" and "value" of a computed trait; "events" (the newest of
         these names) for when they came; "trait", "consent" or "touch" with "set_by" and "value"; "namespace" or
@@ -66,11 +72,14 @@ def explain(
     """
     if changes is None:
         changes = partial(_changes_at, reference, profile, at_us)
+    found = _explain(reference, definition.where, profile, at_us, changes)
     return {
         "profile": profile,
-        "member": reference.holds(definition.where, profile, at_us),
-        "changes_at": _text(changes(definition.where)),
-        "condition": _explain(reference, definition.where, profile, at_us, changes),
+        "member": found["holds"],
+        "changes_at": found["changes_at"],
+        "summary": summary(definition.where, found),
+        "missing": [said for said, _ in needed(definition.where, found, not found["holds"])],
+        "condition": found,
     }
 
 
@@ -91,7 +100,9 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
         found["events"] = _events(counted)
         if isinstance(condition, Aggregate):
             found["property"] = ".".join(condition.path)
-            found["values"] = [at_path(fact.properties, condition.path) for fact in reversed(counted[-MAX_EVENTS:])]
+            values = [at_path(fact.properties, condition.path) for fact in counted]
+            found["values"] = values[: -MAX_EVENTS - 1 : -1]
+            found["value"] = _aggregated(condition.function, values)
         if isinstance(condition, ComputedValue):
             found["computed"] = condition.trait_id
             found["value"] = _as_json(reference.computed_value(condition, profile, at_us))
@@ -121,8 +132,26 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
         assert not isinstance(condition, Members)  # groups are not explained condition by condition
         assert not isinstance(condition, ComputedTest)  # `language.computed.bind` comes first
         found["names"] = list(condition.names)
-        found["events"] = _events(reference.named(condition.names, profile, at_us))
+        named = reference.named(condition.names, profile, at_us)
+        found["events"] = _events(named)
+        if isinstance(condition, FirstTime):
+            found["first"] = format_time_us(named[0].timestamp_us) if named else None
+    found["sentence"] = sentence(condition, found)
     return found
+
+
+def _aggregated(function: str, values: Sequence[Any]) -> float | None:
+    """What becomes of the values of a property; None when none counts. For people: conditions use exact amounts."""
+    if function == "distinct":
+        return len({(type(v) in (int, float), v) for v in values if isinstance(v, str | int | float)})
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= LARGEST]
+    if function == "sum":
+        return round(math.fsum(numbers), 6)
+    if not numbers:
+        return None
+    if function == "avg":
+        return round(math.fsum(numbers) / len(numbers), 6)
+    return min(numbers) if function == "min" else max(numbers)
 
 
 def _as_json(value: Any) -> Any:

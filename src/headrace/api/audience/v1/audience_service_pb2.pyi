@@ -807,6 +807,8 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     SINCE_US_FIELD_NUMBER: builtins.int
     CHANGES_AT_US_FIELD_NUMBER: builtins.int
     CONDITION_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
     profile_id: builtins.str
     """The profile that is explained."""
     at_us: builtins.int
@@ -819,9 +821,15 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     """Since when it has been so, in microseconds since 1970 UTC; 0 means always, or not told of more than 1,000 events."""
     changes_at_us: builtins.int
     """When it changes if no further event comes, in microseconds since 1970 UTC; 0 means never."""
+    summary: builtins.str
+    """Why, in sentences: what holds or does not, what would have to change, when it changes by itself."""
     @property
     def condition(self) -> Global___ExplainedCondition:
         """The condition of the audience."""
+
+    @property
+    def missing(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Sentences of the fewest conditions that would have to change for the person to enter, or to leave."""
 
     def __init__(
         self,
@@ -833,9 +841,11 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
         since_us: builtins.int = ...,
         changes_at_us: builtins.int = ...,
         condition: Global___ExplainedCondition | None = ...,
+        summary: builtins.str = ...,
+        missing: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["condition", b"condition"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "changes_at_us", b"changes_at_us", "condition", b"condition", "member", b"member", "profile_id", b"profile_id", "since_us", b"since_us", "stored_member", b"stored_member"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "changes_at_us", b"changes_at_us", "condition", b"condition", "member", b"member", "missing", b"missing", "profile_id", b"profile_id", "since_us", b"since_us", "stored_member", b"stored_member", "summary", b"summary"]) -> None: ...
 
 Global___ExplainMembershipResponse: typing_extensions.TypeAlias = ExplainMembershipResponse
 
@@ -853,6 +863,7 @@ class ExplainedCondition(google.protobuf.message.Message):
     COUNTED_FIELD_NUMBER: builtins.int
     EVENTS_FIELD_NUMBER: builtins.int
     SET_BY_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The condition in text form."""
     kind: builtins.str
@@ -863,6 +874,8 @@ class ExplainedCondition(google.protobuf.message.Message):
     """When that changes if no further event comes, in microseconds since 1970 UTC; 0 means never."""
     counted: builtins.int
     """How many events count, for events."""
+    sentence: builtins.str
+    """What holds of it, or is missing, in words and numbers."""
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExplainedCondition]:
         """The conditions that "all", "any" and "not" combine."""
@@ -886,9 +899,10 @@ class ExplainedCondition(google.protobuf.message.Message):
         counted: builtins.int = ...,
         events: collections.abc.Iterable[Global___ExplainedEvent] | None = ...,
         set_by: Global___ExplainedEvent | None = ...,
+        sentence: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["set_by", b"set_by"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["changes_at_us", b"changes_at_us", "counted", b"counted", "events", b"events", "holds", b"holds", "kind", b"kind", "parts", b"parts", "set_by", b"set_by", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes_at_us", b"changes_at_us", "counted", b"counted", "events", b"events", "holds", b"holds", "kind", b"kind", "parts", b"parts", "sentence", b"sentence", "set_by", b"set_by", "text", b"text"]) -> None: ...
 
 Global___ExplainedCondition: typing_extensions.TypeAlias = ExplainedCondition
 

@@ -1,0 +1,381 @@
+"""What an explanation says in plain words: of each condition what holds and what is missing, and a summary of all.
+
+One function for each kind of condition, in `_SENTENCES`. They are made of the condition and of what `explain` found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from headrace.domain.definitions import Predicate, Test
+from headrace.domain.times import format_time_us
+from headrace_audience.language.definition import (
+    Aggregate,
+    All,
+    Any_,
+    AudienceMember,
+    ComputedTest,
+    ComputedValue,
+    Condition,
+    ConsentTest,
+    DatedCount,
+    EventCount,
+    FirstTime,
+    IdentifierExists,
+    InOrder,
+    LastTime,
+    Members,
+    Not,
+    Regularly,
+    Restarted,
+    TouchTest,
+    TraitTest,
+    Window,
+)
+from headrace_audience.language.spans import Calendar, Span
+
+MOST_SAID = 5
+"""A summary names so many conditions; of more it says how many."""
+
+Found = Mapping[str, Any]
+Needed = list[tuple[str, bool]]
+"""Sentences of conditions, and whether each has to hold."""
+
+_UNITS = ((86_400_000_000, "day"), (3_600_000_000, "hour"), (60_000_000, "minute"))
+_OPS = {
+    "eq": "{}",
+    "neq": "other than {}",
+    "in": "one of {}",
+    "not_in": "none of {}",
+    "contains": "containing {}",
+    "not_contains": "not containing {}",
+    "starts_with": "starting with {}",
+    "ends_with": "ending with {}",
+    "matches": "matching {}",
+    "gt": "more than {}",
+    "gte": "at least {}",
+    "lt": "less than {}",
+    "lte": "at most {}",
+    "before": "before {}",
+    "after": "after {}",
+    "in_last": "in the last {}",
+    "in_next": "in the next {}",
+}
+_FUNCTIONS = {
+    "sum": "the sum of",
+    "avg": "the average of",
+    "min": "the smallest",
+    "max": "the largest",
+    "distinct": "the number of different values of",
+}
+
+
+def sentence(condition: Condition, found: Found) -> str:
+    """What holds of a condition, or is missing, and when time alone changes that.
+
+    Args:
+        condition: The condition.
+        found: What `explain` found of it, with the sentences of its parts.
+    """
+    said = _SENTENCES[type(condition)](condition, found)
+    if found["changes_at"] is None:
+        return f"{said}."
+    word = "no longer so" if found["holds"] else "so"
+    return f"{said}; {word} from {found['changes_at']} on if no event comes."
+
+
+def summary(condition: Condition, found: Found) -> str:
+    """Why somebody is in or out, what would change that, and when it changes by itself.
+
+    Args:
+        condition: The whole condition of the audience.
+        found: What `explain` found of it, with all sentences.
+    """
+    holds = found["holds"]
+    reasons = [said for said, _ in _reasons(condition, found)]
+    missing = [said for said, _ in needed(condition, found, not holds)]
+    told = [f"{'In' if holds else 'Out'}: {_listed(reasons)}"]
+    if len(missing) < len(reasons):
+        change = f"{'leave' if holds else 'enter'}, a change of {_counted(len(missing), 'condition')} is enough"
+        told.append(f"To {change}: {_listed(missing)}")
+    if found["changes_at"] is not None:
+        told.append(f"If no event comes, it {'leaves' if holds else 'enters'} at {found['changes_at']}.")
+    elif holds:
+        told.append("Time alone does not end it.")
+    return " ".join(told)
+
+
+def needed(condition: Condition, found: Found, target: bool) -> Needed:
+    """The smallest set of conditions that would have to change for the whole to hold, or not to hold.
+
+    Args:
+        condition: The condition.
+        found: What `explain` found of it, with all sentences.
+        target: Whether it is to hold.
+
+    Returns:
+        The sentence of each, and whether it would have to hold.
+    """
+    if found["holds"] is target:
+        return []
+    if isinstance(condition, Not):
+        return needed(condition.part, found["parts"][0], not target)
+    if isinstance(condition, All | Any_):
+        parts = [needed(c, f, target) for c, f in zip(condition.parts, found["parts"], strict=True)]
+        if isinstance(condition, All) is target:
+            return list(dict.fromkeys(one for part in parts for one in part))
+        return min(parts, key=len, default=[])
+    return [(found["sentence"], target)]
+
+
+def _reasons(condition: Condition, found: Found) -> Needed:
+    """The conditions that make it what it is, with whether each holds."""
+    if isinstance(condition, Not):
+        return _reasons(condition.part, found["parts"][0])
+    if isinstance(condition, All | Any_):
+        pairs = list(zip(condition.parts, found["parts"], strict=True))
+        if isinstance(condition, All) is not found["holds"]:
+            pairs = [(c, f) for c, f in pairs if f["holds"] is found["holds"]]
+        return list(dict.fromkeys(one for c, f in pairs for one in _reasons(c, f)))
+    return [(found["sentence"], found["holds"])]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = len(texts) - MOST_SAID
+    said = " ".join(text[:1].upper() + text[1:] for text in texts[:MOST_SAID])
+    return f"{said} And {_counted(more, 'more condition')}." if more > 0 else said or "there are no conditions."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+# What is said of values.
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _wanted(test: Test) -> str:
+    """What a test wants a value to be."""
+    if test.op == "exists":
+        return "any value" if test.values[0] else "no value"
+    if test.op == "between":
+        return f"from {_value(test.values[0])} to {_value(test.values[1])}"
+    if test.op in ("before", "after"):
+        said = format_time_us(int(float(test.values[0])))
+    elif test.op in ("in_last", "in_next"):
+        said = _duration(int(float(test.values[0])))
+    else:
+        said = " or ".join(map(_value, test.values))
+    return _OPS[test.op].format(said) + (" in any case" if test.ignore_case else "")
+
+
+def _compared(what: str, value: Any, test: Test, holds: bool) -> str:
+    """What a value is beside what it should be."""
+    if value is None:
+        return f"{what} is not known" + (", as it may be" if holds else f"; wanted is {_wanted(test)}")
+    return f"{what} is {_value(value)}" + (f" (wanted: {_wanted(test)})" if holds else f", not {_wanted(test)}")
+
+
+def _of_path(value: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+# What is said of events.
+
+
+def _names(names: Sequence[str], where: Sequence[Predicate] = ()) -> str:
+    tests = " and ".join(f"{'.'.join(p.path)} {_wanted(p.test)}" for p in where)
+    return " or ".join(names) + (f" with {tests}" if tests else "")
+
+
+def _duration(us: int) -> str:
+    for unit, name in _UNITS:
+        if us >= unit and us % unit == 0:
+            return _counted(us // unit, name)
+    return _counted(us // 1_000_000, "second") if us % 1_000_000 == 0 else f"{us / 1e6:g} seconds"
+
+
+def _span(span: Span) -> str:
+    if isinstance(span, Calendar):
+        return f"{_counted(span.days, 'calendar day')} ({span.zone})"
+    return _duration(span.us)
+
+
+def _window(window: Window) -> str:
+    """Where events count, with a space before it; empty for ever."""
+    if window.within is not None and window.older_than is not None:
+        return f" between {_span(window.within)} and {_span(window.older_than)} ago"
+    if window.within is not None:
+        return f" in the last {_span(window.within)}"
+    if window.from_us is None and window.to_us is None:
+        return ""
+    ends = [f"{word} {format_time_us(us)}" for word, us in (("from", window.from_us), ("to", window.to_us)) if us]
+    return f" {' '.join(ends)}"
+
+
+def _accepted(accept: Sequence[bool]) -> str:
+    """Which numbers of events are right."""
+    last = len(accept) - 1
+    runs: list[tuple[int, int]] = []
+    for number, is_right in enumerate(accept):
+        if is_right and runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        elif is_right:
+            runs.append((number, number))
+    said = [_run(first, until, is_open=until == last) for first, until in runs]
+    return " or ".join(said) if said else "an impossible number"
+
+
+def _run(first: int, until: int, *, is_open: bool) -> str:
+    if is_open:
+        return f"at least {first:,}" if first else "any number"
+    if first == 0:
+        return f"at most {until:,}" if until else "none"
+    return f"exactly {first:,}" if first == until else f"{first:,} to {until:,}"
+
+
+def _count(condition: EventCount | DatedCount, found: Found) -> str:
+    counted, accept = found["counted"], condition.accept
+    events, window = _names(condition.names, condition.where), _window(condition.window)
+    if isinstance(condition, DatedCount):
+        events += " whose " + " and ".join(f"{'.'.join(p.path)} lies {_wanted(p.test)}" for p in condition.dated)
+    said = f"{counted:,} {events}{window}"
+    if counted == 0:
+        said = f"no {events}{window}" if window else f"never performed {events}"
+    if tuple(accept) == (False, True):  # one is enough
+        return said
+    said += f" ({_accepted(accept)} wanted)"
+    if found["holds"]:
+        return said
+    above = next((n for n in range(counted + 1, len(accept)) if accept[n]), None)
+    below = next((n for n in range(min(counted, len(accept)) - 1, -1, -1) if accept[n]), None)
+    if above is not None:
+        more = above - counted
+        return f"{said}; {'the next' if more == 1 else f'{more:,} more'} would be enough"
+    return f"{said}; {counted - below:,} too many" if below is not None else said
+
+
+def _aggregate(condition: Aggregate, found: Found) -> str:
+    what = f"{_FUNCTIONS[condition.function]} {'.'.join(condition.path)}"
+    of = f" over {_counted(found['counted'], 'event')} {_names(condition.names, condition.where)}"
+    return _compared(f"{what}{of}{_window(condition.window)}", found["value"], condition.test, found["holds"])
+
+
+def _computed(condition: ComputedValue | ComputedTest, found: Found) -> str:
+    return _compared(f"the computed trait {condition.trait_id}", found.get("value"), condition.test, found["holds"])
+
+
+def _newest(found: Found) -> str:
+    events = found["events"]
+    return f"the latest was at {events[0]['timestamp']}" if events else "there was none"
+
+
+def _first(condition: FirstTime, found: Found) -> str:
+    return _occurrence("first", condition, (), found["first"], holds=found["holds"])
+
+
+def _last(condition: LastTime, found: Found) -> str:
+    newest = found["events"][0]["timestamp"] if found["events"] else None
+    return _occurrence("latest", condition, condition.where, newest, holds=found["holds"])
+
+
+def _occurrence(
+    word: str, condition: FirstTime | LastTime, where: Sequence[Predicate], at: str | None, *, holds: bool
+) -> str:
+    if at is None:
+        return f"never performed {_names(condition.names)}"
+    wanted = f"one{_names((), where)}{_window(condition.window) or ' at any time'}"
+    said = f"the {word} {_names(condition.names)} was at {at}"
+    return f"{said} (wanted: {wanted})" if holds else f"{said}; wanted is {wanted}"
+
+
+def _restarted(condition: Restarted, found: Found) -> str:
+    began = "began again" if found["holds"] else "did not begin again"
+    return f"{_names(condition.names)} {began} in the last {_span(condition.active_within)}; {_newest(found)}"
+
+
+def _regularly(condition: Regularly, found: Found) -> str:
+    have = "have" if found["holds"] else "do not have"
+    periods = f"{condition.at_least:,} of the last {condition.periods:,} periods of {_duration(condition.period_us)}"
+    return f"{periods} {have} the right number of {_names(condition.names)} ({_accepted(condition.accept)})"
+
+
+def _in_order(condition: InOrder, found: Found) -> str:
+    steps = [f"{'not ' if step.negated else ''}{_names(step.names, step.where)}" for step in condition.steps]
+    came = "came" if found["holds"] else "did not come"
+    return f"{', then '.join(steps)} {came} in this order{_window(condition.window)}"
+
+
+# What is said of people.
+
+
+def _attribute(condition: TraitTest | TouchTest, found: Found) -> str:
+    if isinstance(condition, TouchTest):
+        what = f"the {condition.which} {'.'.join(condition.path)}"
+        return _compared(what, found["value"], condition.test, found["holds"])
+    value = _of_path(found["value"], condition.path[1:])
+    return _compared(".".join(condition.path), value, condition.test, found["holds"])
+
+
+def _consent(condition: ConsentTest, found: Found) -> str:
+    return _compared(f"consent to {condition.purpose}", found["value"], condition.test, found["holds"])
+
+
+def _identifier(condition: IdentifierExists, found: Found) -> str:
+    has = condition.exists is found["holds"]
+    wanted = "" if found["holds"] else f"; {'one' if condition.exists else 'none'} is wanted"
+    return f"has {'an' if has else 'no'} identifier {condition.namespace}{wanted}"
+
+
+def _member(condition: AudienceMember, found: Found) -> str:
+    return f"{'in' if found['holds'] else 'not in'} the audience {condition.audience_id}"
+
+
+def _members(condition: Members, found: Found) -> str:
+    fits = "fit" if found["holds"] else "do not fit"
+    return f"the members of the group {fits} ({condition.quantifier} of them wanted)"
+
+
+def _combined(word: str) -> Callable[[Any, Found], str]:
+    def said(condition: All | Any_, found: Found) -> str:
+        holding = sum(part["holds"] for part in found["parts"])
+        return f"{holding:,} of {_counted(len(found['parts']), 'condition')} hold ({word} wanted)"
+
+    return said
+
+
+def _not(condition: Not, found: Found) -> str:
+    return "what must not hold does not" if found["holds"] else "what must not hold does"
+
+
+_SENTENCES: dict[type[Condition], Callable[[Any, Found], str]] = {
+    All: _combined("all"),
+    Any_: _combined("one"),
+    Not: _not,
+    EventCount: _count,
+    DatedCount: _count,
+    Aggregate: _aggregate,
+    ComputedValue: _computed,
+    ComputedTest: _computed,
+    FirstTime: _first,
+    LastTime: _last,
+    Restarted: _restarted,
+    Regularly: _regularly,
+    InOrder: _in_order,
+    TraitTest: _attribute,
+    TouchTest: _attribute,
+    ConsentTest: _consent,
+    IdentifierExists: _identifier,
+    AudienceMember: _member,
+    Members: _members,
+}
+"""What is said of each kind of condition."""

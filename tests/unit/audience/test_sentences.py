@@ -1,0 +1,90 @@
+"""What an explanation says in plain words: golden cases for each kind of condition, and the fewest that must change."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from headrace_audience.language import definition as language
+from headrace_audience.language.parser import parse_definition
+from headrace_audience.language.text.reading import from_text
+from headrace_audience.offline import sentences
+from headrace_audience.offline.evaluate import evaluate
+from headrace_audience.offline.facts import facts_of_people
+
+from headrace.domain.times import DAY_US, format_time_us, parse_time_us
+
+AT = parse_time_us("2026-12-01T00:00:00Z")
+ANN = {
+    "traits": {"country": "DE", "age": 30, "address": {"city": "Ulm"}},
+    "events": [
+        {"event": "Purchased", "timestamp": "2026-11-03T10:15:00Z", "properties": {"value": 50}},
+        {"event": "Purchased", "timestamp": "2026-11-20T10:15:00Z", "properties": {"value": 70.5, "due": "2026-12-02"}},
+        {"event": "Viewed", "timestamp": "2026-11-25T10:15:00Z", "properties": {"category": "shoes"}},
+    ],
+}
+
+
+def explained(text: str) -> dict[str, Any]:
+    definition = parse_definition(json.dumps(from_text(text)))
+    facts = list(facts_of_people({"ann": ANN}, AT))
+    answer = evaluate(definition, facts, AT, audiences={"hot": []}, explain_profile="ann")
+    found: dict[str, Any] = answer["explanation"]
+    return found
+
+
+GOLDEN: dict[str, str] = json.loads((Path(__file__).parents[2] / "golden" / "audience_sentences.json").read_text())
+"""What is said of ann, by definition."""
+
+
+@pytest.mark.parametrize("text", GOLDEN)
+def test_what_is_said_of_a_condition(text: str) -> None:
+    assert explained(text)["condition"]["sentence"] == GOLDEN[text]
+
+
+def test_every_kind_of_condition_has_a_sentence() -> None:
+    """Whoever adds one adds what is said of it."""
+    kinds = {language.All, language.Any_, language.Not}
+    for union in (language.OfEvents, language.OfAttributes, language.Leaf):
+        kinds |= {kind for kind in get_args(union) if isinstance(kind, type)}
+    assert len(kinds) >= 16
+    assert kinds == set(sentences._SENTENCES)
+
+
+def test_the_fewest_conditions_that_would_have_to_change() -> None:
+    wanted = 'trait country = "IN" and (performed A or performed B and performed C) and performed Purchased'
+    found = explained(wanted)
+    assert found["missing"] == ['country is "DE", not "IN".', "never performed A."]
+    assert found["summary"] == (
+        'Out: Country is "DE", not "IN". Never performed A. Never performed B. Never performed C.'
+        ' To enter, a change of 2 conditions is enough: Country is "DE", not "IN". Never performed A.'
+    )
+    both = explained("not (performed Purchased and performed Viewed)")
+    assert (both["member"], both["missing"]) == (False, ["2 Purchased."])
+    inside = explained("performed Purchased in last 30d or performed Viewed")
+    assert len(inside["missing"]) == 2
+    assert inside["summary"] == (
+        "In: 2 Purchased in the last 30 days; no longer so from 2026-12-20T10:15:00Z on if no event comes. 1 Viewed."
+        " Time alone does not end it."
+    )
+    leaving = explained("performed Purchased in last 30d and not performed A")
+    assert leaving["summary"].endswith("If no event comes, it leaves at 2026-12-20T10:15:00Z.")
+
+
+def test_a_long_summary_says_how_many_more_conditions_there_are() -> None:
+    found = explained(" and ".join(f"performed A{n}" for n in range(20)))
+    assert "And 15 more conditions." in found["summary"]
+    assert len(found["missing"]) == 20
+
+
+def test_explaining_offline_does_not_take_the_square_of_the_events() -> None:
+    events = [{"event": "Viewed", "timestamp": format_time_us(AT - n * 60_000_000)} for n in range(6_000)]
+    facts = list(facts_of_people({"ann": {"events": events}}, AT))
+    definition = parse_definition(json.dumps(from_text("performed Viewed in last 7d count >= 5990")))
+    began = time.process_time()
+    found = evaluate(definition, facts, AT, explain_profile="ann")["explanation"]
+    assert found["changes_at"] == format_time_us(AT - 5_989 * 60_000_000 + 7 * DAY_US)
+    assert time.process_time() - began < 30, "the square takes minutes"
