@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
@@ -51,6 +52,16 @@ class FencedError(Exception):
     def __init__(self, partitions: Iterable[int]) -> None:
         self.partitions = frozenset(partitions)
         super().__init__(f"partitions {sorted(self.partitions)} have a newer owner")
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Flips that are written in one transaction, in order."""
+
+    workspace_id: str
+    flips: Sequence[Flip]
+    version_base: Mapping[str, int]
+    moment_us: int
 
 
 class FlipWriter:
@@ -108,13 +119,16 @@ class FlipWriter:
         """Number of the last flush of a partition."""
         return self._flushed.get(partition, 0)
 
-    async def write(self, workspace_id: str, flips: Sequence[Flip], version_base: Mapping[str, int]) -> int:
+    async def write(
+        self, workspace_id: str, flips: Sequence[Flip], version_base: Mapping[str, int], moment_us: int = 0
+    ) -> int:
         """Write flips and send them on; what the stored rows say already is left out.
 
         Args:
             workspace_id: The workspace of all flips.
             flips: The flips, in order; those of partitions that are not claimed are refused.
             version_base: Version after which new memberships of an audience start; missing means 0.
+            moment_us: The clock by which they were found: whoever begins where this one ended compares nothing earlier.
 
         Returns:
             The number of changes that were written.
@@ -123,50 +137,37 @@ class FlipWriter:
             FencedError: A partition has a newer owner: flips up to some transaction are written, the rest is not.
             pymongo.errors.PyMongoError: The same, because the database failed; calling again is safe.
         """
-        by_partition: dict[int, list[Flip]] = defaultdict(list)
-        for flip in flips:
-            by_partition[partition_of(flip.profile_id, self._partitions)].append(flip)
-        strangers = by_partition.keys() - self._tokens.keys()
+        strangers = {partition_of(flip.profile_id, self._partitions) for flip in flips} - self._tokens.keys()
         if strangers:
             raise FencedError(strangers)
         written = 0
-        chunk: dict[int, list[Flip]] = {}
-        size = 0
-        for partition, own in by_partition.items():
-            for start in range(0, len(own), ROWS_PER_TRANSACTION):
-                part = own[start : start + ROWS_PER_TRANSACTION]
-                if chunk and (size + len(part) > ROWS_PER_TRANSACTION or partition in chunk):
-                    written += await self._write_chunk(workspace_id, chunk, version_base)
-                    chunk, size = {}, 0
-                chunk[partition] = part
-                size += len(part)
-        if chunk:
-            written += await self._write_chunk(workspace_id, chunk, version_base)
+        for start in range(0, len(flips), ROWS_PER_TRANSACTION):
+            chunk = _Chunk(workspace_id, flips[start : start + ROWS_PER_TRANSACTION], version_base, moment_us)
+            written += await self._write_chunk(chunk)
         return written
 
-    async def _write_chunk(
-        self, workspace_id: str, chunk: Mapping[int, Sequence[Flip]], version_base: Mapping[str, int]
-    ) -> int:
+    async def _write_chunk(self, chunk: _Chunk) -> int:
         now = now_us()
-        numbers = {partition: max(self._flushed[partition] + 1, now) for partition in chunk}
+        partitions = {partition_of(flip.profile_id, self._partitions) for flip in chunk.flips}
+        numbers = {partition: max(self._flushed[partition] + 1, now) for partition in sorted(partitions)}
         told: dict[str, int] = {}
         for attempt in range(ATTEMPTS):
             try:
-                history = await self._transact(workspace_id, chunk, numbers, version_base, now, told)
+                history = await self._transact(chunk, numbers, now, told)
                 break
             except OperationFailure as error:
                 if not told and _is_recorded_already(error):
                     # Rows are gone of which there is history: it says how far the versions are.
-                    told = await self._versions(workspace_id, chunk)
+                    told = await self._versions(chunk)
                     continue
                 # An earlier attempt whose answer was lost may have been committed: then the rows say so already, no
                 # history comes out of this one, and the outbox sends what that attempt recorded under these numbers.
                 if not error.has_error_label("TransientTransactionError") or attempt == ATTEMPTS - 1:
-                    self._unsent.update(chunk)
+                    self._unsent.update(numbers)
                     raise
                 await asyncio.sleep(0.01 * 2**attempt)
             except PyMongoError:
-                self._unsent.update(chunk)
+                self._unsent.update(numbers)
                 raise
         for partition, number in numbers.items():
             self._flushed[partition] = number
@@ -174,28 +175,24 @@ class FlipWriter:
             return 0
         for document in history:
             _flips.add(1, {"cause": document["c"]})
-        if self._unsent.isdisjoint(chunk):
-            await self._send(workspace_id, history, numbers)
+        if self._unsent.isdisjoint(numbers):
+            await self._send(chunk.workspace_id, history, numbers)
+        else:
+            self._unsent.update(numbers)  # of one partition earlier ones wait: nothing of this may overtake them
         return len(history)
 
     async def _transact(
-        self,
-        workspace_id: str,
-        chunk: Mapping[int, Sequence[Flip]],
-        numbers: Mapping[int, int],
-        version_base: Mapping[str, int],
-        now: int,
-        told: Mapping[str, int],
+        self, chunk: _Chunk, numbers: Mapping[int, int], now: int, told: Mapping[str, int]
     ) -> list[Document]:
-        keys = {
-            membership_key(workspace_id, flip.audience_id, flip.profile_id)
-            for flips in chunk.values()
-            for flip in flips
-        }
+        workspace_id = chunk.workspace_id
+        keys = {membership_key(workspace_id, flip.audience_id, flip.profile_id) for flip in chunk.flips}
         async with transaction(self._client) as session:
             heads = await self._db[SNAPSHOTS].bulk_write(
                 [
-                    UpdateOne({"_id": head_key(p), "token": self._tokens[p]}, {"$set": {"f": number}})
+                    UpdateOne(
+                        {"_id": head_key(p), "token": self._tokens[p]},
+                        {"$set": {"f": number}, "$max": {"moment": chunk.moment_us}},
+                    )
                     for p, number in numbers.items()
                 ],
                 session=session,
@@ -211,28 +208,29 @@ class FlipWriter:
             }
             history: list[Document] = []
             changed: dict[str, Document] = {}
-            for partition, flips in chunk.items():
-                for flip in flips:
-                    key = membership_key(workspace_id, flip.audience_id, flip.profile_id)
-                    row = rows.get(key)
-                    if (row["in"] if row else False) == flip.member:
-                        continue
-                    known = row["version"] if row else version_base.get(flip.audience_id, 0)
-                    version = max(known, told.get(key, 0)) + 1
-                    rows[key] = {"version": version, "in": flip.member}
-                    changed[key] = {
-                        "w": workspace_id,
-                        "a": flip.audience_id,
-                        "p": flip.profile_id,
-                        "q": partition,
-                        "in": flip.member,
-                        "since": flip.effective_at_us,
-                        "version": version,
-                        "token": self._tokens[partition],
-                        "changed": now,
-                        "into": flip.merged_into,
-                    }
-                    history.append(_history(workspace_id, key, version, partition, numbers[partition], flip, now))
+            for flip in chunk.flips:
+                key = membership_key(workspace_id, flip.audience_id, flip.profile_id)
+                row = rows.get(key)
+                if (row["in"] if row else False) == flip.member:
+                    continue
+                partition = partition_of(flip.profile_id, self._partitions)
+                known = row["version"] if row else chunk.version_base.get(flip.audience_id, 0)
+                version = max(known, told.get(key, 0)) + 1
+                rows[key] = {"version": version, "in": flip.member}
+                changed[key] = {
+                    "w": workspace_id,
+                    "a": flip.audience_id,
+                    "p": flip.profile_id,
+                    "q": partition,
+                    "in": flip.member,
+                    "since": flip.effective_at_us,
+                    "version": version,
+                    "token": self._tokens[partition],
+                    "changed": now,
+                    "into": flip.merged_into,
+                }
+                number = (numbers[partition], len(history))
+                history.append(_history(workspace_id, key, version, partition, number, flip, now))
             if history:
                 await self._db[CHANGES].insert_many(history, ordered=False, session=session)
                 await self._db[MEMBERSHIPS].bulk_write(
@@ -242,11 +240,11 @@ class FlipWriter:
                 )
         return history
 
-    async def _versions(self, workspace_id: str, chunk: Mapping[int, Sequence[Flip]]) -> dict[str, int]:
+    async def _versions(self, chunk: _Chunk) -> dict[str, int]:
         """The last version of each membership of a chunk that has any history."""
         found: dict[str, int] = {}
-        for flip in (flip for flips in chunk.values() for flip in flips):
-            key = membership_key(workspace_id, flip.audience_id, flip.profile_id)
+        for flip in chunk.flips:
+            key = membership_key(chunk.workspace_id, flip.audience_id, flip.profile_id)
             query: Document = {"_id": {"$gte": change_key(key, 0), "$lt": key + chr(ord(SEPARATOR) + 1)}}
             async for change in self._db[CHANGES].find(query, {"v": 1}).sort("_id", DESCENDING).limit(1):
                 found[key] = change["v"]
@@ -281,7 +279,7 @@ class FlipWriter:
                 waiting[document["w"]].append(document)
                 last = max(last, document["f"])
             for workspace_id, history in waiting.items():
-                history.sort(key=lambda d: (d["f"], d["_id"]))
+                history.sort(key=lambda d: (d["f"], d.get("n", 0), d["_id"]))
                 await streams.send(self._redis, _messages(workspace_id, history), max_length=CHANGES_MAX_LENGTH)
             self._sent[partition] = last
             self._flushed[partition] = last
@@ -317,14 +315,17 @@ def head_key(partition: int) -> str:
     return f"head:{partition}"
 
 
-def _history(workspace_id: str, key: str, version: int, partition: int, number: int, flip: Flip, now: int) -> Document:
+def _history(
+    workspace_id: str, key: str, version: int, partition: int, number: tuple[int, int], flip: Flip, now: int
+) -> Document:
     document: Document = {
         "_id": change_key(key, version),
         "w": workspace_id,
         "a": flip.audience_id,
         "p": flip.profile_id,
         "q": partition,
-        "f": number,
+        "f": number[0],
+        "n": number[1],
         "in": flip.member,
         "v": version,
         "e": flip.effective_at_us,

@@ -6,10 +6,14 @@ audience must not overtake each other.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from headrace_audience.engine.engine import Flip
+
+_Numbered = tuple[int, Flip]
+"""A flip and its place among all of them."""
 
 
 class Pending:
@@ -18,7 +22,9 @@ class Pending:
     def __init__(self, partition_of: Callable[[str], int]) -> None:
         """Hold none; `partition_of` gives the partition of a profile."""
         self._partition_of = partition_of
-        self._queues: dict[str, deque[Flip]] = {}
+        self._numbers = itertools.count()
+        self._front = 0
+        self._queues: dict[str, deque[_Numbered]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
@@ -26,22 +32,23 @@ class Pending:
     def add(self, flips: Iterable[Flip]) -> None:
         """Let flips wait, in order."""
         for flip in flips:
-            self._queues.setdefault(flip.audience_id, deque()).append(flip)
+            self._queues.setdefault(flip.audience_id, deque()).append((next(self._numbers), flip))
 
     def take(self, limit: int) -> list[Flip]:
-        """Take out up to `limit` flips, those of the shortest queues first."""
-        taken: list[Flip] = []
+        """Take out up to `limit` flips, those of the shortest queues first; they are given in the order of add()."""
+        taken: list[_Numbered] = []
         for audience_id, queue in sorted(self._queues.items(), key=lambda item: len(item[1])):
             while queue and len(taken) < limit:
                 taken.append(queue.popleft())
             if not queue:
                 del self._queues[audience_id]
-        return taken
+        return [flip for _, flip in sorted(taken, key=lambda numbered: numbered[0])]
 
     def put_back(self, flips: Sequence[Flip]) -> None:
         """Return what was taken and not written."""
         for flip in reversed(flips):
-            self._queues.setdefault(flip.audience_id, deque()).appendleft(flip)
+            self._front -= 1
+            self._queues.setdefault(flip.audience_id, deque()).appendleft((self._front, flip))
 
     def waits_for(self, audience_id: str) -> bool:
         """Whether any flip of an audience waits."""
@@ -49,16 +56,16 @@ class Pending:
 
     def holds_partition(self, partition: int) -> bool:
         """Whether any flip of a partition waits."""
-        return any(self._partition_of(f.profile_id) == partition for q in self._queues.values() for f in q)
+        return any(self._partition_of(f.profile_id) == partition for q in self._queues.values() for _, f in q)
 
     def names(self, profile_ids: Collection[str]) -> bool:
         """Whether any flip of these profiles waits."""
-        return any(f.profile_id in profile_ids for q in self._queues.values() for f in q)
+        return any(f.profile_id in profile_ids for q in self._queues.values() for _, f in q)
 
     def of_audiences(self, audience_ids: Iterable[str]) -> Iterator[Flip]:
         """What waits of some audiences, in order."""
         for audience_id in audience_ids:
-            yield from self._queues.get(audience_id, ())
+            yield from (flip for _, flip in self._queues.get(audience_id, ()))
 
     def drop_audience(self, audience_id: str) -> None:
         """Forget the flips of an audience, which will be compared with the store anew."""
@@ -74,7 +81,7 @@ class Pending:
 
     def _keep(self, wanted: Callable[[Flip], bool]) -> None:
         for audience_id, queue in list(self._queues.items()):
-            kept = deque(filter(wanted, queue))
+            kept = deque(numbered for numbered in queue if wanted(numbered[1]))
             if kept:
                 self._queues[audience_id] = kept
             else:

@@ -24,7 +24,7 @@ class Settings(ServiceSettings):
     audience_lease_seconds: float = Field(
         6.0, gt=0, description="After how long without a sign of life a partition's owner is replaced."
     )
-    audience_sweep_seconds: float = Field(1.0, gt=0, description="How often the passing of time alone is evaluated.")
+    audience_sweep_seconds: float = Field(0.25, gt=0, description="How often the passing of time alone is evaluated.")
     audience_snapshot_seconds: float = Field(
         60.0, gt=0, description="How often the state of a changed partition is stored."
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import zstandard
@@ -19,6 +19,7 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.flips import FencedError, head_key
 from headrace_audience.store import SNAPSHOTS
+from headrace_audience.streaming import Edges
 
 CHUNK_BYTES = 8 * 1024 * 1024
 _LEVEL = 1
@@ -34,8 +35,26 @@ class Snapshot:
     """Of the Redis that held the stream: see headrace_audience.incarnation."""
     sequence: int
     """All events that were committed with a lower sequence are in it, but for those within the margin of late ones."""
+    moment_us: int
+    """Every change up to this moment was written."""
     states: Mapping[str, bytes] = field(repr=False)
     """Workspace id to what Engine.export_partition() gave."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the head document of a partition says, without the state."""
+
+    position: str
+    incarnation: str
+    """Empty when there is no snapshot."""
+    moment_us: int
+    """The latest moment for which changes were written: by snapshot and memberships together nothing is known of an
+    earlier one. 0: unknown."""
+
+    def is_kept(self, incarnation: str, here: Edges) -> bool:
+        """Whether the stream has everything that came after the snapshot."""
+        return self.incarnation == incarnation and here.reach_back_to(self.position)
 
 
 class SnapshotStore:
@@ -44,6 +63,18 @@ class SnapshotStore:
     def __init__(self, db: Database) -> None:
         """Keep them in a database."""
         self._snapshots = db[SNAPSHOTS]
+
+    async def heads(self, partitions: Iterable[int]) -> dict[int, Head]:
+        """The heads of partitions; those without one are as if they had nothing."""
+        found = {p: Head("", "", 0) for p in partitions}
+        keys = {head_key(p): p for p in found}
+        fields = {"moment": 1, "snapshot.position": 1, "snapshot.incarnation": 1}
+        async for document in self._snapshots.find({"_id": {"$in": list(keys)}}, fields):
+            named = document.get("snapshot", {})
+            found[keys[document["_id"]]] = Head(
+                named.get("position", ""), named.get("incarnation", ""), document.get("moment", 0)
+            )
+        return found
 
     async def load(self, partition: int) -> Snapshot | None:
         """The newest snapshot; None when there is none, or one with a missing part."""
@@ -60,7 +91,7 @@ class SnapshotStore:
         states = await asyncio.to_thread(
             lambda: {w: zstandard.ZstdDecompressor().decompress(b"".join(parts)) for w, parts in chunks.items()}
         )
-        return Snapshot(named["position"], named["incarnation"], named["sequence"], states)
+        return Snapshot(named["position"], named["incarnation"], named["sequence"], named.get("moment", 0), states)
 
     async def save(self, partition: int, token: int, snapshot: Snapshot) -> int:
         """Keep a snapshot in place of the earlier one; returns its stored size in bytes.
@@ -93,10 +124,12 @@ class SnapshotStore:
             "position": snapshot.position,
             "incarnation": snapshot.incarnation,
             "sequence": snapshot.sequence,
+            "moment": snapshot.moment_us,
             "chunks": counts,
         }
         answer = await self._snapshots.update_one(
-            {"_id": head_key(partition), "token": token}, {"$set": {"snapshot": named}}
+            {"_id": head_key(partition), "token": token},
+            {"$set": {"snapshot": named}, "$max": {"moment": snapshot.moment_us}},
         )
         if answer.matched_count != 1:
             await self._snapshots.delete_many({"q": partition, "g": generation})
@@ -105,7 +138,9 @@ class SnapshotStore:
         await self._snapshots.delete_many({"q": partition, "g": {"$lt": generation}})
         return size
 
-    async def touch(self, partition: int, token: int, position: str, incarnation: str, sequence: int) -> None:
+    async def touch(
+        self, partition: int, token: int, position: str, incarnation: str, sequence: int, moment_us: int
+    ) -> None:
         """Say that the stored snapshot covers more: nothing came in that would have changed it.
 
         Raises:
@@ -117,6 +152,6 @@ class SnapshotStore:
             "snapshot.sequence": sequence,
         }
         query: Document = {"_id": head_key(partition), "token": token, "snapshot": {"$exists": True}}
-        answer = await self._snapshots.update_one(query, {"$set": covered})
+        answer = await self._snapshots.update_one(query, {"$set": covered, "$max": {"moment": moment_us}})
         if answer.matched_count != 1:
             raise FencedError([partition])

@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
@@ -34,16 +33,18 @@ from headrace_audience.engine.engine import SnapshotError
 from headrace_audience.erasure import ErasureOrders
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.flips import FencedError, FlipWriter
+from headrace_audience.held import Held
 from headrace_audience.incarnation import incarnation
 from headrace_audience.language.definition import check_references
 from headrace_audience.leases import Leases
+from headrace_audience.passing import Passing
 from headrace_audience.recovery import LogReplay
 from headrace_audience.repairs import RepairOrders
 from headrace_audience.settings import Settings
 from headrace_audience.snapshots import Snapshot, SnapshotStore
 from headrace_audience.store import MEMBERSHIPS
 from headrace_audience.threads import to_the_end
-from headrace_audience.tracing import evaluated
+from headrace_audience.tracing import EvaluationSpans, evaluated
 
 log = logs.get_logger(__name__)
 
@@ -61,22 +62,6 @@ _events = metrics.counter("headrace_audience_events", "Resolved events folded.")
 _latency = metrics.histogram(
     "headrace_audience_event_seconds", "Time in seconds from the accepting of an event to its memberships."
 )
-
-
-@dataclass
-class _Held:
-    """A partition that is held."""
-
-    token: int
-    position: str
-    """Last entry that is folded."""
-    target: str
-    """Entry that must be reached before the partition is caught up."""
-    mark_us: int
-    """Everything that was committed with a lower sequence is folded, but for the margin of late ones."""
-    dirty: bool = True
-    saved: float = 0.0
-    """When its snapshot was last stored, by the monotonic clock."""
 
 
 class Worker:
@@ -121,13 +106,14 @@ class Worker:
 
     def _clear(self) -> None:
         self._evaluations: dict[str, Evaluation] = {}
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, Held] = {}
         self._writer = FlipWriter(self._client, self._db, self._redis, self._settings.partitions)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._incarnation = ""
         self._catalog_at = 0.0
         self._checked_at = 0.0
         self._swept_at = 0.0
+        self._passing = Passing()
         self._halfway = False
         """True while a failure would leave an evaluation that knows too little: then everything is loaded anew."""
         self._replay.clear()
@@ -147,7 +133,9 @@ class Worker:
     @property
     def complete(self) -> frozenset[int]:
         """Partitions that are up to date and miss no history in any workspace."""
-        complete = set(self._caught_up())
+        if self._passing.catches_up:
+            return frozenset()
+        complete = {p for p in self._may_start() if streaming.is_at(self._held[p].position, self._held[p].target)}
         for evaluation in self._evaluations.values():
             complete &= {p for p in evaluation.started if not evaluation.missing[p].tickets}
         return frozenset(complete)
@@ -195,7 +183,7 @@ class Worker:
             return
         try:
             await self._check_redis()
-            reading = await self._read()
+            reading = streaming.NOTHING if self._passing.catches_up else await self._read()
         except RedisError as error:
             # Time goes on without it; what cannot be read now is read from the log later.
             log.warning("the streams cannot be read", error=type(error).__name__)
@@ -235,6 +223,12 @@ class Worker:
         edges = await streaming.edges(self._redis, tokens)
         asked_us = now_us()
         await self._writer.claim(tokens)
+        heads = await self._snapshots.heads(tokens)
+        if not self._held:
+            stood = [h.moment_us for p, h in heads.items() if h.is_kept(incarnated, edges[p]) and h.moment_us]
+            self._passing.take(stood, asked_us)
+            async with self._lock:
+                self._evaluations = {}  # of no partition: they begin where the partitions stood
         # After the claim: what was decided before our tokens were there must not be overlooked.
         await self._catalog.refresh(everything=True)
         await self._apply_catalog()
@@ -244,13 +238,17 @@ class Worker:
         for partition, token in tokens.items():
             snapshot = await self._snapshots.load(partition)
             here = edges[partition]
-            kept = snapshot is not None and snapshot.incarnation == incarnated and here.reach_back_to(snapshot.position)
+            kept = snapshot is not None and heads[partition].is_kept(incarnated, here)
             position = snapshot.position if snapshot is not None and kept else here.last
             mark_us = snapshot.sequence if snapshot is not None else asked_us
             async with self._lock:
                 self._erasures.forget(partition)
                 self._repairs.forget(partition)
-                self._held[partition] = _Held(token, position, here.last, mark_us, saved=time.monotonic())
+                start_us = heads[partition].moment_us
+                follows = kept and start_us >= self._passing.moment_us > 0
+                self._held[partition] = Held(
+                    token, position, here.last, mark_us, start_us, follows, saved=time.monotonic()
+                )
                 for workspace_id, evaluation in self._evaluations.items():
                     state = snapshot.states.get(workspace_id) if snapshot is not None else None
                     if not await self._import(evaluation, partition, state):
@@ -353,7 +351,8 @@ class Worker:
         for workspace_id, audiences in wanted.items():
             evaluation = self._evaluations.get(workspace_id)
             if evaluation is None:
-                evaluation = Evaluation(workspace_id, self._settings.partitions, now_us())
+                began_us = self._passing.moment_us or now_us()
+                evaluation = Evaluation(workspace_id, self._settings.partitions, began_us)
                 async with self._lock:
                     self._evaluations[workspace_id] = evaluation
                     for partition in self._held:
@@ -377,11 +376,14 @@ class Worker:
 
     # --- events
 
-    def _caught_up(self) -> list[int]:
+    def _may_start(self) -> list[int]:
+        moment = self._passing.moment_us
         return [
             p
             for p, held in self._held.items()
-            if p not in self._replay.waiting and streaming.is_at(held.position, held.target)
+            if p not in self._replay.waiting
+            and moment >= held.start_us
+            and (held.follows or streaming.is_at(held.position, held.target))
         ]
 
     async def _read(self) -> streaming.Reading:
@@ -397,39 +399,42 @@ class Worker:
     async def _fold_and_advance(self, reading: streaming.Reading) -> None:
         now = now_us()
         found = streaming.by_workspace(reading.batches)
-        # While more of a started partition waits, time stands where its last entry stood: a window must not pass that
-        # an entry still to be read would have prolonged.
-        behind = [
-            streaming.moment_us(reading.positions[p])
-            for p in reading.lagging
-            if any(p in e.started for e in self._evaluations.values())
-        ]
-        moment = min([now, *behind])
+        started = {p for e in self._evaluations.values() for p in e.started}
+        moment = self._passing.aim(now, reading, self._held, started)
+        catches_up = self._passing.catches_up
+        # Whoever catches up folds no later event before its time: it waits in the engine.
+        horizon = self._passing.moment_us if catches_up else moment
         loaded = {w: await self._load(self._evaluations[w], t) for w, t in found.items() if w in self._evaluations}
         traceparents = [e.traceparent or e.event.traceparent for told in found.values() for e in told.events]
         with evaluated(traceparents) as tracing:
             async with self._lock:
                 for workspace_id, brought in loaded.items():
-                    await self._fold(self._evaluations[workspace_id], found[workspace_id].events, brought, moment)
+                    await self._fold(self._evaluations[workspace_id], found[workspace_id].events, brought, horizon)
                 for partition, position in reading.positions.items():
                     self._held[partition].position = position
                     self._held[partition].dirty = True
                 for partition, entry in reading.broken.items():
                     self._hold_and_replay(partition, streaming.moment_us(entry))
-                sweep = time.monotonic() - self._swept_at >= self._settings.audience_sweep_seconds
-                caught_up = self._caught_up()
-                for workspace_id, evaluation in self._evaluations.items():
-                    if evaluation.start_what_is_complete(caught_up) or sweep or workspace_id in found:
-                        flips = await asyncio.to_thread(evaluation.advance, moment)
-                        evaluation.pending.add(tracing.replaced(flips))
-                if sweep:
-                    self._swept_at = time.monotonic()
+                if not catches_up:
+                    await self._advance(moment, found, tracing)
+            if catches_up:
+                await self._passing.step(self._evaluations, self._held, self._may_start, self._lock, self._write)
             await self._write()
         for told in found.values():
             _events.add(len(told.events))
             if told.events:
                 oldest = min(e.event.received_at_us for e in told.events)
                 _latency.record(max(0, now_us() - oldest) / SECOND_US)
+
+    async def _advance(self, moment: int, found: Collection[str], tracing: EvaluationSpans) -> None:
+        sweep = time.monotonic() - self._swept_at >= self._settings.audience_sweep_seconds
+        for workspace_id, evaluation in self._evaluations.items():
+            if evaluation.start_what_is_complete(self._may_start()) or sweep or workspace_id in found:
+                flips = await asyncio.to_thread(evaluation.advance, moment)
+                evaluation.pending.add(tracing.replaced(flips))
+        if sweep:
+            self._swept_at = time.monotonic()
+        self._passing.passed(moment)
 
     async def _load(self, evaluation: Evaluation, told: streaming.Told) -> merges.Loaded | None:
         """Follow the reassignments of a reading, and read what its merges bring."""
@@ -462,7 +467,7 @@ class Worker:
                 continue
             bases = {a.audience_id: a.base for a in evaluation.audiences.values()}
             try:
-                await self._writer.write(workspace_id, flips, bases)
+                await self._writer.write(workspace_id, flips, bases, evaluation.engine.clock_us)
             except FencedError as error:
                 evaluation.pending.put_back(flips)
                 await self._drop(error.partitions)
@@ -557,7 +562,8 @@ class Worker:
                 }
             else:
                 states = None
-            covered = (held.position, self._incarnation, held.mark_us)
+            moment_us = max([self._passing.moment_us, *(e.engine.clock_us for e in self._evaluations.values())])
+            covered = (held.position, self._incarnation, held.mark_us, moment_us)
             held.dirty = False
         if states is None:
             await self._snapshots.touch(partition, held.token, *covered)

