@@ -19,6 +19,7 @@ SUITES = (
     "computed",
     "audience_engine",
     "audience_preview",
+    "audience_time",
     "sync",
     "line",
 )

@@ -33,9 +33,35 @@ class Alone:
 
     stores: EmbeddedStores
     settings: ServiceSettings
+    folder: Path
+    environment: Mapping[str, str]
     grpc: dict[str, str] = field(default_factory=dict)
     http_port: int = 0
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def serve(self, services: Sequence[str]) -> None:
+        """Start services and wait until they are ready; they end with the block."""
+        for service in services:
+            port = free_port()
+            own = {**self.environment, "HEADRACE_GRPC_PORT": str(port), "HEADRACE_METRICS_PORT": str(free_port())}
+            if service == "ingest":
+                self.http_port = free_port()
+                own["HEADRACE_HTTP_PORT"] = str(self.http_port)
+            if service == "audience":
+                own["HEADRACE_ARCHIVE_DIR"] = str(self.folder / "archive")
+            with (self.folder / f"{service}.log").open("wb") as log:
+                self.processes[service] = subprocess.Popen(
+                    [sys.executable, "-m", "headrace.cli.main", "serve", service],
+                    env={**os.environ, **own}, stdout=log, stderr=log,
+                )  # fmt: skip
+            self.grpc[service] = f"127.0.0.1:{port}"
+        for service in services:
+            _wait_until_ready(self.grpc[service], self.folder / f"{service}.log")
+
+    def stop(self) -> None:
+        """End all services, the last one first."""
+        for process in reversed(self.processes.values()):
+            _stop(process)
 
     def resident_mib(self, service: str) -> float:
         """Memory of a service's process."""
@@ -70,26 +96,10 @@ def services_alone(
         }
         fields = {name.removeprefix("HEADRACE_").lower(): value for name, value in environment.items()}
         shared = {name: value for name, value in fields.items() if name in ServiceSettings.model_fields}
-        alone = Alone(stores, ServiceSettings.model_validate(shared))
+        alone = Alone(stores, ServiceSettings.model_validate(shared), folder, environment)
         _make_indexes(stores)
-        for service in services:
-            port = free_port()
-            own = {**environment, "HEADRACE_GRPC_PORT": str(port), "HEADRACE_METRICS_PORT": str(free_port())}
-            if service == "ingest":
-                alone.http_port = free_port()
-                own["HEADRACE_HTTP_PORT"] = str(alone.http_port)
-            if service == "audience":
-                own["HEADRACE_ARCHIVE_DIR"] = str(folder / "archive")
-            with (folder / f"{service}.log").open("wb") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "headrace.cli.main", "serve", service],
-                    env={**os.environ, **own}, stdout=log, stderr=log,
-                )  # fmt: skip
-            stack.callback(_stop, process)
-            alone.processes[service] = process
-            alone.grpc[service] = f"127.0.0.1:{port}"
-        for service in services:
-            _wait_until_ready(alone.grpc[service], folder / f"{service}.log")
+        stack.callback(alone.stop)
+        alone.serve(services)
         yield alone
 
 
