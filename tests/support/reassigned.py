@@ -112,7 +112,8 @@ class World:
             self._send([copy.deepcopy(r.choice(stale if stale and r.randint(0, 1) else sent))])
 
     def _is_stale(self, event: ResolvedEvent) -> bool:
-        return event.profile_id != self.survivor(self.log[event.event.message_id].profile_id)
+        stored = self.log.get(event.event.message_id)
+        return stored is None or event.profile_id != self.survivor(stored.profile_id)
 
     def assign_anew(self, r: Random, roots: Iterable[str]) -> list[Reassigned]:
         """Assign the events of some profiles anew, in any way: merges undone and made, events moved, profiles gone.

@@ -1,6 +1,6 @@
 """Memberships follow when merges are undone and events move: the engine against the reference over what is left.
 
-Identity is imitated at its worst: entries are sent late and again, also such that were overtaken by a reassignment;
+People are deleted in between. Identity is imitated at its worst: entries are sent late and again, also such that were overtaken by a reassignment;
 partitions lag behind each other; the replica starts again from snapshots in between.
 """
 
@@ -124,6 +124,8 @@ async def live(r: Random, world: World, replica: Replica) -> None:
             world.send_waiting()
         elif what < 7:
             world.repeat(r)
+        elif what == 7 and roots:
+            world.erase(r.choice(roots))
         if r.randint(0, 1):
             await replica.read(r)
         if r.randint(0, 2) == 2:
@@ -148,7 +150,14 @@ def test_whatever_was_merged_and_undone_the_members_are_those_of_what_is_left(r:
         for event in world.events_of(ids):
             yield event
 
-    with mock.patch("headrace.storage.mongo.log.events_of_profiles", of_profiles):
+    async def remove_rows(db: Any, workspace_id: str, profile_ids: Sequence[str]) -> None:
+        for members in replica.members.values():
+            members.difference_update(profile_ids)
+
+    with (
+        mock.patch("headrace.storage.mongo.log.events_of_profiles", of_profiles),
+        mock.patch("headrace_audience.membership_rows.remove", remove_rows),
+    ):
         asyncio.run(live(r, world, replica))
     reference = Reference(list(facts_of_resolved(world.log.values(), world.into)), audiences)
     expected = {a: reference.members(definition, replica.clock) for a, definition in audiences.items()}
