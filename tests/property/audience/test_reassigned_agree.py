@@ -1,7 +1,7 @@
 """Memberships follow when merges are undone and events move: the engine against the reference over what is left.
 
-People are deleted in between. Identity is imitated at its worst: entries are sent late and again, also such that were overtaken by a reassignment;
-partitions lag behind each other; the replica starts again from snapshots in between.
+People are deleted in between. Identity is imitated at its worst: entries are sent late and again, also such that were
+overtaken by a reassignment; partitions lag behind each other; the replica starts again from snapshots in between.
 """
 
 from __future__ import annotations
