@@ -249,6 +249,14 @@ def test_audiences_from_the_command_line(run: Run) -> None:
     status, _, error = run("audiences", "explain", "cli-made", "nobody")
     assert status == 1 and "does not exist" in error
     assert run("audiences", "delete", "cli-text")[0] == 0
+    other = ("audiences", "update", "cli-made", "--definition", "performed Z")
+    dry = asked(run, *other, "--dry-run")
+    assert (dry["enter"], dry["leave"], dry["stay"], dry["needs_confirmation"]) == (0, 0, 0, False)
+    assert asked(run, *other)["pending_version"]["definition"] == {"where": {"event": "Z"}}
+    eventually(run, ["audiences", "get", "cli-made"], lambda a: a["definition"] == {"where": {"event": "Z"}})
+    for command in ("confirm", "discard"):
+        status, _, error = run("audiences", command, "cli-made")
+        assert status == 1 and "no new version" in error
     assert run("audiences", "pause", "cli-made")[1].endswith("cli-made is paused\n")
     changed = asked(run, "audiences", "update", "cli-made", "--display-name", "New")
     assert changed["display_name"] == "New"

@@ -33,6 +33,7 @@ from headrace_audience.repairs import Repairs
 from headrace_audience.servicer import AudienceServicer
 from headrace_audience.settings import Settings
 from headrace_audience.verify import Verifier
+from headrace_audience.versions import Limits
 from headrace_audience.worker import Worker
 
 SERVICE = "headrace.api.audience.v1.AudienceService"
@@ -83,6 +84,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             verifier,
             Explaining(db, audiences, reader),
             Histories(db, audiences),
+            Limits(settings.audience_confirm_share, settings.audience_confirm_members),
             Pager(settings.service_token.get_secret_value()),
             RequestIds(db),
         )

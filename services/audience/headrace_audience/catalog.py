@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from headrace.domain.definitions import DefinitionError
@@ -12,7 +13,18 @@ from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.store import ACTIVE, ARCHIVED, AUDIENCES, COMPUTED, DELETED, DRAFT, FILLING, LEAVING, PAUSED
+from headrace_audience.store import (
+    ACTIVE,
+    ARCHIVED,
+    AUDIENCES,
+    COMPUTED,
+    DELETED,
+    DRAFT,
+    FILLING,
+    LEAVING,
+    PAUSED,
+    SEPARATOR,
+)
 
 log = logs.get_logger(__name__)
 
@@ -42,6 +54,10 @@ class Audience:
     """Whether this generation's work is not yet done in all partitions."""
     next_us: int = 0
     """When it is refreshed next; 0: never."""
+    version_of: str = ""
+    """Of the pending version of an audience: the audience. Nothing is stored of its members."""
+    held: bool = False
+    """Whether it is a pending version that waits for somebody to confirm it."""
 
     @property
     def is_filling(self) -> bool:
@@ -64,6 +80,11 @@ class Audience:
         return self.state == PAUSED or (self.state in COMPUTED and self.definition.is_constant)
 
     @property
+    def is_stored(self) -> bool:
+        """Whether its members are kept in the store, and are not about to leave."""
+        return not self.is_leaving and not self.version_of
+
+    @property
     def is_computed_at_once(self) -> bool:
         """Whether its members are being computed for one moment, by the batch evaluator."""
         return self.is_filling and self.definition.is_constant
@@ -75,7 +96,7 @@ class Catalog:
     def __init__(self, db: Database) -> None:
         """Follow a database's audiences; empty before the first refresh."""
         self._audiences = db[AUDIENCES]
-        self._known: dict[str, Audience] = {}
+        self._known: dict[str, list[Audience]] = {}
         self._newest = 0
 
     async def refresh(self, *, everything: bool = False) -> None:
@@ -86,38 +107,53 @@ class Catalog:
         if everything:
             self._newest = 0
         query: Document = {"a": {"$exists": True}, "updated": {"$gte": self._newest - SKEW_US}}
-        found: dict[str, Audience | None] = {}
+        found: dict[str, list[Audience]] = {}
         newest = self._newest
         async for document in self._audiences.find(query):
-            found[document["_id"]] = _audience(document)
+            found[document["_id"]] = list(_audiences(document))
             newest = max(newest, document["updated"])
         if everything:
             self._known = {}
-        for key, audience in found.items():
-            if audience is None:
-                self._known.pop(key, None)
-            else:
-                self._known[key] = audience
+        self._known.update(found)
+        self._known = {key: audiences for key, audiences in self._known.items() if audiences}
         self._newest = newest
 
     def by_workspace(self) -> Mapping[str, Mapping[str, Audience]]:
         """Workspace to audience id to audience."""
         grouped: dict[str, dict[str, Audience]] = defaultdict(dict)
-        for audience in self._known.values():
+        for audience in itertools.chain.from_iterable(self._known.values()):
             grouped[audience.workspace_id][audience.audience_id] = audience
         return grouped
 
 
-def _audience(document: Document) -> Audience | None:
+def _audiences(document: Document) -> Iterator[Audience]:
+    """The audience of a document, and its pending version as one that is filled beside it."""
     if document["state"] in (DRAFT, DELETED) or (document["state"] == ARCHIVED and not document["open"]):
-        return None
+        return
     try:
         definition = parse_definition(document["def"])
+        version = document.get("pending") if document["state"] == ACTIVE else None
+        pending = parse_definition(version["def"]) if version else None
     except DefinitionError as error:
         # It was checked when it was saved: an older program reads what a newer one wrote.
         log.warning("a stored definition cannot be read", audience=document["a"], place=error.path)
-        return None
-    return Audience(
+        return
+    if version and pending:
+        yield Audience(
+            workspace_id=document["w"],
+            audience_id=f"{document['a']}{SEPARATOR}pending",
+            state=FILLING,
+            definition=pending,
+            generation=version["gen"],
+            cause="definition",
+            at_us=version["at"],
+            base=0,
+            done=frozenset(map(int, version["parts"])),
+            open=True,
+            version_of=document["a"],
+            held=version["held"],
+        )
+    yield Audience(
         workspace_id=document["w"],
         audience_id=document["a"],
         state=document["state"],

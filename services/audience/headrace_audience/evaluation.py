@@ -76,6 +76,24 @@ class Evaluation:
 
     # --- audiences
 
+    def follow(self, wanted: Sequence[Audience]) -> list[str]:
+        """Take over the wanted state of all audiences, of which each comes after those that it names.
+
+        Returns:
+            Ids of those whose stored members must be told with set_members().
+        """
+        known = {audience.audience_id for audience in wanted}
+        gone = [audience for audience_id, audience in self.audiences.items() if audience_id not in known]
+        for audience in gone:
+            if not audience.version_of:
+                self.remove_audience(audience.audience_id)
+        changed = [audience.audience_id for audience in wanted if self.set_audience(audience)]
+        # Last: an audience whose version takes its place goes on with the state of the version.
+        for audience in gone:
+            if audience.version_of:
+                self.remove_audience(audience.audience_id)
+        return changed
+
     def set_audience(self, audience: Audience) -> bool:
         """Take over the wanted state of an audience.
 
@@ -153,7 +171,7 @@ class Evaluation:
         Those of an audience that is being removed or archived leave.
         """
         audience = self.audiences.get(audience_id)
-        if audience is None:
+        if audience is None or audience.version_of:
             return
         if audience.is_leaving:
             self.pending.add(
@@ -173,7 +191,11 @@ class Evaluation:
     @property
     def constants(self) -> list[str]:
         """Ids of audiences of people whose members do not follow from events: static, refreshed, paused ones."""
-        return [a.audience_id for a in self.audiences.values() if a.is_constant and a.definition.of == "people"]
+        return [
+            a.audience_id
+            for a in self.audiences.values()
+            if a.is_constant and a.is_stored and a.definition.of == "people"
+        ]
 
     # --- partitions
 
@@ -251,7 +273,8 @@ class Evaluation:
         for profiles, member in ((sorted(present - wanted), False), (sorted(wanted - present), True)):
             if groups is None:
                 self.engine.set_membership(audience_id, profiles, member=member)
-            self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in profiles)
+            if audience.is_stored:
+                self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in profiles)
         for partition in partitions:
             del waiting[partition]
 
@@ -310,6 +333,9 @@ class Evaluation:
         """Move the clock; returns the flips, which the caller hands to `pending`."""
         fresh = self.started - self.settled
         flips = self.engine.advance(now_us)
+        versions = {a.audience_id for a in self.audiences.values() if a.version_of}
+        if versions:
+            flips = [flip for flip in flips if flip.audience_id not in versions]
         if fresh:
             flips = [self._filled(flip) if self._partition_of(flip.profile_id) in fresh else flip for flip in flips]
         self.settled = set(self.started)
@@ -323,6 +349,19 @@ class Evaluation:
             return replace(flip, cause=audience.cause)
         return flip
 
+    def compared(self, version: Audience, partitions: Collection[int]) -> dict[int, tuple[int, int, int]]:
+        """How many enter, leave and stay in each of some partitions when a version takes the place of its audience."""
+        if version.audience_id not in self._groups:
+            return {p: self.engine.compare(version.audience_id, version.version_of, p) for p in partitions}
+        after, before = self._groups[version.audience_id], self._groups[version.version_of]
+        moves = (after - before, before - after, after & before)
+        counts = {p: [0, 0, 0] for p in partitions}
+        for place, groups in enumerate(moves):
+            for partition in map(self._partition_of, groups):
+                if partition in counts:
+                    counts[partition][place] += 1
+        return {p: (enter, leave, stay) for p, (enter, leave, stay) in counts.items()}
+
     def finished(self) -> dict[str, list[int]]:
         """Audience id to partitions that are filled or emptied, written, and not yet recorded as such."""
         result: dict[str, list[int]] = {}
@@ -331,7 +370,7 @@ class Evaluation:
                 continue
             if audience.is_leaving:
                 done = set(self.missing)
-            elif audience_id in self._evaluated:
+            elif audience_id in self._evaluated and (audience.version_of or audience_id) in self._evaluated:
                 done = self.settled - self._statics.get(audience_id, {}).keys()
             else:
                 continue

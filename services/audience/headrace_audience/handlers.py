@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pymongo import ASCENDING, DESCENDING
@@ -29,7 +30,7 @@ from headrace.rpc.errors import (
 )
 from headrace.storage.mongo.client import Client, Database, Document, Session, transaction
 from headrace_audience.answers.overlap import Region, overlap
-from headrace_audience.language.definition import Definition, check_references
+from headrace_audience.language.definition import All, Definition, check_references
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import TextError, definition_json
 from headrace_audience.store import (
@@ -49,6 +50,7 @@ from headrace_audience.store import (
     audience_key,
     member_count,
 )
+from headrace_audience.versions import pending, switched
 
 MAX_DISPLAY_NAME = 200
 ATTEMPTS = 8
@@ -127,9 +129,18 @@ class Audiences:
         return [d async for d in self._audiences.find(query).sort("a", ASCENDING).limit(limit)]
 
     async def update(
-        self, workspace_id: str, audience_id: str, *, display_name: str | None, definition: str | None, etag: str
+        self,
+        workspace_id: str,
+        audience_id: str,
+        *,
+        display_name: str | None,
+        definition: str | None,
+        etag: str,
+        validate_only: bool = False,
     ) -> Document:
-        """Change what is not None; a new definition of an active audience fills it again.
+        """Change what is not None; a new definition of an active audience is computed beside the present one.
+
+        With `validate_only` nothing is stored; what would be is returned.
 
         Raises:
             ApiError: INVALID_ARGUMENT, NOT_FOUND, or ABORTED when the etag is not the stored one.
@@ -147,13 +158,13 @@ class Audiences:
             if display_name is not None and display_name != old["name"]:
                 await self._check_name(workspace_id, audience_id, display_name, session)
                 change["name"] = display_name
-            if definition is not None and parsed is not None and definition != old["def"]:
+            if definition is not None and parsed is not None:
                 if parsed.of != parse_definition(old["def"]).of:
                     raise invalid_argument("audience.definition.of", "cannot be changed; make another audience")
                 await self._check_references(workspace_id, audience_id, definition, parsed, session)
-                change["def"] = definition
-                if old["state"] in COMPUTED:
-                    change |= _start(old, parsed, "definition")
+                change |= _defined(old, definition, parsed)
+            if validate_only:
+                return {**old, **change}
             return await self._set(old, change, session)
 
         document = await self._one_after_the_other(workspace_id, act)
@@ -213,6 +224,39 @@ class Audiences:
             if old["gen"] == 0:
                 change |= {"gen": 0, "open": False}
             return await self._set(old, change, session)
+
+        document = await self._one_after_the_other(workspace_id, act)
+        self._on_change()
+        return document
+
+    async def confirm(self, workspace_id: str, audience_id: str, etag: str) -> Document:
+        """Let the pending version of a definition take its place.
+
+        Raises:
+            ApiError: NOT_FOUND, ABORTED when the etag is not the stored one, or WRONG_STATE when there is no pending
+                version, or one that is still being computed.
+        """
+
+        async def act(session: Session) -> Document:
+            old = await self._with_version(workspace_id, audience_id, etag, session)
+            if not old["pending"]["ready"]:
+                raise wrong_state(old["state"], "The new version is still being computed: try again in a moment.")
+            return await self._set(old, switched(old), session)
+
+        document = await self._one_after_the_other(workspace_id, act)
+        self._on_change()
+        return document
+
+    async def discard(self, workspace_id: str, audience_id: str, etag: str) -> Document:
+        """Forget the pending version of a definition.
+
+        Raises:
+            ApiError: NOT_FOUND, ABORTED when the etag is not the stored one, or WRONG_STATE when there is none.
+        """
+
+        async def act(session: Session) -> Document:
+            old = await self._with_version(workspace_id, audience_id, etag, session)
+            return await self._set(old, {"pending": None, "rev": old["rev"] + 1, "updated": now_us()}, session)
 
         document = await self._one_after_the_other(workspace_id, act)
         self._on_change()
@@ -331,6 +375,15 @@ class Audiences:
         await self._audiences.update_one({"_id": old["_id"], "w": old["w"]}, {"$set": change}, session=session)
         return {**old, **change}
 
+    async def _with_version(self, workspace_id: str, audience_id: str, etag: str, session: Session) -> Document:
+        """An audience that has a pending version."""
+        document = await self._visible(workspace_id, audience_id, session)
+        if etag and etag != etag_of(document):
+            raise etag_mismatch()
+        if not document.get("pending"):
+            raise wrong_state(document["state"], "There is no new version of its definition.")
+        return document
+
     async def _check_unused(
         self, workspace_id: str, audience_id: str, states: Collection[str], session: Session
     ) -> None:
@@ -358,8 +411,12 @@ class Audiences:
     ) -> dict[str, Definition]:
         query: Document = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(states)}}
         found: dict[str, Definition] = {}
-        async for document in self._audiences.find(query, {"a": 1, "def": 1}, session=session):
-            found[document["a"]] = parse_definition(document["def"])
+        async for document in self._audiences.find(query, {"a": 1, "def": 1, "pending": 1}, session=session):
+            definition = found[document["a"]] = parse_definition(document["def"])
+            if version := document.get("pending"):
+                # What the pending version names is needed too, and may close no circle.
+                both = All((definition.where, parse_definition(version["def"]).where))
+                found[document["a"]] = replace(definition, where=both)
         return found
 
     async def _check_name(self, workspace_id: str, audience_id: str, display_name: str, session: Session) -> None:
@@ -422,8 +479,18 @@ def _start(old: Mapping[str, Any], parsed: Definition, cause: str) -> Document:
         "next": now + parsed.refresh_us if parsed.refresh_us else 0,
         "done": [],
         "open": True,
+        "pending": None,
         "updated": now,
     }
+
+
+def _defined(old: Mapping[str, Any], definition: str, parsed: Definition) -> Document:
+    """What a document gets with a definition, which may be the one that it has."""
+    if old["state"] not in COMPUTED or parsed == parse_definition(old["def"]):
+        return {"def": definition, "pending": None}
+    if old["state"] == FILLING:
+        return {"def": definition, **_start(old, parsed, "definition")}
+    return pending(definition, old["rev"] + 1)
 
 
 def _stop(old: Mapping[str, Any], state: str) -> Document:
@@ -435,6 +502,7 @@ def _stop(old: Mapping[str, Any], state: str) -> Document:
         "next": 0,
         "done": [],
         "open": False,
+        "pending": None,
         "updated": now_us(),
     }
 

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace.telemetry import logs
+from headrace_audience import versions
 from headrace_audience.catalog import Audience
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.store import (
@@ -28,12 +29,13 @@ from headrace_audience.store import (
 log = logs.get_logger(__name__)
 
 
-async def record(db: Database, evaluation: Evaluation, total: int) -> bool:
+async def record(db: Database, evaluation: Evaluation, limits: versions.Limits, total: int) -> bool:
     """Record which partitions of which audiences are filled or emptied, once it is written.
 
     Args:
         db: Database.
         evaluation: The audiences of a workspace.
+        limits: What a new version may move without being confirmed.
         total: Number of partitions.
 
     Returns:
@@ -42,14 +44,20 @@ async def record(db: Database, evaluation: Evaluation, total: int) -> bool:
     changed = False
     for audience_id, partitions in evaluation.finished().items():
         audience = evaluation.audiences[audience_id]
-        if await partitions_done(db, audience, partitions, total):
+        if audience.version_of:
+            await versions.record_counts(db, audience, evaluation.compared(audience, partitions))
+            await versions.finish(db, audience, limits, total)
+        elif await partitions_done(db, audience, partitions, total):
             log.info("audience is complete", workspace=audience.workspace_id, audience=audience_id, was=audience.state)
         changed = True
     for audience in evaluation.audiences.values():
         # Somebody may have ended between recording the last partition and what follows.
-        if len(audience.done) == total and (audience.is_filling or audience.is_leaving):
-            await finish(db, audience, total)
-            changed = True
+        if len(audience.done) < total or audience.held:
+            continue
+        if audience.version_of:
+            changed |= await versions.finish(db, audience, limits, total)
+        elif audience.is_filling or audience.is_leaving:
+            changed |= await finish(db, audience, total)
     return changed
 
 

@@ -249,7 +249,7 @@ class RepairOrders:
 
     async def _stored(self, evaluation: Evaluation, profile_ids: Sequence[str]) -> set[tuple[str, str]]:
         """(audience, profile) of stored memberships."""
-        audience_ids = [a.audience_id for a in evaluation.audiences.values() if not a.is_leaving]
+        audience_ids = [a.audience_id for a in evaluation.audiences.values() if a.is_stored]
         found: set[tuple[str, str]] = set()
         for audience_id in audience_ids:
             keys = [membership_key(evaluation.workspace_id, audience_id, p) for p in profile_ids]
@@ -268,7 +268,7 @@ def _anew(
     """Rebuild profiles whose stored memberships are known; returns the flips, which wait to be written then."""
     engine = evaluation.engine
     for audience in evaluation.audiences.values():
-        if not audience.is_leaving:
+        if audience.is_stored:
             members = [p for p in profile_ids if (audience.audience_id, p) in stored]
             others = [p for p in profile_ids if (audience.audience_id, p) not in stored]
             engine.set_membership(audience.audience_id, members)

@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
-from headrace.api.audience.v1.audience_pb2 import Audience, Member
+from headrace.api.audience.v1.audience_pb2 import Audience, AudienceChange, AudienceVersion, Member
 from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceServicer
 from headrace.domain.times import now_us, parse_time_us
 from headrace.rpc import auth, names
@@ -29,8 +29,9 @@ from headrace_audience.handlers import Audiences, etag_of
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import definition_json
 from headrace_audience.language.windows import is_zone
-from headrace_audience.store import change_message, state_message
+from headrace_audience.store import ACTIVE, change_message, state_message
 from headrace_audience.verify import Verifier
+from headrace_audience.versions import Change, Limits, change_of
 
 DEFAULT_SAMPLE = 10
 MAX_SAMPLE = 100
@@ -49,6 +50,7 @@ class AudienceServicer(AudienceServiceServicer):
         verifier: Verifier,
         explaining: Explaining,
         histories: Histories,
+        limits: Limits,
         pager: Pager,
         request_ids: RequestIds,
     ) -> None:
@@ -59,6 +61,7 @@ class AudienceServicer(AudienceServiceServicer):
         self._verifier = verifier
         self._explaining = explaining
         self._histories = histories
+        self._limits = limits
         self._pager = pager
         self._request_ids = request_ids
 
@@ -114,9 +117,19 @@ class AudienceServicer(AudienceServiceServicer):
 
         async def act() -> pb.UpdateAudienceResponse:
             document = await self._audiences.update(
-                workspace_id, audience_id, display_name=display_name, definition=definition, etag=audience.etag
+                workspace_id,
+                audience_id,
+                display_name=display_name,
+                definition=definition,
+                etag=audience.etag,
+                validate_only=request.validate_only,
             )
-            return pb.UpdateAudienceResponse(audience=await self._message(document))
+            answer = pb.UpdateAudienceResponse(audience=await self._message(document))
+            if request.validate_only and definition is not None:
+                change, at_us = await self._preview.compare(workspace_id, audience_id, definition)
+                held = document["state"] == ACTIVE and self._limits.hold(change)
+                answer.change.CopyFrom(definition_change(change, held, at_us))
+            return answer
 
         return await self._request_ids.once(
             workspace_id, "UpdateAudience", request.request_id, request, pb.UpdateAudienceResponse, act
@@ -156,6 +169,34 @@ class AudienceServicer(AudienceServiceServicer):
 
         return await self._request_ids.once(
             workspace_id, "PauseAudience", request.request_id, request, pb.PauseAudienceResponse, act
+        )
+
+    async def ConfirmAudienceVersion(
+        self, request: pb.ConfirmAudienceVersionRequest, context: Any
+    ) -> pb.ConfirmAudienceVersionResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
+
+        async def act() -> pb.ConfirmAudienceVersionResponse:
+            document = await self._audiences.confirm(workspace_id, audience_id, request.etag)
+            return pb.ConfirmAudienceVersionResponse(audience=await self._message(document))
+
+        return await self._request_ids.once(
+            workspace_id, "ConfirmAudienceVersion", request.request_id, request, pb.ConfirmAudienceVersionResponse, act
+        )
+
+    async def DiscardAudienceVersion(
+        self, request: pb.DiscardAudienceVersionRequest, context: Any
+    ) -> pb.DiscardAudienceVersionResponse:
+        """See the proto."""
+        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
+
+        async def act() -> pb.DiscardAudienceVersionResponse:
+            document = await self._audiences.discard(workspace_id, audience_id, request.etag)
+            return pb.DiscardAudienceVersionResponse(audience=await self._message(document))
+
+        return await self._request_ids.once(
+            workspace_id, "DiscardAudienceVersion", request.request_id, request, pb.DiscardAudienceVersionResponse, act
         )
 
     async def ArchiveAudience(self, request: pb.ArchiveAudienceRequest, context: Any) -> pb.ArchiveAudienceResponse:
@@ -366,7 +407,31 @@ class AudienceServicer(AudienceServiceServicer):
             etag=etag_of(document),
             refresh_time=_time(refreshed) if refreshed else None,
             next_refresh_time=_time(document["next"]) if document.get("next") else None,
+            pending_version=_version(document) if document.get("pending") else None,
         )
+
+
+def definition_change(change: Change, held: bool, at_us: int) -> AudienceChange:
+    """What a new definition does, as a message."""
+    return AudienceChange(
+        enter=change.enter,
+        leave=change.leave,
+        stay=change.stay,
+        share=change.share,
+        needs_confirmation=held,
+        evaluate_time=_time(at_us),
+    )
+
+
+def _version(document: Mapping[str, Any]) -> AudienceVersion:
+    version = document["pending"]
+    change = change_of(document)
+    return AudienceVersion(
+        definition=version["def"],
+        create_time=_time(version["at"]),
+        change=definition_change(change, version["held"], version["counted"]) if change else None,
+        needs_confirmation=version["held"],
+    )
 
 
 def explained_condition(found: Mapping[str, Any]) -> pb.ExplainedCondition:

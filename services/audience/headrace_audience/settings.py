@@ -25,6 +25,14 @@ class Settings(ServiceSettings):
         6.0, gt=0, description="After how long without a sign of life a partition's owner is replaced."
     )
     audience_sweep_seconds: float = Field(0.25, gt=0, description="How often the passing of time alone is evaluated.")
+    audience_confirm_share: float = Field(
+        0.2,
+        ge=0,
+        description="A new definition of an active audience moving a larger share of its members must be confirmed.",
+    )
+    audience_confirm_members: int = Field(
+        100, ge=0, description="A new definition that moves fewer people than that is never held to be confirmed."
+    )
     audience_snapshot_seconds: float = Field(
         60.0, gt=0, description="How often the state of a changed partition is stored."
     )

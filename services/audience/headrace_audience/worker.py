@@ -45,6 +45,7 @@ from headrace_audience.snapshots import Snapshot, SnapshotStore
 from headrace_audience.store import MEMBERSHIPS
 from headrace_audience.threads import to_the_end
 from headrace_audience.tracing import EvaluationSpans, evaluated
+from headrace_audience.versions import Limits
 
 log = logs.get_logger(__name__)
 
@@ -92,6 +93,7 @@ class Worker:
         self._leases = leases
         self._reader = reader
         self._settings = settings
+        self._limits = Limits(settings.audience_confirm_share, settings.audience_confirm_members)
         self._catalog = Catalog(db)
         self._snapshots = SnapshotStore(db)
         self._lock = asyncio.Lock()
@@ -368,9 +370,7 @@ class Worker:
                 continue
             self._halfway = True
             async with self._lock:
-                for audience_id in [a for a in evaluation.audiences if a not in audiences]:
-                    evaluation.remove_audience(audience_id)
-                changed = [a for a in order if evaluation.set_audience(audiences[a])]
+                changed = evaluation.follow([audiences[a] for a in order])
             await self._tell_members(evaluation, changed, self._held)
             self._halfway = False
 
@@ -481,7 +481,7 @@ class Worker:
     async def _record(self) -> None:
         """Record what is filled, refreshed or emptied, once it is written."""
         for evaluation in self._evaluations.values():
-            if await recording.record(self._db, evaluation, self._settings.partitions):
+            if await recording.record(self._db, evaluation, self._limits, self._settings.partitions):
                 self._wake.set()
 
     # --- Redis and snapshots

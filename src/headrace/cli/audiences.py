@@ -89,8 +89,9 @@ async def update(
     display_name: Annotated[str | None, Option("--display-name", help="Name for people.")] = None,
     definition: Annotated[
         str | None,
-        Option("--definition", help="As text or JSON, or @FILE; an active audience fills again."),
+        Option("--definition", help="As text or JSON, or @FILE; computed beside that of an active audience."),
     ] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Change nothing; show who would enter and leave.")] = False,
 ) -> None:
     """Change an audience; what is not given stays."""
     from google.protobuf.field_mask_pb2 import FieldMask
@@ -108,8 +109,31 @@ async def update(
         paths.append("definition")
     if not paths:
         raise UsageProblem("nothing to change was given")
-    request = UpdateAudienceRequest(audience=audience, update_mask=FieldMask(paths=paths), request_id=new_request_id())
-    out.item((await platform.audiences.UpdateAudience(request)).audience)
+    request = UpdateAudienceRequest(
+        audience=audience, update_mask=FieldMask(paths=paths), request_id=new_request_id(), validate_only=dry_run
+    )
+    answer = await platform.audiences.UpdateAudience(request, timeout=300)
+    out.item(answer.change if dry_run and definition is not None else answer.audience)
+
+
+@command(app, "confirm")
+async def confirm(platform: Platform, out: Output, id: Id) -> None:
+    """Let the new version of an audience's definition take effect."""
+    from headrace.api.audience.v1.audience_service_pb2 import ConfirmAudienceVersionRequest
+
+    request = ConfirmAudienceVersionRequest(name=platform.name("audiences", id), request_id=new_request_id())
+    audience = (await platform.audiences.ConfirmAudienceVersion(request)).audience
+    out.done(f"{audience.name} has its new definition", audience)
+
+
+@command(app, "discard")
+async def discard(platform: Platform, out: Output, id: Id) -> None:
+    """Discard the new version of an audience's definition."""
+    from headrace.api.audience.v1.audience_service_pb2 import DiscardAudienceVersionRequest
+
+    request = DiscardAudienceVersionRequest(name=platform.name("audiences", id), request_id=new_request_id())
+    audience = (await platform.audiences.DiscardAudienceVersion(request)).audience
+    out.done(f"{audience.name} keeps its definition", audience)
 
 
 @command(app, "delete")

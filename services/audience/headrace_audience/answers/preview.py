@@ -19,7 +19,8 @@ from headrace_audience.archive.reader import ArchiveReader, Events
 from headrace_audience.archive.samples import EVERYBODY, SHARES
 from headrace_audience.batch import queries
 from headrace_audience.handlers import Audiences, as_json, check_known, parse
-from headrace_audience.references import referenced
+from headrace_audience.references import referenced, stored_members
+from headrace_audience.versions import Change
 
 ANSWER_S = 1.4
 """No larger sample is begun that would take longer than this in all, and one that does is given up then."""
@@ -91,6 +92,21 @@ class Preview:
             unknown = await events.written.run(lambda c: warnings(c, definition))
         sampled = found.profiles if share < 1 else 0
         return PreviewResult(estimate(found.size, share), sampled, list(found.sample), at_us, unknown)
+
+    async def compare(self, workspace_id: str, audience_id: str, source: str) -> tuple[Change, int]:
+        """What a definition would do to the members of an audience now, and the clock of the evaluation.
+
+        Raises:
+            ApiError: INVALID_ARGUMENT with the place of the fault.
+        """
+        definition = parse(as_json(source))
+        known = await referenced(self._db, workspace_id, definition)
+        async with self._reader.open(workspace_id) as view:
+            at_us = now_us()
+            evaluate = partial(queries.evaluate, definition=definition, now_us=at_us, audiences=known)
+            after = set(await view.run(evaluate))
+        before = set(await stored_members(self._db, workspace_id, audience_id))
+        return Change(len(after - before), len(before - after), len(before & after)), at_us
 
     async def _in_time(
         self, events: Events, query: partial[queries.Preview], deadline: float

@@ -339,6 +339,13 @@ class Engine:
         self._make_room()
         return bool(self._memberships.of(audience_id, np.array([ordinal]))[0])
 
+    def compare(self, one: str, two: str, partition: int) -> tuple[int, int, int]:
+        """How many of a partition are members of the one audience only, of the other only, and of both."""
+        self._make_room()
+        ordinals = self._people.ordinals_of(partition)
+        ones, twos = self._memberships.of(one, ordinals), self._memberships.of(two, ordinals)
+        return tuple(int(np.count_nonzero(found)) for found in (ones & ~twos, twos & ~ones, ones & twos))  # type: ignore[return-value]  # three of three
+
     def next_flip_us(self, audience_id: str, profile_id: str) -> int | None:
         """The next moment at which the membership flips if no further event comes; None: never."""
         audience = self._audiences[audience_id]

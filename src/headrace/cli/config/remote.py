@@ -120,7 +120,7 @@ async def _read_audiences(platform: calls.Platform) -> dict[str, Stored]:
         _id(audience.name): Stored(
             {
                 "display_name": audience.display_name,
-                "definition": _object(audience.definition),
+                "definition": _object(audience.pending_version.definition or audience.definition),
                 "active": audience.state in _COMPUTED,
                 "archived": audience.state == AudienceState.AUDIENCE_STATE_ARCHIVED,
             },

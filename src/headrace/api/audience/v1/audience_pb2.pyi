@@ -73,6 +73,7 @@ class Audience(google.protobuf.message.Message):
     ETAG_FIELD_NUMBER: builtins.int
     REFRESH_TIME_FIELD_NUMBER: builtins.int
     NEXT_REFRESH_TIME_FIELD_NUMBER: builtins.int
+    PENDING_VERSION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/audiences/{audience}"."""
     display_name: builtins.str
@@ -109,6 +110,10 @@ class Audience(google.protobuf.message.Message):
     def next_refresh_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When an audience that is refreshed at intervals is refreshed next; unset while it is not computed."""
 
+    @property
+    def pending_version(self) -> Global___AudienceVersion:
+        """Output only. The new version of the definition while there is one."""
+
     def __init__(
         self,
         *,
@@ -123,11 +128,88 @@ class Audience(google.protobuf.message.Message):
         etag: builtins.str = ...,
         refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         next_refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        pending_version: Global___AudienceVersion | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "next_refresh_time", b"next_refresh_time", "refresh_time", b"refresh_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "definition", b"definition", "display_name", b"display_name", "etag", b"etag", "name", b"name", "next_refresh_time", b"next_refresh_time", "refresh_time", b"refresh_time", "size", b"size", "state", b"state", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "next_refresh_time", b"next_refresh_time", "pending_version", b"pending_version", "refresh_time", b"refresh_time", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "definition", b"definition", "display_name", b"display_name", "etag", b"etag", "name", b"name", "next_refresh_time", b"next_refresh_time", "pending_version", b"pending_version", "refresh_time", b"refresh_time", "size", b"size", "state", b"state", "update_time", b"update_time"]) -> None: ...
 
 Global___Audience: typing_extensions.TypeAlias = Audience
+
+@typing.final
+class AudienceVersion(google.protobuf.message.Message):
+    """A new definition of an active audience, which is computed beside the present one until it takes its place."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEFINITION_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    CHANGE_FIELD_NUMBER: builtins.int
+    NEEDS_CONFIRMATION_FIELD_NUMBER: builtins.int
+    definition: builtins.str
+    """The definition as JSON."""
+    needs_confirmation: builtins.bool
+    """Whether it waits for ConfirmAudienceVersion or DiscardAudienceVersion."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was given."""
+
+    @property
+    def change(self) -> Global___AudienceChange:
+        """What it does to the members, as it was counted when all people were evaluated; unset until then."""
+
+    def __init__(
+        self,
+        *,
+        definition: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        change: Global___AudienceChange | None = ...,
+        needs_confirmation: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["change", b"change", "create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["change", b"change", "create_time", b"create_time", "definition", b"definition", "needs_confirmation", b"needs_confirmation"]) -> None: ...
+
+Global___AudienceVersion: typing_extensions.TypeAlias = AudienceVersion
+
+@typing.final
+class AudienceChange(google.protobuf.message.Message):
+    """What a new definition does to the members of an audience."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTER_FIELD_NUMBER: builtins.int
+    LEAVE_FIELD_NUMBER: builtins.int
+    STAY_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    NEEDS_CONFIRMATION_FIELD_NUMBER: builtins.int
+    EVALUATE_TIME_FIELD_NUMBER: builtins.int
+    enter: builtins.int
+    """People who enter."""
+    leave: builtins.int
+    """People who leave."""
+    stay: builtins.int
+    """Members who stay."""
+    share: builtins.float
+    """People who enter or leave as a share of the members before; 1 when people enter an empty audience."""
+    needs_confirmation: builtins.bool
+    """Whether so much has to be confirmed before it takes effect."""
+    @property
+    def evaluate_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was counted."""
+
+    def __init__(
+        self,
+        *,
+        enter: builtins.int = ...,
+        leave: builtins.int = ...,
+        stay: builtins.int = ...,
+        share: builtins.float = ...,
+        needs_confirmation: builtins.bool = ...,
+        evaluate_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["evaluate_time", b"evaluate_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["enter", b"enter", "evaluate_time", b"evaluate_time", "leave", b"leave", "needs_confirmation", b"needs_confirmation", "share", b"share", "stay", b"stay"]) -> None: ...
+
+Global___AudienceChange: typing_extensions.TypeAlias = AudienceChange
 
 @typing.final
 class Member(google.protobuf.message.Message):

@@ -177,8 +177,11 @@ class UpdateAudienceRequest(google.protobuf.message.Message):
     AUDIENCE_FIELD_NUMBER: builtins.int
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Optional. As in CreateAudienceRequest."""
+    validate_only: builtins.bool
+    """Optional. Stores nothing; says what the change would do."""
     @property
     def audience(self) -> headrace.api.audience.v1.audience_pb2.Audience:
         """Required. The resource with its name."""
@@ -193,9 +196,10 @@ class UpdateAudienceRequest(google.protobuf.message.Message):
         audience: headrace.api.audience.v1.audience_pb2.Audience | None = ...,
         update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
         request_id: builtins.str = ...,
+        validate_only: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["audience", b"audience", "update_mask", b"update_mask"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audience", b"audience", "request_id", b"request_id", "update_mask", b"update_mask"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]) -> None: ...
 
 Global___UpdateAudienceRequest: typing_extensions.TypeAlias = UpdateAudienceRequest
 
@@ -206,9 +210,62 @@ class UpdateAudienceResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     AUDIENCE_FIELD_NUMBER: builtins.int
+    CHANGE_FIELD_NUMBER: builtins.int
     @property
     def audience(self) -> headrace.api.audience.v1.audience_pb2.Audience:
-        """The resource as stored."""
+        """The resource as stored; with validate_only as it would be."""
+
+    @property
+    def change(self) -> headrace.api.audience.v1.audience_pb2.AudienceChange:
+        """With validate_only and a definition: what it would do to the members as they are now."""
+
+    def __init__(
+        self,
+        *,
+        audience: headrace.api.audience.v1.audience_pb2.Audience | None = ...,
+        change: headrace.api.audience.v1.audience_pb2.AudienceChange | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["audience", b"audience", "change", b"change"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "change", b"change"]) -> None: ...
+
+Global___UpdateAudienceResponse: typing_extensions.TypeAlias = UpdateAudienceResponse
+
+@typing.final
+class ConfirmAudienceVersionRequest(google.protobuf.message.Message):
+    """Request of ConfirmAudienceVersion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name."""
+    request_id: builtins.str
+    """Optional. As in CreateAudienceRequest."""
+    etag: builtins.str
+    """Optional. Of the audience as it was looked at: a mismatch is ABORTED."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        request_id: builtins.str = ...,
+        etag: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id"]) -> None: ...
+
+Global___ConfirmAudienceVersionRequest: typing_extensions.TypeAlias = ConfirmAudienceVersionRequest
+
+@typing.final
+class ConfirmAudienceVersionResponse(google.protobuf.message.Message):
+    """Response of ConfirmAudienceVersion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AUDIENCE_FIELD_NUMBER: builtins.int
+    @property
+    def audience(self) -> headrace.api.audience.v1.audience_pb2.Audience:
+        """The audience with its new definition; members follow within moments."""
 
     def __init__(
         self,
@@ -218,7 +275,54 @@ class UpdateAudienceResponse(google.protobuf.message.Message):
     def HasField(self, field_name: typing.Literal["audience", b"audience"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["audience", b"audience"]) -> None: ...
 
-Global___UpdateAudienceResponse: typing_extensions.TypeAlias = UpdateAudienceResponse
+Global___ConfirmAudienceVersionResponse: typing_extensions.TypeAlias = ConfirmAudienceVersionResponse
+
+@typing.final
+class DiscardAudienceVersionRequest(google.protobuf.message.Message):
+    """Request of DiscardAudienceVersion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name."""
+    request_id: builtins.str
+    """Optional. As in CreateAudienceRequest."""
+    etag: builtins.str
+    """Optional. Of the audience as it was looked at: a mismatch is ABORTED."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        request_id: builtins.str = ...,
+        etag: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id"]) -> None: ...
+
+Global___DiscardAudienceVersionRequest: typing_extensions.TypeAlias = DiscardAudienceVersionRequest
+
+@typing.final
+class DiscardAudienceVersionResponse(google.protobuf.message.Message):
+    """Response of DiscardAudienceVersion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AUDIENCE_FIELD_NUMBER: builtins.int
+    @property
+    def audience(self) -> headrace.api.audience.v1.audience_pb2.Audience:
+        """The audience."""
+
+    def __init__(
+        self,
+        *,
+        audience: headrace.api.audience.v1.audience_pb2.Audience | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["audience", b"audience"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience"]) -> None: ...
+
+Global___DiscardAudienceVersionResponse: typing_extensions.TypeAlias = DiscardAudienceVersionResponse
 
 @typing.final
 class DeleteAudienceRequest(google.protobuf.message.Message):

@@ -65,6 +65,16 @@ class AudienceServiceStub(object):
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ActivateAudienceRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ActivateAudienceResponse.FromString,
                 _registered_method=True)
+        self.ConfirmAudienceVersion = channel.unary_unary(
+                '/headrace.api.audience.v1.AudienceService/ConfirmAudienceVersion',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ConfirmAudienceVersionRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ConfirmAudienceVersionResponse.FromString,
+                _registered_method=True)
+        self.DiscardAudienceVersion = channel.unary_unary(
+                '/headrace.api.audience.v1.AudienceService/DiscardAudienceVersion',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.DiscardAudienceVersionRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.DiscardAudienceVersionResponse.FromString,
+                _registered_method=True)
         self.PauseAudience = channel.unary_unary(
                 '/headrace.api.audience.v1.AudienceService/PauseAudience',
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.PauseAudienceRequest.SerializeToString,
@@ -153,7 +163,9 @@ class AudienceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAudience(self, request, context):
-        """Changes an audience; a new definition of an active one fills it again.
+        """Changes an audience. A new definition of an active one is computed beside the present one, which stays exact, and
+        takes its place when it is complete: only the difference enters and leaves. One that moves a large share of the
+        members waits to be confirmed first. Giving the present definition again discards a pending one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,8 +185,22 @@ class AudienceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmAudienceVersion(self, request, context):
+        """Lets the pending version of an audience's definition take its place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscardAudienceVersion(self, request, context):
+        """Discards the pending version of an audience's definition.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseAudience(self, request, context):
-        """Stops computing; members stay as they are.
+        """Stops computing; members stay as they are, and a pending version of the definition is discarded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,6 +317,16 @@ def add_AudienceServiceServicer_to_server(servicer, server):
                     servicer.ActivateAudience,
                     request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ActivateAudienceRequest.FromString,
                     response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ActivateAudienceResponse.SerializeToString,
+            ),
+            'ConfirmAudienceVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmAudienceVersion,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ConfirmAudienceVersionRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ConfirmAudienceVersionResponse.SerializeToString,
+            ),
+            'DiscardAudienceVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardAudienceVersion,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.DiscardAudienceVersionRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.DiscardAudienceVersionResponse.SerializeToString,
             ),
             'PauseAudience': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseAudience,
@@ -516,6 +552,60 @@ class AudienceService(object):
             '/headrace.api.audience.v1.AudienceService/ActivateAudience',
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ActivateAudienceRequest.SerializeToString,
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ActivateAudienceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmAudienceVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/ConfirmAudienceVersion',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ConfirmAudienceVersionRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ConfirmAudienceVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardAudienceVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/DiscardAudienceVersion',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.DiscardAudienceVersionRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.DiscardAudienceVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,6 +121,38 @@ _AudienceServiceActivateAudienceType = typing_extensions.TypeVar(
     ],
 )
 
+_AudienceServiceConfirmAudienceVersionType = typing_extensions.TypeVar(
+    '_AudienceServiceConfirmAudienceVersionType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionRequest,
+        headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionRequest,
+        headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionRequest,
+        headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionResponse,
+    ],
+)
+
+_AudienceServiceDiscardAudienceVersionType = typing_extensions.TypeVar(
+    '_AudienceServiceDiscardAudienceVersionType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionRequest,
+        headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionRequest,
+        headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionRequest,
+        headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionResponse,
+    ],
+)
+
 _AudienceServicePauseAudienceType = typing_extensions.TypeVar(
     '_AudienceServicePauseAudienceType',
     grpc.UnaryUnaryMultiCallable[
@@ -313,7 +345,7 @@ _AudienceServiceListSuggestedAudiencesType = typing_extensions.TypeVar(
     ],
 )
 
-class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServicePauseAudienceType, _AudienceServiceArchiveAudienceType, _AudienceServiceRefreshAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType, _AudienceServiceExplainMembershipType, _AudienceServiceCompareAudiencesType, _AudienceServiceGetAudienceHistoryType, _AudienceServiceListSuggestedAudiencesType]):
+class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServiceConfirmAudienceVersionType, _AudienceServiceDiscardAudienceVersionType, _AudienceServicePauseAudienceType, _AudienceServiceArchiveAudienceType, _AudienceServiceRefreshAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType, _AudienceServiceExplainMembershipType, _AudienceServiceCompareAudiencesType, _AudienceServiceGetAudienceHistoryType, _AudienceServiceListSuggestedAudiencesType]):
     """Manages audiences and reads their members. Scopes: audiences:read, audiences:write."""
 
     @typing.overload
@@ -341,6 +373,14 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.ActivateAudienceRequest,
             headrace.api.audience.v1.audience_service_pb2.ActivateAudienceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionRequest,
+            headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionRequest,
+            headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.PauseAudienceRequest,
@@ -419,6 +459,14 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
             headrace.api.audience.v1.audience_service_pb2.ActivateAudienceResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionRequest,
+            headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionRequest,
+            headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.PauseAudienceRequest,
             headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse,
         ],
@@ -478,7 +526,10 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
     """Lists the audiences of a workspace."""
 
     UpdateAudience: _AudienceServiceUpdateAudienceType
-    """Changes an audience; a new definition of an active one fills it again."""
+    """Changes an audience. A new definition of an active one is computed beside the present one, which stays exact, and
+    takes its place when it is complete: only the difference enters and leaves. One that moves a large share of the
+    members waits to be confirmed first. Giving the present definition again discards a pending one.
+    """
 
     DeleteAudience: _AudienceServiceDeleteAudienceType
     """Deletes an audience that no other audience names."""
@@ -486,8 +537,14 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
     ActivateAudience: _AudienceServiceActivateAudienceType
     """Starts computing: fills from history beside live traffic, then keeps it exact."""
 
+    ConfirmAudienceVersion: _AudienceServiceConfirmAudienceVersionType
+    """Lets the pending version of an audience's definition take its place."""
+
+    DiscardAudienceVersion: _AudienceServiceDiscardAudienceVersionType
+    """Discards the pending version of an audience's definition."""
+
     PauseAudience: _AudienceServicePauseAudienceType
-    """Stops computing; members stay as they are."""
+    """Stops computing; members stay as they are, and a pending version of the definition is discarded."""
 
     ArchiveAudience: _AudienceServiceArchiveAudienceType
     """Puts away an audience that no other audience names: its members leave, its definition and history stay, and lists
@@ -550,6 +607,14 @@ AudienceServiceAsyncStub: typing_extensions.TypeAlias = AudienceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.ActivateAudienceRequest,
         headrace.api.audience.v1.audience_service_pb2.ActivateAudienceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionRequest,
+        headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionRequest,
+        headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.PauseAudienceRequest,
@@ -634,7 +699,10 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         request: headrace.api.audience.v1.audience_service_pb2.UpdateAudienceRequest,
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.UpdateAudienceResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.UpdateAudienceResponse]]:
-        """Changes an audience; a new definition of an active one fills it again."""
+        """Changes an audience. A new definition of an active one is computed beside the present one, which stays exact, and
+        takes its place when it is complete: only the difference enters and leaves. One that moves a large share of the
+        members waits to be confirmed first. Giving the present definition again discards a pending one.
+        """
 
     @abc.abstractmethod
     def DeleteAudience(
@@ -653,12 +721,28 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         """Starts computing: fills from history beside live traffic, then keeps it exact."""
 
     @abc.abstractmethod
+    def ConfirmAudienceVersion(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.ConfirmAudienceVersionResponse]]:
+        """Lets the pending version of an audience's definition take its place."""
+
+    @abc.abstractmethod
+    def DiscardAudienceVersion(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.DiscardAudienceVersionResponse]]:
+        """Discards the pending version of an audience's definition."""
+
+    @abc.abstractmethod
     def PauseAudience(
         self,
         request: headrace.api.audience.v1.audience_service_pb2.PauseAudienceRequest,
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse]]:
-        """Stops computing; members stay as they are."""
+        """Stops computing; members stay as they are, and a pending version of the definition is discarded."""
 
     @abc.abstractmethod
     def ArchiveAudience(
