@@ -245,6 +245,7 @@ def test_audiences_from_the_command_line(run: Run) -> None:
     assert asked(run, "audiences", "create", "cli-text", "--definition", "performed Y in last 7d")["size"] == 0
     assert asked(run, "audiences", "overlap", "cli-made", "cli-text")["union_size"] == 0
     assert len(asked(run, "audiences", "suggested")) >= 5
+    assert asked(run, "audiences", "readiness", "cli-made")["sampled"] == 0
     assert asked(run, "audiences", "history", "cli-made", "--days", "3")[-1]["size"] == 0
     status, _, error = run("audiences", "explain", "cli-made", "nobody")
     assert status == 1 and "does not exist" in error

@@ -44,6 +44,7 @@ from headrace_sync.lists import Lists
 from headrace_sync.log_events import LogEvents
 from headrace_sync.profiles import Profiles
 from headrace_sync.rates import RateLimiter
+from headrace_sync.readiness import ReadinessHandlers
 from headrace_sync.reassigned import Reassigned
 from headrace_sync.reconcile import Reconciler
 from headrace_sync.recovery import Recovery
@@ -91,7 +92,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         token = settings.service_token.get_secret_value()
         request_ids, pager = RequestIds(parts.db), Pager(token)
         destinations = DestinationServicer(parts.destination_handlers, request_ids, pager)
-        syncs = SyncServicer(parts.sync_handlers, request_ids, pager)
+        syncs = SyncServicer(parts.sync_handlers, parts.readiness, request_ids, pager)
         erasure = erasure_servicer(parts.eraser)
         hosted = [
             Hosted(
@@ -238,6 +239,7 @@ class _Parts:
             ttl_s=1.5 * settings.lease_seconds,
         )
         self.destination_handlers = DestinationHandlers(config_store, host, sealer)
+        self.readiness = ReadinessHandlers(config_store, audiences, fleet, items)
         self.sync_handlers = SyncHandlers(
             store=config_store,
             connectors=host.connectors,

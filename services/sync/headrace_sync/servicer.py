@@ -22,6 +22,7 @@ from headrace_sdk import wire
 from headrace_sync import consents, destination_handlers, sync_handlers
 from headrace_sync.config import DestinationConfig, SyncConfig
 from headrace_sync.destination_handlers import DestinationHandlers
+from headrace_sync.readiness import ReadinessHandlers
 from headrace_sync.requests import changed_fields, etag
 from headrace_sync.store import WAITING
 from headrace_sync.sync_handlers import SyncHandlers, position_of
@@ -125,9 +126,12 @@ class DestinationServicer(DestinationServiceServicer):
 class SyncServicer(SyncServiceServicer):
     """Syncs over gRPC."""
 
-    def __init__(self, handlers: SyncHandlers, request_ids: RequestIds, pager: Pager) -> None:
+    def __init__(
+        self, handlers: SyncHandlers, readiness: ReadinessHandlers, request_ids: RequestIds, pager: Pager
+    ) -> None:
         """Serve these handlers."""
         self._handlers = handlers
+        self._readiness = readiness
         self._request_ids = request_ids
         self._pager = pager
 
@@ -270,6 +274,30 @@ class SyncServicer(SyncServiceServicer):
             waiting=account.waiting,
             failed=account.failed,
             unaccounted=account.unaccounted,
+        )
+
+    async def GetAudienceReadiness(
+        self, request: pb.GetAudienceReadinessRequest, context: Any
+    ) -> pb.GetAudienceReadinessResponse:
+        """How many members of an audience each destination could match."""
+        auth.authorize_name(scopes.SYNCS_READ, request.name)
+        found = await self._readiness.of(*names.parse(names.AUDIENCE, request.name))
+        return pb.GetAudienceReadinessResponse(
+            size=found.size,
+            sampled=found.sampled,
+            destinations=[
+                pb.DestinationReadiness(
+                    destination=one.destination,
+                    sync=one.sync,
+                    reachable=one.reachable,
+                    reachable_in_all=found.in_all(one),
+                    fields=one.fields,
+                    left_out=one.left_out,
+                    level=found.level(one),
+                    problem=one.problem,
+                )
+                for one in found.destinations
+            ],
         )
 
 

@@ -340,6 +340,30 @@ async def history(
     out.rows([plain_of(day) for day in found], ("date", "entered", "left", "size"))
 
 
+@command(app, "readiness")
+async def readiness(platform: Platform, out: Output, id: Id) -> None:
+    """Show how many members each destination could match; a list below 3,000 is small, below 1,000 too small."""
+    from headrace.api.sync.v1.sync_service_pb2 import GetAudienceReadinessRequest
+
+    request = GetAudienceReadinessRequest(name=platform.name("audiences", id))
+    found = await platform.syncs.GetAudienceReadiness(request, timeout=60)
+    if out.as_json:
+        out.item(found)
+        return
+    write(f"{found.size:,} members, {found.sampled:,} looked at")
+    rows = [
+        {
+            "destination": one.destination.rpartition("/")[2],
+            "reachable": one.reachable_in_all,
+            "level": one.problem or plain_of(one)["level"],
+            "having": ", ".join(f"{name} {count:,}" for name, count in sorted(one.fields.items())),
+            "left_out": ", ".join(f"{reason} {count:,}" for reason, count in sorted(one.left_out.items())),
+        }
+        for one in found.destinations
+    ]
+    out.rows(rows, ("destination", "reachable", "level", "having", "left_out"))
+
+
 @command(app, "suggested")
 async def suggested(platform: Platform, out: Output) -> None:
     """List audiences that most shops want, to begin with."""

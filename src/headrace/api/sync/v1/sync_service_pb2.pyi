@@ -86,6 +86,34 @@ DELIVERY_STATE_FILTERED: DeliveryState.ValueType  # 5
 """Not sent by a rule, such as a missing required field."""
 Global___DeliveryState: typing_extensions.TypeAlias = DeliveryState
 
+class _ReadinessLevel:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ReadinessLevelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ReadinessLevel.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    READINESS_LEVEL_UNSPECIFIED: _ReadinessLevel.ValueType  # 0
+    """Nothing can be said."""
+    READINESS_LEVEL_READY: _ReadinessLevel.ValueType  # 1
+    """3,000 people or more."""
+    READINESS_LEVEL_SMALL: _ReadinessLevel.ValueType  # 2
+    """Fewer than 3,000 people: platforms match a part of them, and may have too few to work with."""
+    READINESS_LEVEL_TOO_SMALL: _ReadinessLevel.ValueType  # 3
+    """Fewer than 1,000 people: most platforms do not use such a list."""
+
+class ReadinessLevel(_ReadinessLevel, metaclass=_ReadinessLevelEnumTypeWrapper):
+    """Whether a list is large enough for what platforms do with it."""
+
+READINESS_LEVEL_UNSPECIFIED: ReadinessLevel.ValueType  # 0
+"""Nothing can be said."""
+READINESS_LEVEL_READY: ReadinessLevel.ValueType  # 1
+"""3,000 people or more."""
+READINESS_LEVEL_SMALL: ReadinessLevel.ValueType  # 2
+"""Fewer than 3,000 people: platforms match a part of them, and may have too few to work with."""
+READINESS_LEVEL_TOO_SMALL: ReadinessLevel.ValueType  # 3
+"""Fewer than 1,000 people: most platforms do not use such a list."""
+Global___ReadinessLevel: typing_extensions.TypeAlias = ReadinessLevel
+
 @typing.final
 class Sync(google.protobuf.message.Message):
     """What is sent where."""
@@ -812,3 +840,131 @@ class GetLedgerResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["delivered", b"delivered", "expected", b"expected", "failed", b"failed", "filtered", b"filtered", "unaccounted", b"unaccounted", "waiting", b"waiting", "warned", b"warned"]) -> None: ...
 
 Global___GetLedgerResponse: typing_extensions.TypeAlias = GetLedgerResponse
+
+@typing.final
+class GetAudienceReadinessRequest(google.protobuf.message.Message):
+    """Request of GetAudienceReadiness."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name of the audience."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+Global___GetAudienceReadinessRequest: typing_extensions.TypeAlias = GetAudienceReadinessRequest
+
+@typing.final
+class GetAudienceReadinessResponse(google.protobuf.message.Message):
+    """Response of GetAudienceReadiness."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: builtins.int
+    SAMPLED_FIELD_NUMBER: builtins.int
+    DESTINATIONS_FIELD_NUMBER: builtins.int
+    size: builtins.int
+    """Members of the audience now."""
+    sampled: builtins.int
+    """Members that were looked at: all of a small audience, else the first by profile id, which is chance."""
+    @property
+    def destinations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DestinationReadiness]:
+        """Each destination that takes lists, by id."""
+
+    def __init__(
+        self,
+        *,
+        size: builtins.int = ...,
+        sampled: builtins.int = ...,
+        destinations: collections.abc.Iterable[Global___DestinationReadiness] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["destinations", b"destinations", "sampled", b"sampled", "size", b"size"]) -> None: ...
+
+Global___GetAudienceReadinessResponse: typing_extensions.TypeAlias = GetAudienceReadinessResponse
+
+@typing.final
+class DestinationReadiness(google.protobuf.message.Message):
+    """How many members a destination could match."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class FieldsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class LeftOutEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    DESTINATION_FIELD_NUMBER: builtins.int
+    SYNC_FIELD_NUMBER: builtins.int
+    REACHABLE_FIELD_NUMBER: builtins.int
+    REACHABLE_IN_ALL_FIELD_NUMBER: builtins.int
+    FIELDS_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
+    LEVEL_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    destination: builtins.str
+    """Resource name of the destination."""
+    sync: builtins.str
+    """Resource name of the list sync whose mapping was used; empty for the connector's own, when there is no such sync."""
+    reachable: builtins.int
+    """Members that were looked at and would be on the list."""
+    reachable_in_all: builtins.int
+    """The same for all members; an estimate when not all were looked at."""
+    level: Global___ReadinessLevel.ValueType
+    """How its size is judged."""
+    problem: builtins.str
+    """Why nothing can be said, such as a destination that does not deliver; empty when all is well."""
+    @property
+    def fields(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Of those reachable, how many have each field of the mapping, such as "email"."""
+
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Members that were looked at and would not be sent, by reason; "consent:" and a purpose for who has not agreed to it."""
+
+    def __init__(
+        self,
+        *,
+        destination: builtins.str = ...,
+        sync: builtins.str = ...,
+        reachable: builtins.int = ...,
+        reachable_in_all: builtins.int = ...,
+        fields: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        left_out: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        level: Global___ReadinessLevel.ValueType = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["destination", b"destination", "fields", b"fields", "left_out", b"left_out", "level", b"level", "problem", b"problem", "reachable", b"reachable", "reachable_in_all", b"reachable_in_all", "sync", b"sync"]) -> None: ...
+
+Global___DestinationReadiness: typing_extensions.TypeAlias = DestinationReadiness

@@ -85,6 +85,11 @@ class SyncServiceStub(object):
                 request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetLedgerRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetLedgerResponse.FromString,
                 _registered_method=True)
+        self.GetAudienceReadiness = channel.unary_unary(
+                '/headrace.api.sync.v1.SyncService/GetAudienceReadiness',
+                request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetAudienceReadinessRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetAudienceReadinessResponse.FromString,
+                _registered_method=True)
 
 
 class SyncServiceServicer(object):
@@ -161,6 +166,13 @@ class SyncServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAudienceReadiness(self, request, context):
+        """How many members of an audience each destination could match; of a large one by a sample.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SyncServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +225,11 @@ def add_SyncServiceServicer_to_server(servicer, server):
                     servicer.GetLedger,
                     request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetLedgerRequest.FromString,
                     response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetLedgerResponse.SerializeToString,
+            ),
+            'GetAudienceReadiness': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAudienceReadiness,
+                    request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetAudienceReadinessRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetAudienceReadinessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -486,6 +503,33 @@ class SyncService(object):
             '/headrace.api.sync.v1.SyncService/GetLedger',
             headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetLedgerRequest.SerializeToString,
             headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAudienceReadiness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.sync.v1.SyncService/GetAudienceReadiness',
+            headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetAudienceReadinessRequest.SerializeToString,
+            headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.GetAudienceReadinessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -185,7 +185,23 @@ _SyncServiceGetLedgerType = typing_extensions.TypeVar(
     ],
 )
 
-class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGetSyncType, _SyncServiceListSyncsType, _SyncServiceUpdateSyncType, _SyncServiceDeleteSyncType, _SyncServiceRunSyncType, _SyncServiceListSyncRunsType, _SyncServiceListDeliveriesType, _SyncServiceReplayDeliveriesType, _SyncServiceGetLedgerType]):
+_SyncServiceGetAudienceReadinessType = typing_extensions.TypeVar(
+    '_SyncServiceGetAudienceReadinessType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessRequest,
+        headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessRequest,
+        headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessRequest,
+        headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessResponse,
+    ],
+)
+
+class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGetSyncType, _SyncServiceListSyncsType, _SyncServiceUpdateSyncType, _SyncServiceDeleteSyncType, _SyncServiceRunSyncType, _SyncServiceListSyncRunsType, _SyncServiceListDeliveriesType, _SyncServiceReplayDeliveriesType, _SyncServiceGetLedgerType, _SyncServiceGetAudienceReadinessType]):
     """Manages syncs and reads what was delivered. Scopes: syncs:read, syncs:write."""
 
     @typing.overload
@@ -229,6 +245,10 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.sync_service_pb2.GetLedgerRequest,
             headrace.api.sync.v1.sync_service_pb2.GetLedgerResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessRequest,
+            headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -274,6 +294,10 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
             headrace.api.sync.v1.sync_service_pb2.GetLedgerRequest,
             headrace.api.sync.v1.sync_service_pb2.GetLedgerResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessRequest,
+            headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     CreateSync: _SyncServiceCreateSyncType
@@ -305,6 +329,9 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
 
     GetLedger: _SyncServiceGetLedgerType
     """Reads the account of every event or member at one sync."""
+
+    GetAudienceReadiness: _SyncServiceGetAudienceReadinessType
+    """How many members of an audience each destination could match; of a large one by a sample."""
 
 SyncServiceAsyncStub: typing_extensions.TypeAlias = SyncServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -346,6 +373,10 @@ SyncServiceAsyncStub: typing_extensions.TypeAlias = SyncServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.sync_service_pb2.GetLedgerRequest,
         headrace.api.sync.v1.sync_service_pb2.GetLedgerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessRequest,
+        headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessResponse,
     ],
 ]
 
@@ -431,5 +462,13 @@ class SyncServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.sync.v1.sync_service_pb2.GetLedgerResponse, collections.abc.Awaitable[headrace.api.sync.v1.sync_service_pb2.GetLedgerResponse]]:
         """Reads the account of every event or member at one sync."""
+
+    @abc.abstractmethod
+    def GetAudienceReadiness(
+        self,
+        request: headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessResponse, collections.abc.Awaitable[headrace.api.sync.v1.sync_service_pb2.GetAudienceReadinessResponse]]:
+        """How many members of an audience each destination could match; of a large one by a sample."""
 
 def add_SyncServiceServicer_to_server(servicer: SyncServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,0 +1,75 @@
+"""How many members of an audience each destination could match, with the real Meta plugin and nothing sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from headrace.api.sync.v1 import sync_service_pb2 as pb
+from headrace.rpc import errors
+from tests.support import sync as support
+from tests.support.fake_meta import FakeMeta
+from tests.support.sync import Others
+
+
+@pytest.fixture
+async def meta() -> AsyncIterator[FakeMeta]:
+    vendor = FakeMeta()
+    await vendor.start()
+    yield vendor
+    await vendor.stop()
+
+
+async def destination(api: support.Api, meta: FakeMeta) -> str:
+    made: str = await api.destination(
+        "meta", "", connector="meta-audience", audience_id="1234567890", access_token=meta.token, base_url=meta.url
+    )
+    return made
+
+
+async def readiness(api: support.Api, name: str = support.AUDIENCE) -> pb.GetAudienceReadinessResponse:
+    found: pb.GetAudienceReadinessResponse = await api.syncs.GetAudienceReadiness(
+        pb.GetAudienceReadinessRequest(name=name), timeout=60
+    )
+    return found
+
+
+async def test_members_are_counted_as_a_sync_would_send_them(serve: Any, meta: FakeMeta, others: Others) -> None:
+    for n in range(5):
+        others.people.put(f"p{n}", email=f"p{n}@example.com", **({"phone": f"+4915112345{n}"} if n < 2 else {}))
+    others.people.put("p5", plan="no way to reach this one")
+    for n in range(7):  # the profile of the last one is gone
+        others.buyers.change(f"p{n}", True)
+    async with serve() as api:
+        name = await destination(api, meta)
+        found = await readiness(api)
+        (one,) = found.destinations
+        assert (found.size, found.sampled, one.destination, one.sync, one.problem) == (7, 7, name, "", "")
+        assert (one.reachable, one.reachable_in_all) == (5, 5)
+        assert (one.fields["email"], one.fields["phone"]) == (5, 2)
+        assert one.left_out["no_profile"] == 1 and sum(one.left_out.values()) == 2
+        assert one.level == pb.READINESS_LEVEL_TOO_SMALL
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await readiness(api, f"{support.PARENT}/audiences/ghost")
+        assert errors.reason_of(refused.value) == errors.NOT_FOUND
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await readiness(api, support.ACCOUNTS)
+        assert errors.reason_of(refused.value) == errors.INVALID_ARGUMENT
+    assert not meta.requests
+
+
+async def test_a_large_audience_is_sampled(serve: Any, meta: FakeMeta, others: Others) -> None:
+    for n in range(4_000):
+        others.people.put(f"p{n}", **({"email": f"p{n}@example.com"} if n % 4 else {"plan": "none"}))
+        others.buyers.change(f"p{n}", True)
+    async with serve() as api:
+        await destination(api, meta)
+        found = await readiness(api)
+        (one,) = found.destinations
+        assert (found.size, found.sampled) == (4_000, 1_000)
+        assert one.reachable + sum(one.left_out.values()) == 1_000
+        assert one.reachable_in_all == 4 * one.reachable
+        assert one.reachable_in_all == pytest.approx(3_000, rel=0.1)
