@@ -138,9 +138,12 @@ class SparkEvaluator:
     @staticmethod
     def of_events(context: SparkContext, events: pa.Table, *, shards: int | None = None) -> SparkEvaluator:
         """Ask about a relation `events`, as headrace_audience.batch.queries describes it, that lies in memory."""
-        names = ["person_traits" if name == "traits" else name for name in events.column_names]
-        tail = events.rename_columns(names).select(layout.TAIL_SCHEMA.names).cast(layout.TAIL_SCHEMA)
-        content = Content((), tail, Survivors(), ())
+        named = {"person_traits" if name == "traits" else name: events[name] for name in events.column_names}
+        columns = [
+            named[field.name].cast(field.type) if field.name in named else pa.nulls(events.num_rows, field.type)
+            for field in layout.TAIL_SCHEMA
+        ]
+        content = Content((), pa.table(columns, schema=layout.TAIL_SCHEMA), Survivors(), ())
         return SparkEvaluator.of_content(context, tempfile.gettempdir(), content, shards=shards)
 
     def members(self, questions: Sequence[Question], audiences: Audiences | None = None) -> dict[str, list[str]]:
