@@ -262,6 +262,8 @@ def test_audiences_from_the_command_line(run: Run) -> None:
     changed = asked(run, "audiences", "update", "cli-made", "--display-name", "New")
     assert changed["display_name"] == "New"
     assert asked(run, "audiences", "members", "cli-made") == []
+    status, _, error = run("audiences", "watch", "cli-nobody")
+    assert status == 1 and "does not exist" in error
     status, _, error = run("audiences", "refresh", "cli-made")
     assert status == 1 and "right at every moment" in error
     assert run("audiences", "create", "cli-daily", "--definition", "performed Y with refresh 1d")[0] == 0

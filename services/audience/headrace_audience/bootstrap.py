@@ -34,6 +34,7 @@ from headrace_audience.servicer import AudienceServicer
 from headrace_audience.settings import Settings
 from headrace_audience.verify import Verifier
 from headrace_audience.versions import Limits
+from headrace_audience.watching import Watching
 from headrace_audience.worker import Worker
 
 SERVICE = "headrace.api.audience.v1.AudienceService"
@@ -85,6 +86,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             Explaining(db, audiences, reader),
             Histories(db, audiences),
             Limits(settings.audience_confirm_share, settings.audience_confirm_members),
+            Watching(db, settings.partitions),
             Pager(settings.service_token.get_secret_value()),
             RequestIds(db),
         )

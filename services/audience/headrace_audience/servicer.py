@@ -5,17 +5,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from pymongo.errors import PyMongoError
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
 from headrace.api.audience.v1.audience_pb2 import Audience, AudienceChange, AudienceVersion, Member
 from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceServicer
 from headrace.domain.times import now_us, parse_time_us
 from headrace.rpc import auth, names
-from headrace.rpc.errors import invalid_argument
+from headrace.rpc.errors import ApiError, invalid_argument, limit_exceeded, unavailable
 from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.rpc.scopes import AUDIENCES_READ, AUDIENCES_WRITE
@@ -32,6 +33,7 @@ from headrace_audience.language.windows import is_zone
 from headrace_audience.store import ACTIVE, change_message, state_message
 from headrace_audience.verify import Verifier
 from headrace_audience.versions import Change, Limits, change_of
+from headrace_audience.watching import MOST_WATCHERS, CursorError, TooManyWatchersError, Watching
 
 DEFAULT_SAMPLE = 10
 MAX_SAMPLE = 100
@@ -51,6 +53,7 @@ class AudienceServicer(AudienceServiceServicer):
         explaining: Explaining,
         histories: Histories,
         limits: Limits,
+        watching: Watching,
         pager: Pager,
         request_ids: RequestIds,
     ) -> None:
@@ -62,6 +65,7 @@ class AudienceServicer(AudienceServiceServicer):
         self._explaining = explaining
         self._histories = histories
         self._limits = limits
+        self._watching = watching
         self._pager = pager
         self._request_ids = request_ids
 
@@ -281,6 +285,37 @@ class AudienceServicer(AudienceServiceServicer):
         page = found[:size]
         token = self._pager.encode(*bound, [page[-1]["t"], page[-1]["_id"]]) if len(found) > size else ""
         return pb.ListMembershipChangesResponse(changes=[change_message(d) for d in page], next_page_token=token)
+
+    async def WatchMembership(
+        self, request: pb.WatchMembershipRequest, context: Any
+    ) -> AsyncIterator[pb.WatchMembershipResponse]:
+        """See the proto."""
+        workspace_id = auth.authorize_name(AUDIENCES_READ, request.parent, "parent")
+        audience_id = ""
+        if "/audiences/" in request.parent:
+            _, audience_id = names.parse(names.AUDIENCE, request.parent, "parent")
+            await self._audiences.get(workspace_id, audience_id)
+        else:
+            names.parse(names.WORKSPACE, request.parent, "parent")
+        bound = ("WatchMembership", [request.parent, request.profile_id])
+        not_ours = "was not given by WatchMembership for this parent and profile_id"
+        try:
+            positions = self._pager.decode(*bound, request.cursor)
+        except ApiError:
+            raise invalid_argument("cursor", not_ours) from None
+        try:
+            async for seen in self._watching.follow(workspace_id, audience_id, request.profile_id, positions):
+                yield pb.WatchMembershipResponse(
+                    changes=[change_message(d) for d in seen.changes],
+                    cursor=self._pager.encode(*bound, list(seen.positions)),
+                )
+        except CursorError:
+            raise invalid_argument("cursor", not_ours) from None
+        except TooManyWatchersError:
+            message = f"{MOST_WATCHERS} callers watch here already: try again, another replica may have room."
+            raise limit_exceeded("watchers", message, 1.0) from None
+        except PyMongoError:
+            raise unavailable("Changes cannot be read at the moment: go on later with the last cursor.") from None
 
     async def ListProfileAudiences(
         self, request: pb.ListProfileAudiencesRequest, context: Any

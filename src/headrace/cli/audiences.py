@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -255,6 +257,36 @@ async def changes(
         for change in found
     ]
     out.rows(rows, ("changed_at", "audience=audience_id", "profile=profile_id", "change", "effective_at", "cause"))
+
+
+@command(app, "watch")
+async def watch(
+    platform: Platform,
+    out: Output,
+    id: Annotated[str, Argument(help="Audience id or resource name; all audiences when left out.")] = "",
+    profile: Annotated[str, Option("--profile", help="Only changes of this profile.")] = "",
+    cursor: Annotated[str, Option("--cursor", help="Go on after this cursor, which --json shows.")] = "",
+    limit: Annotated[int | None, Option("--limit", min=1, help="End after so many changes; default: go on.")] = None,
+) -> None:
+    """Follow who enters and leaves, one a line, until it is interrupted."""
+    from headrace.api.audience.v1.audience_service_pb2 import WatchMembershipRequest
+
+    request = WatchMembershipRequest(
+        parent=platform.name("audiences", id) if id else platform.parent,
+        profile_id=profile.rpartition("/")[2],
+        cursor=cursor,
+    )
+    seen = 0
+    async for answer in platform.audiences.WatchMembership(request):
+        if out.as_json:
+            write(json.dumps({"changes": [plain_of(c) for c in answer.changes], "cursor": answer.cursor}))
+        for change in () if out.as_json else answer.changes:
+            what = "entered" if change.member else "left"
+            write(f"{time_of(change.changed_at_us)}  {change.profile_id} {what} {change.audience_id} ({change.cause})")
+        sys.stdout.flush()
+        seen += len(answer.changes)
+        if limit is not None and seen >= limit:
+            return
 
 
 @command(app, "verify")

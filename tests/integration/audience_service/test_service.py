@@ -218,7 +218,7 @@ async def test_workspaces_are_apart(client: AudienceClient, db: Database) -> Non
 
 
 async def test_calls_need_credentials_of_the_workspace_and_its_scope(mongo: Client, db: Database) -> None:
-    others: list[Any] = [None] * 8  # not reached
+    others: list[Any] = [None] * 9  # not reached
     servicer = AudienceServicer(Audiences(mongo, db), *others)
     reader = auth.Caller("acme", frozenset({"audiences:read"}))
     with auth.acting_as(reader), pytest.raises(ApiError) as caught:

@@ -722,6 +722,56 @@ class ListMembershipChangesResponse(google.protobuf.message.Message):
 Global___ListMembershipChangesResponse: typing_extensions.TypeAlias = ListMembershipChangesResponse
 
 @typing.final
+class WatchMembershipRequest(google.protobuf.message.Message):
+    """Request of WatchMembership."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PROFILE_ID_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}" or an audience's resource name."""
+    profile_id: builtins.str
+    """Optional. Only changes of this profile."""
+    cursor: builtins.str
+    """Optional. Go on after an answer that was given to the same parent and profile_id; empty begins now."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        profile_id: builtins.str = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "parent", b"parent", "profile_id", b"profile_id"]) -> None: ...
+
+Global___WatchMembershipRequest: typing_extensions.TypeAlias = WatchMembershipRequest
+
+@typing.final
+class WatchMembershipResponse(google.protobuf.message.Message):
+    """Response of WatchMembership."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    cursor: builtins.str
+    """Who goes on from here misses nothing that comes after this answer."""
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.audience.v1.audience_pb2.MembershipChange]:
+        """Changes that were written; none in the first answer, and in the sign of life every 15 seconds without changes."""
+
+    def __init__(
+        self,
+        *,
+        changes: collections.abc.Iterable[headrace.api.audience.v1.audience_pb2.MembershipChange] | None = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes", "cursor", b"cursor"]) -> None: ...
+
+Global___WatchMembershipResponse: typing_extensions.TypeAlias = WatchMembershipResponse
+
+@typing.final
 class VerifyAudienceRequest(google.protobuf.message.Message):
     """Request of VerifyAudience."""
 

@@ -105,6 +105,11 @@ class AudienceServiceStub(object):
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesResponse.FromString,
                 _registered_method=True)
+        self.WatchMembership = channel.unary_stream(
+                '/headrace.api.audience.v1.AudienceService/WatchMembership',
+                request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.WatchMembershipRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.WatchMembershipResponse.FromString,
+                _registered_method=True)
         self.ListProfileAudiences = channel.unary_unary(
                 '/headrace.api.audience.v1.AudienceService/ListProfileAudiences',
                 request_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListProfileAudiencesRequest.SerializeToString,
@@ -243,6 +248,14 @@ class AudienceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchMembership(self, request, context):
+        """Follows changes as they are written, from now on or from a cursor, until the caller ends it. Those of one membership
+        come in order, each once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListProfileAudiences(self, request, context):
         """Lists the audiences that a profile is in, with the moment when time alone ends that.
         """
@@ -357,6 +370,11 @@ def add_AudienceServiceServicer_to_server(servicer, server):
                     servicer.ListMembershipChanges,
                     request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesRequest.FromString,
                     response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesResponse.SerializeToString,
+            ),
+            'WatchMembership': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMembership,
+                    request_deserializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.WatchMembershipRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.WatchMembershipResponse.SerializeToString,
             ),
             'ListProfileAudiences': grpc.unary_unary_rpc_method_handler(
                     servicer.ListProfileAudiences,
@@ -768,6 +786,33 @@ class AudienceService(object):
             '/headrace.api.audience.v1.AudienceService/ListMembershipChanges',
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesRequest.SerializeToString,
             headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.ListMembershipChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMembership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.api.audience.v1.AudienceService/WatchMembership',
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.WatchMembershipRequest.SerializeToString,
+            headrace_dot_api_dot_audience_dot_v1_dot_audience__service__pb2.WatchMembershipResponse.FromString,
             options,
             channel_credentials,
             insecure,

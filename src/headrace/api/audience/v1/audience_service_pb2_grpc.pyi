@@ -249,6 +249,22 @@ _AudienceServiceListMembershipChangesType = typing_extensions.TypeVar(
     ],
 )
 
+_AudienceServiceWatchMembershipType = typing_extensions.TypeVar(
+    '_AudienceServiceWatchMembershipType',
+    grpc.UnaryStreamMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.WatchMembershipRequest,
+        headrace.api.audience.v1.audience_service_pb2.WatchMembershipResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.WatchMembershipRequest,
+        headrace.api.audience.v1.audience_service_pb2.WatchMembershipResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.WatchMembershipRequest,
+        headrace.api.audience.v1.audience_service_pb2.WatchMembershipResponse,
+    ],
+)
+
 _AudienceServiceListProfileAudiencesType = typing_extensions.TypeVar(
     '_AudienceServiceListProfileAudiencesType',
     grpc.UnaryUnaryMultiCallable[
@@ -345,7 +361,7 @@ _AudienceServiceListSuggestedAudiencesType = typing_extensions.TypeVar(
     ],
 )
 
-class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServiceConfirmAudienceVersionType, _AudienceServiceDiscardAudienceVersionType, _AudienceServicePauseAudienceType, _AudienceServiceArchiveAudienceType, _AudienceServiceRefreshAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType, _AudienceServiceExplainMembershipType, _AudienceServiceCompareAudiencesType, _AudienceServiceGetAudienceHistoryType, _AudienceServiceListSuggestedAudiencesType]):
+class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _AudienceServiceGetAudienceType, _AudienceServiceListAudiencesType, _AudienceServiceUpdateAudienceType, _AudienceServiceDeleteAudienceType, _AudienceServiceActivateAudienceType, _AudienceServiceConfirmAudienceVersionType, _AudienceServiceDiscardAudienceVersionType, _AudienceServicePauseAudienceType, _AudienceServiceArchiveAudienceType, _AudienceServiceRefreshAudienceType, _AudienceServicePreviewAudienceType, _AudienceServiceListMembersType, _AudienceServiceListMembershipChangesType, _AudienceServiceWatchMembershipType, _AudienceServiceListProfileAudiencesType, _AudienceServiceVerifyAudienceType, _AudienceServiceExplainMembershipType, _AudienceServiceCompareAudiencesType, _AudienceServiceGetAudienceHistoryType, _AudienceServiceListSuggestedAudiencesType]):
     """Manages audiences and reads their members. Scopes: audiences:read, audiences:write."""
 
     @typing.overload
@@ -405,6 +421,10 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesRequest,
             headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.WatchMembershipRequest,
+            headrace.api.audience.v1.audience_service_pb2.WatchMembershipResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
@@ -490,6 +510,10 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
             headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesRequest,
             headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            headrace.api.audience.v1.audience_service_pb2.WatchMembershipRequest,
+            headrace.api.audience.v1.audience_service_pb2.WatchMembershipResponse,
+        ],
         grpc.aio.UnaryUnaryMultiCallable[
             headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
             headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesResponse,
@@ -565,6 +589,11 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
     ListMembershipChanges: _AudienceServiceListMembershipChangesType
     """Lists recorded changes, newest first."""
 
+    WatchMembership: _AudienceServiceWatchMembershipType
+    """Follows changes as they are written, from now on or from a cursor, until the caller ends it. Those of one membership
+    come in order, each once.
+    """
+
     ListProfileAudiences: _AudienceServiceListProfileAudiencesType
     """Lists the audiences that a profile is in, with the moment when time alone ends that."""
 
@@ -639,6 +668,10 @@ AudienceServiceAsyncStub: typing_extensions.TypeAlias = AudienceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesRequest,
         headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        headrace.api.audience.v1.audience_service_pb2.WatchMembershipRequest,
+        headrace.api.audience.v1.audience_service_pb2.WatchMembershipResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.audience.v1.audience_service_pb2.ListProfileAudiencesRequest,
@@ -787,6 +820,16 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.ListMembershipChangesResponse]]:
         """Lists recorded changes, newest first."""
+
+    @abc.abstractmethod
+    def WatchMembership(
+        self,
+        request: headrace.api.audience.v1.audience_service_pb2.WatchMembershipRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[headrace.api.audience.v1.audience_service_pb2.WatchMembershipResponse], collections.abc.AsyncIterator[headrace.api.audience.v1.audience_service_pb2.WatchMembershipResponse]]:
+        """Follows changes as they are written, from now on or from a cursor, until the caller ends it. Those of one membership
+        come in order, each once.
+        """
 
     @abc.abstractmethod
     def ListProfileAudiences(
