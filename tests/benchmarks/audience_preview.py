@@ -35,6 +35,7 @@ from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Client
 from headrace.storage.mongo.indexes import make_indexes
 from tests.benchmarks.results import Result
+from tests.support.audience import NoComputedTraits
 
 DATABASE = "bench_preview"
 WORKSPACE = "acme"
@@ -89,7 +90,9 @@ async def measure(client: Client, folder: Path, people: int) -> list[Result]:
     added = await asyncio.to_thread(lambda: list(crowd.write(files)))
     await registry.commit(1, added, watermark=at_us)
     await db[log.EVENTS].insert_many([log.event_document(e) for e in crowd.of_losers()])
-    preview = Preview(db, Audiences(client, db), ArchiveReader(db, registry, files, margin_us=0))
+    traits = NoComputedTraits()
+    reader = ArchiveReader(db, registry, files, margin_us=0)
+    preview = Preview(db, Audiences(client, db, traits), traits, reader)
     results = []
     for name, definition in DEFINITIONS.items():
         took, found = [], None

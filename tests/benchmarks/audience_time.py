@@ -41,6 +41,7 @@ from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
 from tests.benchmarks.alone import DATABASE, Alone, services_alone
 from tests.benchmarks.results import Result
+from tests.support.audience import NoComputedTraits
 
 WORKSPACE = "bench"
 PARTITIONS = 64
@@ -206,7 +207,7 @@ def profile_of(person: int) -> str:
 
 async def fill(client: Client, db: Database, redis: streams.Redis, people: int) -> None:
     """Store audiences, memberships and snapshots as the service does, of people with four events each."""
-    audiences = Audiences(client, db)
+    audiences = Audiences(client, db, NoComputedTraits())
     named = {a: {"where": where} for a, where in definitions().items()}
     engine = Engine(WORKSPACE, PARTITIONS, now_us(), capacity=people)
     keys: set[str] = set()

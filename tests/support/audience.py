@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from headrace_audience.bootstrap import open_service
+from headrace_audience.computed_traits import ComputedTraits
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference
@@ -34,6 +35,16 @@ QUICK: dict[str, Any] = {
 """Settings with which everything happens within a second."""
 
 COUNT = {"where": {"event": "Purchased"}}
+
+
+class NoComputedTraits(ComputedTraits):
+    """No workspace has any."""
+
+    def __init__(self) -> None:
+        """Ask nobody."""
+
+    async def all(self, workspace_id: str) -> dict[str, str]:
+        return {}
 
 
 class AudienceClient:

@@ -25,8 +25,10 @@ from headrace_audience.archive.files import Files
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.archive.registry import Registry
 from headrace_audience.archiving import Archiving, SampleCheck
+from headrace_audience.computed_traits import ComputedTraits
 from headrace_audience.erasure import Eraser
 from headrace_audience.erasure_servicer import erasure_servicer
+from headrace_audience.following import ComputedFollower
 from headrace_audience.handlers import Audiences
 from headrace_audience.leases import Leases
 from headrace_audience.repairs import Repairs
@@ -54,6 +56,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
     client = mongo.connect(settings.mongo_url, driver=settings.mongo_driver)
     redis = streams.connect(settings.redis_url)
     workspaces = connect(settings.workspace_address, settings)
+    identity = connect(settings.identity_address, settings)
     try:
         db = client[settings.mongo_database]
         replica = new_time_ordered_id()
@@ -76,12 +79,14 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             memory_mb=settings.archive_query_memory_mb,
         )
         worker = Worker(client, db, redis, partition_leases, reader, settings)
-        audiences = Audiences(client, db, on_change=worker.wake)
+        computed_traits = ComputedTraits(identity)
+        audiences = Audiences(client, db, computed_traits, on_change=worker.wake)
+        follower = ComputedFollower(db, computed_traits, audiences, settings.audience_computed_seconds)
         verifier = Verifier(db, audiences, reader, Repairs(db, settings.partitions))
         servicer = AudienceServicer(
             audiences,
             Outlooks(db, worker, reader),
-            Preview(db, audiences, reader),
+            Preview(db, audiences, computed_traits, reader),
             verifier,
             Explaining(db, audiences, reader),
             Histories(db, audiences),
@@ -115,8 +120,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             loops.start("worker", worker.run)
             loops.start("archive", archiving.run)
             loops.start("sample_check", check.run)
+            loops.start("computed_traits", follower.run)
             yield Running(grpc_address=address)
     finally:
         await workspaces.close(grace=None)
+        await identity.close(grace=None)
         await redis.aclose()
         await mongo.close(client)

@@ -12,7 +12,6 @@ from headrace.domain.times import MINUTE_US
 from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs
 from headrace_audience.language.definition import Definition
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import (
     ACTIVE,
     ARCHIVED,
@@ -25,6 +24,7 @@ from headrace_audience.store import (
     PAUSED,
     SEPARATOR,
 )
+from headrace_audience.stored import definition_of
 
 log = logs.get_logger(__name__)
 
@@ -131,9 +131,9 @@ def _audiences(document: Document) -> Iterator[Audience]:
     if document["state"] in (DRAFT, DELETED) or (document["state"] == ARCHIVED and not document["open"]):
         return
     try:
-        definition = parse_definition(document["def"])
+        definition = definition_of(document)
         version = document.get("pending") if document["state"] == ACTIVE else None
-        pending = parse_definition(version["def"]) if version else None
+        pending = definition_of(version) if version else None
     except DefinitionError as error:
         # It was checked when it was saved: an older program reads what a newer one wrote.
         log.warning("a stored definition cannot be read", audience=document["a"], place=error.path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -30,9 +30,11 @@ from headrace.rpc.errors import (
 )
 from headrace.storage.mongo.client import Client, Database, Document, Session, transaction
 from headrace_audience.answers.overlap import Region, overlap
+from headrace_audience.computed_traits import ComputedTraits, chosen
+from headrace_audience.given import as_json, check_known, definition_fault, parse
 from headrace_audience.language.definition import All, Definition, check_references
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.language.text.reading import TextError, definition_json
+from headrace_audience.language.places import places_of
 from headrace_audience.store import (
     ACTIVE,
     ARCHIVED,
@@ -50,10 +52,12 @@ from headrace_audience.store import (
     audience_key,
     member_count,
 )
+from headrace_audience.stored import DEFINITION_FIELDS, definition_of
 from headrace_audience.versions import pending, switched
 
 MAX_DISPLAY_NAME = 200
 ATTEMPTS = 8
+_FIELD = "audience.definition"
 
 T = TypeVar("T")
 
@@ -61,11 +65,25 @@ T = TypeVar("T")
 class Audiences:
     """The audiences of all workspaces."""
 
-    def __init__(self, client: Client, db: Database, on_change: Callable[[], None] = lambda: None) -> None:
-        """Keep them in a database; `on_change` tells the worker of this process to look at once."""
+    def __init__(
+        self,
+        client: Client,
+        db: Database,
+        computed_traits: ComputedTraits,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Keep them in a database.
+
+        Args:
+            client: Of the database.
+            db: The database.
+            computed_traits: What definitions can name.
+            on_change: Tells the worker of this process to look at once.
+        """
         self._client = client
         self._db = db
         self._audiences = db[AUDIENCES]
+        self._computed_traits = computed_traits
         self._on_change = on_change
 
     async def create(
@@ -80,6 +98,7 @@ class Audiences:
         _check_display_name(display_name)
         definition = as_json(definition)
         parsed = parse(definition)
+        computed = await self._computed_traits.named(workspace_id, definition, parsed, _FIELD)
 
         async def act(session: Session) -> Document:
             key = audience_key(workspace_id, audience_id)
@@ -99,6 +118,7 @@ class Audiences:
                 "a": audience_id,
                 "name": display_name,
                 "def": definition,
+                **_naming(parsed, computed),
                 "state": DRAFT,
                 "gen": old["gen"] if old else 0,
                 "base": old.get("base", 0) if old else 0,
@@ -149,6 +169,9 @@ class Audiences:
             _check_display_name(display_name)
         definition = as_json(definition) if definition is not None else None
         parsed = parse(definition) if definition is not None else None
+        computed: Mapping[str, str] = {}
+        if definition is not None and parsed is not None:
+            computed = await self._computed_traits.named(workspace_id, definition, parsed, _FIELD)
 
         async def act(session: Session) -> Document:
             old = await self._visible(workspace_id, audience_id, session)
@@ -162,7 +185,7 @@ class Audiences:
                 if parsed.of != parse_definition(old["def"]).of:
                     raise invalid_argument("audience.definition.of", "cannot be changed; make another audience")
                 await self._check_references(workspace_id, audience_id, definition, parsed, session)
-                change |= _defined(old, definition, parsed)
+                change |= _defined(old, definition, parsed, _naming(parsed, computed))
             if validate_only:
                 return {**old, **change}
             return await self._set(old, change, session)
@@ -175,8 +198,11 @@ class Audiences:
         """Start computing; one that is computed already stays as it is.
 
         Raises:
-            ApiError: NOT_FOUND, or INVALID_ARGUMENT when it names an audience that is archived.
+            ApiError: NOT_FOUND, or INVALID_ARGUMENT when it names an audience that is archived, or a computed trait
+                that is gone.
         """
+        asked = await self._visible(workspace_id, audience_id)
+        known = await self._computed_traits.all(workspace_id) if asked.get("traits") else None
 
         async def act(session: Session) -> Document:
             old = await self._visible(workspace_id, audience_id, session)
@@ -185,11 +211,37 @@ class Audiences:
             parsed = parse_definition(old["def"])
             await self._check_archived(workspace_id, old["def"], parsed, session)
             change = _start(old, parsed, "fill")
+            if known is not None:  # else it names none, or was changed a moment ago with what holds now
+                change |= _naming(parsed, chosen(known, old["def"], parsed, _FIELD))
             return await self._set(old, change | {"rev": old["rev"] + 1, "activated": change["at"]}, session)
 
         document = await self._one_after_the_other(workspace_id, act)
         self._on_change()
         return document
+
+    async def follow(
+        self, document: Document, computed: Mapping[str, str] | None, of_version: Mapping[str, str] | None
+    ) -> bool:
+        """Start an audience anew, and its pending version, because computed traits compute something else.
+
+        Args:
+            document: The audience, as it was read; when it was changed since, nothing is done.
+            computed: The computed traits that it names and that exist, as JSON by id; None when they are the same.
+            of_version: The same of its pending version.
+
+        Returns:
+            Whether this call did it.
+        """
+        change: Document = {"updated": now_us(), "rev": document["rev"] + 1}
+        if computed is not None:
+            change |= _start(document, parse_definition(document["def"]), "definition") | {"computed": dict(computed)}
+        if version := document.get("pending"):
+            holding = version["computed"] if of_version is None else dict(of_version)
+            change |= pending(version["def"], change["rev"], {"traits": version["traits"], "computed": holding})
+        seen = {key: document[key] for key in ("_id", "w", "gen", "rev", "state")}
+        answer = await self._audiences.update_one(seen, {"$set": change})
+        self._on_change()
+        return bool(answer.modified_count)
 
     async def pause(self, workspace_id: str, audience_id: str) -> Document:
         """Stop computing; members stay. Raises ApiError NOT_FOUND, or WRONG_STATE for a draft or an archived one."""
@@ -400,7 +452,7 @@ class Audiences:
         if not parsed.references:
             return
         archived = await self._definitions(workspace_id, session, [ARCHIVED])
-        for path, audience_id in _places("", json.loads(source)):
+        for path, audience_id in places_of(json.loads(source), "audience"):
             if audience_id in archived:
                 raise invalid_argument(
                     f"audience.definition.{path}", f"the audience {audience_id!r} is archived: activate it first"
@@ -411,11 +463,11 @@ class Audiences:
     ) -> dict[str, Definition]:
         query: Document = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(states)}}
         found: dict[str, Definition] = {}
-        async for document in self._audiences.find(query, {"a": 1, "def": 1, "pending": 1}, session=session):
-            definition = found[document["a"]] = parse_definition(document["def"])
+        async for document in self._audiences.find(query, {"a": 1, "pending": 1, **DEFINITION_FIELDS}, session=session):
+            definition = found[document["a"]] = definition_of(document)
             if version := document.get("pending"):
                 # What the pending version names is needed too, and may close no circle.
-                both = All((definition.where, parse_definition(version["def"]).where))
+                both = All((definition.where, definition_of(version).where))
                 found[document["a"]] = replace(definition, where=both)
         return found
 
@@ -484,13 +536,20 @@ def _start(old: Mapping[str, Any], parsed: Definition, cause: str) -> Document:
     }
 
 
-def _defined(old: Mapping[str, Any], definition: str, parsed: Definition) -> Document:
+def _naming(parsed: Definition, computed: Mapping[str, str]) -> Document:
+    """What a definition is stored with of the computed traits that it names: which, and their definitions by id."""
+    return {"traits": sorted(parsed.computed_traits), "computed": dict(computed)}
+
+
+def _defined(old: Mapping[str, Any], definition: str, parsed: Definition, naming: Document) -> Document:
     """What a document gets with a definition, which may be the one that it has."""
-    if old["state"] not in COMPUTED or parsed == parse_definition(old["def"]):
+    if old["state"] not in COMPUTED:
+        return {"def": definition, "pending": None, **naming}
+    if parsed == parse_definition(old["def"]):
         return {"def": definition, "pending": None}
     if old["state"] == FILLING:
-        return {"def": definition, **_start(old, parsed, "definition")}
-    return pending(definition, old["rev"] + 1)
+        return {"def": definition, **naming, **_start(old, parsed, "definition")}
+    return pending(definition, old["rev"] + 1, naming)
 
 
 def _stop(old: Mapping[str, Any], state: str) -> Document:
@@ -505,63 +564,6 @@ def _stop(old: Mapping[str, Any], state: str) -> Document:
         "pending": None,
         "updated": now_us(),
     }
-
-
-def as_json(definition: str, field: str = "audience.definition") -> str:
-    """The JSON of a definition that may be in text form. Raises ApiError INVALID_ARGUMENT that names the place."""
-    try:
-        return definition_json(definition) if definition else definition
-    except TextError as error:
-        raise invalid_argument(field, str(error)) from None
-
-
-def parse(definition: str, field: str = "audience.definition") -> Definition:
-    """A definition from JSON. Raises ApiError INVALID_ARGUMENT that names the place."""
-    if not definition:
-        raise invalid_argument(field, "is required: a definition as JSON")
-    try:
-        parsed = parse_definition(definition)
-    except DefinitionError as error:
-        raise definition_fault(error, field) from None
-    if parsed.computed_traits:
-        raise invalid_argument(field, "names computed traits, which can be evaluated offline only, so far")
-    return parsed
-
-
-def definition_fault(error: DefinitionError, field: str = "audience.definition") -> Exception:
-    """The error that a caller gets for a wrong definition: the field is the place in it."""
-    return invalid_argument(f"{field}.{error.path}" if error.path else field, error.reason)
-
-
-def check_known(
-    source: str, known: Mapping[str, Definition], parsed: Definition, field: str = "audience.definition"
-) -> None:
-    """Refuse a definition that names an audience that does not exist.
-
-    Raises:
-        ApiError: INVALID_ARGUMENT that names the place of each.
-    """
-    unknown = parsed.references - known.keys()
-    if not unknown:
-        return
-    for path, audience_id in _places("", json.loads(source)):
-        if audience_id in unknown:
-            raise invalid_argument(f"{field}.{path}", f"there is no audience {audience_id!r} in this workspace")
-    raise AssertionError("a reference stands somewhere in the definition")
-
-
-def _places(path: str, raw: object) -> Iterator[tuple[str, str]]:
-    """(place, audience id) of each reference in a definition."""
-    if isinstance(raw, dict):
-        for key, value in raw.items():
-            place = f"{path}.{key}" if path else str(key)
-            if key == "audience" and isinstance(value, str):
-                yield place, value
-            elif key in ("where", "all", "any", "not"):
-                yield from _places(place, value)
-    elif isinstance(raw, list):
-        for index, item in enumerate(raw):
-            yield from _places(f"{path}[{index}]", item)
 
 
 def etag_of(document: Mapping[str, Any]) -> str:

@@ -98,7 +98,11 @@ async def finish(db: Database, audience: Audience, total: int) -> bool:
     await db[AUDIENCES].update_one(query, {"$max": {"base": highest[0] if highest else 0}})
     await db[MEMBERSHIPS].delete_many(rows)
     answer = await db[AUDIENCES].update_one(
-        query, {"$set": {**closed, "state": DELETED, "done": []}, "$unset": {"def": "", "name": ""}}
+        query,
+        {
+            "$set": {**closed, "state": DELETED, "done": []},
+            "$unset": {"def": "", "name": "", "traits": "", "computed": ""},
+        },
     )
     return bool(answer.modified_count)
 

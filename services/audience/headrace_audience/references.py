@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.language.definition import Definition
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import AUDIENCES, COMPUTED, MEMBERSHIPS, PAUSED
+from headrace_audience.stored import DEFINITION_FIELDS, definition_of
 
 Known = Definition | list[str]
 
@@ -21,14 +21,14 @@ async def referenced(db: Database, workspace_id: str, definition: Definition, *,
     waiting = set(definition.references)
     while waiting:
         query: Document = {"w": workspace_id, "a": {"$in": sorted(waiting)}, "state": {"$in": [*COMPUTED, PAUSED]}}
-        found = {d["a"]: d async for d in db[AUDIENCES].find(query, {"a": 1, "def": 1, "state": 1})}
+        found = {d["a"]: d async for d in db[AUDIENCES].find(query, {"a": 1, "state": 1, **DEFINITION_FIELDS})}
         following: set[str] = set()
         for audience_id in waiting:
             document = found.get(audience_id)
             if document is None:
                 known[audience_id] = []
                 continue
-            named = parse_definition(document["def"])
+            named = definition_of(document)
             if document["state"] == PAUSED or named.is_constant:
                 known[audience_id] = await stored_members(db, workspace_id, audience_id, only)
             else:

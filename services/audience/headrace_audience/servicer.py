@@ -31,6 +31,7 @@ from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import definition_json
 from headrace_audience.language.windows import is_zone
 from headrace_audience.store import ACTIVE, change_message, state_message
+from headrace_audience.stored import missing_computed
 from headrace_audience.verify import Verifier
 from headrace_audience.versions import Change, Limits, change_of
 from headrace_audience.watching import MOST_WATCHERS, CursorError, TooManyWatchersError, Watching
@@ -443,6 +444,7 @@ class AudienceServicer(AudienceServiceServicer):
             refresh_time=_time(refreshed) if refreshed else None,
             next_refresh_time=_time(document["next"]) if document.get("next") else None,
             pending_version=_version(document) if document.get("pending") else None,
+            warnings=missing_computed(document),
         )
 
 
@@ -487,6 +489,7 @@ def explained_condition(found: Mapping[str, Any]) -> pb.ExplainedCondition:
         events=events,
         set_by=_explained_event(set_by, found.get("value")) if set_by else None,
         sentence=found["sentence"],
+        value=_value_json(found["value"]) if found["kind"] == "computed" else b"",
     )
 
 
@@ -494,8 +497,12 @@ def _explained_event(event: Mapping[str, str], value: Any) -> pb.ExplainedEvent:
     return pb.ExplainedEvent(
         message_id=event["message_id"],
         timestamp_us=parse_time_us(event["timestamp"]),
-        value=b"" if value is None else json.dumps(value, ensure_ascii=False).encode(errors="replace"),
+        value=_value_json(value),
     )
+
+
+def _value_json(value: Any) -> bytes:
+    return b"" if value is None else json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
 def _named(scope: str, name: str, field: str = "name") -> tuple[str, str]:

@@ -48,6 +48,9 @@ class Settings(ServiceSettings):
     )
     archive_query_threads: int = Field(2, ge=1, description="Threads of one query over the archive.")
     archive_query_memory_mb: int = Field(1024, ge=64, description="Memory of one query over the archive, in MiB.")
+    audience_computed_seconds: float = Field(
+        3.0, gt=0, description="How often audiences look for other definitions of the computed traits that they name."
+    )
     audience_check_seconds: float = Field(
         600.0, gt=0, description="How often, on average, an active audience is compared with the batch evaluator."
     )

@@ -1,11 +1,12 @@
 """The collections of the audience service: documents, ids and indexes.
 
-``audiences`` holds definitions and states. ``memberships`` holds one row per audience and profile that was
-ever a member; ``membership_changes`` every change of it, insert-only, and is also the outbox of the changes
-stream. ``audience_leases`` says who computes which partition. ``audience_snapshots`` holds a head per partition and the
-chunks of its computed state. ``archive_files`` says which files of the archive are valid. ``audience_erasures``
-holds people who are still to be removed from snapshots and archive, ``audience_repairs`` those whose memberships differ
-from the batch evaluator and are to be made right by the owners of their partitions.
+``audiences`` holds definitions and states; beside a definition (``def``) the ids of the computed traits that it
+names (``traits``) and their definitions as of then (``computed``, by id). ``memberships`` holds one row per audience
+and profile that was ever a member; ``membership_changes`` every change of it, insert-only, and is also the outbox of
+the changes stream. ``audience_leases`` says who computes which partition. ``audience_snapshots`` holds a head per
+partition and the chunks of its computed state. ``archive_files`` says which files of the archive are valid.
+``audience_erasures`` holds people who are still to be removed from snapshots and archive, ``audience_repairs`` those
+whose memberships differ from the batch evaluator and are to be made right by the owners of their partitions.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.batch import queries
 from headrace_audience.handlers import Audiences
 from headrace_audience.language.definition import Definition
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.references import referenced, stored_members
 from headrace_audience.repairs import Repairs
 from headrace_audience.store import ACTIVE
+from headrace_audience.stored import definition_of
 
 ROUNDS = 3
 PAUSE_S = 0.5
@@ -107,7 +107,7 @@ class Verifier:
                 static audience, one that is refreshed at intervals, paused or archived.
         """
         document = await self._audiences.get(workspace_id, audience_id)
-        definition = parse_definition(document["def"])
+        definition = definition_of(document)
         if document["state"] != ACTIVE:
             raise wrong_state(document["state"], "Only an active audience can be verified.")
         if definition.is_constant:

@@ -50,18 +50,25 @@ class Limits:
         return change.enter + change.leave >= self.members and change.share > self.share
 
 
-def pending(definition: str, number: int) -> Document:
-    """What a document gets when a new version begins; a higher number is a newer version."""
-    return {"pending": {"def": definition, "gen": number, "at": now_us(), "parts": {}, "ready": False, "held": False}}
+def pending(definition: str, number: int, naming: Mapping[str, Any]) -> Document:
+    """What a document gets when a new version begins; a higher number is a newer version.
+
+    `naming` is what is stored with a definition of the computed traits that it names.
+    """
+    version = {"def": definition, **naming, "gen": number, "at": now_us(), "parts": {}, "ready": False, "held": False}
+    return {"pending": version}
 
 
 def switched(document: Mapping[str, Any]) -> Document:
     """What a document gets when its pending version takes the place of its definition."""
     now = now_us()
-    definition = document["pending"]["def"]
+    version = document["pending"]
+    definition = version["def"]
     refresh_us = parse_definition(definition).refresh_us
     return {
         "def": definition,
+        "traits": version["traits"],
+        "computed": version["computed"],
         "pending": None,
         "gen": document["gen"] + 1,
         "rev": document["rev"] + 1,

@@ -22,6 +22,7 @@ from headrace.domain.ids import profile_id
 from headrace.domain.times import SECOND_US
 from headrace.storage.mongo.client import Client, Database
 from headrace.storage.streams.client import Redis
+from tests.support.audience import NoComputedTraits
 from tests.support.resolved import FakeIdentity, event
 
 PEOPLE = 3_000
@@ -38,8 +39,10 @@ class Workspace:
         self.db, self.mongo = db, mongo
 
     def preview(self, answer_s: float, rows_at_first: int) -> Preview:
-        audiences = Audiences(self.mongo, self.db)
-        return Preview(self.db, audiences, self.reader, answer_s=answer_s, rows_at_first=rows_at_first)
+        audiences = Audiences(self.mongo, self.db, NoComputedTraits())
+        return Preview(
+            self.db, audiences, NoComputedTraits(), self.reader, answer_s=answer_s, rows_at_first=rows_at_first
+        )
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from headrace.api.audience.v1.audience_pb2 import (
 from headrace.rpc import auth, errors
 from headrace.rpc.errors import ApiError
 from headrace.storage.mongo.client import Client, Database
-from tests.support.audience import COUNT, QUICK, AudienceClient, eventually, serving_audience
+from tests.support.audience import COUNT, QUICK, AudienceClient, NoComputedTraits, eventually, serving_audience
 from tests.support.settings import MakeSettings
 
 
@@ -219,7 +219,7 @@ async def test_workspaces_are_apart(client: AudienceClient, db: Database) -> Non
 
 async def test_calls_need_credentials_of_the_workspace_and_its_scope(mongo: Client, db: Database) -> None:
     others: list[Any] = [None] * 9  # not reached
-    servicer = AudienceServicer(Audiences(mongo, db), *others)
+    servicer = AudienceServicer(Audiences(mongo, db, NoComputedTraits()), *others)
     reader = auth.Caller("acme", frozenset({"audiences:read"}))
     with auth.acting_as(reader), pytest.raises(ApiError) as caught:
         await servicer.DeleteAudience(pb.DeleteAudienceRequest(name="workspaces/acme/audiences/a"), None)

@@ -19,7 +19,6 @@ from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.handlers import Audiences
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.printing import condition_text
 from headrace_audience.offline.changes import next_changes
 from headrace_audience.offline.explain import explain
@@ -27,6 +26,7 @@ from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference
 from headrace_audience.references import referenced
 from headrace_audience.store import MEMBERSHIPS, membership_key
+from headrace_audience.stored import definition_of
 
 MOST_EVENTS = 20_000
 """People of more events are not explained: it would hold up everybody else."""
@@ -82,7 +82,7 @@ class Explaining:
                 such a profile; LIMIT_EXCEEDED, the person has too many events.
         """
         document = await self._audiences.get(workspace_id, audience_id)
-        definition = parse_definition(document["def"])
+        definition = definition_of(document)
         if definition.of == "groups":
             raise invalid_argument("name", "is an audience of groups; explain one with the condition of their members")
         survivors = await self._reader.survivors(workspace_id)

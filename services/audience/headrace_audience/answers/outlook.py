@@ -20,8 +20,8 @@ from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.engine.engine import Engine
 from headrace_audience.language.definition import All, Definition
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import ACTIVE, AUDIENCES, COMPUTED, MEMBERSHIPS, VISIBLE
+from headrace_audience.stored import DEFINITION_FIELDS, definition_of
 from headrace_audience.worker import Worker
 
 MOST_AUDIENCES = 1_000
@@ -72,7 +72,7 @@ class Outlooks:
         if not since:
             return []
         query = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(VISIBLE)}}
-        fields = {"a": 1, "name": 1, "def": 1, "state": 1}
+        fields = {"a": 1, "name": 1, "state": 1, **DEFINITION_FIELDS}
         audiences = {d["a"]: d async for d in self._db[AUDIENCES].find(query, fields)}
         ending = {a for a in since if a in audiences and audiences[a]["state"] == ACTIVE}
         ends = await self._live_ends(workspace_id, profile_id, ending)
@@ -185,5 +185,5 @@ def _with_references(audience_ids: Iterable[str], known: Mapping[str, Definition
 
 def _known(document: Document) -> Definition:
     """What an audience means to others: its definition when it is computed, else what its rows say."""
-    definition = parse_definition(document["def"])
+    definition = definition_of(document)
     return definition if document["state"] in COMPUTED and not definition.is_constant else _STATIC

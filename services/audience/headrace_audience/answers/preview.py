@@ -18,8 +18,12 @@ from headrace_audience.answers.unknown import warnings
 from headrace_audience.archive.reader import ArchiveReader, Events
 from headrace_audience.archive.samples import EVERYBODY, SHARES
 from headrace_audience.batch import queries
-from headrace_audience.handlers import Audiences, as_json, check_known, parse
+from headrace_audience.computed_traits import ComputedTraits
+from headrace_audience.given import as_json, check_known, parse
+from headrace_audience.handlers import Audiences
+from headrace_audience.language.computed import bind
 from headrace_audience.references import referenced, stored_members
+from headrace_audience.stored import parsed_computed
 from headrace_audience.versions import Change
 
 ANSWER_S = 1.4
@@ -52,14 +56,16 @@ class Preview:
         self,
         db: Database,
         audiences: Audiences,
+        computed_traits: ComputedTraits,
         reader: ArchiveReader,
         *,
         answer_s: float = ANSWER_S,
         rows_at_first: int = ROWS_AT_FIRST,
     ) -> None:
-        """Read members of named audiences from a database, and events through a reader."""
+        """Read members of named audiences from a database, computed traits, and events through a reader."""
         self._db = db
         self._audiences = audiences
+        self._computed_traits = computed_traits
         self._reader = reader
         self._answer_s = answer_s
         self._rows_at_first = rows_at_first
@@ -79,6 +85,8 @@ class Preview:
         deadline = time.monotonic() + self._answer_s
         source = as_json(source, "definition")
         definition = parse(source, "definition")
+        computed = await self._computed_traits.named(workspace_id, source, definition, "definition")
+        definition = bind(definition, parsed_computed(computed))
         if definition.references:
             check_known(source, await self._audiences.definitions(workspace_id), definition, "definition")
         known = await referenced(self._db, workspace_id, definition)
@@ -99,7 +107,10 @@ class Preview:
         Raises:
             ApiError: INVALID_ARGUMENT with the place of the fault.
         """
-        definition = parse(as_json(source))
+        source = as_json(source)
+        definition = parse(source)
+        computed = await self._computed_traits.named(workspace_id, source, definition, "audience.definition")
+        definition = bind(definition, parsed_computed(computed))
         known = await referenced(self._db, workspace_id, definition)
         async with self._reader.open(workspace_id) as view:
             at_us = now_us()

@@ -10,6 +10,7 @@ import duckdb
 from headrace.domain.definitions import Predicate
 from headrace_audience.language.definition import (
     Aggregate,
+    ComputedValue,
     DatedCount,
     Definition,
     EventCount,
@@ -70,6 +71,8 @@ def _asked(leaf: Leaf) -> Iterator[Asked]:
         yield leaf.names, _properties((*leaf.where, *leaf.dated))
     elif isinstance(leaf, EventCount | LastTime):
         yield leaf.names, _properties(leaf.where)
+    elif isinstance(leaf, ComputedValue):
+        yield leaf.names, _properties(leaf.where) | set(leaf.path[:1])
     elif isinstance(leaf, Aggregate):
         yield leaf.names, _properties(leaf.where) | {leaf.path[0]}
     elif isinstance(leaf, FirstTime | Restarted | Regularly):

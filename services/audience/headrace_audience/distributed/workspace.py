@@ -13,9 +13,9 @@ from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.distributed.shards import Limits, Question
 from headrace_audience.distributed.spark import SparkEvaluator
 from headrace_audience.language.definition import Definition
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.references import Known, referenced, stored_members
 from headrace_audience.store import ACTIVE, AUDIENCES, VISIBLE
+from headrace_audience.stored import DEFINITION_FIELDS, definition_of
 from headrace_audience.threads import to_the_end
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ class WorkspaceOnSpark:
         query: Document = {"w": workspace_id, "state": {"$in": list(states)}}
         if audience_ids:
             query["a"] = {"$in": sorted(audience_ids)}
-        documents = {d["a"]: d async for d in self.db[AUDIENCES].find(query, {"a": 1, "def": 1})}
-        found = {audience_id: parse_definition(documents[audience_id]["def"]) for audience_id in sorted(documents)}
+        documents = {d["a"]: d async for d in self.db[AUDIENCES].find(query, {"a": 1, **DEFINITION_FIELDS})}
+        found = {audience_id: definition_of(documents[audience_id]) for audience_id in sorted(documents)}
         if missing := sorted(set(audience_ids) - found.keys()):
             raise AudienceUnknown(f"there is no audience {missing[0]!r} in a state that can be evaluated")
         of_groups = sorted(audience_id for audience_id, definition in found.items() if definition.of == "groups")

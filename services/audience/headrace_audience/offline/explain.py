@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
@@ -158,7 +159,7 @@ def _as_json(value: Any) -> Any:
     """A value of a computed trait as JSON: whole numbers as such."""
     if isinstance(value, list):
         return [_as_json(item) for item in value]
-    if isinstance(value, Fraction) and value.denominator == 1:
+    if isinstance(value, Fraction) and (value.denominator == 1 or abs(value) > sys.float_info.max):
         return int(value)
     return as_compared(value)
 

@@ -25,25 +25,25 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'headrace/api/audience/v1/audience.proto\x12\x18headrace.api.audience.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x03\n\x08\x41udience\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x12\n\ndefinition\x18\x03 \x01(\t\x12\x36\n\x05state\x18\x04 \x01(\x0e\x32\'.headrace.api.audience.v1.AudienceState\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x30\n\x0crefresh_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_refresh_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x42\n\x0fpending_version\x18\x0c \x01(\x0b\x32).headrace.api.audience.v1.AudienceVersion\"\xac\x01\n\x0f\x41udienceVersion\x12\x12\n\ndefinition\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x06\x63hange\x18\x03 \x01(\x0b\x32(.headrace.api.audience.v1.AudienceChange\x12\x1a\n\x12needs_confirmation\x18\x04 \x01(\x08\"\x9a\x01\n\x0e\x41udienceChange\x12\r\n\x05\x65nter\x18\x01 \x01(\x03\x12\r\n\x05leave\x18\x02 \x01(\x03\x12\x0c\n\x04stay\x18\x03 \x01(\x03\x12\r\n\x05share\x18\x04 \x01(\x01\x12\x1a\n\x12needs_confirmation\x18\x05 \x01(\x08\x12\x31\n\revaluate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x06Member\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x10\n\x08since_us\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\xd9\x01\n\x10MembershipChange\x12\x13\n\x0b\x61udience_id\x18\x01 \x01(\t\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x0e\n\x06member\x18\x03 \x01(\x08\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x17\n\x0f\x65\x66\x66\x65\x63tive_at_us\x18\x05 \x01(\x03\x12\x15\n\rchanged_at_us\x18\x06 \x01(\x03\x12\r\n\x05\x63\x61use\x18\x07 \x01(\t\x12\x12\n\nmessage_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\x13\n\x0bmerged_into\x18\n \x01(\t\"j\n\x15MembershipChangeBatch\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12;\n\x07\x63hanges\x18\x02 \x03(\x0b\x32*.headrace.api.audience.v1.MembershipChange*\xb8\x01\n\rAudienceState\x12\x1e\n\x1a\x41UDIENCE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41UDIENCE_STATE_DRAFT\x10\x01\x12\x1a\n\x16\x41UDIENCE_STATE_FILLING\x10\x02\x12\x19\n\x15\x41UDIENCE_STATE_ACTIVE\x10\x03\x12\x19\n\x15\x41UDIENCE_STATE_PAUSED\x10\x04\x12\x1b\n\x17\x41UDIENCE_STATE_ARCHIVED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'headrace/api/audience/v1/audience.proto\x12\x18headrace.api.audience.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x03\n\x08\x41udience\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x12\n\ndefinition\x18\x03 \x01(\t\x12\x36\n\x05state\x18\x04 \x01(\x0e\x32\'.headrace.api.audience.v1.AudienceState\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x30\n\x0crefresh_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_refresh_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x42\n\x0fpending_version\x18\x0c \x01(\x0b\x32).headrace.api.audience.v1.AudienceVersion\x12\x10\n\x08warnings\x18\r \x03(\t\"\xac\x01\n\x0f\x41udienceVersion\x12\x12\n\ndefinition\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x06\x63hange\x18\x03 \x01(\x0b\x32(.headrace.api.audience.v1.AudienceChange\x12\x1a\n\x12needs_confirmation\x18\x04 \x01(\x08\"\x9a\x01\n\x0e\x41udienceChange\x12\r\n\x05\x65nter\x18\x01 \x01(\x03\x12\r\n\x05leave\x18\x02 \x01(\x03\x12\x0c\n\x04stay\x18\x03 \x01(\x03\x12\r\n\x05share\x18\x04 \x01(\x01\x12\x1a\n\x12needs_confirmation\x18\x05 \x01(\x08\x12\x31\n\revaluate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x06Member\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x10\n\x08since_us\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\xd9\x01\n\x10MembershipChange\x12\x13\n\x0b\x61udience_id\x18\x01 \x01(\t\x12\x12\n\nprofile_id\x18\x02 \x01(\t\x12\x0e\n\x06member\x18\x03 \x01(\x08\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x17\n\x0f\x65\x66\x66\x65\x63tive_at_us\x18\x05 \x01(\x03\x12\x15\n\rchanged_at_us\x18\x06 \x01(\x03\x12\r\n\x05\x63\x61use\x18\x07 \x01(\t\x12\x12\n\nmessage_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\x13\n\x0bmerged_into\x18\n \x01(\t\"j\n\x15MembershipChangeBatch\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12;\n\x07\x63hanges\x18\x02 \x03(\x0b\x32*.headrace.api.audience.v1.MembershipChange*\xb8\x01\n\rAudienceState\x12\x1e\n\x1a\x41UDIENCE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41UDIENCE_STATE_DRAFT\x10\x01\x12\x1a\n\x16\x41UDIENCE_STATE_FILLING\x10\x02\x12\x19\n\x15\x41UDIENCE_STATE_ACTIVE\x10\x03\x12\x19\n\x15\x41UDIENCE_STATE_PAUSED\x10\x04\x12\x1b\n\x17\x41UDIENCE_STATE_ARCHIVED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.api.audience.v1.audience_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDIENCESTATE']._serialized_start=1303
-  _globals['_AUDIENCESTATE']._serialized_end=1487
+  _globals['_AUDIENCESTATE']._serialized_start=1321
+  _globals['_AUDIENCESTATE']._serialized_end=1505
   _globals['_AUDIENCE']._serialized_start=103
-  _globals['_AUDIENCE']._serialized_end=575
-  _globals['_AUDIENCEVERSION']._serialized_start=578
-  _globals['_AUDIENCEVERSION']._serialized_end=750
-  _globals['_AUDIENCECHANGE']._serialized_start=753
-  _globals['_AUDIENCECHANGE']._serialized_end=907
-  _globals['_MEMBER']._serialized_start=909
-  _globals['_MEMBER']._serialized_end=972
-  _globals['_MEMBERSHIPCHANGE']._serialized_start=975
-  _globals['_MEMBERSHIPCHANGE']._serialized_end=1192
-  _globals['_MEMBERSHIPCHANGEBATCH']._serialized_start=1194
-  _globals['_MEMBERSHIPCHANGEBATCH']._serialized_end=1300
+  _globals['_AUDIENCE']._serialized_end=593
+  _globals['_AUDIENCEVERSION']._serialized_start=596
+  _globals['_AUDIENCEVERSION']._serialized_end=768
+  _globals['_AUDIENCECHANGE']._serialized_start=771
+  _globals['_AUDIENCECHANGE']._serialized_end=925
+  _globals['_MEMBER']._serialized_start=927
+  _globals['_MEMBER']._serialized_end=990
+  _globals['_MEMBERSHIPCHANGE']._serialized_start=993
+  _globals['_MEMBERSHIPCHANGE']._serialized_end=1210
+  _globals['_MEMBERSHIPCHANGEBATCH']._serialized_start=1212
+  _globals['_MEMBERSHIPCHANGEBATCH']._serialized_end=1318
 # @@protoc_insertion_point(module_scope)

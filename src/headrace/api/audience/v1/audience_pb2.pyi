@@ -74,6 +74,7 @@ class Audience(google.protobuf.message.Message):
     REFRESH_TIME_FIELD_NUMBER: builtins.int
     NEXT_REFRESH_TIME_FIELD_NUMBER: builtins.int
     PENDING_VERSION_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/audiences/{audience}"."""
     display_name: builtins.str
@@ -114,6 +115,10 @@ class Audience(google.protobuf.message.Message):
     def pending_version(self) -> Global___AudienceVersion:
         """Output only. The new version of the definition while there is one."""
 
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. What the definition names and does not exist any more, in sentences."""
+
     def __init__(
         self,
         *,
@@ -129,9 +134,10 @@ class Audience(google.protobuf.message.Message):
         refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         next_refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         pending_version: Global___AudienceVersion | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "next_refresh_time", b"next_refresh_time", "pending_version", b"pending_version", "refresh_time", b"refresh_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "definition", b"definition", "display_name", b"display_name", "etag", b"etag", "name", b"name", "next_refresh_time", b"next_refresh_time", "pending_version", b"pending_version", "refresh_time", b"refresh_time", "size", b"size", "state", b"state", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "definition", b"definition", "display_name", b"display_name", "etag", b"etag", "name", b"name", "next_refresh_time", b"next_refresh_time", "pending_version", b"pending_version", "refresh_time", b"refresh_time", "size", b"size", "state", b"state", "update_time", b"update_time", "warnings", b"warnings"]) -> None: ...
 
 Global___Audience: typing_extensions.TypeAlias = Audience
 

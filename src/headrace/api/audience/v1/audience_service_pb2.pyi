@@ -1018,6 +1018,7 @@ class ExplainedCondition(google.protobuf.message.Message):
     EVENTS_FIELD_NUMBER: builtins.int
     SET_BY_FIELD_NUMBER: builtins.int
     SENTENCE_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The condition in text form."""
     kind: builtins.str
@@ -1030,6 +1031,8 @@ class ExplainedCondition(google.protobuf.message.Message):
     """How many events count, for events."""
     sentence: builtins.str
     """What holds of it, or is missing, in words and numbers."""
+    value: builtins.bytes
+    """The value of a computed trait, as JSON; empty when the person has none."""
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExplainedCondition]:
         """The conditions that "all", "any" and "not" combine."""
@@ -1054,9 +1057,10 @@ class ExplainedCondition(google.protobuf.message.Message):
         events: collections.abc.Iterable[Global___ExplainedEvent] | None = ...,
         set_by: Global___ExplainedEvent | None = ...,
         sentence: builtins.str = ...,
+        value: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["set_by", b"set_by"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["changes_at_us", b"changes_at_us", "counted", b"counted", "events", b"events", "holds", b"holds", "kind", b"kind", "parts", b"parts", "sentence", b"sentence", "set_by", b"set_by", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes_at_us", b"changes_at_us", "counted", b"counted", "events", b"events", "holds", b"holds", "kind", b"kind", "parts", b"parts", "sentence", b"sentence", "set_by", b"set_by", "text", b"text", "value", b"value"]) -> None: ...
 
 Global___ExplainedCondition: typing_extensions.TypeAlias = ExplainedCondition
 

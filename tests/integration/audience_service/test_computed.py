@@ -1,0 +1,232 @@
+"""Audiences over computed traits, beside the real identity service: saved, followed, explained, previewed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+from headrace_audience.settings import Settings
+from headrace_audience.store import AUDIENCES
+from headrace_identity.bootstrap import open_service as open_identity
+from headrace_identity.settings import Settings as IdentitySettings
+
+from headrace.api.audience.v1 import audience_service_pb2 as pb
+from headrace.api.identity.v1 import computed_trait_service_pb2 as traits_api
+from headrace.api.identity.v1.computed_trait_service_pb2_grpc import ComputedTraitServiceStub
+from headrace.domain.times import DAY_US, now_us
+from headrace.rpc import errors
+from headrace.rpc.channel import with_token
+from headrace.storage.mongo.client import Database
+from headrace.storage.streams import client as streams
+from tests.support.audience import QUICK, AudienceClient, eventually, serving_audience
+from tests.support.resolved import FakeIdentity, event
+from tests.support.settings import MakeSettings
+
+NOBODY = "127.0.0.1:1"
+SPENT: Mapping[str, Any] = {"event": "Purchased", "within": "30d", "compute": {"sum": "value"}}
+SPENDERS = {"where": {"all": [{"computed": "spent-30d", "gte": 500}, {"not": {"computed": "spent-30d", "gt": 9999}}]}}
+
+
+class Traits:
+    """Calls of ComputedTraitService in one workspace."""
+
+    def __init__(self, stub: Any) -> None:
+        self.stub = stub
+
+    async def create(self, trait_id: str, definition: Mapping[str, Any]) -> None:
+        trait = traits_api.ComputedTrait(definition=json.dumps(definition).encode())
+        await self.stub.CreateComputedTrait(
+            traits_api.CreateComputedTraitRequest(
+                parent="workspaces/acme", computed_trait_id=trait_id, computed_trait=trait
+            )
+        )
+
+    async def update(self, trait_id: str, definition: Mapping[str, Any] | str) -> None:
+        text = definition if isinstance(definition, str) else json.dumps(definition)
+        trait = traits_api.ComputedTrait(name=_name(trait_id), definition=text.encode())
+        await self.stub.UpdateComputedTrait(traits_api.UpdateComputedTraitRequest(computed_trait=trait))
+
+    async def delete(self, trait_id: str) -> None:
+        await self.stub.DeleteComputedTrait(traits_api.DeleteComputedTraitRequest(name=_name(trait_id)))
+
+
+def _name(trait_id: str) -> str:
+    return f"workspaces/acme/computedTraits/{trait_id}"
+
+
+@pytest.fixture
+async def identity_address(db: Database, make_settings: MakeSettings) -> AsyncIterator[str]:
+    settings = make_settings(IdentitySettings, workspace_address=NOBODY, partitions=QUICK["partitions"])
+    async with open_identity(settings) as running:
+        yield running.grpc_address
+
+
+@pytest.fixture
+async def traits(identity_address: str, make_settings: MakeSettings) -> AsyncIterator[Traits]:
+    token = make_settings(Settings).service_token.get_secret_value()
+    async with with_token(identity_address, token) as channel:
+        yield Traits(ComputedTraitServiceStub(channel))
+
+
+@pytest.fixture
+async def client(db: Database, identity_address: str, make_settings: MakeSettings) -> AsyncIterator[AudienceClient]:
+    settings = make_settings(Settings, **QUICK, identity_address=identity_address, audience_computed_seconds=0.1)
+    async with serving_audience(settings) as serving:
+        yield serving
+
+
+@pytest.fixture
+def identity(db: Database, redis: streams.Redis) -> FakeIdentity:
+    return FakeIdentity(db, redis, QUICK["partitions"])
+
+
+def bought(profile_id: str, value: float, days_ago: int = 0) -> Any:
+    return event(profile_id, "Purchased", at_us=now_us() - days_ago * DAY_US, properties={"value": value})
+
+
+async def refused(call: Any, reason: str) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert errors.reason_of(caught.value) == reason, caught.value.details()
+    return caught.value
+
+
+async def test_an_audience_is_exact_and_follows_its_computed_trait(
+    client: AudienceClient, traits: Traits, identity: FakeIdentity
+) -> None:
+    await traits.create("spent-30d", SPENT)
+    await identity.resolve(bought("old", 800, 40), bought("rich", 300), bought("rich", 250, 29), bought("poor", 499.99))
+    await client.start("spenders", SPENDERS)
+    await client.has_members("spenders", ["rich"])
+    await identity.resolve(bought("poor", 0.01))
+    await client.has_members("spenders", ["poor", "rich"])
+    assert not (await client.verify("spenders")).mismatched_profile_ids
+
+    await traits.update("spent-30d", {**SPENT, "within": "60d"})
+    await client.has_members("spenders", ["old", "poor", "rich"])
+    (change,) = await client.changes(profile_id="old")
+    assert (change.member, change.cause) == (True, "definition")
+    await client.active("spenders")
+    assert not (await client.verify("spenders")).mismatched_profile_ids
+
+    await traits.delete("spent-30d")
+    await client.has_members("spenders", [])
+    warning = "There is no computed trait 'spent-30d' any more: nobody has a value of it."
+    assert (await client.get("spenders")).warnings == [warning]
+    await traits.create("spent-30d", SPENT)
+    await client.has_members("spenders", ["poor", "rich"])
+    assert not (await client.get("spenders")).warnings
+
+
+async def test_what_does_not_exist_is_refused_by_its_place(client: AudienceClient, traits: Traits) -> None:
+    await traits.create("spent-30d", SPENT)
+    wrong = {"where": {"any": [{"event": "A"}, {"not": {"computed": "spent-3od", "gte": 1}}]}}
+    error = await refused(client.create("x", wrong), errors.INVALID_ARGUMENT)
+    ((field, description),) = errors.field_violations(error)
+    assert field == "audience.definition.where.any[1].not.computed"
+    assert description == "there is no computed trait 'spent-3od' in this workspace; did you mean 'spent-30d'?"
+    request = pb.PreviewAudienceRequest(parent=client.parent, definition=json.dumps(wrong))
+    error = await refused(client.stub.PreviewAudience(request), errors.INVALID_ARGUMENT)
+    assert errors.field_violations(error)[0][0] == "definition.where.any[1].not.computed"
+
+    await client.create("y", SPENDERS)
+    await refused(client.update("y", wrong), errors.INVALID_ARGUMENT)
+    await traits.delete("spent-30d")
+    error = await refused(client.activate("y"), errors.INVALID_ARGUMENT)
+    assert errors.field_violations(error)[0][0] == "audience.definition.where.all[0].computed"
+
+
+async def test_preview_and_explanation_know_the_value(
+    client: AudienceClient, traits: Traits, identity: FakeIdentity
+) -> None:
+    await traits.create("spent-30d", SPENT)
+    await traits.create("prices", {"event": "Purchased", "compute": {"max": "prise"}})
+    await identity.resolve(bought("p", 300.5), bought("p", 200), bought("q", 1))
+    request = pb.PreviewAudienceRequest(parent=client.parent, definition="computed spent-30d >= 500")
+    preview = await client.stub.PreviewAudience(request)
+    assert (preview.size, list(preview.warnings)) == (1, [])
+    request = pb.PreviewAudienceRequest(parent=client.parent, definition="computed prices >= 500")
+    assert list((await client.stub.PreviewAudience(request)).warnings) == ["'Purchased' has no property 'prise'."]
+
+    await client.start("spenders", SPENDERS)
+    await client.create("others", {"where": {"not": {"audience": "spenders"}}})
+    await client.activate("others")
+    await client.has_members("others", ["q"])
+    explained = await client.stub.ExplainMembership(
+        pb.ExplainMembershipRequest(name=client.name("spenders"), profile_id="p")
+    )
+    assert explained.member
+    first = explained.condition.parts[0]
+    assert (first.kind, first.text, first.value) == ("computed", "computed spent-30d >= 500", b"500.5")
+    assert (first.counted, len(first.events)) == (2, 2)
+
+
+async def test_what_is_not_computed_or_static_is_not_started(
+    client: AudienceClient, traits: Traits, identity: FakeIdentity, db: Database
+) -> None:
+    await traits.create("spent-30d", SPENT)
+    await identity.resolve(bought("p", 600))
+    await client.start("followed", SPENDERS)
+    await client.start("paused", SPENDERS)
+    await client.pause("paused")
+    await client.start("static", {"kind": "static", **SPENDERS})
+    await client.has_members("static", ["p"])
+    generations = {d["a"]: d["gen"] async for d in db[AUDIENCES].find({"a": {"$exists": True}})}
+
+    await traits.update("spent-30d", json.dumps(SPENT, indent=2))  # written otherwise: the same
+    await traits.create("another", SPENT)
+    await traits.update("spent-30d", {**SPENT, "event": "Rented"})
+    await client.has_members("followed", [])
+    now = {d["a"]: d["gen"] async for d in db[AUDIENCES].find({"a": {"$exists": True}})}
+    assert now == {**generations, "followed": generations["followed"] + 1}
+    assert await client.members("static") == await client.members("paused") == ["p"]
+
+    await client.activate("paused")
+    await client.has_members("paused", [])
+
+
+async def test_a_new_version_brings_its_computed_traits(
+    client: AudienceClient, traits: Traits, identity: FakeIdentity, db: Database
+) -> None:
+    await traits.create("spent-30d", SPENT)
+    await identity.resolve(bought("rich", 600), bought("poor", 6))
+    await client.start("buyers", {"where": {"event": "Purchased"}})
+    await client.has_members("buyers", ["poor", "rich"])
+    await client.update("buyers", SPENDERS)
+    await client.has_members("buyers", ["rich"])
+    await traits.update("spent-30d", {**SPENT, "compute": {"sum": "price"}})
+    await client.has_members("buyers", [])
+
+    # One that waits to be confirmed is followed too.
+    await client.update("buyers", {"where": {"event": "Purchased"}})
+    await client.has_members("buyers", ["poor", "rich"])
+    version = {"def": json.dumps(SPENDERS), "traits": ["spent-30d"], "computed": {"spent-30d": json.dumps(SPENT)}}
+    waits = {"gen": 0, "at": now_us(), "parts": {}, "ready": True, "held": True}
+    await db[AUDIENCES].update_one({"a": "buyers"}, {"$set": {"pending": {**version, **waits}, "updated": now_us()}})
+    await client.has_members("buyers", [])
+
+
+async def test_without_identity_what_was_known_holds(
+    db: Database, make_settings: MakeSettings, identity: FakeIdentity
+) -> None:
+    settings = make_settings(Settings, **QUICK, identity_address=NOBODY, audience_computed_seconds=0.05)
+    async with serving_audience(settings) as client:
+        await client.create("y", {"where": {"event": "Purchased"}})
+        await refused(client.create("x", SPENDERS), errors.STORE_UNAVAILABLE)
+        # As if it had been saved while identity was there.
+        saved = {"def": json.dumps(SPENDERS), "traits": ["spent-30d"], "computed": {"spent-30d": json.dumps(SPENT)}}
+        await client.activate("y")
+        await client.active("y")
+        await db[AUDIENCES].update_one(
+            {"a": "y"}, {"$set": {**saved, "updated": now_us(), "state": "FILLING", "done": []}, "$inc": {"gen": 1}}
+        )
+        await identity.resolve(bought("p", 600), bought("q", 6))
+        await client.has_members("y", ["p"])
+
+        async def is_active() -> bool:
+            return bool(await db[AUDIENCES].count_documents({"a": "y", "state": "ACTIVE", "gen": 2}))
+
+        await eventually(is_active)
