@@ -156,7 +156,7 @@ class FlipWriter:
                 history = await self._transact(chunk, numbers, now, told)
                 break
             except OperationFailure as error:
-                if not told and _is_recorded_already(error):
+                if not told and attempt < ATTEMPTS - 1 and _is_recorded_already(error):
                     # Rows are gone of which there is history: it says how far the versions are.
                     told = await self._versions(chunk)
                     continue

@@ -170,6 +170,34 @@ async def test_order_is_kept_when_an_earlier_change_waits(
     assert [(member, version) for _, _, member, version in await sent(redis)] == [(True, 1), (False, 2)]
 
 
+async def test_nothing_is_lost_that_is_written_beside_changes_that_wait(
+    writer: FlipWriter, redis: streams.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One transaction of two partitions, of which one has something to send first."""
+    other = next(f"q{i}" for i in range(100) if partition_of(f"q{i}", PARTITIONS) != partition_of("p1", PARTITIONS))
+
+    async def broken(*args: Any, **kwargs: Any) -> None:
+        raise RedisConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace_audience.flips.streams.send", broken)
+        await writer.write("acme", [flip("p1")], {})
+    await writer.write("acme", [flip("p1", False), flip(other)], {})
+    await writer.write("acme", [flip(other, False)], {})
+    await writer.send_unsent()
+    told = await sent(redis)
+    assert [c[2:] for c in told if c[1] == "p1"] == [(True, 1), (False, 2)]
+    assert [c[2:] for c in told if c[1] == other] == [(True, 1), (False, 2)]
+
+
+async def test_a_row_that_was_lost_goes_on_from_its_history(writer: FlipWriter, db: Database) -> None:
+    await writer.write("acme", [flip("p1"), flip("p2")], {})
+    await writer.write("acme", [flip("p1", False)], {})
+    await db[MEMBERSHIPS].delete_one({"p": "p1"})
+    assert await writer.write("acme", [flip("p1"), flip("p3")], {}) == 2
+    assert [d["v"] async for d in db[CHANGES].find({"p": "p1"}).sort("v", 1)] == [1, 2, 3]
+
+
 async def test_a_commit_whose_answer_is_lost_is_sent_once_and_repeated_safely(
     writer: FlipWriter, db: Database, redis: streams.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
