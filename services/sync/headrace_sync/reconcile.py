@@ -32,7 +32,14 @@ _healed = metrics.counter("headrace_reconciled", "Memberships that a comparison 
 
 MARGIN_US = 60 * SECOND_US
 _AT_ONCE = 1_000
-_COUNTED = frozenset({AudienceState.AUDIENCE_STATE_ACTIVE, AudienceState.AUDIENCE_STATE_PAUSED})
+_COUNTED = frozenset(
+    {
+        AudienceState.AUDIENCE_STATE_ACTIVE,
+        AudienceState.AUDIENCE_STATE_PAUSED,
+        AudienceState.AUDIENCE_STATE_ARCHIVED,
+    }
+)
+"""States whose members are who is to be on a list: in an archived audience nobody."""
 
 
 class Reconciler:

@@ -77,6 +77,13 @@ async def test_definition_errors_name_the_place(client: AudienceClient) -> None:
     assert field == "audience.definition.where.all[1].within" and "30x" in description
     field, description = await violation({"where": {"any": [{"event": "A"}, {"not": {"audience": "ghost"}}]}})
     assert field == "audience.definition.where.any[1].not.audience" and "ghost" in description
+    await client.create("gone", COUNT)
+    await client.delete("gone")
+    field, description = await violation({"where": {"not": {"audience": "gone"}}})
+    assert (field, description) == (
+        "audience.definition.where.not.audience",
+        "there is no audience 'gone' in this workspace",
+    )
     assert (await violation({"where": {"audience": "x"}}))[0].startswith("audience.definition.where")
 
     error = await refused(client.create("x", COUNT, display_name=" "), errors.INVALID_ARGUMENT)

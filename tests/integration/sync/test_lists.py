@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from headrace.api.audience.v1.audience_pb2 import AudienceState
 from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
 from headrace.storage.mongo.client import Database
@@ -102,13 +103,15 @@ async def test_lost_changes_heal_by_comparing_with_the_audience(serve: Any, meta
         assert (await support.settled(api, sync)).delivered == 3
 
 
-async def test_a_lost_exit_heals_too(serve: Any, meta: FakeMeta, others: Others, db: Database) -> None:
+@pytest.mark.parametrize("state", ["ACTIVE", "PAUSED", "ARCHIVED"])
+async def test_a_lost_exit_heals_too(serve: Any, meta: FakeMeta, others: Others, db: Database, state: str) -> None:
     put(others, "p1", "p2")
     async with serve(reconcile_seconds=0.5) as api:
         await list_sync(api, meta)
         await others.buyers.enter("p1", "p2")
         await support.until(lambda: len(held(meta)) == 2, "added")
         others.buyers.change("p2", False)  # told to nobody
+        others.buyers.state = AudienceState.Value(f"AUDIENCE_STATE_{state}")
         # Only members that came in a while ago count as absent; make them so.
         await db["list_members"].update_many({}, {"$set": {"a": 1}})
         await support.until(lambda: held(meta) == hashes("p1@example.com"), "the lost exit healed")
