@@ -26,6 +26,8 @@ def definition(r: Random) -> dict[str, Any]:
     options["refresh"] = "continuous" if options["kind"] == "static" else r.choice(("continuous", "6h", "1d"))
     chosen = {key: value for key, value in options.items() if r.randint(0, 2) == 2}
     if r.randint(0, 4) == 4:
+        if chosen.get("kind") != "static" and chosen.get("refresh") == "continuous":
+            del chosen["refresh"]  # dynamic audiences of groups are refreshed at intervals
         return {**chosen, "of": "groups", "where": random.of_groups(r, ("one",))}
     return {**chosen, "where": random.condition(r, ("one", "lapsed-buyers"), depth=3)}
 
