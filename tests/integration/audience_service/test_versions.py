@@ -11,6 +11,7 @@ import grpc
 import pytest
 from headrace_audience.settings import Settings
 from headrace_audience.store import AUDIENCES, CHANGES
+from headrace_audience.versions import pending
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
 from headrace.api.audience.v1.audience_pb2 import AUDIENCE_STATE_ACTIVE, Audience, AudienceChange
@@ -209,9 +210,11 @@ async def test_a_version_that_was_begun_is_finished_by_others(
         (counted, True, False),
         (counted, True, True),
     ):
-        version = {"def": json.dumps(wider), "gen": 99, "at": now_us(), "parts": parts, "ready": ready, "held": is_held}
         document = await db[AUDIENCES].find_one({"a": "target"})
         assert document is not None
+        naming = {"traits": document["traits"], "computed": document["computed"]}
+        version = pending(json.dumps(wider), 99, naming)["pending"]
+        version |= {"parts": parts, "ready": ready, "held": is_held}
         begun = {"def": json.dumps(COUNT), "gen": document["gen"] + 1, "open": True, "done": [], "cause": "definition"}
         begun |= {"pending": version | {"counted": now_us()}, "updated": now_us()}
         await db[AUDIENCES].update_one({"a": "target"}, {"$set": begun})
