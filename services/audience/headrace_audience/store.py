@@ -54,8 +54,9 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     MEMBERSHIPS: [
         IndexModel(
-            [("w", ASCENDING), ("a", ASCENDING), ("p", ASCENDING)],
-            name="members",
+            # With "in" among the keys counting members and reading their ids looks at no documents.
+            [("w", ASCENDING), ("a", ASCENDING), ("in", ASCENDING), ("p", ASCENDING)],
+            name="members_in",
             partialFilterExpression={"in": True},
         ),
         IndexModel(

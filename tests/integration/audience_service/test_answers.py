@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
+from random import Random
 
 import grpc
 import pytest
+from headrace_audience.answers import overlap
 from headrace_audience.settings import Settings
+from headrace_audience.store import MEMBERSHIPS
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
 from headrace.domain.times import DAY_US, now_us
@@ -162,3 +166,22 @@ async def test_overlap_and_history(client: AudienceClient, identity: FakeIdentit
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call
         assert errors.reason_of(refused.value) == errors.INVALID_ARGUMENT
+
+
+async def test_overlap_is_exact_whatever_the_pages(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    r = Random(4)
+    people = [f"p{number}" for number in range(60)] + ["ä", "z", "🜁", "\uffff"]
+    audiences = {name: set(r.sample(people, size)) for name, size in (("a", 40), ("b", 25), ("c", 1), ("d", 0))}
+    rows = [
+        {"_id": f"{name}-{person}", "w": "acme", "a": name, "p": person, "in": person in members}
+        for name, members in audiences.items()
+        for person in people
+    ]
+    await db[MEMBERSHIPS].insert_many([*rows, {"_id": "other", "w": "other", "a": "a", "p": "p1", "in": True}])
+    expected = Counter(tuple(n for n, members in audiences.items() if p in members) for p in people)
+    del expected[()]
+    for page in (1, 2, 7, 1_000):
+        monkeypatch.setattr(overlap, "PAGE", page)
+        regions = await overlap.overlap(db, "acme", list(audiences))
+        assert dict(regions) == expected
+        assert [size for _, size in regions] == sorted(expected.values(), reverse=True)

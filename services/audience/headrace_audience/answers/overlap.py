@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from headrace.storage.mongo.client import Database, Document, aggregate
+from pymongo import ASCENDING
+
+from headrace.storage.mongo.client import Database, Document
 from headrace_audience.store import MEMBERSHIPS
 
 MOST_AUDIENCES = 10
+PAGE = 20_000
+"""So many members of each audience are looked at together."""
 
 
 class Region(NamedTuple):
@@ -21,21 +27,38 @@ class Region(NamedTuple):
 async def overlap(db: Database, workspace_id: str, audience_ids: Sequence[str]) -> list[Region]:
     """The regions of audiences that hold anybody, the largest first.
 
+    The ids of the members are read side by side in their order: grouping a million people in the store takes it ten
+    times as long, and much memory.
+
     Args:
         db: Database.
         workspace_id: The workspace.
         audience_ids: Different audiences, at most MOST_AUDIENCES.
     """
-    bits: list[Document] = [
-        {"case": {"$eq": ["$a", audience_id]}, "then": 1 << place} for place, audience_id in enumerate(audience_ids)
+    sizes: Counter[int] = Counter()
+    after = ""
+    while True:
+        pages = [await _page(db, workspace_id, audience_id, after) for audience_id in audience_ids]
+        # Up to here all audiences are read: beyond it a page that is full may go on.
+        bounds = [page[-1] for page in pages if len(page) == PAGE]
+        bound = min(bounds, default=None)
+        regions: dict[str, int] = {}
+        for place, page in enumerate(pages):
+            for profile_id in page if bound is None else page[: bisect_right(page, bound)]:
+                regions[profile_id] = regions.get(profile_id, 0) | 1 << place
+        sizes.update(regions.values())
+        if bound is None:
+            break
+        after = bound
+    found = [
+        Region(tuple(a for place, a in enumerate(audience_ids) if region & 1 << place), size)
+        for region, size in sizes.items()
     ]
-    pipeline: list[Document] = [
-        {"$match": {"w": workspace_id, "a": {"$in": list(audience_ids)}, "in": True}},
-        {"$group": {"_id": "$p", "in": {"$sum": {"$switch": {"branches": bits, "default": 0}}}}},
-        {"$group": {"_id": "$in", "n": {"$sum": 1}}},
-    ]
-    regions = []
-    async for document in aggregate(db[MEMBERSHIPS], pipeline, allowDiskUse=True):
-        inside = tuple(a for place, a in enumerate(audience_ids) if document["_id"] & 1 << place)
-        regions.append(Region(inside, document["n"]))
-    return sorted(regions, key=lambda region: (-region.size, region.audience_ids))
+    return sorted(found, key=lambda region: (-region.size, region.audience_ids))
+
+
+async def _page(db: Database, workspace_id: str, audience_id: str, after: str) -> list[str]:
+    """Ids of the next members after one, in order."""
+    query: Document = {"w": workspace_id, "a": audience_id, "in": True, "p": {"$gt": after}}
+    cursor = db[MEMBERSHIPS].find(query, {"_id": 0, "p": 1}).sort("p", ASCENDING).limit(PAGE)
+    return [document["p"] for document in await cursor.to_list(PAGE)]
