@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
@@ -41,6 +42,9 @@ log = logs.get_logger(__name__)
 CHANGES_MAX_LENGTH = 100_000
 CHANGES_PER_MESSAGE = 1_000
 ROWS_PER_TRANSACTION = 1_000
+LANES = 4
+"""So many transactions, of different partitions, are in flight at a time when many flips wait: a store with several
+processors writes them side by side."""
 ATTEMPTS = 8
 
 _flips = metrics.counter("headrace_audience_flips", "Changes of memberships written, by cause.")
@@ -54,14 +58,27 @@ class FencedError(Exception):
         super().__init__(f"partitions {sorted(self.partitions)} have a newer owner")
 
 
+Placed = tuple[int, Flip]
+"""A flip and its place among those that are written together."""
+
+
 @dataclass(frozen=True)
-class _Chunk:
-    """Flips that are written in one transaction, in order."""
+class _Batch:
+    """What is the same for all flips of a call."""
 
     workspace_id: str
-    flips: Sequence[Flip]
     version_base: Mapping[str, int]
     moment_us: int
+
+
+@dataclass
+class _Recorded:
+    """What transactions in flight together have committed."""
+
+    history: list[tuple[int, Document]] = field(default_factory=list)
+    """Each change with the place of its flip."""
+    numbers: dict[int, int] = field(default_factory=dict)
+    """The flush number by partition."""
 
 
 class FlipWriter:
@@ -141,24 +158,63 @@ class FlipWriter:
         if strangers:
             raise FencedError(strangers)
         written = 0
-        for start in range(0, len(flips), ROWS_PER_TRANSACTION):
-            chunk = _Chunk(workspace_id, flips[start : start + ROWS_PER_TRANSACTION], version_base, moment_us)
-            written += await self._write_chunk(chunk)
+        at_a_time = LANES * ROWS_PER_TRANSACTION
+        for start in range(0, len(flips), at_a_time):
+            some = list(enumerate(flips[start : start + at_a_time]))
+            written += await self._write_together(_Batch(workspace_id, version_base, moment_us), some)
         return written
 
-    async def _write_chunk(self, chunk: _Chunk) -> int:
+    async def _write_together(self, batch: _Batch, flips: Sequence[Placed]) -> int:
+        """Write flips by transactions in flight together, and send what came of them in the order of the flips."""
+        recorded = _Recorded()
+        lanes = [self._write_lane(batch, lane, recorded) for lane in self._lanes(flips)]
+        results = await asyncio.gather(*lanes, return_exceptions=True)
+        recorded.history.sort(key=itemgetter(0))
+        history = [document for _, document in recorded.history]
+        for document in history:
+            _flips.add(1, {"cause": document["c"]})
+        if history and self._unsent.isdisjoint(recorded.numbers):
+            await self._send(batch.workspace_id, history, recorded.numbers)
+        elif history:
+            self._unsent.update(recorded.numbers)  # of one partition earlier ones wait: nothing may overtake them
+        failures = [result for result in results if isinstance(result, BaseException)]
+        fenced = [failure.partitions for failure in failures if isinstance(failure, FencedError)]
+        if fenced and len(fenced) == len(failures):
+            raise FencedError(frozenset().union(*fenced))
+        for failure in failures:
+            if not isinstance(failure, FencedError):
+                raise failure
+        return len(history)
+
+    def _lanes(self, flips: Sequence[Placed]) -> list[list[Placed]]:
+        """The flips, divided by partition when one transaction cannot hold them; each partition keeps its order."""
+        if len(flips) <= ROWS_PER_TRANSACTION:
+            return [list(flips)]
+        of_partition: dict[int, list[Placed]] = defaultdict(list)
+        for placed in flips:
+            of_partition[partition_of(placed[1].profile_id, self._partitions)].append(placed)
+        lanes: list[list[Placed]] = [[] for _ in range(LANES)]
+        for own in sorted(of_partition.values(), key=len, reverse=True):
+            min(lanes, key=len).extend(own)
+        return [sorted(lane, key=itemgetter(0)) for lane in lanes if lane]
+
+    async def _write_lane(self, batch: _Batch, flips: Sequence[Placed], recorded: _Recorded) -> None:
+        for start in range(0, len(flips), ROWS_PER_TRANSACTION):
+            await self._write_chunk(batch, flips[start : start + ROWS_PER_TRANSACTION], recorded)
+
+    async def _write_chunk(self, batch: _Batch, flips: Sequence[Placed], recorded: _Recorded) -> None:
         now = now_us()
-        partitions = {partition_of(flip.profile_id, self._partitions) for flip in chunk.flips}
+        partitions = {partition_of(flip.profile_id, self._partitions) for _, flip in flips}
         numbers = {partition: max(self._flushed[partition] + 1, now) for partition in sorted(partitions)}
         told: dict[str, int] = {}
         for attempt in range(ATTEMPTS):
             try:
-                history = await self._transact(chunk, numbers, now, told)
+                history = await self._transact(batch, flips, numbers, now, told)
                 break
             except OperationFailure as error:
                 if not told and attempt < ATTEMPTS - 1 and _is_recorded_already(error):
                     # Rows are gone of which there is history: it says how far the versions are.
-                    told = await self._versions(chunk)
+                    told = await self._versions(batch.workspace_id, flips)
                     continue
                 # An earlier attempt whose answer was lost may have been committed: then the rows say so already, no
                 # history comes out of this one, and the outbox sends what that attempt recorded under these numbers.
@@ -169,29 +225,22 @@ class FlipWriter:
             except PyMongoError:
                 self._unsent.update(numbers)
                 raise
-        for partition, number in numbers.items():
-            self._flushed[partition] = number
-        if not history:
-            return 0
-        for document in history:
-            _flips.add(1, {"cause": document["c"]})
-        if self._unsent.isdisjoint(numbers):
-            await self._send(chunk.workspace_id, history, numbers)
-        else:
-            self._unsent.update(numbers)  # of one partition earlier ones wait: nothing of this may overtake them
-        return len(history)
+        self._flushed.update(numbers)
+        if history:
+            recorded.history += history
+            recorded.numbers.update(numbers)
 
     async def _transact(
-        self, chunk: _Chunk, numbers: Mapping[int, int], now: int, told: Mapping[str, int]
-    ) -> list[Document]:
-        workspace_id = chunk.workspace_id
-        keys = {membership_key(workspace_id, flip.audience_id, flip.profile_id) for flip in chunk.flips}
+        self, batch: _Batch, flips: Sequence[Placed], numbers: Mapping[int, int], now: int, told: Mapping[str, int]
+    ) -> list[tuple[int, Document]]:
+        workspace_id = batch.workspace_id
+        keys = {membership_key(workspace_id, flip.audience_id, flip.profile_id) for _, flip in flips}
         async with transaction(self._client) as session:
             heads = await self._db[SNAPSHOTS].bulk_write(
                 [
                     UpdateOne(
                         {"_id": head_key(p), "token": self._tokens[p]},
-                        {"$set": {"f": number}, "$max": {"moment": chunk.moment_us}},
+                        {"$set": {"f": number}, "$max": {"moment": batch.moment_us}},
                     )
                     for p, number in numbers.items()
                 ],
@@ -206,15 +255,15 @@ class FlipWriter:
                     {"_id": {"$in": list(keys)}}, {"version": 1, "in": 1}, session=session
                 )
             }
-            history: list[Document] = []
+            history: list[tuple[int, Document]] = []
             changed: dict[str, Document] = {}
-            for flip in chunk.flips:
+            for place, flip in flips:
                 key = membership_key(workspace_id, flip.audience_id, flip.profile_id)
                 row = rows.get(key)
                 if (row["in"] if row else False) == flip.member:
                     continue
                 partition = partition_of(flip.profile_id, self._partitions)
-                known = row["version"] if row else chunk.version_base.get(flip.audience_id, 0)
+                known = row["version"] if row else batch.version_base.get(flip.audience_id, 0)
                 version = max(known, told.get(key, 0)) + 1
                 rows[key] = {"version": version, "in": flip.member}
                 changed[key] = {
@@ -230,9 +279,9 @@ class FlipWriter:
                     "into": flip.merged_into,
                 }
                 number = (numbers[partition], len(history))
-                history.append(_history(workspace_id, key, version, partition, number, flip, now))
+                history.append((place, _history(workspace_id, key, version, partition, number, flip, now)))
             if history:
-                await self._db[CHANGES].insert_many(history, ordered=False, session=session)
+                await self._db[CHANGES].insert_many([d for _, d in history], ordered=False, session=session)
                 await self._db[MEMBERSHIPS].bulk_write(
                     [UpdateOne({"_id": key}, {"$set": row}, upsert=True) for key, row in changed.items()],
                     ordered=False,
@@ -240,11 +289,11 @@ class FlipWriter:
                 )
         return history
 
-    async def _versions(self, chunk: _Chunk) -> dict[str, int]:
-        """The last version of each membership of a chunk that has any history."""
+    async def _versions(self, workspace_id: str, flips: Sequence[Placed]) -> dict[str, int]:
+        """The last version of each membership that has any history."""
         found: dict[str, int] = {}
-        for flip in chunk.flips:
-            key = membership_key(chunk.workspace_id, flip.audience_id, flip.profile_id)
+        for _, flip in flips:
+            key = membership_key(workspace_id, flip.audience_id, flip.profile_id)
             query: Document = {"_id": {"$gte": change_key(key, 0), "$lt": key + chr(ord(SEPARATOR) + 1)}}
             async for change in self._db[CHANGES].find(query, {"v": 1}).sort("_id", DESCENDING).limit(1):
                 found[key] = change["v"]

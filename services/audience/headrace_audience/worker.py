@@ -32,7 +32,7 @@ from headrace_audience.catalog import Catalog
 from headrace_audience.engine.engine import SnapshotError
 from headrace_audience.erasure import ErasureOrders
 from headrace_audience.evaluation import Evaluation
-from headrace_audience.flips import FencedError, FlipWriter
+from headrace_audience.flips import LANES, ROWS_PER_TRANSACTION, FencedError, FlipWriter
 from headrace_audience.held import Held
 from headrace_audience.incarnation import incarnation
 from headrace_audience.language.definition import check_references
@@ -49,7 +49,7 @@ from headrace_audience.versions import Limits
 
 log = logs.get_logger(__name__)
 
-FLIPS_PER_STEP = 2_000
+FLIPS_PER_STEP = LANES * ROWS_PER_TRANSACTION
 IN_THREAD = 500
 """Events from which on folding is done in a thread, so that calls are answered meanwhile."""
 BLOCK_MS = 200

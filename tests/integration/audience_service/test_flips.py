@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from headrace_audience import flips
 from headrace_audience.engine.engine import Flip
 from headrace_audience.flips import FencedError, FlipWriter
 from headrace_audience.store import CHANGES, MEMBERSHIPS
@@ -120,6 +121,44 @@ async def test_old_and_new_owner_at_the_same_time_never_both(mongo: Client, db: 
     assert await db[CHANGES].count_documents({}) - after_claim <= 1, "at most a transaction that was being committed"
     versions = sorted([d["v"] async for d in db[CHANGES].find({})])
     assert versions == list(range(1, len(versions) + 1))
+
+
+async def test_many_flips_are_written_side_by_side_and_sent_in_their_order(
+    writer: FlipWriter, db: Database, redis: streams.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flips, "ROWS_PER_TRANSACTION", 10)
+    people = [f"p{number}" for number in range(97)]
+    found = [flip(p, number % 3 < 2) for number, p in enumerate([*people, *people, *people])]
+    assert await writer.write("acme", found, {}) == len(await sent(redis))
+    state: dict[str, int] = {}
+    expected = []
+    for one in found:
+        if (state.get(one.profile_id, 0) % 2 == 1) != one.member:
+            state[one.profile_id] = state.get(one.profile_id, 0) + 1
+            expected.append(("buyers", one.profile_id, one.member, state[one.profile_id]))
+    assert await sent(redis) == expected
+    assert await db[CHANGES].count_documents({}) == len(expected)
+    members = {p for p, version in state.items() if version % 2 == 1}
+    assert {d["p"] async for d in db[MEMBERSHIPS].find({"in": True})} == members
+
+
+async def test_of_many_flips_those_of_partitions_that_are_still_owned_are_written_and_sent(
+    writer: FlipWriter, mongo: Client, db: Database, redis: streams.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flips, "ROWS_PER_TRANSACTION", 10)
+    people = [f"p{number}" for number in range(40)]
+    contested = partition_of("p1", PARTITIONS)
+    newer = FlipWriter(mongo, db, redis, PARTITIONS)
+    await newer.claim({contested: 2})
+    with pytest.raises(FencedError) as caught:
+        await writer.write("acme", [flip(p) for p in people], {})
+    assert caught.value.partitions == {contested}
+    own = {p for p in people if partition_of(p, PARTITIONS) != contested}
+    written = {d["p"] async for d in db[MEMBERSHIPS].find({"in": True})}
+    assert written == {p for _, p, _, _ in await sent(redis)}
+    assert written <= own and written, "a transaction with the contested partition writes nothing"
+    await newer.write("acme", [flip("p1")], {})
+    assert await db[MEMBERSHIPS].count_documents({"p": "p1", "in": True}) == 1
 
 
 async def test_flips_of_strangers_are_refused(mongo: Client, db: Database, redis: streams.Redis) -> None:
