@@ -189,13 +189,14 @@ class Evaluation:
         self.engine.set_membership(audience_id, wanted)
 
     @property
+    def stored_people(self) -> list[str]:
+        """Ids of the audiences of people whose members are kept in the store: those that the engine keeps too."""
+        return [a.audience_id for a in self.audiences.values() if a.is_stored and a.definition.of == "people"]
+
+    @property
     def constants(self) -> list[str]:
         """Ids of audiences of people whose members do not follow from events: static, refreshed, paused ones."""
-        return [
-            a.audience_id
-            for a in self.audiences.values()
-            if a.is_constant and a.is_stored and a.definition.of == "people"
-        ]
+        return [audience_id for audience_id in self.stored_people if self.audiences[audience_id].is_constant]
 
     # --- partitions
 
@@ -240,10 +241,26 @@ class Evaluation:
         for partition, missing in self.missing.items():
             for key, ticket in missing.tickets.items():
                 tickets.setdefault(key, {})[partition] = ticket
-        statics = {a: (self.audiences[a], dict(waiting)) for a, waiting in self._statics.items() if waiting}
+        statics = {
+            a: (self.audiences[a], dict(waiting))
+            for a, waiting in self._statics.items()
+            if waiting and not self._waits_for_others(self.audiences[a])
+        }
         if not tickets and not statics:
             return None
         return Order(tickets, statics)
+
+    def _waits_for_others(self, audience: Audience) -> bool:
+        """Whether it names, directly or through others, one whose stored members are being computed themselves."""
+        looked: set[str] = set()
+        waiting = set(audience.definition.references)
+        while waiting:
+            looked |= waiting
+            named = [self.audiences[a] for a in waiting if a in self.audiences]
+            if any(one.is_computed_at_once for one in named):
+                return True
+            waiting = {r for one in named if one.is_live for r in one.definition.references} - looked
+        return False
 
     def still_wanted(self, key: str, tickets: Mapping[int, int]) -> list[int]:
         """Partitions that still wait for a key with the tickets of an order."""

@@ -35,10 +35,16 @@ class Pending:
             self._queues.setdefault(flip.audience_id, deque()).append((next(self._numbers), flip))
 
     def take(self, limit: int) -> list[Flip]:
-        """Take out up to `limit` flips, those of the shortest queues first; they are given in the order of add()."""
+        """Take out up to `limit` flips, those of the shortest queues first; they are given in the order of add().
+
+        No profile is twice among those of an audience: when writing fails in the middle, or its answer is lost, all
+        are written again, and an entry whose exit is written already would look like a new one.
+        """
         taken: list[_Numbered] = []
         for audience_id, queue in sorted(self._queues.items(), key=lambda item: len(item[1])):
-            while queue and len(taken) < limit:
+            profiles: set[str] = set()
+            while queue and len(taken) < limit and queue[0][1].profile_id not in profiles:
+                profiles.add(queue[0][1].profile_id)
                 taken.append(queue.popleft())
             if not queue:
                 del self._queues[audience_id]

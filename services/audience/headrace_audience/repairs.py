@@ -249,9 +249,8 @@ class RepairOrders:
 
     async def _stored(self, evaluation: Evaluation, profile_ids: Sequence[str]) -> set[tuple[str, str]]:
         """(audience, profile) of stored memberships."""
-        audience_ids = [a.audience_id for a in evaluation.audiences.values() if a.is_stored]
         found: set[tuple[str, str]] = set()
-        for audience_id in audience_ids:
+        for audience_id in evaluation.stored_people:
             keys = [membership_key(evaluation.workspace_id, audience_id, p) for p in profile_ids]
             query: Document = {"_id": {"$in": keys}, "in": True}
             found.update([(audience_id, d["p"]) async for d in self._db[MEMBERSHIPS].find(query, {"_id": 0, "p": 1})])
@@ -267,12 +266,11 @@ def _anew(
 ) -> list[Flip]:
     """Rebuild profiles whose stored memberships are known; returns the flips, which wait to be written then."""
     engine = evaluation.engine
-    for audience in evaluation.audiences.values():
-        if audience.is_stored:
-            members = [p for p in profile_ids if (audience.audience_id, p) in stored]
-            others = [p for p in profile_ids if (audience.audience_id, p) not in stored]
-            engine.set_membership(audience.audience_id, members)
-            engine.set_membership(audience.audience_id, others, member=False)
+    for audience_id in evaluation.stored_people:
+        members = [p for p in profile_ids if (audience_id, p) in stored]
+        others = [p for p in profile_ids if (audience_id, p) not in stored]
+        engine.set_membership(audience_id, members)
+        engine.set_membership(audience_id, others, member=False)
     engine.repair([p for p in profile_ids if p not in gone], gone)
     engine.fold(events, now_us=engine.clock_us, cause="repair")
     flips = evaluation.advance(engine.clock_us)

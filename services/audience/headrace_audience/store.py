@@ -11,6 +11,7 @@ whose memberships differ from the batch evaluator and are to be made right by th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -126,3 +127,19 @@ async def member_count(db: Database, workspace_id: str, audience_id: str) -> int
     """Number of members of an audience, by its index."""
     query: dict[str, Any] = {"w": workspace_id, "a": audience_id, "in": True}
     return int(await db[MEMBERSHIPS].count_documents(query))
+
+
+async def members_in(
+    db: Database, workspace_id: str, audience_ids: Collection[str], partitions: Collection[int]
+) -> dict[str, list[str]]:
+    """Audience id to the profile ids of its members in some partitions."""
+    found: dict[str, list[str]] = {audience_id: [] for audience_id in audience_ids}
+    query: dict[str, Any] = {
+        "q": {"$in": list(partitions)},
+        "w": workspace_id,
+        "in": True,
+        "a": {"$in": list(audience_ids)},
+    }
+    async for row in db[MEMBERSHIPS].find(query, {"_id": 0, "a": 1, "p": 1}):
+        found[row["a"]].append(row["p"])
+    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from headrace.domain.times import now_us
 from headrace.rpc.errors import wrong_state
-from headrace.storage.mongo.client import Database
+from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import metrics
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.batch import queries
@@ -104,7 +104,8 @@ class Verifier:
 
         Raises:
             ApiError: NOT_FOUND, or WRONG_STATE for one that is not kept exact: a draft, a
-                static audience, one that is refreshed at intervals, paused or archived.
+                static audience, one that is refreshed at intervals, paused or archived; or one that gets another
+                definition or state while it is compared.
         """
         document = await self._audiences.get(workspace_id, audience_id)
         definition = definition_of(document)
@@ -126,6 +127,7 @@ class Verifier:
             last_us = again.at_us
         corrected = unanswered = 0
         if found.profiles:
+            await self._check_unchanged(document)
             suspected = sorted(found.profiles)
             outcome = await self._repairs.ask(workspace_id, audience_id, suspected, last_us, repair=repair)
             corrected, unanswered = outcome.corrected, len(outcome.unanswered)
@@ -135,6 +137,7 @@ class Verifier:
                 found.only_batch &= confirmed
             else:
                 found.keep(await self._compare(workspace_id, audience_id, definition))
+                await self._check_unchanged(document)
             _mismatches.add(len(found.profiles - outcome.unanswered))
         return Comparison(
             live_size=found.batch_size + len(found.only_live) - len(found.only_batch),
@@ -144,6 +147,12 @@ class Verifier:
             corrected=corrected,
             unanswered=unanswered,
         )
+
+    async def _check_unchanged(self, document: Document) -> None:
+        """Refuse to call it a mismatch that the members follow another definition than the one that was compared."""
+        present = await self._audiences.get(document["w"], document["a"])
+        if present["gen"] != document["gen"]:
+            raise wrong_state(present["state"], "The audience was changed while it was compared: verify it again.")
 
     async def _compare(self, workspace_id: str, audience_id: str, definition: Definition) -> _Difference:
         known = await referenced(self._db, workspace_id, definition)

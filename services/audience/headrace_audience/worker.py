@@ -42,7 +42,7 @@ from headrace_audience.recovery import LogReplay
 from headrace_audience.repairs import RepairOrders
 from headrace_audience.settings import Settings
 from headrace_audience.snapshots import Snapshot, SnapshotStore
-from headrace_audience.store import MEMBERSHIPS
+from headrace_audience.store import members_in
 from headrace_audience.threads import to_the_end
 from headrace_audience.tracing import EvaluationSpans, evaluated
 from headrace_audience.versions import Limits
@@ -208,13 +208,19 @@ class Worker:
         for partition in sorted(surplus):
             if partition not in self._held:
                 await self._leases.release(partition)
-            elif not any(e.pending.holds_partition(partition) for e in self._evaluations.values()):
+            elif self._may_be_left(partition):
                 await self._save(partition)
                 await self._drop([partition])
                 await self._leases.release(partition)
         new = {p: token for p, token in wanted.items() if p not in self._held and p not in surplus}
         if new:
             await self._take(new)
+
+    def _may_be_left(self, partition: int) -> bool:
+        # Whoever takes it while it catches up may hold others that are farther, and would not catch up for it.
+        if self._passing.catches_up:
+            return False
+        return not any(e.pending.holds_partition(partition) for e in self._evaluations.values())
 
     async def _take(self, tokens: Mapping[int, int]) -> None:
         began = time.monotonic()
@@ -290,15 +296,7 @@ class Worker:
         """Read the stored members of some audiences in some partitions and tell the evaluation."""
         if not audience_ids or not partitions:
             return
-        stored: dict[str, list[str]] = {a: [] for a in audience_ids}
-        query = {
-            "q": {"$in": list(partitions)},
-            "w": evaluation.workspace_id,
-            "in": True,
-            "a": {"$in": list(audience_ids)},
-        }
-        async for row in self._db[MEMBERSHIPS].find(query, {"_id": 0, "a": 1, "p": 1}):
-            stored[row["a"]].append(row["p"])
+        stored = await members_in(self._db, evaluation.workspace_id, audience_ids, partitions)
         async with self._lock:
             for audience_id, members in stored.items():
                 evaluation.set_members(audience_id, members, partitions, now_us())

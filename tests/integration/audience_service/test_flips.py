@@ -9,6 +9,7 @@ import pytest
 from headrace_audience import flips
 from headrace_audience.engine.engine import Flip
 from headrace_audience.flips import FencedError, FlipWriter
+from headrace_audience.pending import Pending
 from headrace_audience.store import CHANGES, MEMBERSHIPS
 from pymongo.errors import AutoReconnect
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -254,6 +255,34 @@ async def test_a_commit_whose_answer_is_lost_is_sent_once_and_repeated_safely(
     await writer.send_unsent()
     assert await sent(redis) == [("buyers", "p1", True, 1)]
     assert await db[CHANGES].count_documents({}) == 1
+
+
+async def test_an_entry_and_an_exit_that_wait_are_written_once_each_whatever_fails(
+    writer: FlipWriter, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the worker writes: what failed is put back and taken again."""
+    pending = Pending(lambda profile_id: partition_of(profile_id, PARTITIONS))
+    pending.add([flip("p1"), flip("p1", False), flip("p2")])
+    real = FlipWriter._transact
+    lost = 0
+
+    async def committed_then_lost(self: FlipWriter, *args: Any) -> Any:
+        nonlocal lost
+        history = await real(self, *args)
+        if lost < 2:
+            lost += 1
+            raise AutoReconnect("the answer was lost")
+        return history
+
+    monkeypatch.setattr(FlipWriter, "_transact", committed_then_lost)
+    while flips := pending.take(2_000):
+        try:
+            await writer.write("acme", flips, {})
+        except AutoReconnect:
+            pending.put_back(flips)
+    history = [d async for d in db[CHANGES].find({}).sort([("p", 1), ("v", 1)])]
+    assert [(d["p"], d["in"]) for d in history] == [("p1", True), ("p1", False), ("p2", True)]
+    assert lost == 2
 
 
 async def test_changes_are_sent_again_when_redis_forgot(writer: FlipWriter, redis: streams.Redis) -> None:

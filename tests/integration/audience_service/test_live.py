@@ -306,6 +306,21 @@ async def test_static_audiences_are_computed_once(client: AudienceClient, identi
     await client.has_members("static", [winner, "p5", "p6"])
 
 
+async def test_a_static_audience_waits_for_those_that_it_names(client: AudienceClient, identity: FakeIdentity) -> None:
+    """It is computed once, from their members: these must all be there, directly or through another."""
+    buyers = [f"p{i}" for i in range(12)]
+    await identity.resolve(*(event(p, "Purchased") for p in buyers))
+    await client.create("last", {"kind": "static", "where": {"event": "Purchased"}})
+    await client.create("between", {"where": {"audience": "last"}})
+    await client.create("direct", {"kind": "static", "where": {"audience": "last"}})
+    await client.create("first", {"refresh": "1h", "where": {"audience": "between"}})
+    for audience_id in ("last", "between", "direct", "first"):
+        await client.activate(audience_id)
+    for audience_id in ("direct", "first", "between"):
+        await client.active(audience_id)
+        await client.has_members(audience_id, buyers)
+
+
 async def test_paused_audiences_stay_and_catch_up(client: AudienceClient, identity: FakeIdentity) -> None:
     await client.start("buyers", COUNT)
     await client.start("control", COUNT)

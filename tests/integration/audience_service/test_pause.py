@@ -6,6 +6,7 @@ has the real one.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 from headrace_audience import worker
+from headrace_audience.flips import FlipWriter
 from headrace_audience.language.parser import parse_definition
+from headrace_audience.leases import Leases
 from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference
 from headrace_audience.settings import Settings
@@ -229,5 +232,34 @@ async def test_a_stop_while_catching_up(make_settings: MakeSettings, db: Databas
         await all_written(db, told_before + 10)
     async with serving_audience(settings):
         await all_written(db, told_before + len(wanted))
+    assert of_each([c for c in await written(db) if c[2] > begin]) == of_each(wanted)
+    await consistent(db)
+
+
+async def test_another_replica_comes_while_one_catches_up(
+    make_settings: MakeSettings, db: Database, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes one partition after the other: none may come to it that has farther to go than those that it has."""
+    settings = make_settings(Settings, **QUICK)
+    begin = await before_the_pause(settings, identity)
+    told_before = await db[CHANGES].count_documents({})
+    await during_the_pause(identity, begin)
+    wanted = expected(identity.stored, begin, real_now_us())
+    write, release = FlipWriter.write, Leases.release
+
+    async def slow_write(*args: Any) -> int:
+        await asyncio.sleep(0.1)
+        return await write(*args)
+
+    async def slow_release(self: Leases, share: int) -> None:
+        await release(self, share)
+        await asyncio.sleep(1.5)  # longer than between two looks for free leases
+
+    monkeypatch.setattr(FlipWriter, "write", slow_write)
+    monkeypatch.setattr(Leases, "release", slow_release)
+    async with serving_audience(settings):
+        await all_written(db, told_before + 5)
+        async with serving_audience(settings):
+            await all_written(db, told_before + len(wanted))
     assert of_each([c for c in await written(db) if c[2] > begin]) == of_each(wanted)
     await consistent(db)

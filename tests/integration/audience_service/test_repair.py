@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import grpc
 import pytest
-from headrace_audience import bootstrap, verify
+from headrace_audience import bootstrap, references, verify
 from headrace_audience.engine.columns import NarrowColumn
 from headrace_audience.engine.engine import Engine
 from headrace_audience.settings import Settings
@@ -18,6 +19,7 @@ from headrace_audience.worker import Worker
 from headrace.api.audience.v1.audience_pb2 import MembershipChangeBatch
 from headrace.domain.ids import partition_of, time_ordered_floor
 from headrace.domain.times import DAY_US, now_us
+from headrace.rpc import errors
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import client as streams
@@ -127,6 +129,55 @@ async def test_a_column_with_a_wrong_bit_is_rebuilt_from_the_events(
     await identity.resolve(event("p3", "Purchased"), event("x", "Viewed"))
     await client.has_members("never", ["x"])
     assert await client.members("lately") == sorted(PEOPLE)
+
+
+async def test_a_repair_beside_an_audience_of_groups(
+    client: AudienceClient, identity: FakeIdentity, workers: list[Worker]
+) -> None:
+    """The engine that is repaired knows people only."""
+    account = event("p1", kind="group", traits={"plan": "pro"})
+    account.event.group_id = "g1"
+    await identity.resolve(account, *(event(p, "Purchased") for p in PEOPLE))
+    await client.start("accounts", {"of": "groups", "refresh": "1h", "where": {"trait": "plan", "eq": "pro"}})
+    await client.start("lately", LATELY)
+    await client.has_members("lately", PEOPLE)
+    await spoil(workers[0], "p3")
+    await client.has_members("lately", [p for p in PEOPLE if p != "p3"])
+    assert (await client.verify("lately", repair=True)).corrected_count == 1
+    await client.has_members("lately", PEOPLE)
+    assert await client.members("accounts") == ["g1"]
+
+
+@pytest.mark.parametrize("compared", [1, 4], ids=["in the first comparison", "in the last comparison"])
+async def test_a_definition_that_changes_while_it_is_compared_is_no_mismatch(
+    client: AudienceClient,
+    identity: FakeIdentity,
+    db: Database,
+    counted: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    compared: int,
+) -> None:
+    await client.start("lately", LATELY)
+    await identity.resolve(*(event(p, "Purchased") for p in PEOPLE))
+    await client.has_members("lately", PEOPLE)
+    if compared > 1:
+        await db[MEMBERSHIPS].update_one({"a": "lately", "p": "p3"}, {"$set": {"in": False}})
+    looks = 0
+    referenced = references.referenced
+
+    async def changed_meanwhile(*args: Any, **kwargs: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == compared:
+            await client.update("lately", {"where": {"event": "Viewed"}})
+            await client.has_members("lately", [])
+        return await referenced(*args, **kwargs)
+
+    monkeypatch.setattr(verify, "referenced", changed_meanwhile)
+    with pytest.raises(grpc.aio.AioRpcError, match="changed while it was compared") as caught:
+        await client.verify("lately")
+    assert errors.reason_of(caught.value) == errors.WRONG_STATE
+    assert counted == []
 
 
 async def test_a_repair_outlives_the_replica(

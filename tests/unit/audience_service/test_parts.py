@@ -65,7 +65,7 @@ def flip(audience_id: str, profile_id: str, member: bool = True) -> Flip:
 def test_pending_keeps_the_order_of_an_audience_and_lets_few_go_first() -> None:
     pending = Pending(lambda profile_id: int(profile_id[1:]) % 2)
     pending.add(flip("big", f"p{i}") for i in range(10))
-    pending.add([flip("small", "p1"), flip("small", "p1", False)])
+    pending.add([flip("small", "p1"), flip("small", "p2", False)])
     taken = pending.take(5)
     assert [f.audience_id for f in taken] == ["big", "big", "big", "small", "small"], "in the order of their coming"
     pending.put_back(taken)
@@ -73,6 +73,16 @@ def test_pending_keeps_the_order_of_an_audience_and_lets_few_go_first() -> None:
     assert [f.member for f in pending.take(2)] == [True, False]
     assert [f.profile_id for f in pending.take(99)] == [f"p{i}" for i in range(10)]
     assert not pending.take(1)
+
+
+def test_pending_gives_a_membership_once_at_a_time() -> None:
+    pending = Pending(lambda profile_id: int(profile_id[1:]) % 2)
+    pending.add([flip("a", "p1"), flip("a", "p2"), flip("a", "p1", False), flip("a", "p3"), flip("b", "p1")])
+    first = pending.take(9)
+    assert [(f.audience_id, f.profile_id) for f in first] == [("a", "p1"), ("a", "p2"), ("b", "p1")]
+    pending.put_back(first)
+    assert pending.take(9) == first
+    assert [(f.profile_id, f.member) for f in pending.take(9)] == [("p1", False), ("p3", True)]
 
 
 def test_pending_forgets_partitions_and_audiences() -> None:
