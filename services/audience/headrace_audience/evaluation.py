@@ -359,6 +359,12 @@ class Evaluation:
         self._evaluated = self.audiences.keys() - self._starting.keys()
         return flips
 
+    @property
+    def has_due_unwritten(self) -> bool:
+        """Whether flips wait of an audience that is neither being filled nor emptied."""
+        waiting = (self.audiences.get(audience_id) for audience_id in self.pending.audience_ids)
+        return any(audience is None or not (audience.is_filling or audience.is_leaving) for audience in waiting)
+
     def _filled(self, flip: Flip) -> Flip:
         """A flip of a partition that has just started: while its audience is being filled, that is the cause."""
         audience = self.audiences[flip.audience_id]

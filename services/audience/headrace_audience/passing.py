@@ -83,6 +83,9 @@ class Passing:
     ) -> None:
         """Pass time by steps for a while, each change written before the next is looked for.
 
+        The many changes of an audience that is being filled or emptied are none that were due: time does not wait for
+        them.
+
         Args:
             evaluations: The workspaces.
             held: The partitions.
@@ -92,7 +95,7 @@ class Passing:
         """
         until = time.monotonic() + LONGEST_S
         while True:
-            while any(len(e.pending) for e in evaluations.values()):
+            while any(e.has_due_unwritten for e in evaluations.values()):
                 if not await write():
                     return
             if self.moment_us >= self._goal_us or time.monotonic() > until:

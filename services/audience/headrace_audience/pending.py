@@ -56,6 +56,11 @@ class Pending:
             self._front -= 1
             self._queues.setdefault(flip.audience_id, deque()).appendleft((self._front, flip))
 
+    @property
+    def audience_ids(self) -> Collection[str]:
+        """Audiences of which flips wait."""
+        return self._queues.keys()
+
     def waits_for(self, audience_id: str) -> bool:
         """Whether any flip of an audience waits."""
         return audience_id in self._queues

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from headrace.domain.times import now_us
-from headrace.storage.mongo.client import Database, Document, aggregate
+from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs
 from headrace_audience import versions
 from headrace_audience.catalog import Audience
@@ -27,6 +27,9 @@ from headrace_audience.store import (
 )
 
 log = logs.get_logger(__name__)
+
+ROWS_AT_A_TIME = 5_000
+"""Rows of an audience that is being deleted that are removed in one step of the worker."""
 
 
 async def record(db: Database, evaluation: Evaluation, limits: versions.Limits, total: int) -> bool:
@@ -75,7 +78,10 @@ async def partitions_done(db: Database, audience: Audience, partitions: Collecti
 
 
 async def finish(db: Database, audience: Audience, total: int) -> bool:
-    """Go into the next state when all partitions are done; returns whether that happened now."""
+    """Go into the next state when all partitions are done; returns whether that happened now.
+
+    What is left of a large audience that is being deleted takes several calls.
+    """
     query = {**_query(audience), "done": {"$size": total}}
     closed: Document = {"open": False, "updated": now_us()}
     if audience.is_filling:
@@ -85,18 +91,8 @@ async def finish(db: Database, audience: Audience, total: int) -> bool:
         return bool((await db[AUDIENCES].update_one(query, {"$set": closed})).modified_count)
     if audience.state != DELETING or await db[AUDIENCES].find_one(query, {"_id": 1}) is None:
         return False
-    # Nobody writes rows of it any more. The highest version is stored before they go, so that an audience of the same
-    # id that is made later counts on from it.
-    rows: Document = {
-        "_id": {
-            "$gte": membership_key(audience.workspace_id, audience.audience_id, ""),
-            "$lt": audience_key(audience.workspace_id, audience.audience_id) + chr(ord(SEPARATOR) + 1),
-        }
-    }
-    pipeline = [{"$match": rows}, {"$group": {"_id": None, "highest": {"$max": "$version"}}}]
-    highest = [d["highest"] async for d in aggregate(db[MEMBERSHIPS], pipeline)]
-    await db[AUDIENCES].update_one(query, {"$max": {"base": highest[0] if highest else 0}})
-    await db[MEMBERSHIPS].delete_many(rows)
+    if not await _remove_some(db, audience):
+        return False
     answer = await db[AUDIENCES].update_one(
         query,
         {
@@ -105,6 +101,29 @@ async def finish(db: Database, audience: Audience, total: int) -> bool:
         },
     )
     return bool(answer.modified_count)
+
+
+async def _remove_some(db: Database, audience: Audience) -> bool:
+    """Remove some of the rows of an audience that is being deleted; returns whether none is left.
+
+    The loop that everything else waits for calls this again and again: a million rows at once would hold it up for
+    long. Nobody writes rows of the audience any more. The highest version is stored before they go, so that an audience
+    of the same id that is made later counts on from it.
+    """
+    rows: Document = {
+        "_id": {
+            "$gte": membership_key(audience.workspace_id, audience.audience_id, ""),
+            "$lt": audience_key(audience.workspace_id, audience.audience_id) + chr(ord(SEPARATOR) + 1),
+        }
+    }
+    some = [d async for d in db[MEMBERSHIPS].find(rows, {"version": 1}).limit(ROWS_AT_A_TIME)]
+    if some:
+        highest = max(row["version"] for row in some)
+        await db[AUDIENCES].update_one(_query(audience), {"$max": {"base": highest}})
+        # Another replica may have come to the end meanwhile: rows of an audience that was made since are later ones.
+        gone: Document = {"_id": {"$in": [row["_id"] for row in some]}, "version": {"$lte": highest}}
+        await db[MEMBERSHIPS].delete_many(gone)
+    return len(some) < ROWS_AT_A_TIME
 
 
 def _query(audience: Audience) -> Document:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from headrace_audience import recording
 from headrace_audience.settings import Settings
 from headrace_audience.store import MEMBERSHIPS
 
@@ -354,9 +355,11 @@ async def test_a_new_definition_is_filled_and_reports_the_difference(
     assert sorted((c.profile_id, c.member) for c in changed) == [("p1", False), ("p2", True)]
 
 
+@pytest.mark.parametrize("at_a_time", [1, 5_000], ids=["row by row", "at once"])
 async def test_members_of_a_removed_audience_leave(
-    client: AudienceClient, identity: FakeIdentity, db: Database
+    client: AudienceClient, identity: FakeIdentity, db: Database, monkeypatch: pytest.MonkeyPatch, at_a_time: int
 ) -> None:
+    monkeypatch.setattr(recording, "ROWS_AT_A_TIME", at_a_time)
     await client.start("buyers", COUNT)
     await identity.resolve(event("p1", "Purchased"), event("p2", "Purchased"))
     await client.has_members("buyers", ["p1", "p2"])

@@ -6,6 +6,7 @@ import asyncio
 import random
 
 import pytest
+from headrace_audience import streaming
 from headrace_audience.archive.layout import day_of, path_of
 from headrace_audience.archive.survivors import Survivors
 from headrace_audience.catalog import Audience
@@ -13,12 +14,14 @@ from headrace_audience.engine.engine import Flip
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.language.parser import parse_definition
+from headrace_audience.passing import Passing
 from headrace_audience.pending import Pending
 from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
 from headrace_audience.streaming import Edges
 from headrace_audience.threads import in_thread, to_the_end
 
 from headrace.domain.ids import partition_of
+from headrace.domain.times import HOUR_US
 
 NOW = 1_700_000_000_000_000
 
@@ -201,6 +204,30 @@ def test_a_paused_audience_keeps_its_members() -> None:
     evaluation.start_what_is_complete([0])
     assert evaluation.advance(NOW) == []
     assert evaluation.engine.members("a") == ["p1"]
+
+
+@pytest.mark.parametrize(("state", "expected"), [(FILLING, 0), (DELETING, 0), (ACTIVE, 1)])
+async def test_time_waits_for_what_was_due_but_not_for_what_is_filled_or_emptied(state: str, expected: int) -> None:
+    evaluation = Evaluation("acme", 1, NOW)
+    evaluation.set_audience(audience(state=state))
+    evaluation.pending.add([flip("a", "p1"), flip("a", "p2")])
+    passing = Passing()
+    later = NOW + HOUR_US
+    passing.take([NOW], later)
+    passing.aim(later, streaming.NOTHING, {}, [])
+    assert passing.catches_up
+    written = 0
+
+    async def write() -> bool:
+        nonlocal written
+        assert passing.moment_us == NOW, "before time goes on"
+        evaluation.pending.take(9)
+        written += 1
+        return True
+
+    await passing.step({"acme": evaluation}, {}, list, asyncio.Lock(), write)
+    assert (written, passing.moment_us, passing.catches_up) == (expected, later, False)
+    assert len(evaluation.pending) == (0 if expected else 2)
 
 
 async def test_work_goes_to_its_end_however_often_it_is_cancelled() -> None:
