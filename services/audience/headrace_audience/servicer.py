@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 from headrace.api.audience.v1 import audience_service_pb2 as pb
 from headrace.api.audience.v1.audience_pb2 import Audience, AudienceChange, AudienceVersion, Member
 from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceServicer
-from headrace.domain.times import now_us, parse_time_us
+from headrace.domain.times import LAST_MOMENT_US, now_us, parse_time_us
 from headrace.rpc import auth, names
 from headrace.rpc.errors import ApiError, invalid_argument, limit_exceeded, unavailable
 from headrace.rpc.idempotency import RequestIds
@@ -362,8 +362,9 @@ class AudienceServicer(AudienceServiceServicer):
         workspace_id, audience_id = _named(AUDIENCES_READ, request.name)
         if not request.profile_id:
             raise invalid_argument("profile_id", "is required")
-        if request.at_us < 0:
-            raise invalid_argument("at_us", "must be a moment in microseconds since 1970 UTC, or 0 for now")
+        if not 0 <= request.at_us <= LAST_MOMENT_US:
+            reason = "must be a moment in microseconds since 1970 UTC, up to the year 8941, or 0 for now"
+            raise invalid_argument("at_us", reason)
         found = await self._explaining.explain(workspace_id, audience_id, request.profile_id, request.at_us)
         condition = explained_condition(found.condition)
         return pb.ExplainMembershipResponse(

@@ -73,7 +73,7 @@ def eval_(
     from headrace_audience.offline.facts import FactError, facts_of_people
 
     from headrace.domain.definitions import DefinitionError
-    from headrace.domain.times import now_us, parse_time_us
+    from headrace.domain.times import LAST_MOMENT_US, format_time_us, now_us, parse_time_us
 
     if (events is None) == (people is None):
         raise UsageProblem("give either --events or --people")
@@ -81,6 +81,8 @@ def eval_(
         at_us = parse_time_us(at) if at else now_us()
     except (ValueError, OverflowError):
         raise UsageProblem(f"--at {at}: write a time such as 2026-01-31T12:00:00Z") from None
+    if at_us > LAST_MOMENT_US:
+        raise UsageProblem(f"--at {at}: must be {format_time_us(LAST_MOMENT_US)} or before")
     computed = _computed_traits(computed_traits)
     parsed = _definition(definition, computed)
     try:

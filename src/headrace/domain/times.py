@@ -13,6 +13,8 @@ DAY_US = 24 * HOUR_US
 WEEK_US = 7 * DAY_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_MOMENT_US = 220_000_000_000 * SECOND_US
+"""In the year 8941: later than that nothing is asked for, so that windows after it end before the calendar does."""
 _UNITS_US = {"s": SECOND_US, "m": MINUTE_US, "h": HOUR_US, "d": DAY_US, "w": WEEK_US}
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
 

@@ -91,6 +91,19 @@ async def test_why_somebody_is_in_and_somebody_else_is_not(client: AudienceClien
         assert errors.reason_of(refused.value) == reason
 
 
+@pytest.mark.parametrize("at_us", [-1, 2**62, 2**63 - 1])
+async def test_moments_that_no_calendar_holds_are_not_explained(
+    client: AudienceClient, identity: FakeIdentity, at_us: int
+) -> None:
+    await identity.resolve(event("p1", "Viewed"))
+    await client.create("viewers", "performed Viewed in last 7d")
+    request = pb.ExplainMembershipRequest(name=client.name("viewers"), profile_id="p1", at_us=at_us)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.stub.ExplainMembership(request, timeout=20)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "at_us" in (refused.value.details() or "")
+
+
 async def test_somebody_of_very_many_events_is_explained_too(client: AudienceClient, identity: FakeIdentity) -> None:
     """Not in the square of the events."""
     at = now_us()

@@ -72,6 +72,14 @@ def test_any_text_is_read_or_refused_by_its_place(r: Random, junk: str, place: i
         ),
         ("performed A in last 30", "line 1, column 21: '30' is not expected here; expected a duration such as 30d"),
         ("performed A and\n  trait plan", "line 2, column 13: the text ends here; expected"),
+        ("performed A with", "line 1, column 17: the text ends here; expected kind, of, refresh, time"),
+        ("trait x in (a; b)", 'line 1, column 14: \';\' is not expected here; expected ")", ","'),
+        (
+            "performed Product viewed",
+            "line 1, column 19: 'viewed' is not expected here; expected and, between, count, in, or, since, sum(...),"
+            " avg(...), min(...), max(...) or distinct(...), the end, where, with; a name of several words stands in",
+        ),
+        ("trait a = null", "line 1, column 11: null is no value to compare with"),
         ("trait country in ()", "line 1, column 19: ')' is not expected here; expected"),
         ("performed A\nand performed B in last 0d", "line 2, column 5: within: must be longer than nothing"),
         ("stopped A active within 1d inactive for 2d", "line 1, column 1: inactive_for: inactive_for must be shorter"),

@@ -63,7 +63,21 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"where": {"trait": "x", "gt": 3, "ignore_case": True}}, "where.ignore_case", "goes only with"),
     ({"where": {"trait": "x", "eq": "\ud800"}}, "where.eq", "surrogate"),
     ({"where": {"identifier": "email", "exists": "yes"}}, "where.exists", "true or false"),
-    ({"where": {"all": [{"event": "A"}] * 600}}, "where.all[499]", "more than 500"),
+    ({"where": {"all": [{"event": "A"}] * 600}}, "where.all[299]", "more than 300"),
+    ({"where": {"event": "A", "where": [{"property": "x", "eq": 1}] * 500}}, "where", "more than 300"),
+    ({"where": {"any": [{"sequence": [{"event": "A"}] * 10}] * 50}}, "where.any[27]", "more than 300"),
+    ({"where": {"sequence": [{"event": "A"}, {"event": "B", "same": ""}]}}, "where.sequence[1].same", "not empty"),
+    ({"where": {"sequence": [{"event": "A"}, {"event": "B", "same": None}]}}, "where.sequence[1].same", "a property"),
+    (
+        {"where": {"sequence": [{"event": "A", "negated": True}, {"event": "B"}]}},
+        "where.sequence[0].negated",
+        "there is no step before it",
+    ),
+    (
+        {"where": {"sequence": [{"event": "A"}, {"event": "B", "negated": True, "within": "30d"}], "within": "1cd"}},
+        "where.sequence[1].within",
+        "must be shorter than where.within",
+    ),
     ('{"where": ' + '{"not": ' * 60 + '{"event": "A"}' + "}" * 61, "where" + ".not" * 50, "50 deep"),
     ('{"where": {"trait": "x", "eq": 1e999}}', "where.eq", "finite"),
 ]

@@ -6,6 +6,7 @@ so that none can exhaust the engine.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
@@ -61,7 +62,7 @@ from headrace_audience.language.spans import Calendar, Fixed, Span
 from headrace_audience.language.windows import WINDOW_KEYS, check_shorter, parse_span, parse_window, parse_zone
 
 MAX_DEPTH = 50
-MAX_CONDITIONS = 500
+MAX_CONDITIONS = 300
 MAX_DEFINITION_BYTES = 256 * 1024
 MAX_STEPS = 10
 MAX_PERIODS = 100
@@ -147,9 +148,12 @@ class _Parser:
         """A condition at a place."""
         if depth > MAX_DEPTH:
             raise DefinitionError(path, f"is nested more than {MAX_DEPTH} deep; flatten it or use another audience")
-        self._count += 1
+        self._count += 1 + _tests_in(raw)
         if self._count > MAX_CONDITIONS:
-            raise DefinitionError(path, f'there are more than {MAX_CONDITIONS} conditions; use "in" or split it')
+            reason = (
+                f'there are more than {MAX_CONDITIONS} conditions, tests of properties and steps; use "in" or split it'
+            )
+            raise DefinitionError(path, reason)
         leaves = self._of_groups if self._of == "groups" else tuple(self._leaves)
         all_kinds = ("all", "any", "not", *leaves)
         if not isinstance(raw, Mapping):
@@ -276,12 +280,28 @@ class _Parser:
                 reason = "two negated steps must not follow each other: name both events in one"
                 raise DefinitionError(f"{path}.sequence[{i + 1}]", reason)
         window = self._window(path, raw)
-        whole, last = window.within, steps[-1]
-        if last.negated and last.within_us is not None and isinstance(whole, Fixed) and last.within_us >= whole.us:
+        last = steps[-1]
+        if last.negated and last.within_us is not None and last.within_us >= _longest(window.within):
             # That it did not come is known when its time is over, and then the step before has left the window.
             reason = f"must be shorter than {path}.within: else the step before is too old when this one has not come"
             raise DefinitionError(f"{path}.sequence[{len(steps) - 1}].within", reason)
         return InOrder(steps, window)
+
+
+def _longest(span: Span | None) -> int:
+    """How far a window may reach back at most, in microseconds; days of the calendar at a change of the clock."""
+    if span is None:
+        return sys.maxsize
+    return span.us if isinstance(span, Fixed) else (span.days + 1) * DAY_US
+
+
+def _tests_in(raw: object) -> int:
+    """How many tests of properties, and steps of a sequence, a condition has: each costs as much as a condition."""
+    if not isinstance(raw, Mapping):
+        return 0
+    tests, steps = raw.get("where"), raw.get("sequence")
+    within = len(tests) if isinstance(tests, list) else 0
+    return within + (sum(1 + _tests_in(step) for step in steps) if isinstance(steps, list) else 0)
 
 
 def _where(path: str, raw: Mapping[str, Any]) -> tuple[Predicate, ...]:
@@ -306,19 +326,22 @@ def _aggregate(path: str, raw: object) -> tuple[tuple[str, ...], Test]:
 def _step(path: str, raw: object, *, first: bool) -> Step:
     if not isinstance(raw, Mapping) or "event" not in raw:
         raise DefinitionError(path, 'must be an object such as {"event": "Purchased", "within": "1h"}')
-    allowed = ("event", "where") if first else ("event", "where", "within", "negated", "same")
-    check_keys(path, raw, allowed=allowed, required=("event",))
+    for key in ("within", "negated", "same"):
+        if first and key in raw:
+            raise DefinitionError(f"{path}.{key}", f"the first step has no {key!r}: there is no step before it")
+    check_keys(path, raw, allowed=("event", "where", "within", "negated", "same"), required=("event",))
     within = parse_duration(f"{path}.within", raw["within"]) if "within" in raw else None
     negated = raw.get("negated", False)
     if not isinstance(negated, bool):
         raise DefinitionError(f"{path}.negated", "must be true or false")
-    same = raw.get("same", [])
-    listed = need_list(f"{path}.same", same) if isinstance(same, list) and "same" in raw else same or []
-    listed = [listed] if isinstance(listed, str) else listed
-    if not isinstance(listed, list):
-        raise DefinitionError(f"{path}.same", 'must be a property such as "product_id", or a list of them')
-    paths = tuple(need_path(f"{path}.same", item) for item in listed)
+    paths = _same(f"{path}.same", raw["same"]) if "same" in raw else ()
     return Step(parse_event_names(f"{path}.event", raw["event"]), _where(path, raw), within, negated, paths)
+
+
+def _same(path: str, raw: object) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(raw, str | list):
+        raise DefinitionError(path, 'must be a property such as "product_id", or a list of them')
+    return tuple(need_path(path, item) for item in ([raw] if isinstance(raw, str) else need_list(path, raw)))
 
 
 def _whole(path: str, raw: object, least: int, most: int) -> int:

@@ -103,6 +103,7 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
             found["property"] = ".".join(condition.path)
             values = [at_path(fact.properties, condition.path) for fact in counted]
             found["values"] = values[: -MAX_EVENTS - 1 : -1]
+            found["passed_over"] = sum(not _counts(condition.function, value) for value in values)
             found["value"] = _aggregated(condition.function, values)
         if isinstance(condition, ComputedValue):
             found["computed"] = condition.trait_id
@@ -141,11 +142,18 @@ def _explain(reference: Reference, condition: Condition, profile: str, at_us: in
     return found
 
 
+def _counts(function: str, value: Any) -> bool:
+    """Whether an aggregate takes a value."""
+    if function == "distinct":
+        return isinstance(value, str | int | float)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
 def _aggregated(function: str, values: Sequence[Any]) -> float | None:
     """What becomes of the values of a property; None when none counts. For people: conditions use exact amounts."""
     if function == "distinct":
-        return len({(type(v) in (int, float), v) for v in values if isinstance(v, str | int | float)})
-    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= LARGEST]
+        return len({(type(v) in (int, float), v) for v in values if _counts(function, v)})
+    numbers = [float(v) for v in values if _counts(function, v)]
     if function == "sum":
         return round(math.fsum(numbers), 6)
     if not numbers:

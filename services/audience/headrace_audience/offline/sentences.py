@@ -218,7 +218,11 @@ def _window(window: Window) -> str:
         return f" in the last {_span(window.within)}"
     if window.from_us is None and window.to_us is None:
         return ""
-    ends = [f"{word} {format_time_us(us)}" for word, us in (("from", window.from_us), ("to", window.to_us)) if us]
+    ends = [
+        f"{word} {format_time_us(us)}"
+        for word, us in (("from", window.from_us), ("to", window.to_us))
+        if us is not None
+    ]
     return f" {' '.join(ends)}"
 
 
@@ -267,6 +271,9 @@ def _count(condition: EventCount | DatedCount, found: Found) -> str:
 def _aggregate(condition: Aggregate, found: Found) -> str:
     what = f"{_FUNCTIONS[condition.function]} {'.'.join(condition.path)}"
     of = f" over {_counted(found['counted'], 'event')} {_names(condition.names, condition.where)}"
+    if found["passed_over"]:
+        kind = "value" if condition.function == "distinct" else "number"
+        of += f" ({found['passed_over']:,} of them without a {kind} there)"
     return _compared(f"{what}{of}{_window(condition.window)}", found["value"], condition.test, found["holds"])
 
 

@@ -13,6 +13,7 @@ from lark.exceptions import VisitError
 
 from headrace.domain.definitions import DefinitionError
 from headrace_audience.language.parser import MAX_DEFINITION_BYTES, MAX_DEPTH, parse_definition
+from headrace_audience.language.text.printing import KEYWORDS
 
 _OPERATORS = {"=": "eq", "!=": "neq", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 _NAMED = {
@@ -23,12 +24,9 @@ _NAMED = {
     "TIME": "a date such as 2026-01-31",
     "OPERATOR": "one of = != > >= < <=",
     "FUNCTION": "sum(...), avg(...), min(...), max(...) or distinct(...)",
-    "LPAR": "(",
-    "RPAR": ")",
-    "COMMA": ",",
     "$END": "the end",
 }
-_MOST_EXPECTED = 12
+_MOST_EXPECTED = 20
 
 Json = dict[str, Any]
 
@@ -113,22 +111,41 @@ def _line_and_column(text: str, place: int) -> tuple[int, int]:
 
 
 def _unexpected(text: str, error: UnexpectedInput) -> TextError:
+    place = error.pos_in_stream or 0
     at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
     if at_end:
         line, column = _line_and_column(text, len(text.rstrip()))
         found = "the text ends here"
     else:
         line, column = error.line, error.column
-        found = f"{_shown(text, error.pos_in_stream or 0)} is not expected here"
-    accepted: set[str] = set()
-    if isinstance(error, UnexpectedToken):
-        accepted = error.accepts or error.expected
-    elif isinstance(error, UnexpectedCharacters):
-        accepted = error.allowed or set()
-    expected = sorted({_NAMED.get(name, name.lower().strip("_")) for name in accepted})
+        found = f"{_shown(text, place)} is not expected here"
+    accepted = _accepted(text, place, error)
+    expected = sorted({_NAMED.get(name) or _written(name) for name in accepted})
     if len(expected) > _MOST_EXPECTED:
         expected = [*expected[:_MOST_EXPECTED], "..."]
-    return TextError(line, column, f"{found}; expected {', '.join(expected)}")
+    before = re.search(r"([\w.\-]+)\s+$", text[:place])
+    is_word = isinstance(error, UnexpectedToken) and error.token.type == "WORD"
+    is_two = is_word and before is not None and before[1].lower() not in KEYWORDS
+    hint = "; a name of several words stands in double quotes" if is_two else ""
+    return TextError(line, column, f"{found}; expected {', '.join(expected)}{hint}")
+
+
+def _accepted(text: str, place: int, error: UnexpectedInput) -> set[str]:
+    """The terminals that could stand at a place where something else stands."""
+    if isinstance(error, UnexpectedToken):
+        return set(error.accepts or error.expected)
+    parser = _grammar().parse_interactive(text[:place])
+    try:
+        parser.exhaust_lexer()
+    except UnexpectedInput:  # what ends here is another word than with what follows
+        return set(error.allowed or ()) if isinstance(error, UnexpectedCharacters) else set()
+    return set(parser.accepts())
+
+
+def _written(terminal: str) -> str:
+    """A word or sign of the grammar as it is written."""
+    text = str(_grammar().get_terminal(terminal).pattern.value)
+    return text if text.isalpha() else f'"{text}"'
 
 
 def _shown(text: str, place: int) -> str:
@@ -372,6 +389,9 @@ class _Reader(Transformer[Token, Any]):
             return found
         if found.type == "NUMBER":
             return _number(found)
+        if str(found).lower() == "null":
+            reason = 'null is no value to compare with: write "not exists", or "null" in quotes for a text'
+            raise TextError(meta.line, meta.column, reason)
         return {"true": True, "false": False}.get(str(found).lower(), str(found))
 
     def string(self, meta: Any, children: list[Token]) -> str:
