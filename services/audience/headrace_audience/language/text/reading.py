@@ -139,7 +139,7 @@ def _accepted(text: str, place: int, error: UnexpectedInput) -> set[str]:
         parser.exhaust_lexer()
     except UnexpectedInput:  # what ends here is another word than with what follows
         return set(error.allowed or ()) if isinstance(error, UnexpectedCharacters) else set()
-    return set(parser.accepts())
+    return set(parser.accepts())  # type: ignore[no-untyped-call]  # lark has no types there
 
 
 def _written(terminal: str) -> str:
