@@ -43,7 +43,7 @@ class Audience:
     generation: int
     """Grows with each start of computing: what was filled for an older one does not count."""
     cause: str
-    """What the changes of its filling say: "fill", "refresh" or "definition"."""
+    """What the changes of its filling or emptying say: "fill", "refresh", "definition" or "archived"."""
     at_us: int
     """The moment for which its members are computed, when they are computed for one."""
     base: int
@@ -91,7 +91,7 @@ class Audience:
 
 
 class Catalog:
-    """All audiences that are neither drafts nor gone nor put away, by workspace and id."""
+    """All audiences that are neither drafts nor gone nor put away, and pending versions, by workspace and id."""
 
     def __init__(self, db: Database) -> None:
         """Follow a database's audiences; empty before the first refresh."""

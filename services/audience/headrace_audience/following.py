@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import grpc
+
 from headrace.domain.definitions import DefinitionError
 from headrace.rpc.errors import ApiError
 from headrace.storage.mongo.client import Database, Document
@@ -52,7 +54,12 @@ class ComputedFollower:
         async for document in self._audiences_of.find({**named, "state": {"$in": list(COMPUTED)}}):
             of_workspace.setdefault(document["w"], []).append(document)
         for workspace_id, documents in of_workspace.items():
-            known = await self._traits.all(workspace_id)
+            try:
+                known = await self._traits.all(workspace_id)
+            except grpc.aio.AioRpcError as error:
+                # What is wrong with one workspace is nothing to the others.
+                log.warning("computed traits cannot be read", workspace=workspace_id, code=error.code().name)
+                continue
             for document in documents:
                 await self._follow(document, known)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import grpc
 import pytest
+from headrace_audience.computed_traits import ComputedTraits
 from headrace_audience.settings import Settings
-from headrace_audience.store import AUDIENCES
+from headrace_audience.store import AUDIENCES, SEPARATOR
 from headrace_identity.bootstrap import open_service as open_identity
 from headrace_identity.settings import Settings as IdentitySettings
 
@@ -230,3 +231,33 @@ async def test_without_identity_what_was_known_holds(
             return bool(await db[AUDIENCES].count_documents({"a": "y", "state": "ACTIVE", "gen": 2}))
 
         await eventually(is_active)
+
+
+async def test_a_workspace_that_cannot_be_answered_for_holds_up_no_other(
+    client: AudienceClient, traits: Traits, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await traits.create("spent-30d", SPENT)
+    await client.start("spenders", SPENDERS)
+    other = await db[AUDIENCES].find_one({"a": "spenders"})
+    assert other is not None
+    before = other | {"_id": f"aaaa{SEPARATOR}spenders", "w": "aaaa"}
+    await db[AUDIENCES].delete_one({"a": "spenders"})
+    await db[AUDIENCES].insert_many([before, other])
+    known = ComputedTraits.all
+    asked: list[str] = []
+
+    async def refused_to_one(self: ComputedTraits, workspace_id: str) -> dict[str, str]:
+        asked.append(workspace_id)
+        if workspace_id == "aaaa":
+            raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), None, None)
+        return await known(self, workspace_id)
+
+    monkeypatch.setattr(ComputedTraits, "all", refused_to_one)
+    await traits.update("spent-30d", {**SPENT, "within": "60d"})
+
+    async def is_followed() -> bool:
+        found = await db[AUDIENCES].find_one({"w": "acme", "a": "spenders"})
+        return found is not None and "60d" in found["computed"]["spent-30d"]
+
+    await eventually(is_followed)
+    assert "aaaa" in asked
