@@ -31,7 +31,7 @@ from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import definition_json
 from headrace_audience.language.windows import is_zone
 from headrace_audience.store import ACTIVE, change_message, state_message
-from headrace_audience.stored import missing_computed
+from headrace_audience.stored import definition_of, missing_computed
 from headrace_audience.verify import Verifier
 from headrace_audience.versions import Change, Limits, change_of
 from headrace_audience.watching import MOST_WATCHERS, CursorError, TooManyWatchersError, Watching
@@ -386,8 +386,9 @@ class AudienceServicer(AudienceServiceServicer):
         ids = list(request.audience_ids)
         if not 2 <= len(ids) <= MOST_COMPARED or len(set(ids)) < len(ids):
             raise invalid_argument("audience_ids", f"must be 2 to {MOST_COMPARED} different audiences")
-        for audience_id in ids:
-            await self._audiences.get(workspace_id, audience_id)
+        of = {definition_of(await self._audiences.get(workspace_id, audience_id)).of for audience_id in ids}
+        if len(of) > 1:
+            raise invalid_argument("audience_ids", "must all be of people, or all of groups")
         regions = await self._audiences.overlap(workspace_id, ids)
         return pb.CompareAudiencesResponse(
             regions=[pb.AudienceRegion(audience_ids=r.audience_ids, size=r.size) for r in regions],

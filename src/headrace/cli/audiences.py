@@ -332,6 +332,23 @@ async def explain(
     write(f"{found.summary}\n")
     for depth, condition in _conditions(found.condition, 0):
         write(f"{'  ' * depth}{'yes' if condition.holds else 'no '}  {condition.text}: {condition.sentence}")
+        for line in _evidence(condition):
+            write(f"{'  ' * depth}       {line}")
+
+
+_MOST_EVENTS = 5
+"""Of the events that count so many are shown; --json shows more."""
+
+
+def _evidence(condition: Any) -> Iterator[str]:
+    """The newest events that count, and the event that set what is tested."""
+    for event in condition.events[:_MOST_EVENTS]:
+        yield f"{time_of(event.timestamp_us)}  {event.message_id}"
+    more = max(condition.counted, len(condition.events)) - _MOST_EVENTS
+    if condition.events and more > 0:
+        yield f"and {more:,} more"
+    if condition.HasField("set_by"):
+        yield f"set at {time_of(condition.set_by.timestamp_us)} by {condition.set_by.message_id}"
 
 
 def _conditions(condition: Any, depth: int) -> Iterator[tuple[int, Any]]:

@@ -57,10 +57,10 @@ def test_every_kind_of_condition_has_a_sentence() -> None:
 def test_the_fewest_conditions_that_would_have_to_change() -> None:
     wanted = 'trait country = "IN" and (performed A or performed B and performed C) and performed Purchased'
     found = explained(wanted)
-    assert found["missing"] == ['country is "DE", not "IN".', "never performed A."]
+    assert found["missing"] == ['the trait country is "DE" (wanted: "IN").', "never performed A."]
     assert found["summary"] == (
-        'Out: Country is "DE", not "IN". Never performed A. Never performed B. Never performed C.'
-        ' To enter, a change of 2 conditions is enough: Country is "DE", not "IN". Never performed A.'
+        'Out: The trait country is "DE" (wanted: "IN"). Never performed A. Never performed B. Never performed C.'
+        ' To enter, a change of 2 conditions is enough: The trait country is "DE" (wanted: "IN"). Never performed A.'
     )
     both = explained("not (performed Purchased and performed Viewed)")
     assert (both["member"], both["missing"]) == (False, ["2 Purchased."])
@@ -71,7 +71,7 @@ def test_the_fewest_conditions_that_would_have_to_change() -> None:
         " Time alone does not end it."
     )
     leaving = explained("performed Purchased in last 30d and not performed A")
-    assert leaving["summary"].endswith("If no event comes, it leaves at 2026-12-20T10:15:00Z.")
+    assert leaving["summary"].endswith("By time alone it leaves at 2026-12-20T10:15:00Z.")
 
 
 def test_a_long_summary_says_how_many_more_conditions_there_are() -> None:

@@ -30,6 +30,7 @@ from headrace_audience.language.definition import (
     Not,
     Regularly,
     Restarted,
+    Step,
     TouchTest,
     TraitTest,
     Window,
@@ -101,7 +102,7 @@ def summary(condition: Condition, found: Found) -> str:
         change = f"{'leave' if holds else 'enter'}, a change of {_counted(len(missing), 'condition')} is enough"
         told.append(f"To {change}: {_listed(missing)}")
     if found["changes_at"] is not None:
-        told.append(f"If no event comes, it {'leaves' if holds else 'enters'} at {found['changes_at']}.")
+        told.append(f"By time alone it {'leaves' if holds else 'enters'} at {found['changes_at']}.")
     elif holds:
         told.append("Time alone does not end it.")
     return " ".join(told)
@@ -179,8 +180,8 @@ def _wanted(test: Test) -> str:
 def _compared(what: str, value: Any, test: Test, holds: bool) -> str:
     """What a value is beside what it should be."""
     if value is None:
-        return f"{what} is not known" + (", as it may be" if holds else f"; wanted is {_wanted(test)}")
-    return f"{what} is {_value(value)}" + (f" (wanted: {_wanted(test)})" if holds else f", not {_wanted(test)}")
+        return f"{what} is not known" + (", as it may be" if holds else f" (wanted: {_wanted(test)})")
+    return f"{what} is {_value(value)} (wanted: {_wanted(test)})"
 
 
 def _of_path(value: Any, path: Sequence[str]) -> Any:
@@ -287,27 +288,24 @@ def _newest(found: Found) -> str:
 
 
 def _first(condition: FirstTime, found: Found) -> str:
-    return _occurrence("first", condition, (), found["first"], holds=found["holds"])
+    return _occurrence("first", condition, (), found["first"])
 
 
 def _last(condition: LastTime, found: Found) -> str:
     newest = found["events"][0]["timestamp"] if found["events"] else None
-    return _occurrence("latest", condition, condition.where, newest, holds=found["holds"])
+    return _occurrence("latest", condition, condition.where, newest)
 
 
-def _occurrence(
-    word: str, condition: FirstTime | LastTime, where: Sequence[Predicate], at: str | None, *, holds: bool
-) -> str:
+def _occurrence(word: str, condition: FirstTime | LastTime, where: Sequence[Predicate], at: str | None) -> str:
     if at is None:
         return f"never performed {_names(condition.names)}"
     wanted = f"one{_names((), where)}{_window(condition.window) or ' at any time'}"
-    said = f"the {word} {_names(condition.names)} was at {at}"
-    return f"{said} (wanted: {wanted})" if holds else f"{said}; wanted is {wanted}"
+    return f"the {word} {_names(condition.names)} was at {at} (wanted: {wanted})"
 
 
 def _restarted(condition: Restarted, found: Found) -> str:
-    began = "began again" if found["holds"] else "did not begin again"
-    return f"{_names(condition.names)} {began} in the last {_span(condition.active_within)}; {_newest(found)}"
+    began = "began" if found["holds"] else "did not begin"
+    return f"{began} {_names(condition.names)} again in the last {_span(condition.active_within)}; {_newest(found)}"
 
 
 def _regularly(condition: Regularly, found: Found) -> str:
@@ -317,9 +315,15 @@ def _regularly(condition: Regularly, found: Found) -> str:
 
 
 def _in_order(condition: InOrder, found: Found) -> str:
-    steps = [f"{'not ' if step.negated else ''}{_names(step.names, step.where)}" for step in condition.steps]
     came = "came" if found["holds"] else "did not come"
-    return f"{', then '.join(steps)} {came} in this order{_window(condition.window)}"
+    return f"the sequence {', then '.join(map(_step, condition.steps))} {came}{_window(condition.window)}"
+
+
+def _step(step: Step) -> str:
+    said = f"{'not ' if step.negated else ''}{_names(step.names, step.where)}"
+    if step.same:
+        said += f" with the same {' and '.join('.'.join(path) for path in step.same)}"
+    return said if step.within_us is None else f"{said} within {_duration(step.within_us)}"
 
 
 # What is said of people.
@@ -330,7 +334,7 @@ def _attribute(condition: TraitTest | TouchTest, found: Found) -> str:
         what = f"the {condition.which} {'.'.join(condition.path)}"
         return _compared(what, found["value"], condition.test, found["holds"])
     value = _of_path(found["value"], condition.path[1:])
-    return _compared(".".join(condition.path), value, condition.test, found["holds"])
+    return _compared(f"the trait {'.'.join(condition.path)}", value, condition.test, found["holds"])
 
 
 def _consent(condition: ConsentTest, found: Found) -> str:
