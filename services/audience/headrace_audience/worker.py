@@ -43,7 +43,7 @@ from headrace_audience.repairs import RepairOrders
 from headrace_audience.settings import Settings
 from headrace_audience.snapshots import Snapshot, SnapshotStore
 from headrace_audience.store import members_in
-from headrace_audience.threads import to_the_end
+from headrace_audience.threads import in_thread, to_the_end
 from headrace_audience.tracing import EvaluationSpans, evaluated
 from headrace_audience.versions import Limits
 
@@ -296,10 +296,11 @@ class Worker:
         """Read the stored members of some audiences in some partitions and tell the evaluation."""
         if not audience_ids or not partitions:
             return
-        stored = await members_in(self._db, evaluation.workspace_id, audience_ids, partitions)
+        total = self._settings.partitions
+        stored = await members_in(self._db, evaluation.workspace_id, audience_ids, partitions, total)
         async with self._lock:
             for audience_id, members in stored.items():
-                evaluation.set_members(audience_id, members, partitions, now_us())
+                await in_thread(evaluation.set_members, audience_id, members, partitions, now_us())
 
     async def _drop(self, partitions: Collection[int]) -> None:
         async with self._lock:
