@@ -13,7 +13,15 @@ from headrace.domain.definitions import Predicate, Test
 from headrace_audience.batch.computed_sql import value_sql
 from headrace_audience.batch.moments import Moments
 from headrace_audience.batch.relations import PROPERTIES, matching_sql
-from headrace_audience.batch.values import Parameters, json_path, moment_sql, number_sql, passes_sql, text_sql
+from headrace_audience.batch.values import (
+    Parameters,
+    json_path,
+    moment_sql,
+    near_sql,
+    number_sql,
+    passes_sql,
+    text_sql,
+)
 from headrace_audience.language.computed import as_count
 from headrace_audience.language.definition import (
     Aggregate,
@@ -29,7 +37,7 @@ from headrace_audience.language.definition import (
     Step,
     Window,
 )
-from headrace_audience.language.spans import Fixed, Span
+from headrace_audience.language.spans import Fixed, Span, near_spans
 
 _COMPARE = {"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _TIME = "e.timestamp_us"
@@ -168,10 +176,8 @@ class EventTables:
         at, tests = self._moments.at, [self._moments.inside(leaf.window, _TIME)]
         for predicate in leaf.dated:
             said = moment_sql(f"e.{group.value(self._property(predicate.path))}", self._parameters)
-            span = int(float(predicate.test.values[0]))
-            first, last = (0, span) if predicate.test.op == "in_last" else (-span, 0)
-            tests.append(f"coalesce({said} + {first} <= {at} AND {at} < {said} + {last}, false)")
-            group.dates |= {f"{said} + {shift}" for shift in (first, last)}
+            tests.append(near_sql(predicate.test, said, at))
+            group.dates |= {f"{said} + {shift}" for shift in near_spans(predicate.test)}
         return self._accepted(self._number_of(group, " AND ".join(tests)), leaf.accept)
 
     def _aggregate(self, leaf: Aggregate) -> str:

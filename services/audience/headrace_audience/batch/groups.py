@@ -17,8 +17,9 @@ traits         VARCHAR (JSON object)  the traits of the group that a group call 
 
 from __future__ import annotations
 
+from headrace_audience.batch.relations import writes_sql
 from headrace_audience.batch.statement import Audiences, Statement
-from headrace_audience.batch.values import Parameters, json_path, moment_sql, passes_sql
+from headrace_audience.batch.values import Parameters, json_path, moment_sql, near_sql, passes_sql
 from headrace_audience.language.definition import (
     All,
     AudienceMember,
@@ -46,7 +47,7 @@ class GroupStatement:
         self._now_us = now_us
         self._parameters = parameters
         self._people: Statement | None = None
-        self._held: dict[Condition, str] = {}
+        self._held: dict[Condition, tuple[str, str]] = {}
         self._traits: dict[str, str] = {}
         self._members: dict[str, str] = {}
         self._condition = self._build(definition.where)
@@ -57,8 +58,8 @@ class GroupStatement:
         entries = ["everybody AS MATERIALIZED (SELECT DISTINCT group_id AS profile FROM mentions)"]
         joins = ["everybody"]
         if self._people is not None:
-            held = ", ".join(f"{expression} AS {name}" for expression, name in self._columns())
-            counts = ", ".join(f"count(*) FILTER (WHERE {name}) AS {name}" for name in self._held.values())
+            held = ", ".join(f"{expression} AS {name}" for name, expression in self._held.values())
+            counts = ", ".join(f"count(*) FILTER (WHERE {name}) AS {name}" for name, _ in self._held.values())
             entries += [
                 "base AS MATERIALIZED (SELECT DISTINCT profile FROM events)",
                 *self._people.sources(),
@@ -70,16 +71,9 @@ class GroupStatement:
             ]
             joins.append("LEFT JOIN counted ON counted.group_id = everybody.profile")
         for name, table in self._traits.items():
-            path = self._parameters.bind(json_path([name]))
-            said = (
-                "SELECT group_id, timestamp_us, message_id,"
-                f" json_extract(CASE WHEN json_valid(traits) THEN traits END, {path}) AS value"
-                f" FROM mentions WHERE traits IS NOT NULL AND {past}"
-            )
+            said = f"{writes_sql('mentions', 'group_id', 'traits', name, self._parameters)} AND {past}"
             newest = f"arg_max(value, row(timestamp_us, message_id)) AS {table}_value"
-            entries.append(
-                f"{table} AS (SELECT group_id, {newest} FROM ({said}) WHERE value IS NOT NULL GROUP BY group_id)"
-            )
+            entries.append(f"{table} AS (SELECT group_id, {newest} FROM ({said}) GROUP BY group_id)")
             joins.append(f"LEFT JOIN {table} ON {table}.group_id = everybody.profile")
         for audience_id, table in self._members.items():
             bound = self._parameters.bind(sorted(self._audiences.get(audience_id, ())))  # type: ignore[arg-type]  # ids
@@ -87,10 +81,6 @@ class GroupStatement:
             joins.append(f"LEFT JOIN {table} ON {table}.group_id = everybody.profile")
         members = f"SELECT everybody.profile FROM {' '.join(joins)} WHERE {self._condition}"
         return f"WITH {', '.join(entries)}, members AS MATERIALIZED ({members})"
-
-    def _columns(self) -> list[tuple[str, str]]:
-        assert self._people is not None
-        return [(self._people.expression(part), name) for part, name in self._held.items()]
 
     def _build(self, condition: Condition) -> str:
         if isinstance(condition, All | AnyOf):
@@ -113,8 +103,9 @@ class GroupStatement:
         if self._people is None:
             definition = Definition("dynamic", condition.part)
             self._people = Statement(definition, self._audiences, self._now_us, self._parameters)
-        name = self._held.setdefault(condition.part, f"held{len(self._held)}")
-        self._people.expression(condition.part)
+        if condition.part not in self._held:
+            self._held[condition.part] = f"held{len(self._held)}", self._people.expression(condition.part)
+        name, _ = self._held[condition.part]
         held = f"coalesce(counted.{name}, 0)"
         if condition.quantifier == "any":
             return f"({held} > 0)"
@@ -131,7 +122,4 @@ class GroupStatement:
         test = condition.test
         if test.op not in ("in_last", "in_next"):
             return passes_sql(test, value, self._parameters)
-        span = int(float(test.values[0]))
-        first, last = (0, span) if test.op == "in_last" else (-span, 0)
-        said = moment_sql(value, self._parameters)
-        return f"coalesce({said} + {first} <= {self._now_us} AND {self._now_us} < {said} + {last}, false)"
+        return near_sql(test, moment_sql(value, self._parameters), str(self._now_us))

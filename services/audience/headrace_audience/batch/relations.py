@@ -35,29 +35,26 @@ def matching_sql(
 
 def trait_writes_sql(name: str, parameters: Parameters) -> str:
     """All writes of a trait: profile, timestamp_us, message_id, value (JSON, which may be null)."""
-    path = parameters.bind(json_path([name]))
-    return (
-        "SELECT profile, timestamp_us, message_id, value FROM (SELECT profile, timestamp_us, message_id,"
-        f" json_extract(CASE WHEN json_valid(traits) THEN traits END, {path}) AS value"
-        " FROM events WHERE traits IS NOT NULL) WHERE value IS NOT NULL"
-    )
+    return writes_sql("events", "profile", "traits", name, parameters)
 
 
 def consent_writes_sql(purpose: str, parameters: Parameters) -> str:
     """Everything that was said of a purpose: profile, timestamp_us, message_id, value (JSON true or false)."""
-    path = parameters.bind(json_path([purpose]))
-    return (
-        "SELECT profile, timestamp_us, message_id, value FROM (SELECT profile, timestamp_us, message_id,"
-        f" json_extract(consents, {path}) AS value FROM events WHERE consents IS NOT NULL) WHERE value IS NOT NULL"
-    )
+    return writes_sql("events", "profile", "consents", purpose, parameters)
 
 
 def touch_writes_sql(name: str, parameters: Parameters) -> str:
     """What was said of a part of touches, such as the browser: profile, timestamp_us, message_id, value (JSON)."""
+    return writes_sql("events", "profile", "touch", name, parameters)
+
+
+def writes_sql(relation: str, whose: str, column: str, name: str, parameters: Parameters) -> str:
+    """What a column of JSON objects says of a name: whose it is, timestamp_us, message_id, value."""
     path = parameters.bind(json_path([name]))
+    value = f"json_extract(CASE WHEN json_valid({column}) THEN {column} END, {path}) AS value"
     return (
-        "SELECT profile, timestamp_us, message_id, value FROM (SELECT profile, timestamp_us, message_id,"
-        f" json_extract(touch, {path}) AS value FROM events WHERE touch IS NOT NULL) WHERE value IS NOT NULL"
+        f"SELECT {whose}, timestamp_us, message_id, value FROM (SELECT {whose}, timestamp_us, message_id, {value}"
+        f" FROM {relation} WHERE {column} IS NOT NULL) WHERE value IS NOT NULL"
     )
 
 

@@ -23,7 +23,7 @@ from headrace_audience.batch.relations import (
     touch_writes_sql,
     trait_writes_sql,
 )
-from headrace_audience.batch.values import Parameters, json_path, moment_sql, passes_sql
+from headrace_audience.batch.values import Parameters, json_path, moment_sql, near_sql, passes_sql
 from headrace_audience.language.definition import (
     All,
     AudienceMember,
@@ -39,6 +39,7 @@ from headrace_audience.language.definition import (
     check_references,
 )
 from headrace_audience.language.definition import Any_ as AnyOf
+from headrace_audience.language.spans import near_spans
 
 Audiences = Mapping[str, Definition | Collection[str]]
 """What references to other audiences mean: definitions, or ids of the members."""
@@ -166,16 +167,12 @@ class Statement:
         test = condition.test
         if test.op not in ("in_last", "in_next"):
             return passes_sql(test, value, self._parameters)
-        span = int(float(test.values[0]))
-        said = moment_sql(value, self._parameters)
-        first, last = (0, span) if test.op == "in_last" else (-span, 0)
-        now = self.moments.base_at
         written = moment_sql(f"json_extract(value, {path})" if inside else "value", self._parameters)
-        for shift in (first, last):
+        for shift in near_spans(test):
             self._edges.append(
                 f"SELECT profile, {written} + {shift} AS at_us FROM {table}_writes WHERE {written} IS NOT NULL"
             )
-        return f"coalesce({said} + {first} <= {now} AND {now} < {said} + {last}, false)"
+        return near_sql(test, moment_sql(value, self._parameters), self.moments.base_at)
 
     def _touch(self, condition: TouchTest) -> str:
         name, *inside = condition.path

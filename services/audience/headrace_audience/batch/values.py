@@ -11,6 +11,7 @@ from typing import Any
 
 from headrace.domain.definitions import TIME_PATTERN, Scalar, Test
 from headrace.domain.predicates import fold_case
+from headrace_audience.language.spans import near_spans
 
 MAX_SCANNED = 16
 """Longer lists of operands are looked up by hash."""
@@ -75,6 +76,12 @@ def moment_sql(value: str, parameters: Parameters) -> str:
     )
     right = f"json_type({value}) = 'VARCHAR' AND regexp_full_match({text}, {pattern})"
     return f"(CASE WHEN {right} THEN {moment} END)"
+
+
+def near_sql(test: Test, said: str, now: str) -> str:
+    """Whether a time, or NULL, is as near to a moment as "in_last" or "in_next" asks; never NULL."""
+    first, last = near_spans(test)
+    return f"coalesce({said} + {first} <= {now} AND {now} < {said} + {last}, false)"
 
 
 def passes_sql(test: Test, value: str, parameters: Parameters) -> str:

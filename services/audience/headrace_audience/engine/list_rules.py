@@ -12,7 +12,6 @@ from typing import Protocol
 from headrace.domain.amounts import total_passes
 from headrace.domain.computed_traits.definition import COUNT
 from headrace.domain.computed_traits.values import value_of
-from headrace.domain.definitions import Test
 from headrace.domain.predicates import compile_test
 from headrace_audience.engine.list_columns import Event, until
 from headrace_audience.engine.people import FOREVER, NEVER
@@ -27,6 +26,7 @@ from headrace_audience.language.definition import (
     Step,
     Window,
 )
+from headrace_audience.language.spans import near_spans
 
 Lists = Sequence[Sequence[Event]]
 
@@ -168,7 +168,7 @@ class DatedRule:
         self._window = leaf.window
         self._accept = leaf.accept
         # An event counts from `said + first` until before `said + last`, for each of its times.
-        self._spans = [_near(predicate.test) for predicate in leaf.dated]
+        self._spans = [near_spans(predicate.test) for predicate in leaf.dated]
 
     def holds(self, lists: Lists, moment: int) -> bool:
         """See Rule."""
@@ -199,12 +199,6 @@ class DatedRule:
     def last_edge(self, lists: Lists, moment: int) -> int:
         """See Rule."""
         return _last_until(self.edges(lists), moment)
-
-
-def _near(test: Test) -> tuple[int, int]:
-    """From when and until when, seen from a time, it passes "in_last" or "in_next"."""
-    span = int(float(test.values[0]))
-    return (0, span) if test.op == "in_last" else (-span, 0)
 
 
 class LastRule:

@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
+from headrace.domain.definitions import Test
+
 Times = npt.NDArray[np.int64]
 T = TypeVar("T", int, Times)
 
@@ -74,6 +76,12 @@ class Calendar:
 
 
 Span = Fixed | Calendar
+
+
+def near_spans(test: Test) -> tuple[int, int]:
+    """From when and until when, seen from a time, it passes "in_last" or "in_next", in microseconds."""
+    span = int(float(test.values[0]))
+    return (0, span) if test.op == "in_last" else (-span, 0)
 
 
 def _day(zone: str, moment: int) -> int:
