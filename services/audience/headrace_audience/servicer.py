@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar, cast
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from pymongo.errors import PyMongoError
 
@@ -40,6 +42,9 @@ DEFAULT_SAMPLE = 10
 MAX_SAMPLE = 100
 MAX_PARTS = 1_000
 DEFAULT_DAYS = 30
+
+
+M = TypeVar("M", bound=Message)
 
 
 class AudienceServicer(AudienceServiceServicer):
@@ -140,6 +145,23 @@ class AudienceServicer(AudienceServiceServicer):
             workspace_id, "UpdateAudience", request.request_id, request, pb.UpdateAudienceResponse, act
         )
 
+    async def _changed(
+        self,
+        method: str,
+        request: Any,
+        response: type[M],
+        change: Callable[[str, str], Awaitable[Mapping[str, Any]]],
+    ) -> M:
+        """Carry out a change of one audience once; its answer is the audience as it is then."""
+        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
+
+        async def act() -> M:
+            # All these answers have the one field; only their classes differ.
+            made: M = cast("Any", response)(audience=await self._message(await change(workspace_id, audience_id)))
+            return made
+
+        return await self._request_ids.once(workspace_id, method, request.request_id, request, response, act)
+
     async def DeleteAudience(self, request: pb.DeleteAudienceRequest, context: Any) -> pb.DeleteAudienceResponse:
         """See the proto."""
         workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
@@ -154,79 +176,33 @@ class AudienceServicer(AudienceServiceServicer):
 
     async def ActivateAudience(self, request: pb.ActivateAudienceRequest, context: Any) -> pb.ActivateAudienceResponse:
         """See the proto."""
-        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
-
-        async def act() -> pb.ActivateAudienceResponse:
-            document = await self._audiences.activate(workspace_id, audience_id)
-            return pb.ActivateAudienceResponse(audience=await self._message(document))
-
-        return await self._request_ids.once(
-            workspace_id, "ActivateAudience", request.request_id, request, pb.ActivateAudienceResponse, act
-        )
+        return await self._changed("ActivateAudience", request, pb.ActivateAudienceResponse, self._audiences.activate)
 
     async def PauseAudience(self, request: pb.PauseAudienceRequest, context: Any) -> pb.PauseAudienceResponse:
         """See the proto."""
-        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
-
-        async def act() -> pb.PauseAudienceResponse:
-            document = await self._audiences.pause(workspace_id, audience_id)
-            return pb.PauseAudienceResponse(audience=await self._message(document))
-
-        return await self._request_ids.once(
-            workspace_id, "PauseAudience", request.request_id, request, pb.PauseAudienceResponse, act
-        )
+        return await self._changed("PauseAudience", request, pb.PauseAudienceResponse, self._audiences.pause)
 
     async def ConfirmAudienceVersion(
         self, request: pb.ConfirmAudienceVersionRequest, context: Any
     ) -> pb.ConfirmAudienceVersionResponse:
         """See the proto."""
-        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
-
-        async def act() -> pb.ConfirmAudienceVersionResponse:
-            document = await self._audiences.confirm(workspace_id, audience_id, request.etag)
-            return pb.ConfirmAudienceVersionResponse(audience=await self._message(document))
-
-        return await self._request_ids.once(
-            workspace_id, "ConfirmAudienceVersion", request.request_id, request, pb.ConfirmAudienceVersionResponse, act
-        )
+        change = partial(self._audiences.confirm, etag=request.etag)
+        return await self._changed("ConfirmAudienceVersion", request, pb.ConfirmAudienceVersionResponse, change)
 
     async def DiscardAudienceVersion(
         self, request: pb.DiscardAudienceVersionRequest, context: Any
     ) -> pb.DiscardAudienceVersionResponse:
         """See the proto."""
-        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
-
-        async def act() -> pb.DiscardAudienceVersionResponse:
-            document = await self._audiences.discard(workspace_id, audience_id, request.etag)
-            return pb.DiscardAudienceVersionResponse(audience=await self._message(document))
-
-        return await self._request_ids.once(
-            workspace_id, "DiscardAudienceVersion", request.request_id, request, pb.DiscardAudienceVersionResponse, act
-        )
+        change = partial(self._audiences.discard, etag=request.etag)
+        return await self._changed("DiscardAudienceVersion", request, pb.DiscardAudienceVersionResponse, change)
 
     async def ArchiveAudience(self, request: pb.ArchiveAudienceRequest, context: Any) -> pb.ArchiveAudienceResponse:
         """See the proto."""
-        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
-
-        async def act() -> pb.ArchiveAudienceResponse:
-            document = await self._audiences.archive(workspace_id, audience_id)
-            return pb.ArchiveAudienceResponse(audience=await self._message(document))
-
-        return await self._request_ids.once(
-            workspace_id, "ArchiveAudience", request.request_id, request, pb.ArchiveAudienceResponse, act
-        )
+        return await self._changed("ArchiveAudience", request, pb.ArchiveAudienceResponse, self._audiences.archive)
 
     async def RefreshAudience(self, request: pb.RefreshAudienceRequest, context: Any) -> pb.RefreshAudienceResponse:
         """See the proto."""
-        workspace_id, audience_id = _named(AUDIENCES_WRITE, request.name)
-
-        async def act() -> pb.RefreshAudienceResponse:
-            document = await self._audiences.refresh(workspace_id, audience_id)
-            return pb.RefreshAudienceResponse(audience=await self._message(document))
-
-        return await self._request_ids.once(
-            workspace_id, "RefreshAudience", request.request_id, request, pb.RefreshAudienceResponse, act
-        )
+        return await self._changed("RefreshAudience", request, pb.RefreshAudienceResponse, self._audiences.refresh)
 
     async def PreviewAudience(self, request: pb.PreviewAudienceRequest, context: Any) -> pb.PreviewAudienceResponse:
         """See the proto."""
