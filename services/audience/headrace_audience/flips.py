@@ -46,6 +46,9 @@ LANES = 4
 """So many transactions, of different partitions, are in flight at a time when many flips wait: a store with several
 processors writes them side by side."""
 ATTEMPTS = 8
+UNSENT_AT_A_TIME = 10 * ROWS_PER_TRANSACTION
+"""Changes that are sent late are read so many at a time: more than a transaction has, so that each reading comes to the
+end of one."""
 
 _flips = metrics.counter("headrace_audience_flips", "Changes of memberships written, by cause.")
 
@@ -314,25 +317,19 @@ class FlipWriter:
         self._sent.update(numbers)
 
     async def send_unsent(self) -> None:
-        """Send what was written and not sent, and store how far everything is sent.
+        """Send some of what was written and not sent, and store how far everything is sent.
+
+        Very much may wait when the stream was away or lost: that takes several calls, between which others go on.
 
         Raises:
             redis.exceptions.RedisError: The stream still cannot be reached; try again later.
             pymongo.errors.PyMongoError: The database cannot be reached; try again later.
         """
+        room = UNSENT_AT_A_TIME
         for partition in sorted(self._unsent):
-            query = {"q": partition, "f": {"$gt": self._sent[partition]}}
-            waiting: dict[str, list[Document]] = defaultdict(list)
-            last = self._flushed[partition]
-            async for document in self._db[CHANGES].find(query).sort([("q", ASCENDING), ("f", ASCENDING)]):
-                waiting[document["w"]].append(document)
-                last = max(last, document["f"])
-            for workspace_id, history in waiting.items():
-                history.sort(key=lambda d: (d["f"], d.get("n", 0), d["_id"]))
-                await streams.send(self._redis, _messages(workspace_id, history), max_length=CHANGES_MAX_LENGTH)
-            self._sent[partition] = last
-            self._flushed[partition] = last
-            self._unsent.discard(partition)
+            room -= await self._send_waiting(partition)
+            if room <= 0:
+                break
         behind = {p: sent for p, sent in self._sent.items() if sent > self._sent_stored.get(p, 0)}
         if behind:
             await self._db[SNAPSHOTS].bulk_write(
@@ -343,6 +340,30 @@ class FlipWriter:
                 ordered=False,
             )
             self._sent_stored.update(behind)
+
+    async def _send_waiting(self, partition: int) -> int:
+        """Send the next of what a partition has written and not sent; returns how many changes."""
+        query = {"q": partition, "f": {"$gt": self._sent[partition]}}
+        flushed = self._flushed[partition]
+        found = self._db[CHANGES].find(query).sort([("q", ASCENDING), ("f", ASCENDING)]).limit(UNSENT_AT_A_TIME)
+        documents = await found.to_list(UNSENT_AT_A_TIME)
+        if is_all := len(documents) < UNSENT_AT_A_TIME:
+            last = max([flushed, *(d["f"] for d in documents)])
+        else:
+            # The last transaction may have been cut: it is read again.
+            documents = [d for d in documents if d["f"] < documents[-1]["f"]]
+            last = documents[-1]["f"]
+        waiting: dict[str, list[Document]] = defaultdict(list)
+        for document in documents:
+            waiting[document["w"]].append(document)
+        for workspace_id, history in waiting.items():
+            history.sort(key=lambda d: (d["f"], d.get("n", 0), d["_id"]))
+            await streams.send(self._redis, _messages(workspace_id, history), max_length=CHANGES_MAX_LENGTH)
+        self._sent[partition] = last
+        self._flushed[partition] = max(self._flushed[partition], last)
+        if is_all:
+            self._unsent.discard(partition)
+        return len(documents)
 
     def resend_from(self, partitions: Iterable[int], moment_us: int) -> None:
         """Redis may have forgotten messages: send again, soon, what was flushed after a moment."""

@@ -195,6 +195,33 @@ async def test_the_outbox_sends_what_redis_did_not_take(
     assert len(await sent(redis)) == 1, "how far everything is sent is stored"
 
 
+async def test_much_that_was_not_sent_is_sent_in_parts_that_end_with_a_transaction(
+    writer: FlipWriter, mongo: Client, db: Database, redis: streams.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size in (1, 3, 4, 2, 4, 1, 1):
+        await writer.write(
+            "acme", [flip(f"p{i}", await db[CHANGES].count_documents({"p": f"p{i}"}) % 2 == 0) for i in range(size)], {}
+        )
+    told = await sent(redis)
+    await redis.delete(names.CHANGES)
+    monkeypatch.setattr(flips, "UNSENT_AT_A_TIME", 5)
+    successor = FlipWriter(mongo, db, redis, PARTITIONS)
+    await successor.claim(dict.fromkeys(range(PARTITIONS), 2))
+    successor.resend_from(range(PARTITIONS), 0)
+    calls = 0
+    while len(again := await sent(redis)) < len(told):
+        calls += 1
+        before = len(again)
+        await successor.send_unsent()
+        assert 0 < len(await sent(redis)) - before <= 9, "a call sends little"
+    assert calls > 2
+    assert sorted(again) == sorted(told), "everything once"
+    for person in {c[1] for c in told}:
+        assert [c for c in again if c[1] == person] == [c for c in told if c[1] == person]
+    await successor.send_unsent()
+    assert len(await sent(redis)) == len(told)
+
+
 async def test_order_is_kept_when_an_earlier_change_waits(
     writer: FlipWriter, redis: streams.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
