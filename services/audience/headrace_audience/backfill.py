@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 
 import duckdb
 
@@ -59,17 +59,9 @@ class Backfill:
         order = evaluation.order()  # first: what is asked for after the view was opened needs another view
         if order is None:
             return
-        mark = evaluation.mark()
         began = time.monotonic()
-        async with self._reader.open(evaluation.workspace_id) as view:
-            clock_us = await self._clock(evaluation)
-            if PROFILES in order.tickets:
-                await self._merges(evaluation, order, view, mark)
-            failed = 0
-            for key in sorted(order.tickets):
-                failed += await self._apart(self._key(evaluation, order, view, key, clock_us, mark))
-            for audience_id in sorted(order.statics):
-                failed += await self._apart(self._static(evaluation, order, view, audience_id))
+        with evaluation.reassigned_meanwhile() as newer:
+            failed = await self._bring(evaluation, order, newer)
         seconds = time.monotonic() - began
         _seconds.record(seconds)
         log.info(
@@ -83,6 +75,19 @@ class Backfill:
         )
         if failed:
             await asyncio.sleep(FAILED_PAUSE_S)
+
+    async def _bring(self, evaluation: Evaluation, order: Order, newer: Set[str]) -> int:
+        """Bring what was ordered; returns how many parts of it failed."""
+        async with self._reader.open(evaluation.workspace_id) as view:
+            clock_us = await self._clock(evaluation)
+            if PROFILES in order.tickets:
+                await self._merges(evaluation, order, view, newer)
+            failed = 0
+            for key in sorted(order.tickets):
+                failed += await self._apart(self._key(evaluation, order, view, key, clock_us, newer))
+            for audience_id in sorted(order.statics):
+                failed += await self._apart(self._static(evaluation, order, view, audience_id))
+        return failed
 
     async def _clock(self, evaluation: Evaluation) -> int:
         """The engine's clock, once it has passed the view: what is in the view is then no event of the future."""
@@ -103,11 +108,10 @@ class Backfill:
             return True
         return False
 
-    async def _merges(self, evaluation: Evaluation, order: Order, view: View, mark: int) -> None:
+    async def _merges(self, evaluation: Evaluation, order: Order, view: View, newer: Set[str]) -> None:
         """Let partitions that start without a snapshot know who was merged, so that stragglers are recognised."""
         async with self._lock:
             partitions = set(evaluation.still_wanted(PROFILES, order.tickets[PROFILES]))
-            newer = evaluation.reassigned_since(mark)
             pairs = ((loser, survivor) for loser, survivor in view.survivors.pairs() if loser not in newer)
             await in_thread(self._merge_all, evaluation, partitions, pairs)
 
@@ -116,14 +120,15 @@ class Backfill:
             if self._partition_of(loser) in partitions:
                 evaluation.engine.merge(loser, survivor)
 
-    async def _key(self, evaluation: Evaluation, order: Order, view: View, key: str, clock_us: int, mark: int) -> None:
+    async def _key(
+        self, evaluation: Evaluation, order: Order, view: View, key: str, clock_us: int, newer: Set[str]
+    ) -> None:
         if not evaluation.still_wanted(key, order.tickets[key]):
             return
         table = await view.run(functools.partial(queries.condition_history, key=key, now_us=clock_us))
         async with self._lock:
             partitions = evaluation.still_wanted(key, order.tickets[key])
             if partitions:
-                newer = evaluation.reassigned_since(mark)
                 await in_thread(evaluation.engine.fold_history, key, table, partitions=partitions, without=newer)
                 evaluation.brought(key, partitions)
 

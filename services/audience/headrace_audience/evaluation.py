@@ -6,7 +6,8 @@ Nothing here does I/O. The worker asks what is missing, brings it, and says so; 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from headrace.api.identity.v1.profile_pb2 import Reassignment
@@ -69,7 +70,8 @@ class Evaluation:
         self._statics: dict[str, dict[int, int]] = {}
         self._groups: dict[str, set[str]] = {}
         """Members of the audiences of groups, which the engine, that knows people, does not know."""
-        self._reassigned: dict[str, int] = {}
+        self._readers: list[set[str]] = []
+        """Of each reader of history the profiles that were reassigned since it began to read."""
 
     def _partition_of(self, profile_id: str) -> int:
         return partition_of(profile_id, self._total)
@@ -307,20 +309,26 @@ class Evaluation:
         """Forget profiles of held partitions whose events were assigned anew; the caller folds them then."""
         self.engine.reassign(reassignments)
         self.merged.reassign(reassignments)
-        ticket = next(_tickets)
-        self._reassigned.update((one.profile_id, ticket) for one in reassignments)
+        for newer in self._readers:
+            newer.update(one.profile_id for one in reassignments)
         if erased := {one.profile_id for one in reassignments if one.erased}:
             self.pending.drop_profiles(erased)
         for partition in {self._partition_of(one.profile_id) for one in reassignments}:
             self.static_again(partition)
 
-    def mark(self) -> int:
-        """A point for reassigned_since(): take it before reading history that is folded later."""
-        return next(_tickets)
+    @contextmanager
+    def reassigned_meanwhile(self) -> Iterator[Set[str]]:
+        """Profiles that are reassigned while history is read that is folded later: enter before it is read.
 
-    def reassigned_since(self, mark: int) -> frozenset[str]:
-        """Profiles that were reassigned since a mark: what was read of them before is not to be folded."""
-        return frozenset(p for p, ticket in self._reassigned.items() if ticket > mark)
+        What was read of them is not to be folded.
+        """
+        newer: set[str] = set()
+        self._readers.append(newer)
+        try:
+            yield newer
+        finally:
+            # By identity: two that have seen nothing are equal.
+            self._readers = [one for one in self._readers if one is not newer]
 
     # --- starting
 
