@@ -6,18 +6,17 @@ All of these cross a process boundary, so they hold only what JSON can hold.
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import msgspec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """The person behind an event or a member, as known when the batch was made.
 
     Attributes:
@@ -29,9 +28,9 @@ class Profile:
     """
 
     id: str
-    identifiers: dict[str, list[str]] = field(default_factory=dict)
-    traits: dict[str, Any] = field(default_factory=dict)
-    consents: dict[str, str] = field(default_factory=dict)
+    identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    traits: dict[str, Any] = msgspec.field(default_factory=dict)
+    consents: dict[str, str] = msgspec.field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The profile as a JSON object, as mappings, templates and the webhook see it.
@@ -42,8 +41,7 @@ class Profile:
         return {**document, "consents": self.consents} if self.consents else document
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(msgspec.Struct, frozen=True, kw_only=True):
     """A member of the audience behind a list sync.
 
     Attributes:
@@ -52,11 +50,10 @@ class Member:
     """
 
     profile_id: str
-    fields: dict[str, str | list[str]] = field(default_factory=dict)
+    fields: dict[str, str | list[str]] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of the vendor's list.
 
     The host stores the rows that the vendor acknowledged, per member, and compares them by key with the rows that
@@ -79,8 +76,7 @@ class Row:
         return cls(key=digest_key(data), data=data)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberBatch:
+class MemberBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Rows to be added to, or removed from, the vendor's list.
 
     Attributes:
@@ -92,8 +88,7 @@ class MemberBatch:
     now_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventItem:
+class EventItem(msgspec.Struct, frozen=True, kw_only=True):
     """An event to be sent, with the person it belongs to.
 
     Attributes:
@@ -120,14 +115,14 @@ class EventItem:
     timestamp_us: int = 0
     received_at_us: int = 0
     source_id: str = ""
-    identifiers: dict[str, list[str]] = field(default_factory=dict)
+    identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
     group_id: str = ""
     previous_id: str = ""
-    traits: dict[str, Any] = field(default_factory=dict)
-    properties: dict[str, Any] = field(default_factory=dict)
-    context: dict[str, Any] = field(default_factory=dict)
+    traits: dict[str, Any] = msgspec.field(default_factory=dict)
+    properties: dict[str, Any] = msgspec.field(default_factory=dict)
+    context: dict[str, Any] = msgspec.field(default_factory=dict)
     profile: Profile | None = None
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = msgspec.field(default_factory=dict)
     traceparent: str = ""
 
     def document(self) -> dict[str, Any]:
@@ -152,8 +147,7 @@ class EventItem:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventBatch:
+class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Events to be sent.
 
     Attributes:
@@ -165,8 +159,7 @@ class EventBatch:
     now_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """A person to be forgotten by the vendor.
 
     Attributes:
@@ -176,12 +169,11 @@ class Subject:
     """
 
     profile_id: str
-    identifiers: dict[str, list[str]] = field(default_factory=dict)
-    merged_ids: list[str] = field(default_factory=list)
+    identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    merged_ids: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteBatch:
+class DeleteBatch(msgspec.Struct, frozen=True, kw_only=True):
     """People to be forgotten by the vendor.
 
     Attributes:
@@ -203,10 +195,6 @@ def iso_time(moment_us: int) -> str:
 
 
 def digest_key(data: Any) -> str:
-    """A short stable key of JSON data: equal data has equal keys, whatever the order of object members.
-
-    Raises:
-        TypeError, ValueError: The data is none that JSON can hold.
-    """
-    canonical = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
-    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+    """A short stable key of JSON data: equal data has equal keys, whatever the order of object members."""
+    canonical = msgspec.json.encode(data, order="deterministic")
+    return hashlib.blake2b(canonical, digest_size=16).hexdigest()

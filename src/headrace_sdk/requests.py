@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """An HTTP request. The host sends it, limits it, tries it again and logs it.
 
     Attributes:
@@ -26,14 +25,13 @@ class Request:
 
     method: str
     url: str
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
     items: tuple[int, ...]
     secrets: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skip:
+class Skip(msgspec.Struct, frozen=True, kw_only=True):
     """An item that the connector leaves out, yielded in place of a request that carries it.
 
     Attributes:
@@ -47,8 +45,7 @@ class Skip:
     field: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class Note(msgspec.Struct, frozen=True, kw_only=True):
     """A remark on an item that *is* sent, yielded beside the request: shown in dry runs.
 
     Attributes:
@@ -60,8 +57,7 @@ class Note:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, kw_only=True):
     """The vendor's answer.
 
     Attributes:
@@ -72,15 +68,15 @@ class Response:
     """
 
     status: int
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
     received_at_us: int = 0
 
     def json(self) -> Any:
         """The body as JSON, or None when it is none (an HTML error page, an empty body)."""
         try:
-            return json.loads(self.body.decode("utf-8-sig"), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError):  # among them what is no UTF-8
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     def json_object(self) -> Mapping[str, Any]:
@@ -104,13 +100,11 @@ class Response:
         return min(max(moment.timestamp() - self.received_at_us / 1e6, 0.0), 86_400.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True, tag="delivered", tag_field="outcome"):
     """The vendor accepted the item."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Warned:
+class Warned(msgspec.Struct, frozen=True, kw_only=True, tag="warning", tag_field="outcome"):
     """The vendor accepted the item, but not as it should be, or it is unsure whether it did.
 
     Attributes:
@@ -120,8 +114,7 @@ class Warned:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected", tag_field="outcome"):
     """The vendor will never accept the item as it is: dead letter, with the vendor's reason.
 
     Attributes:
@@ -133,8 +126,7 @@ class Rejected:
     field: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True, kw_only=True, tag="retry", tag_field="outcome"):
     """The item may be accepted later: tried again with back-off, up to the manifest's `retry.max_age_s`.
 
     Attributes:
@@ -149,8 +141,7 @@ class Retry:
 Outcome = Delivered | Warned | Rejected | Retry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcomes:
+class Outcomes(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a request.
 
     Attributes:
@@ -171,8 +162,3 @@ class Outcomes:
     def every(cls, request: Request, outcome: Outcome) -> Outcomes:
         """The same outcome for every item of the request."""
         return cls(items=(outcome,) * len(request.items))
-
-
-def _refuse_constant(name: str) -> Any:
-    """NaN and Infinity, which Python reads and JSON does not know."""
-    raise ValueError(f"{name} is no JSON")

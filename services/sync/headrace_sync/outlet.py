@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar
 
 from opentelemetry.trace import SpanKind
 
-from headrace.connector import wire
 from headrace.domain.times import SECOND_US, now_us
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.plugins.masking import mask
@@ -31,6 +30,7 @@ from headrace_sdk import (
     Response,
     Row,
     Subject,
+    wire,
 )
 from headrace_sync.batching import halves
 from headrace_sync.breaker import Breaker

@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.connector import wire
 from headrace.plugins.contract import ContractBroken, check_built
-from headrace_sdk import Note, Request, Skip
+from headrace_sdk import Note, Request, Skip, wire
 
 PLACES = st.integers(-1, 4)
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from headrace.connector import wire
 from headrace.plugins.contract import ContractBroken, check_built
-from headrace_sdk import Request
+from headrace_sdk import Request, wire
 
 
 def check(**more: Any) -> None:

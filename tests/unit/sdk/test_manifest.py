@@ -8,8 +8,7 @@ import msgspec
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from headrace.connector import wire
-from headrace_sdk import BatchPolicy, Capability, Field, LimitScope, Manifest, RateLimit
+from headrace_sdk import BatchPolicy, Capability, Field, LimitScope, Manifest, RateLimit, wire
 
 
 class Settings(BaseModel):
