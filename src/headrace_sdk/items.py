@@ -6,17 +6,18 @@ All of these cross a process boundary, so they hold only what JSON can hold.
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import msgspec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
     """The person behind an event or a member, as known when the batch was made.
 
     Attributes:
@@ -28,9 +29,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
-    traits: dict[str, Any] = msgspec.field(default_factory=dict)
-    consents: dict[str, str] = msgspec.field(default_factory=dict)
+    identifiers: dict[str, list[str]] = field(default_factory=dict)
+    traits: dict[str, Any] = field(default_factory=dict)
+    consents: dict[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The profile as a JSON object, as mappings, templates and the webhook see it.
@@ -41,7 +42,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return {**document, "consents": self.consents} if self.consents else document
 
 
-class Member(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
     """A member of the audience behind a list sync.
 
     Attributes:
@@ -50,10 +52,11 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     profile_id: str
-    fields: dict[str, str | list[str]] = msgspec.field(default_factory=dict)
+    fields: dict[str, str | list[str]] = field(default_factory=dict)
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
     """One entry of the vendor's list.
 
     The host stores the rows that the vendor acknowledged, per member, and compares them by key with the rows that
@@ -76,7 +79,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return cls(key=digest_key(data), data=data)
 
 
-class MemberBatch(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberBatch:
     """Rows to be added to, or removed from, the vendor's list.
 
     Attributes:
@@ -88,7 +92,8 @@ class MemberBatch(msgspec.Struct, frozen=True, kw_only=True):
     now_us: int
 
 
-class EventItem(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventItem:
     """An event to be sent, with the person it belongs to.
 
     Attributes:
@@ -115,14 +120,14 @@ class EventItem(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_us: int = 0
     received_at_us: int = 0
     source_id: str = ""
-    identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    identifiers: dict[str, list[str]] = field(default_factory=dict)
     group_id: str = ""
     previous_id: str = ""
-    traits: dict[str, Any] = msgspec.field(default_factory=dict)
-    properties: dict[str, Any] = msgspec.field(default_factory=dict)
-    context: dict[str, Any] = msgspec.field(default_factory=dict)
+    traits: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
     profile: Profile | None = None
-    fields: dict[str, Any] = msgspec.field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
     traceparent: str = ""
 
     def document(self) -> dict[str, Any]:
@@ -147,7 +152,8 @@ class EventItem(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventBatch:
     """Events to be sent.
 
     Attributes:
@@ -159,7 +165,8 @@ class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
     now_us: int
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
     """A person to be forgotten by the vendor.
 
     Attributes:
@@ -169,11 +176,12 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     profile_id: str
-    identifiers: dict[str, list[str]] = msgspec.field(default_factory=dict)
-    merged_ids: list[str] = msgspec.field(default_factory=list)
+    identifiers: dict[str, list[str]] = field(default_factory=dict)
+    merged_ids: list[str] = field(default_factory=list)
 
 
-class DeleteBatch(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteBatch:
     """People to be forgotten by the vendor.
 
     Attributes:
@@ -195,6 +203,10 @@ def iso_time(moment_us: int) -> str:
 
 
 def digest_key(data: Any) -> str:
-    """A short stable key of JSON data: equal data has equal keys, whatever the order of object members."""
-    canonical = msgspec.json.encode(data, order="deterministic")
-    return hashlib.blake2b(canonical, digest_size=16).hexdigest()
+    """A short stable key of JSON data: equal data has equal keys, whatever the order of object members.
+
+    Raises:
+        TypeError, ValueError: The data is none that JSON can hold.
+    """
+    canonical = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import msgspec
 
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
     """An HTTP request. The host sends it, limits it, tries it again and logs it.
 
     Attributes:
@@ -25,13 +26,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     method: str
     url: str
-    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     items: tuple[int, ...]
     secrets: tuple[str, ...] = ()
 
 
-class Skip(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
     """An item that the connector leaves out, yielded in place of a request that carries it.
 
     Attributes:
@@ -45,7 +47,8 @@ class Skip(msgspec.Struct, frozen=True, kw_only=True):
     field: str = ""
 
 
-class Note(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
     """A remark on an item that *is* sent, yielded beside the request: shown in dry runs.
 
     Attributes:
@@ -57,7 +60,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Response(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
     """The vendor's answer.
 
     Attributes:
@@ -68,15 +72,15 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     status: int
-    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     received_at_us: int = 0
 
     def json(self) -> Any:
         """The body as JSON, or None when it is none (an HTML error page, an empty body)."""
         try:
-            return msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            return json.loads(self.body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):  # among them what is no UTF-8
             return None
 
     def json_object(self) -> Mapping[str, Any]:
@@ -100,11 +104,13 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
         return min(max(moment.timestamp() - self.received_at_us / 1e6, 0.0), 86_400.0)
 
 
-class Delivered(msgspec.Struct, frozen=True, tag="delivered", tag_field="outcome"):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
     """The vendor accepted the item."""
 
 
-class Warned(msgspec.Struct, frozen=True, kw_only=True, tag="warning", tag_field="outcome"):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
     """The vendor accepted the item, but not as it should be, or it is unsure whether it did.
 
     Attributes:
@@ -114,7 +120,8 @@ class Warned(msgspec.Struct, frozen=True, kw_only=True, tag="warning", tag_field
     reason: str
 
 
-class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected", tag_field="outcome"):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
     """The vendor will never accept the item as it is: dead letter, with the vendor's reason.
 
     Attributes:
@@ -126,7 +133,8 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected", tag_fi
     field: str = ""
 
 
-class Retry(msgspec.Struct, frozen=True, kw_only=True, tag="retry", tag_field="outcome"):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
     """The item may be accepted later: tried again with back-off, up to the manifest's `retry.max_age_s`.
 
     Attributes:
@@ -141,7 +149,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, tag="retry", tag_field="o
 Outcome = Delivered | Warned | Rejected | Retry
 
 
-class Outcomes(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
     """What became of a request.
 
     Attributes:
@@ -162,3 +171,8 @@ class Outcomes(msgspec.Struct, frozen=True, kw_only=True):
     def every(cls, request: Request, outcome: Outcome) -> Outcomes:
         """The same outcome for every item of the request."""
         return cls(items=(outcome,) * len(request.items))
+
+
+def _refuse_constant(name: str) -> Any:
+    """NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(f"{name} is no JSON")

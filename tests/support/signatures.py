@@ -8,8 +8,6 @@ import re
 import typing
 from typing import Any
 
-import msgspec
-
 
 def public_block(name: str, value: Any) -> str:
     """The code block for a public name: its signature, its public methods, its members."""
@@ -38,12 +36,6 @@ def public_block(name: str, value: Any) -> str:
 def _made_by(value: type) -> str:
     if issubclass(value, Exception) and "__init__" not in vars(value):
         return "(reason)"
-    if issubclass(value, msgspec.Struct):
-        fields = msgspec.structs.fields(value)
-        keyword_only = any(
-            parameter.kind is parameter.KEYWORD_ONLY for parameter in inspect.signature(value).parameters.values()
-        )
-        return f"({', '.join([*(['*'] if keyword_only else []), *map(_field, fields)])})"
     shown: list[str] = []
     for parameter in inspect.signature(value).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in shown:
@@ -57,12 +49,6 @@ def _made_by(value: type) -> str:
             text = f"{type(default).__name__}.{default.name}" if isinstance(default, enum.Enum) else repr(default)
             shown.append(f"{parameter.name}={text}")
     return f"({', '.join(shown)})"
-
-
-def _field(field: msgspec.structs.FieldInfo) -> str:
-    if field.default is not msgspec.NODEFAULT:
-        return f"{field.name}={field.default!r}"
-    return f"{field.name}=..." if field.default_factory is not msgspec.NODEFAULT else field.name
 
 
 def _signature(function: Any) -> str:

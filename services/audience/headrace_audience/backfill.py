@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 
 import duckdb
 
@@ -59,17 +59,9 @@ class Backfill:
         order = evaluation.order()  # first: what is asked for after the view was opened needs another view
         if order is None:
             return
-        mark = evaluation.mark()
         began = time.monotonic()
-        async with self._reader.open(evaluation.workspace_id) as view:
-            clock_us = await self._clock(evaluation)
-            if PROFILES in order.tickets:
-                await self._merges(evaluation, order, view, mark)
-            failed = 0
-            for key in sorted(order.tickets):
-                failed += await self._apart(self._key(evaluation, order, view, key, clock_us, mark))
-            for audience_id in sorted(order.batch):
-                failed += await self._apart(self._batch_audience(evaluation, order, view, audience_id))
+        with evaluation.reassigned_meanwhile() as newer:
+            failed = await self._bring(evaluation, order, newer)
         seconds = time.monotonic() - began
         _seconds.record(seconds)
         log.info(
@@ -77,12 +69,25 @@ class Backfill:
             workspace=evaluation.workspace_id,
             states=len(order.tickets),
             partitions=len({p for tickets in order.tickets.values() for p in tickets}),
-            batch=len(order.batch),
+            static=len(order.statics),
             failed=failed,
             seconds=round(seconds, 3),
         )
         if failed:
             await asyncio.sleep(FAILED_PAUSE_S)
+
+    async def _bring(self, evaluation: Evaluation, order: Order, newer: Set[str]) -> int:
+        """Bring what was ordered; returns how many parts of it failed."""
+        async with self._reader.open(evaluation.workspace_id) as view:
+            clock_us = await self._clock(evaluation)
+            if PROFILES in order.tickets:
+                await self._merges(evaluation, order, view, newer)
+            failed = 0
+            for key in sorted(order.tickets):
+                failed += await self._apart(self._key(evaluation, order, view, key, clock_us, newer))
+            for audience_id in sorted(order.statics):
+                failed += await self._apart(self._static(evaluation, order, view, audience_id))
+        return failed
 
     async def _clock(self, evaluation: Evaluation) -> int:
         """The engine's clock, once it has passed the view: what is in the view is then no event of the future."""
@@ -103,11 +108,10 @@ class Backfill:
             return True
         return False
 
-    async def _merges(self, evaluation: Evaluation, order: Order, view: View, mark: int) -> None:
+    async def _merges(self, evaluation: Evaluation, order: Order, view: View, newer: Set[str]) -> None:
         """Let partitions that start without a snapshot know who was merged, so that stragglers are recognised."""
         async with self._lock:
             partitions = set(evaluation.still_wanted(PROFILES, order.tickets[PROFILES]))
-            newer = evaluation.reassigned_since(mark)
             pairs = ((loser, survivor) for loser, survivor in view.survivors.pairs() if loser not in newer)
             await in_thread(self._merge_all, evaluation, partitions, pairs)
 
@@ -116,27 +120,23 @@ class Backfill:
             if self._partition_of(loser) in partitions:
                 evaluation.engine.merge(loser, survivor)
 
-    async def _key(self, evaluation: Evaluation, order: Order, view: View, key: str, clock_us: int, mark: int) -> None:
+    async def _key(
+        self, evaluation: Evaluation, order: Order, view: View, key: str, clock_us: int, newer: Set[str]
+    ) -> None:
         if not evaluation.still_wanted(key, order.tickets[key]):
             return
         table = await view.run(functools.partial(queries.condition_history, key=key, now_us=clock_us))
         async with self._lock:
             partitions = evaluation.still_wanted(key, order.tickets[key])
             if partitions:
-                newer = evaluation.reassigned_since(mark)
                 await in_thread(evaluation.engine.fold_history, key, table, partitions=partitions, without=newer)
                 evaluation.brought(key, partitions)
 
-    async def _batch_audience(self, evaluation: Evaluation, order: Order, view: View, audience_id: str) -> None:
-        audience, tickets = order.batch[audience_id]
-        definition, at_us = audience.definition, audience.at_us
-        known = await referenced(self._db, evaluation.workspace_id, definition)
+    async def _static(self, evaluation: Evaluation, order: Order, view: View, audience_id: str) -> None:
+        audience, tickets = order.statics[audience_id]
+        known = await referenced(self._db, evaluation.workspace_id, audience.definition)
         members = await view.run(
-            functools.partial(queries.evaluate, definition=definition, now_us=at_us, audiences=known)
+            functools.partial(queries.evaluate, definition=audience.definition, now_us=audience.at_us, audiences=known)
         )
-        turns_us = None
-        if audience.is_kept_up:
-            turns = functools.partial(queries.next_moment, definition=definition, now_us=at_us, audiences=known)
-            turns_us = await view.run(turns)
         async with self._lock:
-            evaluation.batch_computed(audience_id, audience.generation, tickets, members, turns_us)
+            evaluation.static_computed(audience_id, audience.generation, tickets, members)

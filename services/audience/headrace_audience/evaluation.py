@@ -6,19 +6,17 @@ Nothing here does I/O. The worker asks what is missing, brings it, and says so; 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from headrace.api.identity.v1.profile_pb2 import Reassignment
 from headrace.domain.ids import partition_of
 from headrace_audience.archive.survivors import Survivors
-from headrace_audience.batch_audiences import BatchAudiences
-from headrace_audience.behind import Behind
 from headrace_audience.catalog import Audience
 from headrace_audience.engine.conditions import states_of
 from headrace_audience.engine.engine import Engine, Flip
 from headrace_audience.engine.states import PROFILES
-from headrace_audience.group_members import GroupMembers
 from headrace_audience.language.definition import Definition
 from headrace_audience.pending import Pending
 from headrace_audience.store import ACTIVE, COMPUTED
@@ -44,11 +42,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Order:
-    """What to bring: which keys for which partitions, and which batch audiences to compute."""
+    """What to bring: which keys for which partitions, and which static audiences to compute."""
 
     tickets: Mapping[str, Mapping[int, int]]
     """Key to partition to ticket."""
-    batch: Mapping[str, tuple[Audience, Mapping[int, int]]]
+    statics: Mapping[str, tuple[Audience, Mapping[int, int]]]
     """Audience id to the audience and partition to ticket."""
 
 
@@ -69,10 +67,11 @@ class Evaluation:
         self.pending = Pending(self._partition_of)
         self._starting: dict[str, str] = {}
         self._evaluated: set[str] = set()
-        self._batch = BatchAudiences()
-        self._groups = GroupMembers(self._partition_of)
-        self.behind = Behind()
-        self._reassigned: dict[str, int] = {}
+        self._statics: dict[str, dict[int, int]] = {}
+        self._groups: dict[str, set[str]] = {}
+        """Members of the audiences of groups, which the engine, that knows people, does not know."""
+        self._readers: list[set[str]] = []
+        """Of each reader of history the profiles that were reassigned since it began to read."""
 
     def _partition_of(self, profile_id: str) -> int:
         return partition_of(profile_id, self._total)
@@ -113,51 +112,51 @@ class Evaluation:
             return False
         if old is not None and _is_refreshed(old, audience):
             self.audiences[audience_id] = audience
-            self._batch.ask(audience, self.missing)
+            self._compute_at_once(audience)
             return False
         if audience.is_leaving:
             self._forget(audience_id)
             self.audiences[audience_id] = audience
-            self.behind.touch_readers([audience_id], self.audiences)
             return True
         definition = audience.definition
         if audience.is_constant:
             definition = replace(definition, kind="static", refresh_us=0)
         self.pending.drop_audience(audience_id)
-        keys = self._keeper(audience).set_audience(audience_id, definition)
+        keys = frozenset[str]()
+        if definition.of == "groups":
+            self._groups.setdefault(audience_id, set())
+        else:
+            keys = self.engine.set_audience(audience_id, definition)
         self.audiences[audience_id] = audience
         self._evaluated.discard(audience_id)
-        self._batch.forget(audience_id)
+        self._statics.pop(audience_id, None)
         for missing in self.missing.values():
             missing.ask(keys)
         self._starting[audience_id] = audience.cause if audience.is_filling else "time"
-        if audience.awaits_batch:
-            self._batch.ask(audience, self.missing)
-        self.behind.forget(audience_id)
-        self.behind.touch([audience])
-        self.behind.touch_readers([audience_id], self.audiences)
+        if audience.is_computed_at_once:
+            self._compute_at_once(audience)
         return True
 
-    def _keeper(self, audience: Audience) -> Engine | GroupMembers:
-        """What keeps the members of an audience."""
-        return self.engine if audience.definition.of == "people" else self._groups
+    def _compute_at_once(self, audience: Audience) -> None:
+        self._statics[audience.audience_id] = {p: next(_tickets) for p in self.missing if p not in audience.done}
 
     def remove_audience(self, audience_id: str) -> None:
         """Forget an audience that is gone."""
         self._forget(audience_id)
-        self.behind.touch_readers([audience_id], self.audiences)
         self.audiences.pop(audience_id, None)
 
     def _forget(self, audience_id: str) -> None:
         self.pending.drop_audience(audience_id)
-        audience = self.audiences.get(audience_id)
-        if audience is not None and not audience.is_leaving:
-            self._keeper(audience).remove_audience(audience_id)
+        if self._groups.pop(audience_id, None) is None and self._is_in_engine(audience_id):
+            self.engine.remove_audience(audience_id)
         self._starting.pop(audience_id, None)
         self._evaluated.discard(audience_id)
-        self._batch.forget(audience_id)
-        self.behind.forget(audience_id)
+        self._statics.pop(audience_id, None)
         self._drop_unneeded()
+
+    def _is_in_engine(self, audience_id: str) -> bool:
+        audience = self.audiences.get(audience_id)
+        return audience is not None and not audience.is_leaving and audience.definition.of == "people"
 
     def _drop_unneeded(self) -> None:
         needed = self.keys() | {PROFILES}
@@ -183,10 +182,13 @@ class Evaluation:
             )
             return
         wanted = set(stored)
-        keeper = self._keeper(audience)
-        stale = [p for p in keeper.members(audience_id) if p not in wanted and self._partition_of(p) in partitions]
-        keeper.set_membership(audience_id, stale, member=False)
-        keeper.set_membership(audience_id, wanted)
+        if audience_id in self._groups:
+            others = {g for g in self._groups[audience_id] if self._partition_of(g) not in partitions}
+            self._groups[audience_id] = others | wanted
+            return
+        stale = [p for p in self.engine.members(audience_id) if p not in wanted and self._partition_of(p) in partitions]
+        self.engine.set_membership(audience_id, stale, member=False)
+        self.engine.set_membership(audience_id, wanted)
 
     @property
     def stored_people(self) -> list[str]:
@@ -210,9 +212,8 @@ class Evaluation:
         self.started.discard(partition)
         self.settled.discard(partition)
         for audience in self.audiences.values():
-            if audience.awaits_batch and partition not in audience.done:
-                self._batch.ask_again(audience, partition)
-        self.touch()
+            if audience.is_computed_at_once and partition not in audience.done:
+                self._statics.setdefault(audience.audience_id, {})[partition] = next(_tickets)
 
     def hold_partition(self, partition: int) -> None:
         """Report nothing of a partition until it is started again: entries of its stream were lost."""
@@ -229,8 +230,10 @@ class Evaluation:
         self.started.discard(partition)
         self.settled.discard(partition)
         self.pending.drop_partitions(frozenset([partition]))
-        self._batch.drop_partition(partition)
-        self._groups.drop_partition(partition)
+        for waiting in self._statics.values():
+            waiting.pop(partition, None)
+        for groups in self._groups.values():
+            groups -= {g for g in groups if self._partition_of(g) == partition}
 
     # --- history
 
@@ -240,8 +243,26 @@ class Evaluation:
         for partition, missing in self.missing.items():
             for key, ticket in missing.tickets.items():
                 tickets.setdefault(key, {})[partition] = ticket
-        batch = self._batch.order(self.audiences)
-        return Order(tickets, batch) if tickets or batch else None
+        statics = {
+            a: (self.audiences[a], dict(waiting))
+            for a, waiting in self._statics.items()
+            if waiting and not self._waits_for_others(self.audiences[a])
+        }
+        if not tickets and not statics:
+            return None
+        return Order(tickets, statics)
+
+    def _waits_for_others(self, audience: Audience) -> bool:
+        """Whether it names, directly or through others, one whose stored members are being computed themselves."""
+        looked: set[str] = set()
+        waiting = set(audience.definition.references)
+        while waiting:
+            looked |= waiting
+            named = [self.audiences[a] for a in waiting if a in self.audiences]
+            if any(one.is_computed_at_once for one in named):
+                return True
+            waiting = {r for one in named if one.is_live for r in one.definition.references} - looked
+        return False
 
     def still_wanted(self, key: str, tickets: Mapping[int, int]) -> list[int]:
         """Partitions that still wait for a key with the tickets of an order."""
@@ -252,52 +273,35 @@ class Evaluation:
         for partition in partitions:
             self.missing[partition].tickets.pop(key, None)
 
-    def batch_computed(
-        self,
-        audience_id: str,
-        generation: int,
-        tickets: Mapping[int, int],
-        members: Iterable[str],
-        turns_us: int | None = None,
+    def static_computed(
+        self, audience_id: str, generation: int, tickets: Mapping[int, int], members: Iterable[str]
     ) -> None:
-        """Take the members of a batch audience; the differences to the known ones are flips.
-
-        Args:
-            audience_id: The audience.
-            generation: The generation for which it was computed; of another one nothing is taken.
-            tickets: Partition to ticket, as ordered.
-            members: Ids of all members, in whichever partition.
-            turns_us: The next moment at which time alone may change the members, in microseconds; None: never.
-        """
+        """Take the members of an audience as computed for one moment; the differences to the known ones are flips."""
         audience = self.audiences.get(audience_id)
-        if audience is None or audience.generation != generation:
+        waiting = self._statics.get(audience_id)
+        if audience is None or waiting is None or audience.generation != generation:
             return
-        partitions = self._batch.take(audience_id, tickets)
-        self.behind.computed(audience_id, turns_us)
-        keeper = self._keeper(audience)
-        found = map(self.merged.of, members) if audience.definition.of == "people" else members
+        partitions = {p for p, t in tickets.items() if waiting.get(p) == t}
+        groups = self._groups.get(audience_id)
+        found = members if groups is not None else map(self.merged.of, members)
+        known = self.engine.members(audience_id) if groups is None else groups
         wanted = {m for m in found if self._partition_of(m) in partitions}
-        present = {m for m in keeper.members(audience_id) if self._partition_of(m) in partitions}
-        for ids, member in ((sorted(present - wanted), False), (sorted(wanted - present), True)):
-            keeper.set_membership(audience_id, ids, member=member)
+        present = {m for m in known if self._partition_of(m) in partitions}
+        if groups is not None:
+            groups ^= wanted ^ present
+        for profiles, member in ((sorted(present - wanted), False), (sorted(wanted - present), True)):
+            if groups is None:
+                self.engine.set_membership(audience_id, profiles, member=member)
             if audience.is_stored:
-                self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in ids)
+                self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in profiles)
+        for partition in partitions:
+            del waiting[partition]
 
-    def batch_again(self, partition: int) -> None:
-        """A merge or a reassignment came while batch audiences are computed: compute them again for a partition."""
+    def static_again(self, partition: int) -> None:
+        """A merge or a reassignment came while audiences are computed at once: compute them again for a partition."""
         for audience in self.audiences.values():
-            if audience.awaits_batch and partition in self.missing:
-                self._batch.ask_again(audience, partition)
-
-    # --- audiences that follow what they read
-
-    def touch(self) -> None:
-        """Something happened in the workspace: continuous audiences of groups may be behind."""
-        self.behind.touch(self.audiences.values())
-
-    def written(self, flips: Iterable[Flip]) -> None:
-        """Changes are stored: who reads the stored members of their audiences may be behind."""
-        self.behind.touch_readers({flip.audience_id for flip in flips}, self.audiences)
+            if audience.is_computed_at_once and partition in self.missing:
+                self._statics.setdefault(audience.audience_id, {})[partition] = next(_tickets)
 
     # --- reassignments
 
@@ -305,21 +309,26 @@ class Evaluation:
         """Forget profiles of held partitions whose events were assigned anew; the caller folds them then."""
         self.engine.reassign(reassignments)
         self.merged.reassign(reassignments)
-        self.touch()
-        ticket = next(_tickets)
-        self._reassigned.update((one.profile_id, ticket) for one in reassignments)
+        for newer in self._readers:
+            newer.update(one.profile_id for one in reassignments)
         if erased := {one.profile_id for one in reassignments if one.erased}:
             self.pending.drop_profiles(erased)
         for partition in {self._partition_of(one.profile_id) for one in reassignments}:
-            self.batch_again(partition)
+            self.static_again(partition)
 
-    def mark(self) -> int:
-        """A point for reassigned_since(): take it before reading history that is folded later."""
-        return next(_tickets)
+    @contextmanager
+    def reassigned_meanwhile(self) -> Iterator[Set[str]]:
+        """Profiles that are reassigned while history is read that is folded later: enter before it is read.
 
-    def reassigned_since(self, mark: int) -> frozenset[str]:
-        """Profiles that were reassigned since a mark: what was read of them before is not to be folded."""
-        return frozenset(p for p, ticket in self._reassigned.items() if ticket > mark)
+        What was read of them is not to be folded.
+        """
+        newer: set[str] = set()
+        self._readers.append(newer)
+        try:
+            yield newer
+        finally:
+            # By identity: two that have seen nothing are equal.
+            self._readers = [one for one in self._readers if one is not newer]
 
     # --- starting
 
@@ -335,7 +344,8 @@ class Evaluation:
                 complete.append(audience_id)
         for audience_id in complete:
             cause = self._starting.pop(audience_id)
-            self._keeper(self.audiences[audience_id]).start_audience(audience_id, cause=cause if self.started else "")
+            if self._is_in_engine(audience_id):
+                self.engine.start_audience(audience_id, cause=cause if self.started else "")
         ready = [p for p in caught_up if p in self.missing and p not in self.started and not self.missing[p].tickets]
         for partition in ready:
             self.engine.start_partition(partition)
@@ -372,8 +382,16 @@ class Evaluation:
 
     def compared(self, version: Audience, partitions: Collection[int]) -> dict[int, tuple[int, int, int]]:
         """How many enter, leave and stay in each of some partitions when a version takes the place of its audience."""
-        keeper = self._keeper(version)
-        return {p: keeper.compare(version.audience_id, version.version_of, p) for p in partitions}
+        if version.audience_id not in self._groups:
+            return {p: self.engine.compare(version.audience_id, version.version_of, p) for p in partitions}
+        after, before = self._groups[version.audience_id], self._groups[version.version_of]
+        moves = (after - before, before - after, after & before)
+        counts = {p: [0, 0, 0] for p in partitions}
+        for place, groups in enumerate(moves):
+            for partition in map(self._partition_of, groups):
+                if partition in counts:
+                    counts[partition][place] += 1
+        return {p: (enter, leave, stay) for p, (enter, leave, stay) in counts.items()}
 
     def finished(self) -> dict[str, list[int]]:
         """Audience id to partitions that are filled or emptied, written, and not yet recorded as such."""
@@ -384,7 +402,7 @@ class Evaluation:
             if audience.is_leaving:
                 done = set(self.missing)
             elif audience_id in self._evaluated and (audience.version_of or audience_id) in self._evaluated:
-                done = self.settled - set(self._batch.partitions_of(audience_id))
+                done = self.settled - self._statics.get(audience_id, {}).keys()
             else:
                 continue
             if new := sorted(done - audience.done):
@@ -396,7 +414,7 @@ def _is_refreshed(old: Audience, new: Audience) -> bool:
     """Whether an audience goes on as it is but for a refresh, to which its members stay as they are."""
     return (
         old.state == new.state == ACTIVE
-        and new.awaits_batch
+        and new.is_computed_at_once
         and old.definition == new.definition
         and old.generation < new.generation
     )

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from contextlib import ExitStack
 
 from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedEvent
 from headrace.domain.ids import time_ordered_floor
@@ -89,28 +90,38 @@ class LogReplay:
             return
         begin = min(sequence for sequence, _ in order.values()) - self._margin_us
         await self._reassign(evaluations, order, begin)
-        marks = {workspace_id: evaluation.mark() for workspace_id, evaluation in evaluations.items()}
+        with ExitStack() as reading:
+            newer = {w: reading.enter_context(e.reassigned_meanwhile()) for w, e in evaluations.items()}
+            count = await self._read(evaluations, order, begin, newer)
+        for partition, asked in order.items():
+            if self._asked.get(partition) == asked:
+                del self._asked[partition]
+        log.info("the log was folded", partitions=len(order), events=count)
+
+    async def _read(
+        self,
+        evaluations: Mapping[str, Evaluation],
+        order: Mapping[int, tuple[int, int]],
+        begin: int,
+        newer: Mapping[str, Set[str]],
+    ) -> int:
+        """Fold what the log has from a moment on; returns the number of events that were read."""
         survivors: dict[str, Survivors] = {}
         events: list[ResolvedEvent] = []
         count = 0
         async for resolved in event_log.events_between(self._db, begin, END):
             workspace_id = resolved.event.workspace_id
-            if workspace_id not in marks:
+            if workspace_id not in newer:
                 continue
             if workspace_id not in survivors:
                 survivors[workspace_id] = await self._reader.survivors(workspace_id)
             events.append(resolved)
             count += 1
             if len(events) >= self._chunk:
-                await self._fold(evaluations, order, events, survivors, marks)
+                await self._fold(evaluations, order, events, survivors, newer)
                 events = []
-        await self._fold(evaluations, order, events, survivors, marks)
-        for evaluation in evaluations.values():
-            evaluation.touch()
-        for partition, asked in order.items():
-            if self._asked.get(partition) == asked:
-                del self._asked[partition]
-        log.info("the log was folded", partitions=len(order), events=count)
+        await self._fold(evaluations, order, events, survivors, newer)
+        return count
 
     async def _reassign(
         self, evaluations: Mapping[str, Evaluation], order: Mapping[int, tuple[int, int]], begin: int
@@ -132,7 +143,7 @@ class LogReplay:
         order: Mapping[int, tuple[int, int]],
         events: list[ResolvedEvent],
         survivors: Mapping[str, Survivors],
-        marks: Mapping[str, int],
+        newer: Mapping[str, Set[str]],
     ) -> None:
         by_workspace: dict[str, tuple[list[ResolvedEvent], list[Merge]]] = defaultdict(lambda: ([], []))
         for resolved in events:
@@ -156,11 +167,11 @@ class LogReplay:
                 if evaluations.get(workspace_id) is not evaluation:
                     continue
                 held = {p for p in order if p in evaluation.missing}
-                newer = evaluation.reassigned_since(marks[workspace_id])
-                present = [e for e in own if self._partition_of(e.profile_id) in held and e.profile_id not in newer]
+                overtaken = newer[workspace_id]
+                present = [e for e in own if self._partition_of(e.profile_id) in held and e.profile_id not in overtaken]
                 clock_us = evaluation.engine.clock_us
                 await in_thread(evaluation.engine.fold, present, now_us=clock_us)
-                merges.apply(evaluation, loaded.without(newer), held, self._partition_of, clock_us)
+                merges.apply(evaluation, loaded.without(overtaken), held, self._partition_of, clock_us)
 
     async def unsent_floor_us(self, now: int) -> int:
         """A moment before which everything that is in the log was sent on its stream.

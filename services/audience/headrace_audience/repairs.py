@@ -44,6 +44,8 @@ LOOK_S = 0.1
 WAIT_S = 30.0
 UNSENT_US = 10 * MINUTE_US
 """So old events may be in the log without having been sent on: whoever sends them was away for that long."""
+ORDERS_AT_A_TIME = 20
+"""So many orders are followed at a time, the oldest first; each may name PROFILES_PER_ORDER profiles."""
 PATIENCE = 20
 """So often profiles that have events on their way are left for later; then they are rebuilt all the same."""
 
@@ -163,22 +165,31 @@ class RepairOrders:
     ) -> set[int]:
         """Do what orders ask for, as far as it can be done now; returns partitions whose snapshots must be stored."""
         concerned: set[int] = set()
-        there: set[tuple[str, int]] = set()
-        query: Document = {"open": {"$in": list(held)}}
-        orders = [d async for d in self._db[REPAIRS].find(query).sort("_id", ASCENDING)] if held else []
-        for order in orders:
-            evaluation = evaluations.get(order["w"])
+        for order in await self._open(evaluations, held, complete):
             for partition in order["open"]:
-                if partition not in held or evaluation is None:
+                if partition not in held:
                     continue
-                there.add((order["_id"], partition))
+                evaluation = evaluations[order["w"]]
                 try:
                     if await self._advance(evaluation, order, partition, held[partition], partition in complete):
                         concerned.add(partition)
                 except RedisError as error:
                     log.warning("repairs wait for the streams", error=type(error).__name__)
-        self._steps = {key: step for key, step in self._steps.items() if key in there}
         return concerned
+
+    async def _open(
+        self, evaluations: Collection[str], held: Collection[int], complete: Collection[int]
+    ) -> list[Document]:
+        """The oldest of the orders for which something can be done; steps of those that are gone are forgotten."""
+        begun = {key for key, _ in self._steps}
+        there = {d["_id"] async for d in self._db[REPAIRS].find({"_id": {"$in": sorted(begun)}}, {"_id": 1})}
+        self._steps = {key: step for key, step in self._steps.items() if key[0] in there}
+        partitions = sorted({*complete, *(partition for _, partition in self._steps)}.intersection(held))
+        if not partitions or not evaluations:
+            return []
+        query: Document = {"open": {"$in": partitions}, "w": {"$in": sorted(evaluations)}}
+        found = self._db[REPAIRS].find(query).sort("_id", ASCENDING).limit(ORDERS_AT_A_TIME)
+        return [order async for order in found]
 
     async def _advance(
         self, evaluation: Evaluation, order: Document, partition: int, held: HeldPartition, is_complete: bool
@@ -214,6 +225,7 @@ class RepairOrders:
             "$inc": {"corrected": len(step.flips)},
         }
         await self._db[REPAIRS].update_one({"_id": order["_id"], "open": partition}, answer)
+        del self._steps[key]
         return False
 
     async def _begin(self, order: Document, partition: int) -> _Step | None:

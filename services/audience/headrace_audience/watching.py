@@ -25,6 +25,8 @@ LOOK_S = 0.25
 HEARTBEAT_S = 15.0
 READ_AT_A_TIME = 2 * ROWS_PER_TRANSACTION
 """More than one transaction has in a partition, so that each reading comes to the end of one."""
+LOOKED_THROUGH_AT_A_TIME = 20_000
+"""Of everybody's changes so many are looked through for those of one workspace, however old the place is."""
 
 
 class TooManyWatchersError(Exception):
@@ -99,16 +101,17 @@ class Watching:
                 for partition, head in enumerate(await self._look()):
                     while place[partition] < head:
                         changes: list[Document] = []
-                        if own is None or own == partition:
-                            changes = await self._read(wanted, partition, place[partition], head)
                         whole = head
+                        if own is None or own == partition:
+                            whole = await self._reach(partition, place[partition], head)
+                            changes = await self._read(wanted, partition, place[partition], whole)
                         if len(changes) == READ_AT_A_TIME:
                             # The last transaction may have been cut: it is read again.
                             cut = changes[-1]["f"]
                             changes = [change for change in changes if change["f"] < cut]
                             whole = changes[-1]["f"]
                         place[partition] = whole
-                        if changes:
+                        if changes or time.monotonic() - said >= self._heartbeat_s:
                             yield Seen(changes, tuple(place))
                             said = time.monotonic()
                 if time.monotonic() - said >= self._heartbeat_s:
@@ -117,6 +120,15 @@ class Watching:
                 await asyncio.sleep(LOOK_S)
         finally:
             self._watchers -= 1
+
+    async def _reach(self, partition: int, after: int, head: int) -> int:
+        """How far to look from a place at a time: to a flush number behind which many changes have been passed over."""
+        query: Document = {"q": partition, "f": {"$gt": after, "$lt": head}}
+        # By the index alone.
+        found = self._db[CHANGES].find(query, {"_id": 0, "f": 1}).sort("f", ASCENDING)
+        async for document in found.skip(LOOKED_THROUGH_AT_A_TIME).limit(1):
+            return int(document["f"])
+        return head
 
     async def _read(self, wanted: Document, partition: int, after: int, head: int) -> list[Document]:
         query: Document = {**wanted, "q": partition, "f": {"$gt": after, "$lte": head}}

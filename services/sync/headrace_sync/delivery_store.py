@@ -111,6 +111,17 @@ class DeliveryStore:
         )
         return [d async for d in self._db[DELIVERIES].find({"_id": {"$in": ids}, "lo": token, "st": WAITING})]
 
+    async def unclaim(self, documents: Sequence[Document], *, at: int) -> None:
+        """Give back, to be taken from a moment on, what claim() gave: as it was, whether or not it may have been sent.
+
+        What was given back, taken by anybody or ended since is left alone.
+        """
+        for token in {d["lo"] for d in documents}:
+            ids = [d["_id"] for d in documents if d["lo"] == token]
+            await self._db[DELIVERIES].update_many(
+                {"_id": {"$in": ids}, "st": WAITING, "lo": token}, {"$set": {"na": at}, "$unset": {"lo": ""}}
+            )
+
     async def hold(self, ids: Sequence[str], *, owner: str, until: int, sending: bool = False) -> set[str]:
         """Keep deliveries of this owner a while longer.
 

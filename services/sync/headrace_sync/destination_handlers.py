@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from headrace.api.sync.v1.destination_service_pb2 import Destination, DestinationState
+from headrace.connector import wire
 from headrace.domain.times import now_us
 from headrace.plugins.errors import PluginConfigError, PluginError, PluginErrorKind, PluginFailure
 from headrace.plugins.masking import mask_settings, merge_masked
@@ -22,7 +23,6 @@ from headrace.rpc.errors import (
     wrong_state,
 )
 from headrace.storage.sealing import Sealer
-from headrace_sdk import wire
 from headrace_sync import consents
 from headrace_sync.config import DestinationConfig, key_of, sealing_place
 from headrace_sync.outlet import Connector

@@ -11,11 +11,11 @@ import msgspec
 from pymongo.errors import PyMongoError
 
 from headrace.api.sync.v1.destination_service_pb2 import DestinationState
+from headrace.connector import wire
 from headrace.domain.times import SECOND_US, now_us
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.storage.sealing import Sealer, SealError
 from headrace.telemetry import logs, metrics
-from headrace_sdk import wire
 from headrace_sync.config import DestinationConfig, SyncConfig, sealing_place
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.http import VendorClient

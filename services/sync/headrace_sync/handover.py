@@ -28,8 +28,8 @@ class Taker(Protocol):
         """How many it can take."""
         ...
 
-    def offer(self, works: Iterable[Work]) -> None:
-        """Take deliveries that are stored as held by it."""
+    def offer(self, works: Iterable[Work]) -> bool:
+        """Take deliveries that are stored as held by it; False when it has ended, and takes none."""
         ...
 
     def wake(self) -> None:
@@ -77,8 +77,8 @@ class Handover:
         new = await self._store.insert([work.document for work in works])
         for taker, own, more in taken:
             fresh = [work for work in own if work.id in new]
-            if fresh:
-                taker.offer(fresh)
+            if fresh and not taker.offer(fresh):
+                await self._store.unclaim([work.document for work in fresh], at=now_us())
             if more:
                 taker.wake()
         return len(new)

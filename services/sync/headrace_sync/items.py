@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind
+from headrace.connector import wire
 from headrace.plugins.mapping import CompiledMapping, MappingError, compile_mapping
-from headrace_sdk import EventItem, Member, Profile, wire
+from headrace_sdk import EventItem, Member, Profile
 from headrace_sync.config import SyncConfig
 from headrace_sync.consents import Allowed, evidence, refusal
 from headrace_sync.outlet import Outlet
@@ -105,7 +107,7 @@ class ItemBuilder:
         if missing:
             return Verdict(Kind.SKIPPED, f"{missing}: required, and the mapping gives no value")
         consents = evidence(outlet.required_consents, person.consents) if person else {}
-        return Allowed(msgspec.structs.replace(item, fields=fields) if fields else item, consents)
+        return Allowed(replace(item, fields=fields) if fields else item, consents)
 
     def _member(
         self, outlet: Outlet, sync: SyncConfig, profile_id: str, person: Person | None

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from opentelemetry.trace import SpanKind
 
+from headrace.connector import wire
 from headrace.domain.times import SECOND_US, now_us
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.plugins.masking import mask
@@ -30,7 +31,6 @@ from headrace_sdk import (
     Response,
     Row,
     Subject,
-    wire,
 )
 from headrace_sync.batching import halves
 from headrace_sync.breaker import Breaker

@@ -13,12 +13,12 @@ from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.api.sync.v1.destination_service_pb2_grpc import DestinationServiceServicer
 from headrace.api.sync.v1.sync_service_pb2_grpc import SyncServiceServicer
+from headrace.connector import wire
 from headrace.rpc import auth, names, scopes
 from headrace.rpc.errors import invalid_argument
 from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.storage.mongo.client import Document
-from headrace_sdk import wire
 from headrace_sync import consents, destination_handlers, sync_handlers
 from headrace_sync.config import DestinationConfig, SyncConfig
 from headrace_sync.destination_handlers import DestinationHandlers

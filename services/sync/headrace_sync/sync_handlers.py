@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from headrace.api.sync.v1.sync_service_pb2 import Sync, SyncKind
+from headrace.connector import wire
 from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import now_us
 from headrace.plugins.mapping import MappingError, compile_mapping
 from headrace.rpc import names
 from headrace.rpc.errors import already_exists, etag_mismatch, invalid_argument, not_found, wrong_state
 from headrace.storage.mongo.client import Document
-from headrace_sdk import wire
 from headrace_sync.accounts import Account, Accounts
 from headrace_sync.audiences import Audiences
 from headrace_sync.config import SyncConfig, key_of

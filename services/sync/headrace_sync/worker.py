@@ -120,6 +120,7 @@ class Worker:
         self._decided = asyncio.Event()
         self._writing = 0
         self._stopping = False
+        self._ended = False
 
     @property
     def owner(self) -> str:
@@ -136,13 +137,16 @@ class Worker:
         allowed = min(self._queue_size, max(least, steady)) if self._rate else min(self._queue_size, 1_000 + batch)
         return max(0, allowed - len(self._queue))
 
-    def offer(self, works: Iterable[Work]) -> None:
-        """Take deliveries that were stored as held by this process."""
+    def offer(self, works: Iterable[Work]) -> bool:
+        """Take deliveries that were stored as held by this process; False when this has ended, and takes none."""
+        if self._ended:
+            return False
         now = time.monotonic()
         for work in works:
             work.since = now
             self._queue.append(work)
         self._arrived.set()
+        return True
 
     def wake(self) -> None:
         """Look at the store now."""
@@ -172,6 +176,7 @@ class Worker:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self._queue.extend(given_back)
+        self._ended = True  # from here on nobody would give back what is offered
         await self._give_back_queue(now_us())
 
     def _is_busy(self) -> bool:
@@ -216,12 +221,33 @@ class Worker:
             pass
 
     async def _take(self, limit: int) -> int:
-        """Take deliveries from the store into the queue; returns how many."""
-        documents = await self._store.claim(
-            self.key, owner=self._owner, limit=limit, now=now_us(), lease_us=self._lease_us
+        """Take deliveries from the store into the queue; returns how many.
+
+        What was taken when this is stopped in the middle, or fails, is given back: nobody else may send it for as long
+        as it is this process's.
+        """
+        claiming = asyncio.ensure_future(
+            self._store.claim(self.key, owner=self._owner, limit=limit, now=now_us(), lease_us=self._lease_us)
         )
-        if not documents:
-            return 0
+        try:
+            # To its end: what the store still does for somebody who has gone away nobody would give back.
+            documents = await asyncio.shield(claiming)
+            if documents:
+                self.offer(await self._sendable(documents))
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._unclaim(claiming)))
+            raise
+        return len(documents)
+
+    async def _unclaim(self, claiming: asyncio.Future[list[Document]]) -> None:
+        """Give back what a claim takes, or has taken."""
+        try:
+            await self._store.unclaim(await claiming, at=now_us())
+        except PyMongoError:
+            log.warning("deliveries that were just taken could not be given back and come back by their lease")
+
+    async def _sendable(self, documents: Sequence[Document]) -> list[Work]:
+        """What can be sent of deliveries that were taken; the others are ended, dropped or left for later."""
         interrupted = [d["_id"] for d in documents if d.get("sg")]
         if interrupted:
             await self._store.end(interrupted, state=FAILED, code=0, reason=_INTERRUPTED, now=now_us())
@@ -238,8 +264,7 @@ class Worker:
         missing = [d["_id"] for d in rest if d["_id"] not in events]
         if missing:
             await self._store.end(missing, state=FAILED, code=0, reason="the event is not in the log", now=now_us())
-        self.offer(Work(d, events[d["_id"]]) for d in rest if d["_id"] in events)
-        return len(documents)
+        return [Work(d, events[d["_id"]]) for d in rest if d["_id"] in events]
 
     async def _deliver(self) -> None:
         """Send batch after batch."""

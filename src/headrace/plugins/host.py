@@ -8,12 +8,14 @@ but its own deliveries.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from headrace.connector import frames, wire
 from headrace.plugins.contract import ContractBroken, check_built, check_count, check_rows
 from headrace.plugins.discovery import discover
 from headrace.plugins.errors import PluginError, PluginErrorKind, PluginFailure
@@ -34,7 +36,6 @@ from headrace_sdk import (
     Request,
     Response,
     Skip,
-    wire,
 )
 
 _log = get_logger(__name__)
@@ -93,7 +94,7 @@ class PluginHost:
             if not reason and not isinstance(offer, PluginError):
                 self._processes[process.plugin.name] = process
                 for info in offer:
-                    named = msgspec.structs.replace(info, plugin=process.plugin.name, version=process.plugin.version)
+                    named = dataclasses.replace(info, plugin=process.plugin.name, version=process.plugin.version)
                     self._connectors[info.name] = named
                 continue
             await process.close()
@@ -152,7 +153,7 @@ class PluginHost:
             PluginError: There is no such connector (kind "load"), or its plugin failed.
         """
         _, process = self._find(connector)
-        argument = wire.NormaliseCall(connector=connector, values=list(values))
+        argument = frames.NormaliseCall(connector=connector, values=list(values))
         found = await process.call("normalise", argument, list[wire.NormalisedValue])
         _check(process, lambda: check_count(len(values), len(found), "value"))
         return found
@@ -204,7 +205,7 @@ class ConnectorInstance:
             PluginConfigError: The settings cannot work.
         """
         instance = self._instance
-        argument = wire.Open(instance=instance.id, connector=instance.connector, settings=dict(instance.settings))
+        argument = frames.Open(instance=instance.id, connector=instance.connector, settings=dict(instance.settings))
         await self._process.call("open", argument, type(None), instance=instance)
 
     async def rows(self, members: Sequence[Member]) -> list[wire.MemberRows]:
@@ -213,7 +214,7 @@ class ConnectorInstance:
         Args:
             members: Members with their mapped fields.
         """
-        argument = wire.RowsCall(instance=self._instance.id, members=list(members))
+        argument = frames.RowsCall(instance=self._instance.id, members=list(members))
         found = await self._call("rows", argument, list[wire.MemberRows])
         _check(self._process, lambda: check_rows(len(members), found))
         return [
@@ -225,25 +226,26 @@ class ConnectorInstance:
 
     async def add_members(self, batch: MemberBatch) -> wire.BuiltBatch:
         """Requests that put rows on the list."""
-        return await self._build("add_members", wire.MembersCall(instance=self._instance.id, batch=batch), batch.rows)
+        return await self._build("add_members", frames.MembersCall(instance=self._instance.id, batch=batch), batch.rows)
 
     async def remove_members(self, batch: MemberBatch) -> wire.BuiltBatch:
         """Requests that take rows off the list."""
-        argument = wire.MembersCall(instance=self._instance.id, batch=batch)
+        argument = frames.MembersCall(instance=self._instance.id, batch=batch)
         return await self._build("remove_members", argument, batch.rows)
 
     async def send_events(self, batch: EventBatch) -> wire.BuiltBatch:
         """Requests that send events."""
-        return await self._build("send_events", wire.EventsCall(instance=self._instance.id, batch=batch), batch.events)
+        argument = frames.EventsCall(instance=self._instance.id, batch=batch)
+        return await self._build("send_events", argument, batch.events)
 
     async def delete(self, batch: DeleteBatch) -> wire.BuiltBatch:
         """Requests that make the vendor forget people."""
-        return await self._build("delete", wire.DeleteCall(instance=self._instance.id, batch=batch), batch.subjects)
+        return await self._build("delete", frames.DeleteCall(instance=self._instance.id, batch=batch), batch.subjects)
 
     async def read(self, request: Request, response: Response) -> Outcomes:
         """What a vendor's answer means: one outcome per item of the request, in its order."""
         outcomes = await self._reader.read(request, response)
-        return msgspec.structs.replace(
+        return dataclasses.replace(
             outcomes,
             items=tuple(map(self._outcome, outcomes.items)),
             unauthorized=self._text(outcomes.unauthorized),
@@ -259,7 +261,7 @@ class ConnectorInstance:
         Returns:
             One answer per pair, in their order.
         """
-        argument = wire.NormaliseCall(instance=self._instance.id, values=list(values))
+        argument = frames.NormaliseCall(instance=self._instance.id, values=list(values))
         found = await self._call("normalise", argument, list[wire.NormalisedValue])
         _check(self._process, lambda: check_count(len(values), len(found), "value"))
         return found
@@ -273,8 +275,12 @@ class ConnectorInstance:
         return self._masker.mask(text)
 
     async def _read_together(self, reads: list[tuple[Request, Response]]) -> list[wire.ReadResult]:
-        argument = wire.ReadCall(instance=self._instance.id, reads=reads)
-        return await self._call("read", argument, list[wire.ReadResult])
+        argument = frames.ReadCall(instance=self._instance.id, reads=reads)
+        found = await self._call("read", argument, list[frames.ReadFrame])
+        try:
+            return [frames.read_result(frame) for frame in found]
+        except ValueError as error:
+            raise PluginError(PluginErrorKind.DEFECT, self._process.plugin.name, str(error)) from None
 
     async def _call(self, method: str, argument: msgspec.Struct, result: type[T]) -> T:
         return await self._process.call(method, argument, result, instance=self._instance)
@@ -282,7 +288,7 @@ class ConnectorInstance:
     async def _build(self, method: str, argument: msgspec.Struct, items: Sequence[object]) -> wire.BuiltBatch:
         built = await self._call(method, argument, wire.BuiltBatch)
         _check(self._process, lambda: check_built(len(items), built))
-        return msgspec.structs.replace(
+        return dataclasses.replace(
             built,
             skipped=tuple(
                 Skip(item=skip.item, reason=self._text(skip.reason), field=self._text(skip.field))
@@ -294,7 +300,7 @@ class ConnectorInstance:
     def _outcome(self, outcome: Outcome) -> Outcome:
         if isinstance(outcome, Delivered):
             return outcome
-        return msgspec.structs.replace(outcome, reason=self._text(outcome.reason))
+        return dataclasses.replace(outcome, reason=self._text(outcome.reason))
 
     def _text(self, text: str) -> str:
         """A text of the plugin as it may be shown."""
@@ -311,4 +317,4 @@ def _check(process: PluginProcess, check: Callable[[], None]) -> None:
 def _with_texts(member: wire.MemberRows, reason: str, field: str) -> wire.MemberRows:
     """A member that is left out, with these texts."""
     assert member.rejected is not None
-    return wire.MemberRows(rejected=msgspec.structs.replace(member.rejected, reason=reason, field=field))
+    return wire.MemberRows(rejected=dataclasses.replace(member.rejected, reason=reason, field=field))

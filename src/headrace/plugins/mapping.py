@@ -20,8 +20,9 @@ from typing import Any
 import jmespath
 from jmespath.exceptions import JMESPathError
 
+from headrace.connector import wire
 from headrace.plugins.functions import MappingFunctions, as_text
-from headrace_sdk import EventItem, Profile, wire
+from headrace_sdk import EventItem, Profile
 
 _LONGEST_EXPRESSION = 2_000
 _PLAIN_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)

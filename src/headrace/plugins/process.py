@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from headrace.connector import frames, wire
 from headrace.plugins.discovery import InstalledPlugin
 from headrace.plugins.errors import PluginConfigError, PluginError, PluginErrorKind
 from headrace.plugins.masking import Masker
 from headrace.plugins.output import Output
 from headrace.telemetry import metrics
 from headrace.telemetry.logs import get_logger
-from headrace_sdk import wire
 
 _log = get_logger(__name__)
 _seconds = metrics.histogram("headrace_plugin_seconds", "Time of calls to plugins in seconds, by plugin and method.")
@@ -123,7 +123,7 @@ class PluginProcess:
         """Make a call.
 
         Args:
-            method: As in headrace_sdk.wire.
+            method: As in headrace.connector.frames.
             argument: Its argument.
             result: Type of its result.
             instance: The instance it is for; made in the process first if it is not there yet.
@@ -149,7 +149,7 @@ class PluginProcess:
         """Drop an instance; never raises for what the plugin does."""
         if self._open.pop(instance.id, None) is not None and self._child is not None:
             with contextlib.suppress(PluginError):
-                await self.call("close", wire.Close(instance=instance.id), type(None))
+                await self.call("close", frames.Close(instance=instance.id), type(None))
 
     async def close(self) -> None:
         """End the process; calls that wait fail."""
@@ -204,7 +204,7 @@ class PluginProcess:
         return answer
 
     async def _make(self, instance: Instance) -> None:
-        argument = wire.Open(instance=instance.id, connector=instance.connector, settings=dict(instance.settings))
+        argument = frames.Open(instance=instance.id, connector=instance.connector, settings=dict(instance.settings))
         self._open[instance.id] = instance
         self.output.hide(instance.secrets)
         try:
@@ -240,7 +240,7 @@ class PluginProcess:
                 sys.executable,
                 "-P",
                 "-m",
-                "headrace_sdk.runtime",
+                "headrace.connector.runtime",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -253,7 +253,7 @@ class PluginProcess:
         self._reader = asyncio.create_task(self.output.follow(self._child.stderr))
         found: list[wire.ConnectorInfo] = []
         for name, value in self.plugin.entry_points:
-            argument = wire.Load(entry_point=name, value=value, memory_bytes=self._limits.memory_bytes)
+            argument = frames.Load(entry_point=name, value=value, memory_bytes=self._limits.memory_bytes)
             raw = await self._exchange("load", argument, self._limits.load_s, None)
             try:
                 found += msgspec.msgpack.decode(raw, type=list[wire.ConnectorInfo])
@@ -265,15 +265,15 @@ class PluginProcess:
         self, method: str, argument: msgspec.Struct, limit_s: float, instance: Instance | None
     ) -> bytes:
         """Send a call and wait for its reply; on anything but a clean reply the process is ended."""
-        body = msgspec.msgpack.encode(wire.Call(method, msgspec.Raw(msgspec.msgpack.encode(argument))))
-        if len(body) > wire.MAX_FRAME_BYTES:
+        body = msgspec.msgpack.encode(frames.Call(method, msgspec.Raw(msgspec.msgpack.encode(argument))))
+        if len(body) > frames.MAX_FRAME_BYTES:
             raise self._error(PluginErrorKind.DEFECT, f"the batch for {method} is larger than a frame may be")
         started = time.monotonic()
         try:
             async with asyncio.timeout(limit_s):
                 raw = await self._write_and_read(body)
             _seconds.record(time.monotonic() - started, {"plugin": self.plugin.name, "method": method})
-            reply = msgspec.msgpack.decode(raw, type=wire.Reply)
+            reply = msgspec.msgpack.decode(raw, type=frames.Reply)
         except TimeoutError:
             raise await self._broken(PluginErrorKind.TIMEOUT, f"no answer to {method} within {limit_s:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError, RuntimeError):  # uvloop: "the handler is closed"
@@ -293,7 +293,7 @@ class PluginProcess:
         child.stdin.writelines((struct.pack(">I", len(body)), body))
         await child.stdin.drain()
         (length,) = struct.unpack(">I", await child.stdout.readexactly(4))
-        if length > wire.MAX_FRAME_BYTES:
+        if length > frames.MAX_FRAME_BYTES:
             raise ValueError("frame too large")
         return await child.stdout.readexactly(length)
 

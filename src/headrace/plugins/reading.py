@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from headrace.connector import wire
 from headrace.plugins.contract import ContractBroken, check_count, check_outcomes
 from headrace.plugins.errors import PluginError, PluginErrorKind
-from headrace_sdk import Outcomes, Request, Response, wire
+from headrace_sdk import Outcomes, Request, Response
 
 _MOST_READS = 64
 _MOST_BYTES = 8_000_000

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import msgspec
-
+from headrace.connector import wire
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.plugins.functions import as_text
 from headrace.plugins.host import ConnectorInstance, PluginHost
 from headrace.plugins.mapping import CompiledMapping, MappingError, compile_mapping
 from headrace.plugins.masking import Masker
 from headrace.plugins.offline import MemberLine, read_events, read_lines, read_members
-from headrace_sdk import EventBatch, EventItem, Member, MemberBatch, Request, Row, wire
+from headrace_sdk import EventBatch, EventItem, Member, MemberBatch, Request, Row
 
 _VALUES_AT_A_TIME = 5_000
 ItemT = TypeVar("ItemT")
@@ -167,7 +166,7 @@ async def _render_events(
         if missing:
             rendering.skipped.append({"message_id": event.message_id, "reason": f"{missing} is missing"})
             continue
-        ready.append(msgspec.structs.replace(event, fields=fields))
+        ready.append(replace(event, fields=fields))
 
     async def build(part: Sequence[EventItem]) -> wire.BuiltBatch:
         return await instance.send_events(EventBatch(events=tuple(part), now_us=now_us))

@@ -9,9 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
-from headrace_audience import bootstrap, references, verify
+from headrace_audience import bootstrap, references, repairs, verify
 from headrace_audience.engine.columns import NarrowColumn
 from headrace_audience.engine.engine import Engine
+from headrace_audience.repairs import RepairOrders, Repairs
 from headrace_audience.settings import Settings
 from headrace_audience.store import CHANGES, MEMBERSHIPS, REPAIRS, membership_key
 from headrace_audience.worker import Worker
@@ -21,7 +22,7 @@ from headrace.domain.ids import partition_of, time_ordered_floor
 from headrace.domain.times import DAY_US, now_us
 from headrace.rpc import errors
 from headrace.storage.mongo import log
-from headrace.storage.mongo.client import Database
+from headrace.storage.mongo.client import Database, Document
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
 from tests.support.audience import COUNT, QUICK, AudienceClient, eventually, serving_audience
@@ -269,6 +270,52 @@ async def test_the_replica_that_answers_is_not_the_owner(
             assert (found.mismatch_count, found.corrected_count) == (12, 12)
             assert await client.members("buyers") == sorted(PEOPLE)
     assert await db[REPAIRS].count_documents({}) == 0
+
+
+async def test_few_of_many_orders_are_followed_at_a_time(
+    client: AudienceClient,
+    identity: FakeIdentity,
+    db: Database,
+    workers: list[Worker],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each may name thousands of profiles. Those that nobody can carry out are in nobody's way."""
+    at_once = 0
+    find_open = RepairOrders._open
+
+    async def watched(*args: Any) -> list[Document]:
+        nonlocal at_once
+        orders = await find_open(*args)
+        at_once = max(at_once, len(orders))
+        return orders
+
+    monkeypatch.setattr(repairs, "ORDERS_AT_A_TIME", 2)
+    monkeypatch.setattr(RepairOrders, "_open", watched)
+    await client.start("buyers", COUNT)
+    await identity.resolve(*(event(p, "Purchased") for p in PEOPLE))
+    await client.has_members("buyers", PEOPLE)
+    asking = Repairs(db, PARTITIONS, wait_s=600.0)
+    lost = [asyncio.create_task(asking.ask("nobody", "buyers", PEOPLE, now_us(), repair=True)) for _ in range(4)]
+    try:
+
+        async def are_waiting() -> bool:
+            return await db[REPAIRS].count_documents({"w": "nobody"}) == len(lost)
+
+        await eventually(are_waiting)
+        await db[MEMBERSHIPS].update_many({"a": "buyers"}, {"$set": {"in": False}})
+        answers = await asyncio.gather(
+            *(asking.ask("acme", "buyers", [p], now_us(), repair=True) for p in PEOPLE[:7]),
+        )
+        assert [(sorted(a.wrong), a.corrected, a.unanswered) for a in answers] == [
+            ([p], 1, frozenset()) for p in PEOPLE[:7]
+        ]
+        assert await client.members("buyers") == sorted(PEOPLE[:7])
+        assert at_once == 2
+        for worker in workers:
+            assert not worker._repairs._steps, "nothing is remembered of what is done"
+    finally:
+        for task in lost:
+            task.cancel()
 
 
 @pytest.mark.parametrize("repair", [True, False])

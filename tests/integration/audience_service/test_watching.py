@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -130,6 +131,28 @@ async def test_much_is_read_in_parts_that_end_with_a_transaction(db: Database) -
         seen = [await asyncio.wait_for(anext(follower), WAIT_S) for _ in range(5)]
     assert [d["f"] for one in seen for d in one.changes] == flushes
     assert [list(one.positions) for one in seen] == [[1], [2], [4], [5], [6]]
+
+
+async def test_an_old_place_is_looked_through_in_parts_that_tell_how_far_they_came(db: Database) -> None:
+    """Very much of other workspaces may lie between two changes of one."""
+    await db[SNAPSHOTS].insert_one({"_id": head_key(0), "f": 1_000})
+    await db[CHANGES].insert_many(
+        [
+            {"_id": f"c{f:04d}{i}", "w": "acme" if f in (3, 901) else "other", "a": "x", "p": "p", "q": 0, "f": f}
+            for f in range(1, 1_001)
+            for i in range(2)
+        ]
+    )
+    with mock.patch.object(watching, "LOOKED_THROUGH_AT_A_TIME", 100):
+        follower = Watching(db, 1, heartbeat_s=0.0).follow("acme", "", "", [0])
+        assert (await anext(follower)).positions == (0,)
+        seen: list[watching.Seen] = []
+        while not seen or seen[-1].positions != (1_000,):
+            seen.append(await asyncio.wait_for(anext(follower), WAIT_S))
+    assert [d["f"] for one in seen for d in one.changes] == [3, 3, 901, 901]
+    places = [one.positions[0] for one in seen]
+    assert len(places) >= 1_000 // 51
+    assert all(later - earlier <= 51 for earlier, later in itertools.pairwise(places))
 
 
 async def test_who_goes_away_makes_room(client: AudienceClient) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from headrace.connector import wire
 from headrace.domain.times import now_us
 from headrace.plugins import ConnectorInstance, PluginHost
 from headrace_sdk import (
@@ -22,7 +23,6 @@ from headrace_sdk import (
     Row,
     Subject,
     Warned,
-    wire,
 )
 from tests.support.fake_meta import Failure, FakeMeta
 from tests.support.vendor_calls import send

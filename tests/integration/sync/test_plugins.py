@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from headrace_sync.outlet import SEND_EVENTS, Outlet
 from headrace_sync.rates import RateLimiter
 from headrace_sync.verdicts import Kind
 
+from headrace.connector import wire
 from headrace.plugins import Limits, PluginHost
 from headrace.storage.streams.client import Redis
-from headrace_sdk import EventItem, wire
+from headrace_sdk import EventItem
 from tests.support import plugin_zoo
 
 FAULTS = ("good", "raises", "hangs-once", "exits", "loses-item", "few-outcomes", "no-outcomes", "leaky-reasons")
@@ -34,9 +36,7 @@ class Bench:
         self.halted: list[str] = []
 
     def outlet(self, connector: str, **more: Any) -> Outlet:
-        info = self.host.connectors()[connector]
-        for name, value in more.items():
-            info = wire.ConnectorInfo(**{**{f: getattr(info, f) for f in info.__struct_fields__}, name: value})
+        info = replace(self.host.connectors()[connector], **more)
 
         async def halt(reason: str) -> None:
             self.halted.append(reason)

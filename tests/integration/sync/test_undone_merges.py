@@ -25,9 +25,10 @@ from headrace_sync.verdicts import Kind, Verdict
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChange
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
+from headrace.connector import wire
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database
-from headrace_sdk import Member, Row, wire
+from headrace_sdk import Member, Row
 
 PARTS = ("p0", "p1", "p2", "p3", "p4")
 OWN_ROWS = {"p0": {"a"}, "p1": {"b", "c"}, "p2": {"c"}, "p3": {"d"}, "p4": {"a", "d"}}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.connector import wire
 from headrace.plugins.contract import ContractBroken, check_built
-from headrace_sdk import Note, Request, Skip, wire
+from headrace_sdk import Note, Request, Skip
 
 PLACES = st.integers(-1, 4)
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from headrace.connector import wire
 from headrace.plugins.contract import ContractBroken, check_built
-from headrace_sdk import Request, wire
+from headrace_sdk import Request
 
 
 def check(**more: Any) -> None:

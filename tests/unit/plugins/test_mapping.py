@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from headrace.connector import wire
 from headrace.plugins.functions import function_help
 from headrace.plugins.mapping import MappingError, compile_expression, compile_mapping
-from headrace_sdk import EventItem, Profile, wire
+from headrace_sdk import EventItem, Profile
 
 CONNECTOR = wire.ConnectorInfo(
     name="acme",
@@ -87,9 +89,7 @@ def test_a_mapping_that_cannot_work_is_refused_with_its_field(mapping: Any, fiel
 
 def test_a_required_field_needs_an_expression() -> None:
     required = wire.ConnectorField(name="id", title="I", required=True)
-    import msgspec
-
-    connector = msgspec.structs.replace(CONNECTOR, fields=(required,))
+    connector = replace(CONNECTOR, fields=(required,))
     with pytest.raises(MappingError, match="id: is required"):
         compile_mapping(None, connector)
     compile_mapping({"id": "profile.id"}, connector)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace_sdk import EventItem, Profile, Row, digest_key, iso_time
 
@@ -14,6 +18,26 @@ def test_equal_data_has_equal_keys_whatever_the_order_of_its_members() -> None:
     assert digest_key({"a": 1}) != digest_key({"a": "1"})
     # The key is stored for each row on a list: it may never change.
     assert Row.of({"EMAIL": "x"}).key == "4309e70e9fef2342e0f6620957fc7f67"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(JSON)
+def test_keys_are_of_the_canonical_json_that_other_encoders_write_too(data: object) -> None:
+    """Rows are stored with their keys, so another encoder, or another language, must be able to make the same ones."""
+    canonical = msgspec.json.encode(data, order="deterministic")
+    assert digest_key(data) == hashlib.blake2b(canonical, digest_size=16).hexdigest()
+
+
+@pytest.mark.parametrize("data", [float("nan"), {"a": float("inf")}, {"a": b"x"}, {1, 2}])
+def test_data_that_is_no_json_has_no_key(data: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        digest_key(data)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from headrace_sdk import BatchPolicy, Capability, Field, LimitScope, Manifest, RateLimit, wire
+from headrace.connector import wire
+from headrace_sdk import BatchPolicy, Capability, Field, LimitScope, Manifest, RateLimit
 
 
 class Settings(BaseModel):

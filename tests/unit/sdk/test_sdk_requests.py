@@ -32,9 +32,14 @@ def test_retry_after(header: str, seconds: float | None) -> None:
     assert response.retry_after_s() == seconds
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[1]", b'{"a":'])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[1]", b'{"a":', b'{"a":NaN}', b"[" * 100_000])
 def test_a_body_that_is_no_json_object_reads_as_an_empty_one(body: bytes) -> None:
     assert Response(status=200, body=body).json_object() == {}
+
+
+def test_a_body_in_json_is_read_with_and_without_a_byte_order_mark() -> None:
+    for mark in (b"", b"\xef\xbb\xbf"):
+        assert Response(status=200, body=mark + '{"ä": [1, 2.5, null]}'.encode()).json() == {"ä": [1, 2.5, None]}
 
 
 def test_every_gives_one_outcome_per_item() -> None:

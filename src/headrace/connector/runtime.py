@@ -1,4 +1,4 @@
-"""The plugin's process: `python -m headrace_sdk.runtime`. Loads one plugin and answers the host's calls.
+"""The plugin's process: `python -m headrace.connector.runtime`. Loads one plugin and answers the host's calls.
 
 The calls come on the process's standard input and are answered on what was its standard output. Whatever the plugin
 itself prints goes to standard error, which the host reads, masks and keeps away from its logs. The process ends when
@@ -25,13 +25,28 @@ import msgspec
 import pluggy
 from pydantic import BaseModel, ValidationError
 
-from headrace_sdk import hooks, wire
-from headrace_sdk.destination import Destination
-from headrace_sdk.errors import AuthError, ConfigError, ConnectorError, RateLimited, RecordRejected, TransientError
-from headrace_sdk.manifest import Manifest
-from headrace_sdk.requests import Note, Outcomes, Rejected, Request, Response, Retry, Skip
+import headrace_sdk
+from headrace.connector import frames, wire
+from headrace_sdk import (
+    AuthError,
+    ConfigError,
+    ConnectorError,
+    Destination,
+    Manifest,
+    Note,
+    Outcomes,
+    RateLimited,
+    RecordRejected,
+    Rejected,
+    Request,
+    Response,
+    Retry,
+    Skip,
+    TransientError,
+    hooks,
+)
 
-_SDK = str(Path(__file__).parent)
+_OWN = (str(Path(__file__).parent), str(Path(headrace_sdk.__file__).parent))
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 _NOTHING = msgspec.Raw(msgspec.msgpack.encode(None))
 _BLOCKED_AUDIT_EVENTS = frozenset(
@@ -64,35 +79,35 @@ class Runtime:
         self._instances: dict[str, Destination[Any]] = {}
         self._package = ""
         self._methods: dict[str, tuple[type[msgspec.Struct], Callable[[Any], Any]]] = {
-            "load": (wire.Load, self._load),
-            "open": (wire.Open, self._open),
-            "close": (wire.Close, self._close),
-            "rows": (wire.RowsCall, self._rows),
-            "add_members": (wire.MembersCall, lambda call: self._build("add_members", call)),
-            "remove_members": (wire.MembersCall, lambda call: self._build("remove_members", call)),
-            "send_events": (wire.EventsCall, lambda call: self._build("send_events", call)),
-            "delete": (wire.DeleteCall, lambda call: self._build("delete", call)),
-            "read": (wire.ReadCall, self._read),
-            "normalise": (wire.NormaliseCall, self._normalise),
+            "load": (frames.Load, self._load),
+            "open": (frames.Open, self._open),
+            "close": (frames.Close, self._close),
+            "rows": (frames.RowsCall, self._rows),
+            "add_members": (frames.MembersCall, lambda call: self._build("add_members", call)),
+            "remove_members": (frames.MembersCall, lambda call: self._build("remove_members", call)),
+            "send_events": (frames.EventsCall, lambda call: self._build("send_events", call)),
+            "delete": (frames.DeleteCall, lambda call: self._build("delete", call)),
+            "read": (frames.ReadCall, self._read),
+            "normalise": (frames.NormaliseCall, self._normalise),
         }
 
     def answer(self, frame: bytes) -> bytes:
         """The reply to a call. Never raises for what a plugin does, short of ending the process."""
         _refused.clear()
         try:
-            call = msgspec.msgpack.decode(frame, type=wire.Call)
+            call = msgspec.msgpack.decode(frame, type=frames.Call)
             argument_type, method = self._methods[call.method]
             result = method(msgspec.msgpack.decode(call.argument, type=argument_type))
             if call.method == "load":
                 _refused.clear()  # libraries look around when they are imported, and cope with being refused
-            reply = wire.Reply(msgspec.Raw(_encoded(result)))
+            reply = frames.Reply(msgspec.Raw(_encoded(result)))
         except CallError as error:
-            reply = wire.Reply(_NOTHING, error.failure)
+            reply = frames.Reply(_NOTHING, error.failure)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            reply = wire.Reply(_NOTHING, wire.Failure(kind="defect", reason=_what_and_where(error, self._package)))
+            reply = frames.Reply(_NOTHING, wire.Failure(kind="defect", reason=_what_and_where(error, self._package)))
         return msgspec.msgpack.encode(reply)
 
-    def _load(self, call: wire.Load) -> list[wire.ConnectorInfo]:
+    def _load(self, call: frames.Load) -> list[wire.ConnectorInfo]:
         if call.memory_bytes:
             resource.setrlimit(resource.RLIMIT_AS, (call.memory_bytes, call.memory_bytes))
         self._package = call.value.partition(":")[0].partition(".")[0]
@@ -118,7 +133,7 @@ class Runtime:
             raise CallError("load", "it offers no connector: headrace_connectors() is missing or returned none")
         return [wire.describe(manifest) for manifest in offered]
 
-    def _open(self, call: wire.Open) -> None:
+    def _open(self, call: frames.Open) -> None:
         manifest = self._manifests[call.connector]
         try:
             settings = manifest.settings.model_validate(call.settings)
@@ -136,10 +151,10 @@ class Runtime:
         manifest = self._manifests[connector]
         return _connector_class(manifest)(manifest.settings.model_construct())
 
-    def _close(self, call: wire.Close) -> None:
+    def _close(self, call: frames.Close) -> None:
         self._instances.pop(call.instance, None)
 
-    def _rows(self, call: wire.RowsCall) -> list[wire.MemberRows]:
+    def _rows(self, call: frames.RowsCall) -> list[wire.MemberRows]:
         connector = self._instances[call.instance]
         found = []
         for member in call.members:
@@ -164,9 +179,9 @@ class Runtime:
                 raise CallError("defect", f"{operation} yielded a {type(item).__name__}")
         return wire.BuiltBatch(requests=tuple(requests), skipped=tuple(skipped), notes=tuple(notes))
 
-    def _read(self, call: wire.ReadCall) -> list[wire.ReadResult]:
+    def _read(self, call: frames.ReadCall) -> list[frames.ReadFrame]:
         connector = self._instances[call.instance]
-        return [self._read_one(connector, request, response) for request, response in call.reads]
+        return [frames.read_frame(self._read_one(connector, request, response)) for request, response in call.reads]
 
     def _read_one(self, connector: Destination[Any], request: Request, response: Response) -> wire.ReadResult:
         """What one answer means; a failure stays with it."""
@@ -182,7 +197,7 @@ class Runtime:
             return wire.ReadResult(failure=wire.Failure(kind="defect", reason=reason))
         return wire.ReadResult(outcomes=outcomes)
 
-    def _normalise(self, call: wire.NormaliseCall) -> list[wire.NormalisedValue]:
+    def _normalise(self, call: frames.NormaliseCall) -> list[wire.NormalisedValue]:
         connector = self._instances[call.instance] if call.instance else self._without_settings(call.connector)
         found = []
         for field, value in call.values:
@@ -199,7 +214,7 @@ def _encoded(result: object) -> bytes:
     if _refused:
         raise CallError("defect", f"it tried to reach the outside ({_refused[0]}): a connector does no I/O")
     encoded = msgspec.msgpack.encode(result)
-    if len(encoded) > wire.MAX_FRAME_BYTES - 1024:
+    if len(encoded) > frames.MAX_FRAME_BYTES - 1024:
         raise CallError("defect", "its answer is larger than a frame may be")
     return encoded
 
@@ -238,7 +253,7 @@ def _what_and_where(error: BaseException, package: str = "") -> str:
     home = getattr(sys.modules.get(package), "__file__", None) or ""
     home = home.removesuffix("__init__.py")
     own = [frame for frame in frames if home and frame.filename.startswith(home)]
-    foreign = [frame for frame in frames if not frame.filename.startswith((_SDK, _STANDARD_LIBRARY))]
+    foreign = [frame for frame in frames if not frame.filename.startswith((*_OWN, _STANDARD_LIBRARY))]
     place = next(reversed(own or foreign), None)
     where = f" at {Path(place.filename).name}:{place.lineno}" if place else ""
     return f"{type(error).__name__}{where}"
@@ -248,7 +263,7 @@ def frames_in(stream: BinaryIO) -> Iterator[bytes]:
     """The frames of a stream, until it ends."""
     while len(head := stream.read(4)) == 4:
         (length,) = struct.unpack(">I", head)
-        if length > wire.MAX_FRAME_BYTES:
+        if length > frames.MAX_FRAME_BYTES:
             return
         body = stream.read(length)
         if len(body) < length:

@@ -9,18 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace_sdk import wire
-from headrace_sdk.runtime import Runtime, frames_in
+from headrace.connector import frames, wire
+from headrace.connector.runtime import Runtime, frames_in
 
 
-def ask(runtime: Runtime, method: str, argument: msgspec.Struct) -> wire.Reply:
-    call = wire.Call(method, msgspec.Raw(msgspec.msgpack.encode(argument)))
-    return msgspec.msgpack.decode(runtime.answer(msgspec.msgpack.encode(call)), type=wire.Reply)
+def ask(runtime: Runtime, method: str, argument: msgspec.Struct) -> frames.Reply:
+    call = frames.Call(method, msgspec.Raw(msgspec.msgpack.encode(argument)))
+    return msgspec.msgpack.decode(runtime.answer(msgspec.msgpack.encode(call)), type=frames.Reply)
 
 
 def loaded() -> Runtime:
     runtime = Runtime()
-    entry = wire.Load(entry_point="webhook", value="headrace_destination_webhook.plugin")
+    entry = frames.Load(entry_point="webhook", value="headrace_destination_webhook.plugin")
     assert ask(runtime, "load", entry).failure is None
     return runtime
 
@@ -28,17 +28,17 @@ def loaded() -> Runtime:
 def test_a_plugin_loads_and_answers() -> None:
     runtime = loaded()
     settings: dict[str, Any] = {"url": "https://a.example"}
-    assert ask(runtime, "open", wire.Open(instance="i", connector="webhook", settings=settings)).failure is None
-    reply = ask(runtime, "normalise", wire.NormaliseCall(instance="i", values=[("f", "v")]))
+    assert ask(runtime, "open", frames.Open(instance="i", connector="webhook", settings=settings)).failure is None
+    reply = ask(runtime, "normalise", frames.NormaliseCall(instance="i", values=[("f", "v")]))
     found = msgspec.msgpack.decode(reply.result, type=list[wire.NormalisedValue])
     assert found == [wire.NormalisedValue(normalised="v", sent="v")]
-    assert ask(runtime, "close", wire.Close(instance="i")).failure is None
-    failure = ask(runtime, "normalise", wire.NormaliseCall(instance="i", values=[])).failure
+    assert ask(runtime, "close", frames.Close(instance="i")).failure is None
+    failure = ask(runtime, "normalise", frames.NormaliseCall(instance="i", values=[])).failure
     assert failure is not None and failure.kind == "defect"
 
 
 def test_values_are_normalised_without_settings() -> None:
-    reply = ask(loaded(), "normalise", wire.NormaliseCall(connector="webhook", values=[("f", "v")]))
+    reply = ask(loaded(), "normalise", frames.NormaliseCall(connector="webhook", values=[("f", "v")]))
     assert reply.failure is None
 
 
@@ -52,7 +52,7 @@ def test_values_are_normalised_without_settings() -> None:
     ],
 )
 def test_wrong_settings_name_the_field_and_never_quote_the_value(settings: dict[str, Any], field: str) -> None:
-    reply = ask(loaded(), "open", wire.Open(instance="i", connector="webhook", settings=settings))
+    reply = ask(loaded(), "open", frames.Open(instance="i", connector="webhook", settings=settings))
     assert reply.failure is not None
     assert (reply.failure.kind, reply.failure.field) == ("config", field)
     assert "ftp" not in reply.failure.reason
@@ -60,9 +60,9 @@ def test_wrong_settings_name_the_field_and_never_quote_the_value(settings: dict[
 
 def test_rubbish_is_answered_with_a_failure() -> None:
     for frame in (b"", b"\xc1", b"rubbish", msgspec.msgpack.encode({"method": "load"})):
-        reply = msgspec.msgpack.decode(Runtime().answer(frame), type=wire.Reply)
+        reply = msgspec.msgpack.decode(Runtime().answer(frame), type=frames.Reply)
         assert reply.failure is not None and reply.failure.kind == "defect"
-    failure = ask(Runtime(), "fly", wire.Close(instance="i")).failure
+    failure = ask(Runtime(), "fly", frames.Close(instance="i")).failure
     assert failure is not None and failure.reason == "KeyError"
 
 
@@ -71,4 +71,4 @@ def test_frames_end_with_the_stream_and_before_one_that_is_too_long() -> None:
     assert list(frames_in(io.BytesIO(whole * 2))) == [b"abc", b"abc"]
     assert list(frames_in(io.BytesIO(whole + b"\0\0"))) == [b"abc"]
     assert list(frames_in(io.BytesIO(whole + struct.pack(">I", 9) + b"short"))) == [b"abc"]
-    assert list(frames_in(io.BytesIO(whole + struct.pack(">I", wire.MAX_FRAME_BYTES + 1) + b"x"))) == [b"abc"]
+    assert list(frames_in(io.BytesIO(whole + struct.pack(">I", frames.MAX_FRAME_BYTES + 1) + b"x"))) == [b"abc"]

@@ -1,31 +1,15 @@
-"""What host and plugin process say to each other: length-prefixed msgpack frames, one call at a time.
-
-A frame is four bytes of length (big-endian) and that many bytes of msgpack. The host sends a Call, the plugin's process
-answers with one Reply. Connector authors need none of this.
-"""
+"""What a plugin's process answers, as data that the host and the services work with."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from headrace_sdk.items import DeleteBatch, EventBatch, Member, MemberBatch, Row
-from headrace_sdk.manifest import Manifest
-from headrace_sdk.requests import Note, Outcomes, Rejected, Request, Response, Skip
-
-MAX_FRAME_BYTES = 128 * 1024 * 1024
-"""Largest frame. Neither side sends a longer one, and both end the line before reading one."""
+from headrace_sdk import Manifest, Note, Outcomes, Rejected, Request, Row, Skip
 
 
-class Call(msgspec.Struct, frozen=True):
-    """A call of the host: a method name and its argument, encoded."""
-
-    method: str
-    argument: msgspec.Raw
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
     """Why a call failed.
 
     Attributes:
@@ -39,86 +23,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     field: str = ""
 
 
-class Reply(msgspec.Struct, frozen=True):
-    """The answer: a result, or why there is none."""
-
-    result: msgspec.Raw
-    failure: Failure | None = None
-
-
-class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "load": the entry point, and the limit of the address space in bytes (0: none)."""
-
-    entry_point: str
-    value: str
-    memory_bytes: int = 0
-
-
-class Open(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "open": makes an instance of a connector with these settings."""
-
-    instance: str
-    connector: str
-    settings: dict[str, Any]
-
-
-class Close(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "close": forgets an instance."""
-
-    instance: str
-
-
-class RowsCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "rows"."""
-
-    instance: str
-    members: list[Member]
-
-
-class MembersCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "add_members" and "remove_members"."""
-
-    instance: str
-    batch: MemberBatch
-
-
-class EventsCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "send_events"."""
-
-    instance: str
-    batch: EventBatch
-
-
-class DeleteCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "delete"."""
-
-    instance: str
-    batch: DeleteBatch
-
-
-class ReadCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "read": requests of one instance with the vendor's answers to them."""
-
-    instance: str
-    reads: list[tuple[Request, Response]]
-
-
-class ReadResult(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadResult:
     """What one answer means, or why the plugin could not say."""
 
     outcomes: Outcomes | None = None
     failure: Failure | None = None
 
 
-class NormaliseCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Argument of "normalise": by an instance, or, when that is empty, by a connector without settings."""
-
-    values: list[tuple[str, str]]
-    instance: str = ""
-    connector: str = ""
-
-
-class MemberRows(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRows:
     """What should be on the list for one member.
 
     Attributes:
@@ -130,7 +44,8 @@ class MemberRows(msgspec.Struct, frozen=True, kw_only=True):
     rejected: Rejected | None = None
 
 
-class BuiltBatch(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltBatch:
     """What became of a batch: every item is in exactly one request, or skipped.
 
     Attributes:
@@ -144,7 +59,8 @@ class BuiltBatch(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[Note, ...] = ()
 
 
-class NormalisedValue(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormalisedValue:
     """A value on its way to the vendor: in the vendor's form and as sent, or why it cannot be used."""
 
     normalised: str | None = None
@@ -152,7 +68,8 @@ class NormalisedValue(msgspec.Struct, frozen=True, kw_only=True):
     rejected: str | None = None
 
 
-class ConnectorField(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorField:
     """A field of a connector, see headrace_sdk.Field."""
 
     name: str
@@ -164,7 +81,8 @@ class ConnectorField(msgspec.Struct, frozen=True, kw_only=True):
     default: str = ""
 
 
-class Batching(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
     """How items are put together, see headrace_sdk.BatchPolicy."""
 
     max_items: int
@@ -172,7 +90,8 @@ class Batching(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_s: float
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
     """A rate limit, see headrace_sdk.RateLimit. `scope` is "destination" or "connector"."""
 
     count: int
@@ -180,7 +99,8 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
 
 
-class Retrying(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrying:
     """How refused items are tried again, see headrace_sdk.RetryPolicy."""
 
     max_age_s: float
@@ -188,7 +108,8 @@ class Retrying(msgspec.Struct, frozen=True, kw_only=True):
     cap_s: float
 
 
-class ConnectorInfo(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorInfo:
     """A manifest as data: what the host knows of a connector without importing any of its code.
 
     Attributes:

@@ -6,8 +6,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_sdk import wire
-from headrace_sdk.runtime import Runtime
+from headrace.connector import frames
+from headrace.connector.runtime import Runtime
 
 METHODS = [
     "load",
@@ -42,7 +42,7 @@ ARGUMENTS = st.dictionaries(
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_answered(frame: bytes) -> None:
-    assert msgspec.msgpack.decode(Runtime().answer(frame), type=wire.Reply).failure is not None
+    assert msgspec.msgpack.decode(Runtime().answer(frame), type=frames.Reply).failure is not None
 
 
 @given(st.lists(st.tuples(st.sampled_from(METHODS) | st.text(max_size=6), ARGUMENTS | VALUES), max_size=4))
@@ -50,6 +50,6 @@ def test_any_calls_are_answered_one_by_one(calls: list[tuple[str, object]]) -> N
     runtime = Runtime()
     for method, argument in calls:
         frame = msgspec.msgpack.encode({"method": method, "argument": argument})
-        reply = msgspec.msgpack.decode(runtime.answer(frame), type=wire.Reply)
+        reply = msgspec.msgpack.decode(runtime.answer(frame), type=frames.Reply)
         # Nothing is loaded, so nothing but forgetting an instance can succeed.
         assert reply.failure is not None or method == "close"
