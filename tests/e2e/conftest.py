@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.countries import write_table
 from tests.support.otlp import Collector, collecting
 from tests.support.up import Up, platform_up
 
@@ -19,9 +20,12 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="session")
-def environment(collector: Collector) -> dict[str, str]:
+def environment(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment variables of a platform whose spans are collected, and that waits for nothing."""
+    countries = write_table(tmp_path_factory.mktemp("countries") / "countries.mmdb")
     return {
+        "HEADRACE_COUNTRY_TABLE": str(countries),
+        "HEADRACE_TRUSTED_PROXIES": "127.0.0.1",
         "HEADRACE_ALLOW_PRIVATE_DESTINATIONS": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
         "OTEL_EXPORTER_OTLP_INSECURE": "true",

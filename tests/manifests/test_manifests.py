@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OVERLAY = ROOT / "deploy/k8s/overlays/dev"
 GOLDEN = Path(__file__).parent / "golden/dev.yaml"
 SERVICES = ["console", "ingest", "identity", "audience", "sync"]
+COUNTRY_TABLE = ROOT / "deploy/k8s/components/country-table"
+COUNTRY_TABLE_GOLDEN = Path(__file__).parent / "golden/country_table.yaml"
 VERSIONS = ["1.28", "1.37"]
 PORTS = ("HEADRACE_GRPC_PORT", "HEADRACE_METRICS_PORT", "HEADRACE_HTTP_PORT", "HEADRACE_CONSOLE_HTTP_PORT")
 
@@ -95,6 +97,36 @@ def test_the_archive_outlives_pods() -> None:
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"] and deployment["spec"]["replicas"] == 1
     base = yaml.safe_load((ROOT / "deploy/k8s/base/audience/archive-claim.yaml").read_text())
     assert base["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl renders components; without it the snapshot is checked"
+)
+def test_the_snapshot_is_what_the_component_of_the_country_table_renders(tmp_path: Path) -> None:
+    overlay = {
+        "resources": [os.path.relpath(ROOT / "deploy/k8s/base/ingest", tmp_path.resolve())],
+        "components": [os.path.relpath(COUNTRY_TABLE, tmp_path.resolve())],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    command = ["kubectl", "kustomize", str(tmp_path)]
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert rendered == COUNTRY_TABLE_GOLDEN.read_text()
+
+
+def test_the_country_table_is_read_from_a_folder_that_others_write() -> None:
+    manifests = [m for m in yaml.safe_load_all(COUNTRY_TABLE_GOLDEN.read_text()) if m]
+    for manifest in manifests:
+        for version in VERSIONS:
+            kubernetes_validate.validate(manifest, version, strict=True)
+    (deployment,) = [m for m in manifests if m["kind"] == "Deployment"]
+    (claim,) = [m for m in manifests if m["kind"] == "PersistentVolumeClaim"]
+    (container,) = _containers(deployment)
+    (table,) = [v["value"] for v in container["env"] if v["name"] == "HEADRACE_COUNTRY_TABLE"]
+    (mount,) = [m for m in container["volumeMounts"] if m["mountPath"] == str(Path(table).parent)]
+    assert mount["readOnly"] is True and "subPath" not in mount, "a replaced file would stay the old one"
+    (volume,) = [v for v in deployment["spec"]["template"]["spec"]["volumes"] if v["name"] == mount["name"]]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert {"HEADRACE_HTTP_PORT", "POD_NAME"} <= {v["name"] for v in container["env"]}, "the others stay"
 
 
 def rendered_environment(container: Mapping[str, Any]) -> dict[str, str]:

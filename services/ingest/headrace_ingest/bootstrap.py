@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from headrace.api.common.v1.erasure_service_pb2_grpc import add_ErasureServiceServicer_to_server
 from headrace.api.ingest.v1.ingest_service_pb2_grpc import add_IngestServiceServicer_to_server
@@ -22,9 +23,11 @@ from headrace.storage.mongo import client as mongo
 from headrace.storage.mongo.watch import StoreWatch
 from headrace.storage.sealing import Sealer
 from headrace.storage.streams import client as streams
+from headrace.telemetry.logs import get_logger
 from headrace.telemetry.metrics import gauge_callback
 from headrace_ingest.auth import WriteKeyAuthenticator
 from headrace_ingest.committer import Committer
+from headrace_ingest.countries import Countries, UnreadableTable
 from headrace_ingest.dispatcher import Dispatcher, Streams
 from headrace_ingest.erasure import Eraser
 from headrace_ingest.erasure_servicer import erasure_servicer
@@ -33,6 +36,7 @@ from headrace_ingest.http_requests import Bodies
 from headrace_ingest.http_server import http_serving
 from headrace_ingest.ingest_servicer import IngestServicer
 from headrace_ingest.intake import Intake
+from headrace_ingest.location import networks_in
 from headrace_ingest.received import Received
 from headrace_ingest.settings import Settings
 from headrace_ingest.source_handlers import SourceHandlers
@@ -40,6 +44,8 @@ from headrace_ingest.source_servicer import SourceServicer
 from headrace_ingest.sources import SecretBox, SourceCache
 from headrace_ingest.sweeper import Sweeper
 from headrace_ingest.tombstones import Tombstones
+
+log = get_logger(__name__)
 
 
 @asynccontextmanager
@@ -92,6 +98,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         draining = False
 
         limits = settings.limits()
+        countries = await _countries(settings)
+        if countries is not None:
+            loops.start("country_table", countries.follow_file)
+        country_of = countries.country_of if countries is not None else None
         sources = SourceCache(db, ttl_s=settings.source_cache_seconds)
         secrets = SecretBox(settings.master_key.get_secret_value())
         identity_channel = connect_channel(settings.identity_address, settings)
@@ -106,6 +116,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
             rejected_body_bytes=settings.rejected_body_bytes,
             is_erased=tombstones.refuses,
             speaks_of_erased=tombstones.speaks_of,
+            country_of=country_of,
         )
         bodies = Bodies(limit=limits.batch_bytes, seconds=settings.body_seconds, in_work_max=settings.queue_max_bytes)
         _gauges(committer, bodies, sweeper)
@@ -116,7 +127,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         ingest = IngestServicer(intake, sources)
         management = SourceServicer(
             SourceHandlers(db, sources, secrets),
-            Received(db, committer, sources, limits, tombstones.refuses),
+            Received(db, committer, sources, limits, tombstones.refuses, country_of),
             secrets=secrets,
             request_ids=RequestIds(db),
             pager=Pager(settings.service_token.get_secret_value()),
@@ -145,14 +156,50 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
                 is_ready=is_ready,
             )
         )
-        app = HttpApp(intake, sources, bodies, is_ready=is_ready, public_url=settings.public_url)
+        proxies = networks_in(settings.trusted_proxies)
+        app = HttpApp(
+            intake,
+            sources,
+            bodies,
+            is_ready=is_ready,
+            public_url=settings.public_url,
+            trusts_proxies=bool(proxies),
+        )
         http_address = await stack.enter_async_context(
-            http_serving(app, host=settings.host, port=settings.http_port, drain_s=settings.drain_seconds)
+            http_serving(
+                app,
+                host=settings.host,
+                port=settings.http_port,
+                drain_s=settings.drain_seconds,
+                trusted_proxies=proxies,
+            )
         )
         try:
             yield Running(grpc_address, http_address)
         finally:
             draining = True
+
+
+async def _countries(settings: Settings) -> Countries | None:
+    """The table of countries; None when none is set.
+
+    Raises:
+        UnreadableTable: The file cannot be used: a service that finds no countries would be found out too late.
+    """
+    if not settings.country_table:
+        return None
+    path = Path(settings.country_table)
+    try:
+        countries = await asyncio.to_thread(Countries, path, every_s=settings.country_table_seconds)
+    except UnreadableTable as error:
+        log.exception("HEADRACE_COUNTRY_TABLE names a file that cannot be used", file=str(path), why=str(error))
+        raise
+    gauge_callback(
+        "headrace_ingest_country_table_built",
+        "When the country table in use was built, in seconds since 1970.",
+        lambda: [(countries.built_s, {})],
+    )
+    return countries
 
 
 async def _finish(dispatcher: Dispatcher, dispatching: asyncio.Task[None]) -> None:

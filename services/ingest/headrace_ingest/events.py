@@ -18,6 +18,7 @@ from headrace_ingest.limits import (
     MAX_TIME_US,
     Limits,
 )
+from headrace_ingest.location import located
 from headrace_ingest.messages import (
     KINDS,
     Arrival,
@@ -62,6 +63,8 @@ def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS)
     traits, traits_bytes = _part(given.traits, "traits", limits.depth, repairs)
     properties, properties_bytes = _part(given.properties, "properties", limits.depth, repairs)
     context, context_bytes = _part(given.context, "context", limits.depth, repairs)
+    if arrival.country_of is not None:
+        context_bytes = located(context, context_bytes, arrival.country_of, arrival.country)
     message_id = text_of(given.message_id, "message_id") or arrival.message_id or new_time_ordered_id()
     if len(message_id) > MAX_MESSAGE_ID:
         raise Refused(Code.MESSAGE_ID_TOO_LONG, f"message_id has at most {MAX_MESSAGE_ID} characters.", "message_id")

@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from headrace.telemetry import spans
 from headrace.telemetry.logs import get_logger
 from headrace_ingest import http_answers as answers
-from headrace_ingest import sdk_settings
+from headrace_ingest import metrics, sdk_settings
 from headrace_ingest.batches import read_batch, write_key_in
 from headrace_ingest.committer import NotWritten, QueueFull
 from headrace_ingest.http_answers import Answer, Receive, Scope, Send
@@ -33,7 +33,7 @@ from headrace_ingest.intake import BATCH, WEBHOOK, Delivery, Intake, new_deliver
 from headrace_ingest.messages import KINDS
 from headrace_ingest.refusal import Code, Refused
 from headrace_ingest.sources import WEBHOOK as WEBHOOK_KIND
-from headrace_ingest.sources import Source, SourceCache
+from headrace_ingest.sources import WEBSITE, Source, SourceCache
 
 log = get_logger(__name__)
 
@@ -65,6 +65,7 @@ class HttpApp:
         *,
         is_ready: Callable[[], bool],
         public_url: str = "",
+        trusts_proxies: bool = False,
     ) -> None:
         """Serve.
 
@@ -74,7 +75,9 @@ class HttpApp:
             bodies: Reads bodies within limits.
             is_ready: Whether events can be taken now.
             public_url: URL under which browsers reach this port; "" takes the one they asked for.
+            trusts_proxies: Whether the client in a request's scope is whom trusted proxies name.
         """
+        self._trusts_proxies = trusts_proxies
         self._intake = intake
         self._sources = sources
         self._bodies = bodies
@@ -130,11 +133,11 @@ class HttpApp:
         """Take one message or a batch."""
         key = write_key_of(head, scope)
         source = await self._source(key, head) if key else None
-        body = await self._body(receive, head, source, kind)
+        body = await self._body(scope, receive, head, source, kind)
         try:
             if source is None:
                 source = await self._source(write_key_in(self._bodies.unpack(body, head.content_encoding)), head)
-            delivery = new_delivery(source, content_type=head.content_type.decode("latin-1"))
+            delivery = self._delivery(source, scope, head)
             with spans.child_of(
                 traceparent_of(head), f"ingest.{kind}", {"headrace.source": source.id}, kind=SpanKind.SERVER
             ) as traceparent:
@@ -176,8 +179,8 @@ class HttpApp:
         if source is None or source.kind != WEBHOOK_KIND:
             raise Answer(401, "invalid_token", "The token in the URL is unknown.")
         _check(source, head)
-        body = await self._body(receive, head, source, WEBHOOK)
-        delivery = new_delivery(source, content_type=head.content_type.decode("latin-1"))
+        body = await self._body(scope, receive, head, source, WEBHOOK)
+        delivery = self._delivery(source, scope, head)
         try:
             with spans.child_of(
                 traceparent_of(head), "ingest.webhook", {"headrace.source": source.id}, kind=SpanKind.SERVER
@@ -197,13 +200,25 @@ class HttpApp:
         finally:
             self._bodies.release(len(body))
 
-    async def _body(self, receive: Receive, head: Head, source: Source | None, form: str) -> bytes:
+    def _delivery(self, source: Source, scope: Scope, head: Head) -> Delivery:
+        """What a request brings; of what a browser sends the address is looked up, and not kept."""
+        delivery = new_delivery(source, content_type=head.content_type.decode("latin-1"))
+        country_of = self._intake.country_of
+        if source.kind != WEBSITE or country_of is None or not scope["client"]:
+            return delivery
+        if self._trusts_proxies or not head.forwarded_for:
+            delivery.country = country_of(scope["client"][0])
+        else:  # the connection is that of a proxy, or the header is made up: better none than a wrong one
+            metrics.tally.located(metrics.UNTRUSTED_PROXY)
+        return delivery
+
+    async def _body(self, scope: Scope, receive: Receive, head: Head, source: Source | None, form: str) -> bytes:
         """The body as it came; what is too large is refused, and its beginning kept when its source is known."""
         try:
             return await self._bodies.read(receive, head)
         except BodyTooLarge as refused:
             if source is not None:
-                delivery = new_delivery(source, content_type=head.content_type.decode("latin-1"))
+                delivery = self._delivery(source, scope, head)
                 self._intake.refuse(delivery, refused, refused.beginning, form=form)
                 await self._intake.commit(delivery)
             raise

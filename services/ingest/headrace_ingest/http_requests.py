@@ -45,6 +45,7 @@ class Head:
     webhook_id: bytes = b""
     idempotency_key: bytes = b""
     forwarded_proto: bytes = b""
+    forwarded_for: bytes = b""
     asked_method: bytes = b""
     asked_headers: bytes = b""
 
@@ -61,6 +62,7 @@ _FIELDS = {
     b"webhook-id": "webhook_id",
     b"idempotency-key": "idempotency_key",
     b"x-forwarded-proto": "forwarded_proto",
+    b"x-forwarded-for": "forwarded_for",
     b"access-control-request-method": "asked_method",
     b"access-control-request-headers": "asked_headers",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -20,7 +20,9 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def http_serving(app: Any, *, host: str, port: int, drain_s: float) -> AsyncIterator[str]:
+async def http_serving(
+    app: Any, *, host: str, port: int, drain_s: float, trusted_proxies: Sequence[str] = ()
+) -> AsyncIterator[str]:
     """Serve inside the block; at its end stop accepting and let requests in flight finish.
 
     Args:
@@ -28,6 +30,7 @@ async def http_serving(app: Any, *, host: str, port: int, drain_s: float) -> Asy
         host: Address to listen on.
         port: Port; 0 takes a free one.
         drain_s: How long requests in flight may take at the end, in seconds.
+        trusted_proxies: Addresses and networks of proxies; whom they name in X-Forwarded-For is the client.
 
     Yields:
         The URL as bound.
@@ -45,7 +48,8 @@ async def http_serving(app: Any, *, host: str, port: int, drain_s: float) -> Asy
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         backlog=2048,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(int(drain_s), 1),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ from headrace_ingest.batches import Batch, message_id_in
 from headrace_ingest.committer import Committer, Work
 from headrace_ingest.events import as_json, check_event
 from headrace_ingest.limits import MAX_MESSAGE_ID, Limits
+from headrace_ingest.location import CountryOf
 from headrace_ingest.mapping import Mapping, apply_mapping, records_of
 from headrace_ingest.messages import Arrival, Scalar, read_message
 from headrace_ingest.refusal import Code, Refused, person_erased
@@ -57,6 +58,8 @@ class Delivery:
     received_at_us: int
     traceparent: str = ""
     content_type: str = ""
+    country: str = ""
+    """Country of the request's own address, for messages that say no address; "" for none."""
     events: list[Event] = field(default_factory=list)
     raw: list[Document] = field(default_factory=list)
     rejected: list[Document] = field(default_factory=list)
@@ -80,6 +83,7 @@ class Intake:
         rejected_body_bytes: int,
         is_erased: Callable[[Event], bool] = lambda _: False,
         speaks_of_erased: Callable[[str, bytes], bool] = lambda _, __: False,
+        country_of: CountryOf | None = None,
     ) -> None:
         """Commit to a log.
 
@@ -90,7 +94,9 @@ class Intake:
             rejected_body_bytes: How much of a refused body is kept, in bytes.
             is_erased: Whether an event's person was deleted or suppressed.
             speaks_of_erased: Whether a body in a workspace speaks of such a person, so that it is not kept.
+            country_of: Finds the country of an IP address; None: no country is looked for.
         """
+        self.country_of = country_of
         self._speaks_of_erased = speaks_of_erased
         self._is_erased = is_erased
         self._committer = committer
@@ -100,33 +106,17 @@ class Intake:
 
     def read_one(self, delivery: Delivery, kind: str, body: bytes) -> None:
         """Read one message whose kind is in the path."""
-        arrival = Arrival(
-            delivery.source.workspace_id,
-            delivery.source.id,
-            delivery.received_at_us,
-            kind=kind,
-            traceparent=delivery.traceparent,
-        )
-        self._read(delivery, 0, body, arrival, kind)
+        self._read(delivery, 0, body, arrival_of(delivery, self.country_of, kind=kind), kind)
 
     def read_batch(self, delivery: Delivery, batch: Batch) -> None:
         """Read the messages of a batch, each on its own."""
-        source = delivery.source
-        arrival = Arrival(
-            source.workspace_id,
-            source.id,
-            delivery.received_at_us,
-            sent_at=batch.sent_at,
-            context=batch.context,
-            traceparent=delivery.traceparent,
-        )
+        arrival = arrival_of(delivery, self.country_of, sent_at=batch.sent_at, context=batch.context)
         for index, message in enumerate(batch.messages):
             self._read(delivery, index, message, arrival, MESSAGE)
 
     def read_events(self, delivery: Delivery, events: Sequence[Event]) -> list[str]:
         """Check events from gRPC, each on its own; returns the message id of each, the given or the made one."""
-        source = delivery.source
-        arrival = Arrival(source.workspace_id, source.id, delivery.received_at_us, traceparent=delivery.traceparent)
+        arrival = arrival_of(delivery, self.country_of)
         message_ids = []
         for index, given in enumerate(events):
             try:
@@ -208,6 +198,7 @@ class Intake:
                 sent_at=sent_at,
                 content_type=delivery.content_type[:200],
                 traceparent=delivery.traceparent,
+                country=delivery.country,
                 expires=self._expires(),
             )
         )
@@ -258,6 +249,31 @@ class Intake:
         return datetime.now(UTC) + self._keep
 
 
+def arrival_of(
+    delivery: Delivery,
+    country_of: CountryOf | None,
+    *,
+    kind: str = "",
+    sent_at: Scalar = None,
+    context: dict[str, Any] | None = None,
+    message_id: str = "",
+) -> Arrival:
+    """How the messages of a delivery came."""
+    source = delivery.source
+    return Arrival(
+        source.workspace_id,
+        source.id,
+        delivery.received_at_us,
+        kind=kind,
+        sent_at=sent_at,
+        context=context,
+        traceparent=delivery.traceparent,
+        message_id=message_id,
+        country_of=country_of,
+        country=delivery.country,
+    )
+
+
 def map_record(record: object, mapping: Mapping, delivery: Delivery, message_id: str, limits: Limits) -> Event | None:
     """The event that a part of a webhook's body becomes; None when the mapping says that it becomes none.
 
@@ -268,15 +284,9 @@ def map_record(record: object, mapping: Mapping, delivery: Delivery, message_id:
     if message is None:
         return None
     own = message.pop("messageId", None)
-    source = delivery.source
-    arrival = Arrival(
-        source.workspace_id,
-        source.id,
-        delivery.received_at_us,
-        traceparent=delivery.traceparent,
-        message_id=message_id if own in (None, "") else own_message_id(source.id, str(own)),
-    )
-    return read_message(_encode(message), arrival, limits)
+    own_id = message_id if own in (None, "") else own_message_id(delivery.source.id, str(own))
+    # A webhook is sent by a server, and what it becomes has no address.
+    return read_message(_encode(message), arrival_of(delivery, None, message_id=own_id), limits)
 
 
 def own_message_id(source_id: str, given: str) -> str:

@@ -34,6 +34,7 @@ from headrace_ingest.limits import (
     MAX_TIME_US,
     Limits,
 )
+from headrace_ingest.location import CountryOf, located
 from headrace_ingest.refusal import Code, Refused, refused_of
 
 # Looked up once: an enum's attribute costs a microsecond at each use.
@@ -73,6 +74,8 @@ class Arrival:
         context: Context of the whole batch, for what a message's own context does not say.
         traceparent: Trace context of the request; "" makes a new trace per event.
         message_id: Id for a message that has none; "" makes one.
+        country_of: Finds the country of a message's IP address; None: no country is looked for.
+        country: Country of the request's own address, for messages that say no address; "" for none.
     """
 
     workspace_id: str
@@ -83,6 +86,8 @@ class Arrival:
     context: dict[str, Any] | None = None
     traceparent: str = ""
     message_id: str = ""
+    country_of: CountryOf | None = None
+    country: str = ""
 
 
 class _Envelope(msgspec.Struct):
@@ -164,6 +169,8 @@ def _event(envelope: _Envelope, arrival: Arrival, repairs: list[str]) -> Event:
     if arrival.context:
         context = {**arrival.context, **context}
         context_bytes = _encode(context)
+    if arrival.country_of is not None:
+        context_bytes = located(context, context_bytes, arrival.country_of, arrival.country)
     traits, traits_bytes = _NOTHING if envelope.traits is _NONE else _object(envelope.traits, "traits")
     raw_properties = envelope.properties
     properties, properties_bytes = _NOTHING if raw_properties is _NONE else _object(raw_properties, "properties")

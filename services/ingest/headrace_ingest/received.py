@@ -13,6 +13,7 @@ from headrace.rpc import errors, names
 from headrace.storage.mongo.client import Database, Document
 from headrace_ingest.committer import Committer, NotWritten, QueueFull, Work
 from headrace_ingest.limits import Limits
+from headrace_ingest.location import CountryOf
 from headrace_ingest.refusal import Refused, person_erased
 from headrace_ingest.rejected import read_again, unpacked
 from headrace_ingest.sources import SourceCache
@@ -31,6 +32,7 @@ class Received:
         sources: SourceCache,
         limits: Limits,
         is_erased: Callable[[Event], bool] = lambda _: False,
+        country_of: CountryOf | None = None,
     ) -> None:
         """Work on a database.
 
@@ -40,7 +42,9 @@ class Received:
             sources: Sources as they are now.
             limits: What one message and one batch may be.
             is_erased: Whether an event's person was deleted or suppressed.
+            country_of: Finds the country of an IP address; None: no country is looked for.
         """
+        self._country_of = country_of
         self._is_erased = is_erased
         self._raw = db[SOURCE_MESSAGES]
         self._rejected = db[REJECTED_MESSAGES]
@@ -123,7 +127,8 @@ class Received:
                 "deleted", f"The source {names.format(names.SOURCE, workspace_id, record['s'])} was deleted."
             )
         try:
-            return read_again(record, body or unpacked(record, self._limits), source, self._limits)
+            whole = body or unpacked(record, self._limits)
+            return read_again(record, whole, source, self._limits, self._country_of)
         except Refused as refused:
             field = refused.field or "body"
             raise errors.ApiError(

@@ -11,11 +11,12 @@ from headrace.storage.mongo.client import Document
 from headrace_ingest.batches import read_batch
 from headrace_ingest.events import check_event, from_json
 from headrace_ingest.http_requests import Bodies
-from headrace_ingest.intake import BATCH, EVENT, MESSAGE, RECORD, WEBHOOK, Delivery, map_record
+from headrace_ingest.intake import BATCH, EVENT, MESSAGE, RECORD, WEBHOOK, Delivery, arrival_of, map_record
 from headrace_ingest.lenient import clean_text, read
 from headrace_ingest.limits import Limits
+from headrace_ingest.location import CountryOf
 from headrace_ingest.mapping import Mapping, records_of
-from headrace_ingest.messages import KINDS, Arrival, read_message
+from headrace_ingest.messages import KINDS, read_message
 from headrace_ingest.refusal import Code, Refused
 from headrace_ingest.sources import Source
 from headrace_ingest.webhook_bodies import read_body
@@ -23,7 +24,9 @@ from headrace_ingest.webhook_bodies import read_body
 _encode = msgspec.json.Encoder().encode
 
 
-def read_again(document: Document, body: bytes, source: Source, limits: Limits) -> list[Event]:
+def read_again(
+    document: Document, body: bytes, source: Source, limits: Limits, country_of: CountryOf | None = None
+) -> list[Event]:
     """Make events of a refused message, as if it came when it first came.
 
     What has no message id of its own gets one that is derived from the record, so that repairing it twice, or again
@@ -34,22 +37,16 @@ def read_again(document: Document, body: bytes, source: Source, limits: Limits) 
         body: Its body, repaired or as it came.
         source: Its source, as it is now.
         limits: Sizes that are allowed.
+        country_of: Finds the country of a message's IP address; None: no country is looked for.
 
     Raises:
         Refused: It still cannot be accepted.
     """
     form = document["form"]
-    delivery = Delivery(source, document["t"], document["tp"], document["c"])
+    delivery = Delivery(source, document["t"], document["tp"], document["c"], country=document.get("co", ""))
     own_id = document["m"] or f"repaired-{document['_id']}"
-    arrival = Arrival(
-        source.workspace_id,
-        source.id,
-        document["t"],
-        kind=form if form in KINDS else "",
-        sent_at=document["sent"],
-        traceparent=document["tp"],
-        message_id=own_id,
-    )
+    kind = form if form in KINDS else ""
+    arrival = arrival_of(delivery, country_of, kind=kind, sent_at=document["sent"], message_id=own_id)
     if form in KINDS or form == MESSAGE:
         return [read_message(body, arrival, limits)]
     if form == EVENT:
@@ -57,7 +54,17 @@ def read_again(document: Document, body: bytes, source: Source, limits: Limits) 
     if form == BATCH:
         batch = read_batch(body, limits)
         return [
-            read_message(message, _of_batch(arrival, batch.sent_at, batch.context, f"{own_id}-{place}"), limits)
+            read_message(
+                message,
+                arrival_of(
+                    delivery,
+                    country_of,
+                    sent_at=batch.sent_at,
+                    context=batch.context,
+                    message_id=f"{own_id}-{place}",
+                ),
+                limits,
+            )
             for place, message in enumerate(batch.messages)
         ]
     if source.mapping is None:
@@ -84,20 +91,6 @@ def unpacked(document: Document, limits: Limits) -> bytes:
         bodies = Bodies(limit=limits.batch_bytes, seconds=1, in_work_max=0)
         return bodies.unpack(body, b"gzip")
     return body
-
-
-def _of_batch(
-    arrival: Arrival, sent_at: str | float | None, context: dict[str, object] | None, message_id: str
-) -> Arrival:
-    return Arrival(
-        arrival.workspace_id,
-        arrival.source_id,
-        arrival.received_at_us,
-        sent_at=sent_at,
-        context=context,
-        traceparent=arrival.traceparent,
-        message_id=message_id,
-    )
 
 
 def _mapped(records: Sequence[object], mapping: Mapping, delivery: Delivery, base: str, limits: Limits) -> list[Event]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from headrace.settings import ServiceSettings
 from headrace_ingest.limits import Limits
+from headrace_ingest.location import networks_in
 
 
 class Settings(ServiceSettings):
@@ -58,6 +59,26 @@ class Settings(ServiceSettings):
     rejected_body_bytes: int = Field(
         512 * 1024, ge=1024, le=8 * 1024 * 1024, description="How much of a refused body is kept, in bytes."
     )
+
+    country_table: str = Field(
+        "",
+        description="File in MaxMind's DB format that gives the country of an IP address; "
+        "empty: no country is looked for.",
+    )
+    country_table_seconds: float = Field(
+        30.0, gt=0, description="How often ingest looks whether that file was replaced, in seconds."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks of proxies in front of ingest, with commas between; "
+        "X-Forwarded-For is believed from these only.",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, given: str) -> str:
+        networks_in(given)
+        return given
 
     def limits(self) -> Limits:
         """What one message and one batch may be."""

@@ -85,6 +85,7 @@ def rejected_document(
     sent_at: str | float | None,
     content_type: str,
     traceparent: str,
+    country: str,
     expires: datetime,
 ) -> Document:
     """The stored form of a refused message.
@@ -103,6 +104,7 @@ def rejected_document(
         sent_at: `sentAt` of the batch that it came in.
         content_type: As it was sent.
         traceparent: Trace context of the request.
+        country: Country of the address that it came from; "" for none.
         expires: When it is forgotten.
     """
     return {
@@ -120,6 +122,7 @@ def rejected_document(
         "sent": sent_at,
         "c": content_type,
         "tp": traceparent,
+        "co": country,
         "x": expires,
     }
 

@@ -9,6 +9,8 @@ platform  "ios" or "android" for apps, by `context.device.type` or `context.os`;
 country   `context.location.country`, else that of the zone `context.timezone`, by IANA's table; ISO 3166 in two letters
 ========  ==============================================================================================================
 
+Ingest sets `context.location.country` by the IP address, where it has a table and the sender says no country.
+
 The user agent table is that of the ua-parser project (https://github.com/ua-parser/uap-core). A campaign is written as
 a whole: one without a term has none, whatever the campaign before it had.
 """
