@@ -1,4 +1,4 @@
-"""Writes the reference documents that are made from the code: commands, settings, gRPC, errors, telemetry, files.
+"""Writes the reference documents that are made from the code: commands, settings, gRPC, errors, telemetry, files, SDK.
 
 scripts/gen_docs.py            writes them
 scripts/gen_docs.py --check    fails when one is not what the code says; the tests run this
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import doc_sdk
 import doc_telemetry
 from google.protobuf import descriptor_pb2
 from pydantic import SecretStr
@@ -330,6 +331,11 @@ def telemetry() -> str:
     return "\n".join(["# Telemetry", "", MADE, "", *doc_telemetry.telemetry()])
 
 
+def sdk() -> str:
+    """docs/reference/sdk.md."""
+    return doc_sdk.page(MADE)
+
+
 def _table(headings: tuple[str, ...], rows: Any) -> list[str]:
     lines = [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}"]
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
@@ -343,6 +349,7 @@ PAGES = {
     "grpc": grpc,
     "telemetry": telemetry,
     "configuration": configuration,
+    "sdk": sdk,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -70,6 +71,36 @@ class Destination(Generic[SettingsT]):
         """
         raise NotImplementedError("every connector needs read()")
 
+    def poll(self, job: Job) -> Request:
+        """A request that asks how a job stands (JOBS), its `items` being all of the job's places, from 0.
+
+        Its answer goes to `read` like any other, which gives `Pending` again while the job runs.
+        """
+        raise NotImplementedError("JOBS needs poll()")
+
+    def check(self) -> Iterable[Check]:
+        """What to ask the vendor to find out whether the settings work (CHECK), each with the permission in question.
+
+        Must change nothing at the vendor.
+        """
+        raise NotImplementedError("CHECK needs check()")
+
+    def read_check(self, check: Check, response: Response) -> str:
+        """What an answer to `check` means: empty when all is well, else a sentence that says what to do about it."""
+        raise NotImplementedError("CHECK needs read_check()")
+
+    def lists(self, page: str = "") -> Request:
+        """A request for the vendor's lists (LISTS): the first page, or the one that an answer named. No items."""
+        raise NotImplementedError("LISTS needs lists()")
+
+    def create_list(self, name: str) -> Request:
+        """A request that makes a list of this name (LISTS). No items."""
+        raise NotImplementedError("LISTS needs create_list()")
+
+    def read_lists(self, request: Request, response: Response) -> Lists:
+        """The lists in an answer to `lists` or `create_list` (LISTS). Raises a ConnectorError as `read` may."""
+        raise NotImplementedError("LISTS needs read_lists()")
+
     def normalise(self, field: str, value: str) -> Normalised:
         """The value of a field as the vendor compares it, and as it is sent. Used by `headrace destination normalise`.
 
@@ -78,6 +109,62 @@ class Destination(Generic[SettingsT]):
         Raises RecordRejected when the value cannot be used.
         """
         return Normalised(normalised=value, sent=value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job at the vendor.
+
+    Attributes:
+        id: As `Pending.job` said.
+        items: Number of items in it.
+        now_us: The host's clock, in microseconds since 1970 UTC.
+    """
+
+    id: str
+    items: int
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Something that must hold for the destination to work.
+
+    Attributes:
+        title: What is checked, for people: "May change the audience".
+        request: Finds it out. No items.
+    """
+
+    title: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VendorList:
+    """A list at the vendor.
+
+    Attributes:
+        id: As the vendor knows it; what the setting of the list takes.
+        name: For people.
+        size: Members, if the vendor says.
+    """
+
+    id: str
+    name: str
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lists:
+    """Lists of a page.
+
+    Attributes:
+        lists: The lists, or the one that was made.
+        next_page: What `lists` takes for the next page; empty at the end.
+    """
+
+    lists: tuple[VendorList, ...]
+    next_page: str = ""
 
 
 class Normalised(BaseModel, frozen=True):

@@ -9,11 +9,12 @@ import pluggy
 from headrace_sdk.manifest import Manifest
 
 ENTRY_POINT_GROUP = "headrace.plugins"
-"""Entry-point group of plugins of API 1."""
+"""Entry-point group of plugins of API 1. The entry point names the module that holds the hook."""
 
 hookspec = pluggy.HookspecMarker("headrace")
 hookimpl = pluggy.HookimplMarker("headrace")
-"""Marks a plugin's implementation of a hook."""
+"""Decorator of a plugin's `headrace_connectors()`, which returns its manifests. It is called once, in the plugin's own
+process, and does no I/O."""
 
 
 @hookspec

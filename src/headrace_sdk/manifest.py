@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 
 from pydantic import BaseModel
+
+from headrace_sdk.auth import Auth, settings_of
 
 API_VERSION = "1.0"
 """The version of the plugin interface that this SDK speaks. A plugin of another major version is refused."""
@@ -27,6 +31,12 @@ class Capability(StrEnum):
     """Takes events as they happen: send_events."""
     DELETION = "deletion"
     """Forgets a person on demand: delete."""
+    LISTS = "lists"
+    """Shows the vendor's lists and makes new ones: lists, create_list."""
+    CHECK = "check"
+    """Finds out whether the settings work and the permissions are there: check."""
+    JOBS = "jobs"
+    """Some items are taken into jobs whose end is asked for later: poll."""
 
 
 class Idempotency(StrEnum):
@@ -94,6 +104,62 @@ class RetryPolicy:
     cap_s: float = 600.0
 
 
+class FieldType(StrEnum):
+    """What a field holds."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    TIME = "time"
+    """ISO 8601."""
+    OBJECT = "object"
+    """Any JSON object."""
+    LIST = "list"
+    """Any JSON array."""
+
+
+class Sources(StrEnum):
+    """Events of which sources a destination takes."""
+
+    ANY = "any"
+    OFFLINE = "offline"
+    """Stores and CRMs alone; events of websites and apps are refused, with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandardEvent:
+    """An event name that the vendor knows and treats in a way of its own.
+
+    Attributes:
+        name: As the vendor spells it ("Purchase").
+        names: Event names that stand for it unless the customer says otherwise, such as ("Order Completed",).
+        requires: Fields without which the vendor refuses it.
+    """
+
+    name: str
+    names: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiVersions:
+    """The versions of the vendor's API that can be set, with their known ends.
+
+    Attributes:
+        setting: Setting with the version; its default is the one that the connector is written for.
+        ends: Version to the day from which the vendor does not answer it any more, such as {"v25.0": "2027-02-23"}.
+            A check of the destination warns before and after.
+    """
+
+    setting: str
+    ends: Mapping[str, str]
+
+    def end_of(self, version: str) -> date | None:
+        """The day from which a version does not work any more; None when it is not known."""
+        end = self.ends.get(version)
+        return date.fromisoformat(end) if end else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """A field that a mapping can fill.
@@ -106,6 +172,11 @@ class Field:
         hashed: True when the connector sends only a digest of it.
         many: True when a person may have several values.
         default: Mapping expression proposed when the customer gives none; empty for none.
+        type: What it holds.
+        normalised: How the connector brings it into the vendor's form, in a few words; empty when it sends it as it is.
+        example: A value as a workspace would give it, for docs and seeded test data.
+        anonymous: True when it finds or describes a person of whom no identifier is known: a click id, an advertising
+            id, a cookie.
     """
 
     name: str
@@ -115,6 +186,10 @@ class Field:
     hashed: bool = False
     many: bool = False
     default: str = ""
+    type: FieldType = FieldType.TEXT
+    normalised: str = ""
+    example: str = ""
+    anonymous: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +215,17 @@ class Manifest:
         rows_match_people: True when the vendor finds people by the rows and keeps the people, not the rows. Taking one
             row off then takes the person off, even if another of their rows is still there: the host sends the removals
             of a member first, and then all rows the member still has.
+        auth: How requests prove who sends them; None when the connector's own settings hold no credentials.
+        versions: Versions of the vendor's API; None when there are none to choose from.
+        any_of: Groups of fields: of each, an item needs at least one, else it is skipped with that reason.
+        events: Event names that the vendor knows; empty when any name will do.
+        sources: Events of which sources it takes.
+        removes: True when members can be taken off the list. If not, a member who leaves stays at the vendor, and says
+            so.
+        removal_keys: Sets of fields by any of which the vendor finds whom to take off, such as (("email",), ("phone",),
+            ("first_name", "last_name", "zip")); empty when it is the row as it was added.
+        minimum_list_size: Members below which the vendor does not use a list; 0 when it does not say.
+        not_deleted: What the vendor keeps of a person whom it was told to forget, in a sentence; empty for nothing.
     """
 
     name: str
@@ -158,6 +244,15 @@ class Manifest:
     timeout_s: float = 30.0
     idempotency: Idempotency = Idempotency.NATURAL
     rows_match_people: bool = False
+    auth: Auth | None = None
+    versions: ApiVersions | None = None
+    any_of: tuple[tuple[str, ...], ...] = ()
+    events: tuple[StandardEvent, ...] = ()
+    sources: Sources = Sources.ANY
+    removes: bool = True
+    removal_keys: tuple[tuple[str, ...], ...] = ()
+    minimum_list_size: int = 0
+    not_deleted: str = ""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -165,31 +260,57 @@ class Manifest:
             raise ValueError(f"manifest {self.name!r}: " + "; ".join(problems))
 
 
-def _problems(manifest: Manifest) -> list[str]:
+def _problems(manifest: Manifest) -> Iterator[str]:
     """Everything that is wrong with a manifest, one clause each."""
-    found = []
     if not _NAME.fullmatch(manifest.name):
-        found.append("name must be 1 to 63 lower-case letters, digits and dashes")
+        yield "name must be 1 to 63 lower-case letters, digits and dashes"
     if manifest.kind != "destination":
-        found.append(f"kind {manifest.kind!r} is not known")
+        yield f"kind {manifest.kind!r} is not known"
     if manifest.api.split(".")[0] != API_VERSION.split(".", maxsplit=1)[0]:
-        found.append(f"written for plugin API {manifest.api}, this platform has {API_VERSION}")
+        yield f"written for plugin API {manifest.api}, this platform has {API_VERSION}"
     if not _FACTORY.fullmatch(manifest.factory):
-        found.append('factory must be "package.module:Class"')
-    if not (isinstance(manifest.settings, type) and issubclass(manifest.settings, BaseModel)):
-        found.append("settings must be a pydantic model")
+        yield 'factory must be "package.module:Class"'
     if not manifest.capabilities:
-        found.append("capabilities must name at least one")
+        yield "capabilities must name at least one"
+    if min(manifest.batch.max_items, manifest.batch.max_bytes, manifest.concurrency) < 1 or manifest.timeout_s <= 0:
+        yield "batch sizes, concurrency and timeout_s must be positive"
+    if any(limit.count < 1 or limit.per_s <= 0 for limit in manifest.limits):
+        yield "limits must be positive"
+    yield from _problems_of_fields(manifest)
+    yield from _problems_of_settings(manifest)
+
+
+def _problems_of_fields(manifest: Manifest) -> Iterator[str]:
     names = [item.name for item in manifest.fields]
     if len(set(names)) != len(names):
-        found.append("a field is declared twice")
-    found += [
-        f"field name {name!r} must be lower-case letters, digits and _"
-        for name in names
-        if not _FIELD_NAME.fullmatch(name)
-    ]
-    if min(manifest.batch.max_items, manifest.batch.max_bytes, manifest.concurrency) < 1 or manifest.timeout_s <= 0:
-        found.append("batch sizes, concurrency and timeout_s must be positive")
-    if any(limit.count < 1 or limit.per_s <= 0 for limit in manifest.limits):
-        found.append("limits must be positive")
-    return found
+        yield "a field is declared twice"
+    for name in names:
+        if not _FIELD_NAME.fullmatch(name):
+            yield f"field name {name!r} must be lower-case letters, digits and _"
+    spoken_of = [("any_of", group) for group in manifest.any_of]
+    spoken_of += [("removal_keys", keys) for keys in manifest.removal_keys]
+    spoken_of += [(f"event {event.name!r}", event.requires) for event in manifest.events]
+    for where, group in spoken_of:
+        for name in group:
+            if name not in names:
+                yield f"{where} names the field {name!r}, which is not declared"
+    standing_for = [name for event in manifest.events for name in event.names]
+    for name in {name for name in standing_for if standing_for.count(name) > 1}:
+        yield f"the event name {name!r} stands for several events"
+
+
+def _problems_of_settings(manifest: Manifest) -> Iterator[str]:
+    if not (isinstance(manifest.settings, type) and issubclass(manifest.settings, BaseModel)):
+        yield "settings must be a pydantic model"
+        return
+    named = [("auth", name) for name in (settings_of(manifest.auth) if manifest.auth else ())]
+    if manifest.versions:
+        named.append(("versions", manifest.versions.setting))
+        for version, end in manifest.versions.ends.items():
+            try:
+                date.fromisoformat(end)
+            except ValueError:
+                yield f"the end of version {version!r} must be a day such as 2027-02-23"
+    for where, name in named:
+        if name not in manifest.settings.model_fields:
+            yield f"{where} names the setting {name!r}, which the settings do not have"

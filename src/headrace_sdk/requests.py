@@ -146,7 +146,21 @@ class Retry:
     after_s: float | None = None
 
 
-Outcome = Delivered | Warned | Rejected | Retry
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """The vendor took the item into a job: the host asks `poll` for its end.
+
+    Attributes:
+        job: What `poll` needs to ask for the job, such as its id. Items with the same job are asked for together.
+        after_s: Seconds after which to ask first; later the host waits longer and longer.
+    """
+
+    job: str
+    after_s: float = 5.0
+
+
+Outcome = Delivered | Warned | Rejected | Retry | Pending
+"""What became of one item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from headrace_sdk import Delivered, Outcome, Rejected, Retry, Warned
+from headrace_sdk import Delivered, Outcome, Pending, Rejected, Retry, Warned
 
 LONGEST_REASON = 500
 
@@ -59,6 +59,8 @@ def of_outcome(outcome: Outcome, code: int) -> Verdict:
         return Verdict(Kind.WARNED, outcome.reason, code)
     if isinstance(outcome, Rejected):
         return Verdict(Kind.REJECTED, with_field(outcome.reason, outcome.field), code)
+    if isinstance(outcome, Pending):
+        return Verdict(Kind.LOST, "the vendor took it into a job whose end was not seen", code)
     assert isinstance(outcome, Retry)
     return Verdict(Kind.RETRY, outcome.reason, code, outcome.after_s)
 

@@ -19,6 +19,7 @@ from headrace_sdk import (
     MemberBatch,
     Outcome,
     Outcomes,
+    Pending,
     Rejected,
     Request,
     Response,
@@ -110,12 +111,13 @@ class NormaliseCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutcomeFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """An outcome of one item: `kind` is "delivered", "warning", "rejected" or "retry"; the rest as it has it."""
+    """An outcome: `kind` is "delivered", "warning", "rejected", "retry" or "pending", the rest as it has it."""
 
     kind: str
     reason: str = ""
     field: str = ""
     after_s: float | None = None
+    job: str = ""
 
 
 class ReadFrame(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +168,8 @@ def _outcome_frame(outcome: Outcome) -> OutcomeFrame:
         return OutcomeFrame(kind="warning", reason=outcome.reason)
     if isinstance(outcome, Rejected):
         return OutcomeFrame(kind="rejected", reason=outcome.reason, field=outcome.field)
+    if isinstance(outcome, Pending):
+        return OutcomeFrame(kind="pending", job=outcome.job, after_s=outcome.after_s)
     return OutcomeFrame(kind="retry", reason=outcome.reason, after_s=outcome.after_s)
 
 
@@ -178,4 +182,6 @@ def _outcome(frame: OutcomeFrame) -> Outcome:
         return Rejected(reason=frame.reason, field=frame.field)
     if frame.kind == "retry":
         return Retry(reason=frame.reason, after_s=frame.after_s)
+    if frame.kind == "pending":
+        return Pending(job=frame.job, after_s=frame.after_s or 0.0)
     raise ValueError(f"an outcome is of the unknown kind {frame.kind!r}")

@@ -33,6 +33,7 @@ from headrace_sdk import (
     Note,
     Outcome,
     Outcomes,
+    Pending,
     Request,
     Response,
     Skip,
@@ -298,7 +299,7 @@ class ConnectorInstance:
         )
 
     def _outcome(self, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Delivered):
+        if isinstance(outcome, Delivered | Pending):
             return outcome
         return dataclasses.replace(outcome, reason=self._text(outcome.reason))
 

@@ -22,6 +22,7 @@ from headrace_sdk import (
     EventItem,
     Member,
     MemberBatch,
+    Rejected,
     Request,
     Response,
     Row,
@@ -261,7 +262,7 @@ async def test_a_printed_secret_is_masked_and_never_logged(tmp_path: Path, no_le
         assert sorted(lines) == ["coded ********", "err ********", "out ********", "raw ********"]
         leaky = await host.open("leaky-reasons", SETTINGS)
         (outcome,) = (await leaky.read(built.requests[0], Response(status=200))).items
-        assert not isinstance(outcome, Delivered)
+        assert isinstance(outcome, Rejected)
         assert outcome.reason.startswith("no ********x") and len(outcome.reason) == 500
     assert plugin_zoo.SECRET not in no_leaks.text
 

@@ -9,7 +9,19 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from headrace.connector import wire
-from headrace_sdk import BatchPolicy, Capability, Field, LimitScope, Manifest, RateLimit
+from headrace_sdk import (
+    ApiVersions,
+    Basic,
+    BatchPolicy,
+    Bearer,
+    Capability,
+    Field,
+    LimitScope,
+    Manifest,
+    OAuth2,
+    RateLimit,
+    StandardEvent,
+)
 
 
 class Settings(BaseModel):
@@ -46,6 +58,21 @@ def manifest(**more: Any) -> Manifest:
         ({"concurrency": 0}, "must be positive"),
         ({"timeout_s": 0}, "must be positive"),
         ({"limits": (RateLimit(count=0, per_s=1.0),)}, "limits must be positive"),
+        ({"any_of": (("email",),)}, "any_of names the field 'email', which is not declared"),
+        ({"removal_keys": (("email",),)}, "removal_keys names the field 'email'"),
+        ({"events": (StandardEvent(name="Buy", requires=("value",)),)}, "event 'Buy' names the field 'value'"),
+        (
+            {"events": (StandardEvent(name="Buy", names=("Bought",)), StandardEvent(name="Pay", names=("Bought",)))},
+            "'Bought' stands for several events",
+        ),
+        ({"auth": Bearer(setting="key")}, "auth names the setting 'key', which the settings do not have"),
+        ({"auth": Basic(username="token", password="key")}, "auth names the setting 'key'"),
+        (
+            {"auth": OAuth2(token_url="setting:url", client_id="token", client_secret="token")},
+            "auth names the setting 'url'",
+        ),
+        ({"versions": ApiVersions(setting="version", ends={})}, "versions names the setting 'version'"),
+        ({"versions": ApiVersions(setting="token", ends={"v1": "soon"})}, "end of version 'v1' must be a day"),
     ],
 )
 def test_a_bad_manifest_is_refused_with_the_reason(more: dict[str, Any], part: str) -> None:
