@@ -158,7 +158,7 @@ async def fill(evaluation: Evaluation, backfill: Backfill, named: Mapping[str, D
     """Fill audiences; returns the seconds for bringing their history, and for the first evaluation."""
     for audience_id, definition in named.items():
         audience = Audience(WORKSPACE, audience_id, FILLING, definition, 1, "fill", 0, 0, frozenset())
-        evaluation.set_audience(audience)
+        evaluation.set_audience(audience, now_us())
     began = time.process_time()
     await backfill.bring(evaluation)
     brought = time.process_time()

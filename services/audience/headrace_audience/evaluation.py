@@ -18,6 +18,7 @@ from headrace_audience.engine.conditions import states_of
 from headrace_audience.engine.engine import Engine, Flip
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.language.definition import Definition
+from headrace_audience.leaving import Leaving
 from headrace_audience.pending import Pending
 from headrace_audience.store import ACTIVE, COMPUTED
 
@@ -65,6 +66,7 @@ class Evaluation:
         """Partitions all of whose profiles were evaluated since they started."""
         self.merged = Survivors()
         self.pending = Pending(self._partition_of)
+        self.leaving = Leaving(self._partition_of)
         self._starting: dict[str, str] = {}
         self._evaluated: set[str] = set()
         self._statics: dict[str, dict[int, int]] = {}
@@ -78,8 +80,12 @@ class Evaluation:
 
     # --- audiences
 
-    def follow(self, wanted: Sequence[Audience]) -> list[str]:
+    def follow(self, wanted: Sequence[Audience], now_us: int) -> list[str]:
         """Take over the wanted state of all audiences, of which each comes after those that it names.
+
+        Args:
+            wanted: All audiences.
+            now_us: Moment at which the members of those leave that end.
 
         Returns:
             Ids of those whose stored members must be told with set_members().
@@ -89,18 +95,25 @@ class Evaluation:
         for audience in gone:
             if not audience.version_of:
                 self.remove_audience(audience.audience_id)
-        changed = [audience.audience_id for audience in wanted if self.set_audience(audience)]
+        changed = [audience.audience_id for audience in wanted if self.set_audience(audience, now_us)]
         # Last: an audience whose version takes its place goes on with the state of the version.
         for audience in gone:
             if audience.version_of:
                 self.remove_audience(audience.audience_id)
         return changed
 
-    def set_audience(self, audience: Audience) -> bool:
+    def set_audience(self, audience: Audience, now_us: int) -> bool:
         """Take over the wanted state of an audience.
 
+        Who is in an audience that was computed here before is known: the members that the engine has, but for flips
+        that wait to be written. So a large audience that changes or ends costs no reading.
+
+        Args:
+            audience: The audience.
+            now_us: Moment at which its members leave, when it ends.
+
         Returns:
-            Whether its stored members must be told with set_members().
+            Whether its stored members must be told with set_members(): nothing is known of them here.
 
         Raises:
             DefinitionError: Audiences would name each other in a circle.
@@ -114,20 +127,23 @@ class Evaluation:
             self.audiences[audience_id] = audience
             self._compute_at_once(audience)
             return False
+        if old is not None and old.definition.of != audience.definition.of:
+            self.remove_audience(audience_id)
+            old = None
         if audience.is_leaving:
-            self._forget(audience_id)
-            self.audiences[audience_id] = audience
-            return True
+            self._end(audience, old, now_us)
+            return old is None
+        before, leavers = self._withdraw(audience_id), self.leaving.drop_audience(audience_id)
         definition = audience.definition
         if audience.is_constant:
             definition = replace(definition, kind="static", refresh_us=0)
-        self.pending.drop_audience(audience_id)
         keys = frozenset[str]()
         if definition.of == "groups":
             self._groups.setdefault(audience_id, set())
         else:
             keys = self.engine.set_audience(audience_id, definition)
         self.audiences[audience_id] = audience
+        self._know_members(audience_id, dict.fromkeys(leavers, True) | before)
         self._evaluated.discard(audience_id)
         self._statics.pop(audience_id, None)
         for missing in self.missing.values():
@@ -135,7 +151,38 @@ class Evaluation:
         self._starting[audience_id] = audience.cause if audience.is_filling else "time"
         if audience.is_computed_at_once:
             self._compute_at_once(audience)
-        return True
+        return old is None and not audience.version_of
+
+    def _end(self, audience: Audience, old: Audience | None, now_us: int) -> None:
+        """Let all members of an audience leave; of one that ends already they go on leaving."""
+        audience_id = audience.audience_id
+        if old is not None and not old.is_leaving:
+            self._know_members(audience_id, self._withdraw(audience_id))
+            groups = self._groups.get(audience_id)
+            members = set(self.engine.members(audience_id) if groups is None else groups)
+            # What was tried to be written may be written or not.
+            members.update(flip.profile_id for flip in self.pending.of_audiences([audience_id]))
+            self._forget(audience_id)
+            self.leaving.add(audience_id, members, now_us)
+        self.audiences[audience_id] = audience
+
+    def _withdraw(self, audience_id: str) -> dict[str, bool]:
+        """Take back what was found of an audience and is certainly not written; returns who is a member without it."""
+        before: dict[str, bool] = {}
+        for flip in self.pending.withdraw(audience_id):
+            before.setdefault(flip.profile_id, not flip.member)
+        return before
+
+    def _know_members(self, audience_id: str, known: Mapping[str, bool]) -> None:
+        """Take it that some are members of an audience that is computed or kept, or not, without flips."""
+        for member in (True, False):
+            some = [profile_id for profile_id, is_member in known.items() if is_member is member]
+            if audience_id not in self._groups:
+                self.engine.set_membership(audience_id, some, member=member)
+            elif member:
+                self._groups[audience_id].update(some)
+            else:
+                self._groups[audience_id].difference_update(some)
 
     def _compute_at_once(self, audience: Audience) -> None:
         self._statics[audience.audience_id] = {p: next(_tickets) for p in self.missing if p not in audience.done}
@@ -147,6 +194,7 @@ class Evaluation:
 
     def _forget(self, audience_id: str) -> None:
         self.pending.drop_audience(audience_id)
+        self.leaving.drop_audience(audience_id)
         if self._groups.pop(audience_id, None) is None and self._is_in_engine(audience_id):
             self.engine.remove_audience(audience_id)
         self._starting.pop(audience_id, None)
@@ -176,10 +224,7 @@ class Evaluation:
         if audience is None or audience.version_of:
             return
         if audience.is_leaving:
-            self.pending.add(
-                Flip(audience_id, profile_id, member=False, effective_at_us=now_us, cause=audience.cause)
-                for profile_id in stored
-            )
+            self.leaving.add(audience_id, stored, now_us)
             return
         wanted = set(stored)
         if audience_id in self._groups:
@@ -230,6 +275,7 @@ class Evaluation:
         self.started.discard(partition)
         self.settled.discard(partition)
         self.pending.drop_partitions(frozenset([partition]))
+        self.leaving.drop_partition(partition)
         for waiting in self._statics.values():
             waiting.pop(partition, None)
         for groups in self._groups.values():
@@ -313,6 +359,7 @@ class Evaluation:
             newer.update(one.profile_id for one in reassignments)
         if erased := {one.profile_id for one in reassignments if one.erased}:
             self.pending.drop_profiles(erased)
+            self.leaving.drop_profiles(erased)
         for partition in {self._partition_of(one.profile_id) for one in reassignments}:
             self.static_again(partition)
 
@@ -367,11 +414,20 @@ class Evaluation:
         self._evaluated = self.audiences.keys() - self._starting.keys()
         return flips
 
+    def take_flips(self, limit: int) -> list[Flip]:
+        """Take out up to `limit` flips to be written, those of audiences that are being filled or emptied last."""
+        last = {a for a in self.pending.audience_ids if (one := self.audiences.get(a)) and not _is_due(one)}
+        for audience_id in self.leaving.audience_ids:
+            last.add(audience_id)
+            if not self.pending.waits_for(audience_id):
+                self.pending.add(self.leaving.next(audience_id, limit, self.audiences[audience_id].cause))
+        return self.pending.take(limit, last)
+
     @property
     def has_due_unwritten(self) -> bool:
         """Whether flips wait of an audience that is neither being filled nor emptied."""
         waiting = (self.audiences.get(audience_id) for audience_id in self.pending.audience_ids)
-        return any(audience is None or not (audience.is_filling or audience.is_leaving) for audience in waiting)
+        return any(audience is None or _is_due(audience) for audience in waiting)
 
     def _filled(self, flip: Flip) -> Flip:
         """A flip of a partition that has just started: while its audience is being filled, that is the cause."""
@@ -397,7 +453,7 @@ class Evaluation:
         """Audience id to partitions that are filled or emptied, written, and not yet recorded as such."""
         result: dict[str, list[int]] = {}
         for audience_id, audience in self.audiences.items():
-            if not (audience.is_filling or audience.is_leaving) or self.pending.waits_for(audience_id):
+            if _is_due(audience) or self.pending.waits_for(audience_id) or self.leaving.waits_for(audience_id):
                 continue
             if audience.is_leaving:
                 done = set(self.missing)
@@ -418,6 +474,11 @@ def _is_refreshed(old: Audience, new: Audience) -> bool:
         and old.definition == new.definition
         and old.generation < new.generation
     )
+
+
+def _is_due(audience: Audience) -> bool:
+    """Whether the flips of an audience are due at their moments, and not those of its filling or emptying."""
+    return not (audience.is_filling or audience.is_leaving)
 
 
 def _form(audience: Audience) -> tuple[int, str, Definition]:

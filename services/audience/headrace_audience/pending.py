@@ -2,6 +2,8 @@
 
 A new audience may bring a million flips at once. Those of the others must not wait behind them, and those of one
 audience must not overtake each other.
+
+A flip that was taken out and put back may have been written all the same: the answer was lost. It is never withdrawn.
 """
 
 from __future__ import annotations
@@ -34,14 +36,16 @@ class Pending:
         for flip in flips:
             self._queues.setdefault(flip.audience_id, deque()).append((next(self._numbers), flip))
 
-    def take(self, limit: int) -> list[Flip]:
+    def take(self, limit: int, last: Collection[str] = ()) -> list[Flip]:
         """Take out up to `limit` flips, those of the shortest queues first; they are given in the order of add().
+
+        Flips of the audiences in `last` are taken when there is room for more than all others.
 
         No profile is twice among those of an audience: when writing fails in the middle, or its answer is lost, all
         are written again, and an entry whose exit is written already would look like a new one.
         """
         taken: list[_Numbered] = []
-        for audience_id, queue in sorted(self._queues.items(), key=lambda item: len(item[1])):
+        for audience_id, queue in sorted(self._queues.items(), key=lambda item: (item[0] in last, len(item[1]))):
             profiles: set[str] = set()
             while queue and len(taken) < limit and queue[0][1].profile_id not in profiles:
                 profiles.add(queue[0][1].profile_id)
@@ -77,6 +81,13 @@ class Pending:
         """What waits of some audiences, in order."""
         for audience_id in audience_ids:
             yield from (flip for _, flip in self._queues.get(audience_id, ()))
+
+    def withdraw(self, audience_id: str) -> list[Flip]:
+        """Take out the flips of an audience that were never taken out before, in order: they are not to be written."""
+        queue = self._queues.pop(audience_id, deque())
+        if tried := deque(numbered for numbered in queue if numbered[0] < 0):
+            self._queues[audience_id] = tried
+        return [flip for number, flip in queue if number >= 0]
 
     def drop_audience(self, audience_id: str) -> None:
         """Forget the flips of an audience, which will be compared with the store anew."""

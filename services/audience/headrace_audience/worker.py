@@ -369,8 +369,8 @@ class Worker:
                 continue
             self._halfway = True
             async with self._lock:
-                changed = evaluation.follow([audiences[a] for a in order])
-            await self._tell_members(evaluation, changed, self._held)
+                unknown = await in_thread(evaluation.follow, [audiences[a] for a in order], now_us())
+            await self._tell_members(evaluation, unknown, self._held)
             self._halfway = False
 
     # --- events
@@ -387,7 +387,7 @@ class Worker:
 
     async def _read(self) -> streaming.Reading:
         positions = {p: held.position for p, held in self._held.items()}
-        busy = any(len(e.pending) for e in self._evaluations.values())
+        busy = any(len(e.pending) or e.leaving.audience_ids for e in self._evaluations.values())
         return await streaming.read(
             self._redis,
             positions,
@@ -461,7 +461,7 @@ class Worker:
     async def _write(self) -> bool:
         """Write some of the flips that wait; returns whether the database could be reached."""
         for workspace_id, evaluation in self._evaluations.items():
-            flips = evaluation.pending.take(FLIPS_PER_STEP)
+            flips = evaluation.take_flips(FLIPS_PER_STEP)
             if not flips:
                 continue
             bases = {a.audience_id: a.base for a in evaluation.audiences.values()}

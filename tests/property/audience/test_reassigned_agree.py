@@ -54,7 +54,7 @@ class Replica:
     def started(self, snapshots: dict[int, bytes]) -> Evaluation:
         evaluation = Evaluation("acme", PARTITIONS, self.clock)
         for audience_id, definition in self.audiences.items():
-            evaluation.set_audience(audience(audience_id, definition))
+            evaluation.set_audience(audience(audience_id, definition), self.clock)
         for partition in range(PARTITIONS):
             if partition in snapshots:
                 evaluation.engine.import_partition(partition, snapshots[partition])

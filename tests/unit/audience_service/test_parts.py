@@ -20,6 +20,7 @@ from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
 from headrace_audience.streaming import Edges
 from headrace_audience.threads import in_thread, to_the_end
 
+from headrace.api.identity.v1.profile_pb2 import Reassignment
 from headrace.domain.ids import partition_of
 from headrace.domain.times import HOUR_US
 
@@ -115,7 +116,7 @@ def audience(audience_id: str = "a", state: str = FILLING, generation: int = 1, 
 
 def test_a_partition_starts_when_all_that_was_asked_for_is_brought() -> None:
     evaluation = Evaluation("acme", 2, NOW)
-    evaluation.set_audience(audience())
+    evaluation.set_audience(audience(), NOW)
     evaluation.add_partition(0, None)
     order = evaluation.order()
     assert order is not None and PROFILES in order.tickets and len(order.tickets) == 2
@@ -131,13 +132,13 @@ def test_a_partition_starts_when_all_that_was_asked_for_is_brought() -> None:
     assert evaluation.started == {0} and not evaluation.finished()
     evaluation.advance(NOW)
     assert evaluation.finished() == {"a": [0]}
-    evaluation.set_audience(audience(done=frozenset([0])))
+    evaluation.set_audience(audience(done=frozenset([0])), NOW)
     assert not evaluation.finished()
 
 
 def test_what_is_asked_for_again_is_not_satisfied_by_an_older_view() -> None:
     evaluation = Evaluation("acme", 2, NOW)
-    evaluation.set_audience(audience())
+    evaluation.set_audience(audience(), NOW)
     evaluation.add_partition(0, None)
     order = evaluation.order()
     assert order is not None
@@ -152,7 +153,7 @@ def test_what_is_asked_for_again_is_not_satisfied_by_an_older_view() -> None:
 def test_flips_of_an_audience_wait_until_they_are_written_before_it_counts_as_filled() -> None:
     evaluation = Evaluation("acme", 1, NOW)
     evaluation.add_partition(0, [])
-    evaluation.set_audience(audience(kind="static"))
+    evaluation.set_audience(audience(kind="static"), NOW)
     order = evaluation.order()
     assert order is not None
     wanted, tickets = order.statics["a"]
@@ -161,7 +162,7 @@ def test_flips_of_an_audience_wait_until_they_are_written_before_it_counts_as_fi
     assert not evaluation.finished()
     evaluation.static_computed("a", wanted.generation, tickets, ["p1", "p2"])
     assert not evaluation.finished()
-    assert [(f.profile_id, f.cause) for f in evaluation.pending.take(9)] == [("p1", "fill"), ("p2", "fill")]
+    assert [(f.profile_id, f.cause) for f in evaluation.take_flips(9)] == [("p1", "fill"), ("p2", "fill")]
     assert evaluation.finished() == {"a": [0]}
 
 
@@ -169,7 +170,7 @@ def test_a_merge_while_a_static_audience_is_computed_computes_the_survivors_part
     evaluation = Evaluation("acme", 4, NOW)
     for partition in range(4):
         evaluation.add_partition(partition, [])
-    evaluation.set_audience(audience(kind="static"))
+    evaluation.set_audience(audience(kind="static"), NOW)
     order = evaluation.order()
     assert order is not None
     wanted, tickets = order.statics["a"]
@@ -183,12 +184,12 @@ def test_a_merge_while_a_static_audience_is_computed_computes_the_survivors_part
 def test_members_of_an_audience_that_is_removed_leave() -> None:
     evaluation = Evaluation("acme", 1, NOW)
     evaluation.add_partition(0, [])
-    assert evaluation.set_audience(audience(state=ACTIVE))
-    assert not evaluation.set_audience(audience(state=ACTIVE)), "nothing has changed"
-    assert evaluation.set_audience(audience(state=DELETING, generation=2))
+    assert evaluation.set_audience(audience(state=ACTIVE), NOW)
+    assert not evaluation.set_audience(audience(state=ACTIVE), NOW), "nothing has changed"
     evaluation.set_members("a", ["p1"], [0], NOW)
+    assert not evaluation.set_audience(audience(state=DELETING, generation=2), NOW), "its members are known"
     assert not evaluation.finished()
-    (left,) = evaluation.pending.take(9)
+    (left,) = evaluation.take_flips(9)
     assert (left.profile_id, left.member) == ("p1", False)
     assert evaluation.finished() == {"a": [0]}
     evaluation.remove_audience("a")
@@ -198,7 +199,7 @@ def test_members_of_an_audience_that_is_removed_leave() -> None:
 def test_a_paused_audience_keeps_its_members() -> None:
     evaluation = Evaluation("acme", 1, NOW)
     evaluation.add_partition(0, [])
-    assert evaluation.set_audience(audience(state=PAUSED))
+    assert evaluation.set_audience(audience(state=PAUSED), NOW)
     evaluation.set_members("a", ["p1"], [0], NOW)
     assert evaluation.constants == ["a"]
     evaluation.start_what_is_complete([0])
@@ -209,7 +210,7 @@ def test_a_paused_audience_keeps_its_members() -> None:
 @pytest.mark.parametrize(("state", "expected"), [(FILLING, 0), (DELETING, 0), (ACTIVE, 1)])
 async def test_time_waits_for_what_was_due_but_not_for_what_is_filled_or_emptied(state: str, expected: int) -> None:
     evaluation = Evaluation("acme", 1, NOW)
-    evaluation.set_audience(audience(state=state))
+    evaluation.set_audience(audience(state=state), NOW)
     evaluation.pending.add([flip("a", "p1"), flip("a", "p2")])
     passing = Passing()
     later = NOW + HOUR_US
@@ -221,7 +222,7 @@ async def test_time_waits_for_what_was_due_but_not_for_what_is_filled_or_emptied
     async def write() -> bool:
         nonlocal written
         assert passing.moment_us == NOW, "before time goes on"
-        evaluation.pending.take(9)
+        evaluation.take_flips(9)
         written += 1
         return True
 
@@ -247,3 +248,91 @@ async def test_work_goes_to_its_end_however_often_it_is_cancelled() -> None:
     with pytest.raises(ZeroDivisionError):
         await in_thread(lambda: 1 // 0)
     assert await in_thread(lambda: 7) == 7
+
+
+def test_pending_lets_some_audiences_wait_and_withdraws_only_what_was_never_tried() -> None:
+    pending = Pending(lambda profile_id: 0)
+    pending.add(flip("due", f"p{i}") for i in range(5))
+    pending.add([flip("filling", "p1"), flip("filling", "p2"), flip("filling", "p3")])
+    assert {f.audience_id for f in pending.take(5, {"filling"})} == {"due"}, "however few wait of the others"
+    tried = pending.take(1, {"filling"})
+    pending.put_back(tried)
+    assert [f.profile_id for f in pending.withdraw("filling")] == ["p2", "p3"]
+    assert pending.take(9) == tried
+    assert pending.withdraw("nothing") == []
+
+
+def people(*profile_ids: str) -> tuple[Evaluation, list[str]]:
+    """An evaluation that keeps a paused audience of these."""
+    evaluation = Evaluation("acme", 1, NOW)
+    evaluation.add_partition(0, [])
+    assert evaluation.set_audience(audience(state=PAUSED), NOW)
+    evaluation.set_members("a", profile_ids, [0], NOW)
+    evaluation.start_what_is_complete([0])
+    assert evaluation.advance(NOW) == []
+    return evaluation, list(profile_ids)
+
+
+def written(evaluation: Evaluation, limit: int = 99) -> list[tuple[str, bool]]:
+    return [(f.profile_id, f.member) for f in evaluation.take_flips(limit)]
+
+
+def test_many_members_leave_some_at_a_time_and_behind_everybody_else() -> None:
+    evaluation, members = people(*(f"p{i}" for i in range(10)))
+    evaluation.set_audience(audience("b", state=ACTIVE), NOW)
+    assert not evaluation.set_audience(audience(state=DELETING, generation=2), NOW + 1)
+    evaluation.pending.add(flip("b", f"q{i}") for i in range(5))
+    first = evaluation.take_flips(4)
+    assert {f.audience_id for f in first} == {"b"}
+    assert len(evaluation.pending) == 1 + 4, "no more than can be written"
+    assert not evaluation.finished()
+    evaluation.pending.put_back(first)
+    told = []
+    while flips := evaluation.take_flips(4):
+        told += [f for f in flips if f.audience_id == "a"]
+    assert sorted(f.profile_id for f in told) == sorted(members)
+    assert {(f.member, f.effective_at_us) for f in told} == {(False, NOW + 1)}
+    assert evaluation.finished() == {"a": [0]}
+
+
+def test_an_audience_that_comes_back_while_its_members_leave_has_those_who_have_not_left() -> None:
+    evaluation, members = people("p1", "p2", "p3", "p4", "erased")
+    evaluation.set_audience(audience(state=DELETING, generation=2), NOW)
+    evaluation.reassign([Reassignment(profile_id="erased", erased=True)])
+    left = {p for p, _ in written(evaluation, 2)}
+    evaluation.set_audience(audience(state=PAUSED, generation=3), NOW)
+    assert set(evaluation.engine.members("a")) == {*members} - left - {"erased"}
+    assert written(evaluation) == []
+
+
+def test_leavers_of_a_partition_that_goes_elsewhere_are_forgotten() -> None:
+    evaluation, _ = people("p1", "p2")
+    evaluation.set_audience(audience(state=DELETING, generation=2), NOW)
+    evaluation.drop_partition(0)
+    assert written(evaluation) == []
+
+
+def test_what_was_found_and_not_written_of_an_audience_that_changes_is_found_anew() -> None:
+    evaluation, _ = people("stays", "goes")
+    evaluation.engine.set_membership("a", ["comes"])
+    evaluation.engine.set_membership("a", ["goes"], member=False)
+    evaluation.pending.add([flip("a", "comes"), flip("a", "goes", False)])
+    evaluation.set_audience(audience(state=ACTIVE, generation=2), NOW)
+    assert evaluation.engine.members("a") == ["goes", "stays"]
+    assert written(evaluation) == []
+
+
+@pytest.mark.parametrize("state", [DELETING, ACTIVE])
+def test_what_may_have_been_written_of_an_audience_that_changes_is_written_again(state: str) -> None:
+    """Its answer was lost: whether the store has it or not, in the end it says what is known."""
+    evaluation, _ = people("stays", "goes")
+    evaluation.engine.set_membership("a", ["comes"])
+    evaluation.engine.set_membership("a", ["goes"], member=False)
+    evaluation.pending.add([flip("a", "comes"), flip("a", "goes", False)])
+    evaluation.pending.put_back(evaluation.take_flips(9))
+    evaluation.set_audience(audience(state=state, generation=2), NOW)
+    if state == DELETING:
+        assert sorted(written(evaluation)) == [("comes", False), ("goes", False), ("stays", False)]
+    else:
+        assert evaluation.engine.members("a") == ["comes", "stays"]
+        assert written(evaluation) == [("comes", True), ("goes", False)]
