@@ -26,6 +26,7 @@ QUICK: dict[str, Any] = {
     "audience_lease_seconds": 10.0,
     "audience_sweep_seconds": 0.1,
     "audience_snapshot_seconds": 0.5,
+    "audience_groups_seconds": 0.2,
     "archive_interval_seconds": 0.3,
     "archive_settle_seconds": 0.2,
     "archive_compact_files": 3,

@@ -128,7 +128,7 @@ class SampleCheck:
         active = [
             (d["w"], d["a"])
             async for d in self._db[AUDIENCES].find(query, {"w": 1, "a": 1, "def": 1})
-            if not parse_definition(d["def"]).is_constant
+            if not parse_definition(d["def"]).is_batch
         ]
         if not active:
             return None

@@ -69,7 +69,7 @@ class Backfill:
             workspace=evaluation.workspace_id,
             states=len(order.tickets),
             partitions=len({p for tickets in order.tickets.values() for p in tickets}),
-            static=len(order.statics),
+            batch=len(order.batch),
             failed=failed,
             seconds=round(seconds, 3),
         )
@@ -85,8 +85,8 @@ class Backfill:
             failed = 0
             for key in sorted(order.tickets):
                 failed += await self._apart(self._key(evaluation, order, view, key, clock_us, newer))
-            for audience_id in sorted(order.statics):
-                failed += await self._apart(self._static(evaluation, order, view, audience_id))
+            for audience_id in sorted(order.batch):
+                failed += await self._apart(self._batch_audience(evaluation, order, view, audience_id))
         return failed
 
     async def _clock(self, evaluation: Evaluation) -> int:
@@ -132,11 +132,16 @@ class Backfill:
                 await in_thread(evaluation.engine.fold_history, key, table, partitions=partitions, without=newer)
                 evaluation.brought(key, partitions)
 
-    async def _static(self, evaluation: Evaluation, order: Order, view: View, audience_id: str) -> None:
-        audience, tickets = order.statics[audience_id]
-        known = await referenced(self._db, evaluation.workspace_id, audience.definition)
+    async def _batch_audience(self, evaluation: Evaluation, order: Order, view: View, audience_id: str) -> None:
+        audience, tickets = order.batch[audience_id]
+        definition, at_us = audience.definition, audience.at_us
+        known = await referenced(self._db, evaluation.workspace_id, definition)
         members = await view.run(
-            functools.partial(queries.evaluate, definition=audience.definition, now_us=audience.at_us, audiences=known)
+            functools.partial(queries.evaluate, definition=definition, now_us=at_us, audiences=known)
         )
+        turns_us = None
+        if audience.is_kept_up:
+            turns = functools.partial(queries.next_moment, definition=definition, now_us=at_us, audiences=known)
+            turns_us = await view.run(turns)
         async with self._lock:
-            evaluation.static_computed(audience_id, audience.generation, tickets, members)
+            evaluation.batch_computed(audience_id, audience.generation, tickets, members, turns_us)

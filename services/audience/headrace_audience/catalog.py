@@ -53,7 +53,9 @@ class Audience:
     open: bool = False
     """Whether this generation's work is not yet done in all partitions."""
     next_us: int = 0
-    """When it is refreshed next; 0: never."""
+    """When one that is refreshed at intervals is refreshed next; 0: never."""
+    took_us: int = 0
+    """How long after the moment for which its members were computed last they were stored, in microseconds."""
     version_of: str = ""
     """Of the pending version of an audience: the audience. Nothing is stored of its members."""
     held: bool = False
@@ -72,12 +74,12 @@ class Audience:
     @property
     def is_live(self) -> bool:
         """Whether its members follow from every event and from time."""
-        return self.state in COMPUTED and not self.definition.is_constant
+        return self.state in COMPUTED and not self.definition.is_batch
 
     @property
     def is_constant(self) -> bool:
         """Whether its members stay as they are but for merges and deletions, until they are computed anew."""
-        return self.state == PAUSED or (self.state in COMPUTED and self.definition.is_constant)
+        return self.state == PAUSED or (self.state in COMPUTED and self.definition.is_batch)
 
     @property
     def is_stored(self) -> bool:
@@ -85,9 +87,19 @@ class Audience:
         return not self.is_leaving and not self.version_of
 
     @property
-    def is_computed_at_once(self) -> bool:
-        """Whether its members are being computed for one moment, by the batch evaluator."""
-        return self.is_filling and self.definition.is_constant
+    def awaits_batch(self) -> bool:
+        """Whether it is a batch audience whose members are being computed."""
+        return self.is_filling and self.definition.is_batch
+
+    @property
+    def is_read_by_definition(self) -> bool:
+        """Whether who names it goes by its definition; else by its stored members."""
+        return self.state in COMPUTED and self.definition.is_continuous
+
+    @property
+    def is_kept_up(self) -> bool:
+        """Whether it is computed anew soon after what it reads has changed: a continuous one of groups."""
+        return self.is_read_by_definition and self.definition.is_batch and not self.version_of
 
 
 class Catalog:
@@ -165,4 +177,5 @@ def _audiences(document: Document) -> Iterator[Audience]:
         done=frozenset(document.get("done", ())),
         open=document.get("open", False),
         next_us=document.get("next", 0),
+        took_us=document.get("took", 0),
     )

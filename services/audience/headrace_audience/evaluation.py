@@ -13,10 +13,13 @@ from dataclasses import dataclass, field, replace
 from headrace.api.identity.v1.profile_pb2 import Reassignment
 from headrace.domain.ids import partition_of
 from headrace_audience.archive.survivors import Survivors
+from headrace_audience.batch_audiences import BatchAudiences
+from headrace_audience.behind import Behind
 from headrace_audience.catalog import Audience
 from headrace_audience.engine.conditions import states_of
 from headrace_audience.engine.engine import Engine, Flip
 from headrace_audience.engine.states import PROFILES
+from headrace_audience.group_members import GroupMembers
 from headrace_audience.language.definition import Definition
 from headrace_audience.leaving import Leaving
 from headrace_audience.pending import Pending
@@ -43,11 +46,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Order:
-    """What to bring: which keys for which partitions, and which static audiences to compute."""
+    """What to bring: which keys for which partitions, and which batch audiences to compute."""
 
     tickets: Mapping[str, Mapping[int, int]]
     """Key to partition to ticket."""
-    statics: Mapping[str, tuple[Audience, Mapping[int, int]]]
+    batch: Mapping[str, tuple[Audience, Mapping[int, int]]]
     """Audience id to the audience and partition to ticket."""
 
 
@@ -69,9 +72,9 @@ class Evaluation:
         self.leaving = Leaving(self._partition_of)
         self._starting: dict[str, str] = {}
         self._evaluated: set[str] = set()
-        self._statics: dict[str, dict[int, int]] = {}
-        self._groups: dict[str, set[str]] = {}
-        """Members of the audiences of groups, which the engine, that knows people, does not know."""
+        self._batch = BatchAudiences()
+        self._groups = GroupMembers(self._partition_of)
+        self.behind = Behind()
         self._readers: list[set[str]] = []
         """Of each reader of history the profiles that were reassigned since it began to read."""
 
@@ -125,32 +128,32 @@ class Evaluation:
             return False
         if old is not None and _is_refreshed(old, audience):
             self.audiences[audience_id] = audience
-            self._compute_at_once(audience)
+            self._batch.ask(audience, self.missing)
             return False
         if old is not None and old.definition.of != audience.definition.of:
             self.remove_audience(audience_id)
             old = None
         if audience.is_leaving:
             self._end(audience, old, now_us)
+            self.behind.touch_readers([audience_id], self.audiences)
             return old is None
         before, leavers = self._withdraw(audience_id), self.leaving.drop_audience(audience_id)
         definition = audience.definition
         if audience.is_constant:
             definition = replace(definition, kind="static", refresh_us=0)
-        keys = frozenset[str]()
-        if definition.of == "groups":
-            self._groups.setdefault(audience_id, set())
-        else:
-            keys = self.engine.set_audience(audience_id, definition)
+        keys = self._keeper(audience).set_audience(audience_id, definition)
         self.audiences[audience_id] = audience
         self._know_members(audience_id, dict.fromkeys(leavers, True) | before)
         self._evaluated.discard(audience_id)
-        self._statics.pop(audience_id, None)
+        self._batch.forget(audience_id)
         for missing in self.missing.values():
             missing.ask(keys)
         self._starting[audience_id] = audience.cause if audience.is_filling else "time"
-        if audience.is_computed_at_once:
-            self._compute_at_once(audience)
+        if audience.awaits_batch:
+            self._batch.ask(audience, self.missing)
+        self.behind.forget(audience_id)
+        self.behind.touch([audience])
+        self.behind.touch_readers([audience_id], self.audiences)
         return old is None and not audience.version_of
 
     def _end(self, audience: Audience, old: Audience | None, now_us: int) -> None:
@@ -158,8 +161,7 @@ class Evaluation:
         audience_id = audience.audience_id
         if old is not None and not old.is_leaving:
             self._know_members(audience_id, self._withdraw(audience_id))
-            groups = self._groups.get(audience_id)
-            members = set(self.engine.members(audience_id) if groups is None else groups)
+            members = set(self._keeper(old).members(audience_id))
             # What was tried to be written may be written or not.
             members.update(flip.profile_id for flip in self.pending.of_audiences([audience_id]))
             self._forget(audience_id)
@@ -175,36 +177,32 @@ class Evaluation:
 
     def _know_members(self, audience_id: str, known: Mapping[str, bool]) -> None:
         """Take it that some are members of an audience that is computed or kept, or not, without flips."""
+        keeper = self._keeper(self.audiences[audience_id])
         for member in (True, False):
             some = [profile_id for profile_id, is_member in known.items() if is_member is member]
-            if audience_id not in self._groups:
-                self.engine.set_membership(audience_id, some, member=member)
-            elif member:
-                self._groups[audience_id].update(some)
-            else:
-                self._groups[audience_id].difference_update(some)
+            keeper.set_membership(audience_id, some, member=member)
 
-    def _compute_at_once(self, audience: Audience) -> None:
-        self._statics[audience.audience_id] = {p: next(_tickets) for p in self.missing if p not in audience.done}
+    def _keeper(self, audience: Audience) -> Engine | GroupMembers:
+        """What keeps the members of an audience."""
+        return self.engine if audience.definition.of == "people" else self._groups
 
     def remove_audience(self, audience_id: str) -> None:
         """Forget an audience that is gone."""
         self._forget(audience_id)
+        self.behind.touch_readers([audience_id], self.audiences)
         self.audiences.pop(audience_id, None)
 
     def _forget(self, audience_id: str) -> None:
         self.pending.drop_audience(audience_id)
         self.leaving.drop_audience(audience_id)
-        if self._groups.pop(audience_id, None) is None and self._is_in_engine(audience_id):
-            self.engine.remove_audience(audience_id)
+        audience = self.audiences.get(audience_id)
+        if audience is not None and not audience.is_leaving:
+            self._keeper(audience).remove_audience(audience_id)
         self._starting.pop(audience_id, None)
         self._evaluated.discard(audience_id)
-        self._statics.pop(audience_id, None)
+        self._batch.forget(audience_id)
+        self.behind.forget(audience_id)
         self._drop_unneeded()
-
-    def _is_in_engine(self, audience_id: str) -> bool:
-        audience = self.audiences.get(audience_id)
-        return audience is not None and not audience.is_leaving and audience.definition.of == "people"
 
     def _drop_unneeded(self) -> None:
         needed = self.keys() | {PROFILES}
@@ -227,13 +225,10 @@ class Evaluation:
             self.leaving.add(audience_id, stored, now_us)
             return
         wanted = set(stored)
-        if audience_id in self._groups:
-            others = {g for g in self._groups[audience_id] if self._partition_of(g) not in partitions}
-            self._groups[audience_id] = others | wanted
-            return
-        stale = [p for p in self.engine.members(audience_id) if p not in wanted and self._partition_of(p) in partitions]
-        self.engine.set_membership(audience_id, stale, member=False)
-        self.engine.set_membership(audience_id, wanted)
+        keeper = self._keeper(audience)
+        stale = [p for p in keeper.members(audience_id) if p not in wanted and self._partition_of(p) in partitions]
+        keeper.set_membership(audience_id, stale, member=False)
+        keeper.set_membership(audience_id, wanted)
 
     @property
     def stored_people(self) -> list[str]:
@@ -257,8 +252,9 @@ class Evaluation:
         self.started.discard(partition)
         self.settled.discard(partition)
         for audience in self.audiences.values():
-            if audience.is_computed_at_once and partition not in audience.done:
-                self._statics.setdefault(audience.audience_id, {})[partition] = next(_tickets)
+            if audience.awaits_batch and partition not in audience.done:
+                self._batch.ask_again(audience, partition)
+        self.touch()
 
     def hold_partition(self, partition: int) -> None:
         """Report nothing of a partition until it is started again: entries of its stream were lost."""
@@ -276,10 +272,8 @@ class Evaluation:
         self.settled.discard(partition)
         self.pending.drop_partitions(frozenset([partition]))
         self.leaving.drop_partition(partition)
-        for waiting in self._statics.values():
-            waiting.pop(partition, None)
-        for groups in self._groups.values():
-            groups -= {g for g in groups if self._partition_of(g) == partition}
+        self._batch.drop_partition(partition)
+        self._groups.drop_partition(partition)
 
     # --- history
 
@@ -289,26 +283,8 @@ class Evaluation:
         for partition, missing in self.missing.items():
             for key, ticket in missing.tickets.items():
                 tickets.setdefault(key, {})[partition] = ticket
-        statics = {
-            a: (self.audiences[a], dict(waiting))
-            for a, waiting in self._statics.items()
-            if waiting and not self._waits_for_others(self.audiences[a])
-        }
-        if not tickets and not statics:
-            return None
-        return Order(tickets, statics)
-
-    def _waits_for_others(self, audience: Audience) -> bool:
-        """Whether it names, directly or through others, one whose stored members are being computed themselves."""
-        looked: set[str] = set()
-        waiting = set(audience.definition.references)
-        while waiting:
-            looked |= waiting
-            named = [self.audiences[a] for a in waiting if a in self.audiences]
-            if any(one.is_computed_at_once for one in named):
-                return True
-            waiting = {r for one in named if one.is_live for r in one.definition.references} - looked
-        return False
+        batch = self._batch.order(self.audiences)
+        return Order(tickets, batch) if tickets or batch else None
 
     def still_wanted(self, key: str, tickets: Mapping[int, int]) -> list[int]:
         """Partitions that still wait for a key with the tickets of an order."""
@@ -319,35 +295,52 @@ class Evaluation:
         for partition in partitions:
             self.missing[partition].tickets.pop(key, None)
 
-    def static_computed(
-        self, audience_id: str, generation: int, tickets: Mapping[int, int], members: Iterable[str]
+    def batch_computed(
+        self,
+        audience_id: str,
+        generation: int,
+        tickets: Mapping[int, int],
+        members: Iterable[str],
+        turns_us: int | None = None,
     ) -> None:
-        """Take the members of an audience as computed for one moment; the differences to the known ones are flips."""
-        audience = self.audiences.get(audience_id)
-        waiting = self._statics.get(audience_id)
-        if audience is None or waiting is None or audience.generation != generation:
-            return
-        partitions = {p for p, t in tickets.items() if waiting.get(p) == t}
-        groups = self._groups.get(audience_id)
-        found = members if groups is not None else map(self.merged.of, members)
-        known = self.engine.members(audience_id) if groups is None else groups
-        wanted = {m for m in found if self._partition_of(m) in partitions}
-        present = {m for m in known if self._partition_of(m) in partitions}
-        if groups is not None:
-            groups ^= wanted ^ present
-        for profiles, member in ((sorted(present - wanted), False), (sorted(wanted - present), True)):
-            if groups is None:
-                self.engine.set_membership(audience_id, profiles, member=member)
-            if audience.is_stored:
-                self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in profiles)
-        for partition in partitions:
-            del waiting[partition]
+        """Take the members of a batch audience; the differences to the known ones are flips.
 
-    def static_again(self, partition: int) -> None:
-        """A merge or a reassignment came while audiences are computed at once: compute them again for a partition."""
+        Args:
+            audience_id: The audience.
+            generation: The generation for which it was computed; of another one nothing is taken.
+            tickets: Partition to ticket, as ordered.
+            members: Ids of all members, in whichever partition.
+            turns_us: The next moment at which time alone may change the members, in microseconds; None: never.
+        """
+        audience = self.audiences.get(audience_id)
+        if audience is None or audience.generation != generation:
+            return
+        partitions = self._batch.take(audience_id, tickets)
+        self.behind.computed(audience_id, turns_us)
+        keeper = self._keeper(audience)
+        found = map(self.merged.of, members) if audience.definition.of == "people" else members
+        wanted = {m for m in found if self._partition_of(m) in partitions}
+        present = {m for m in keeper.members(audience_id) if self._partition_of(m) in partitions}
+        for ids, member in ((sorted(present - wanted), False), (sorted(wanted - present), True)):
+            keeper.set_membership(audience_id, ids, member=member)
+            if audience.is_stored:
+                self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in ids)
+
+    def batch_again(self, partition: int) -> None:
+        """A merge or a reassignment came while batch audiences are computed: compute them again for a partition."""
         for audience in self.audiences.values():
-            if audience.is_computed_at_once and partition in self.missing:
-                self._statics.setdefault(audience.audience_id, {})[partition] = next(_tickets)
+            if audience.awaits_batch and partition in self.missing:
+                self._batch.ask_again(audience, partition)
+
+    # --- audiences that follow what they read
+
+    def touch(self) -> None:
+        """Something happened in the workspace: continuous audiences of groups may be behind."""
+        self.behind.touch(self.audiences.values())
+
+    def written(self, flips: Iterable[Flip]) -> None:
+        """Changes are stored: who reads the stored members of their audiences may be behind."""
+        self.behind.touch_readers({flip.audience_id for flip in flips}, self.audiences)
 
     # --- reassignments
 
@@ -355,13 +348,14 @@ class Evaluation:
         """Forget profiles of held partitions whose events were assigned anew; the caller folds them then."""
         self.engine.reassign(reassignments)
         self.merged.reassign(reassignments)
+        self.touch()
         for newer in self._readers:
             newer.update(one.profile_id for one in reassignments)
         if erased := {one.profile_id for one in reassignments if one.erased}:
             self.pending.drop_profiles(erased)
             self.leaving.drop_profiles(erased)
         for partition in {self._partition_of(one.profile_id) for one in reassignments}:
-            self.static_again(partition)
+            self.batch_again(partition)
 
     @contextmanager
     def reassigned_meanwhile(self) -> Iterator[Set[str]]:
@@ -391,8 +385,7 @@ class Evaluation:
                 complete.append(audience_id)
         for audience_id in complete:
             cause = self._starting.pop(audience_id)
-            if self._is_in_engine(audience_id):
-                self.engine.start_audience(audience_id, cause=cause if self.started else "")
+            self._keeper(self.audiences[audience_id]).start_audience(audience_id, cause=cause if self.started else "")
         ready = [p for p in caught_up if p in self.missing and p not in self.started and not self.missing[p].tickets]
         for partition in ready:
             self.engine.start_partition(partition)
@@ -438,16 +431,8 @@ class Evaluation:
 
     def compared(self, version: Audience, partitions: Collection[int]) -> dict[int, tuple[int, int, int]]:
         """How many enter, leave and stay in each of some partitions when a version takes the place of its audience."""
-        if version.audience_id not in self._groups:
-            return {p: self.engine.compare(version.audience_id, version.version_of, p) for p in partitions}
-        after, before = self._groups[version.audience_id], self._groups[version.version_of]
-        moves = (after - before, before - after, after & before)
-        counts = {p: [0, 0, 0] for p in partitions}
-        for place, groups in enumerate(moves):
-            for partition in map(self._partition_of, groups):
-                if partition in counts:
-                    counts[partition][place] += 1
-        return {p: (enter, leave, stay) for p, (enter, leave, stay) in counts.items()}
+        keeper = self._keeper(version)
+        return {p: keeper.compare(version.audience_id, version.version_of, p) for p in partitions}
 
     def finished(self) -> dict[str, list[int]]:
         """Audience id to partitions that are filled or emptied, written, and not yet recorded as such."""
@@ -458,7 +443,7 @@ class Evaluation:
             if audience.is_leaving:
                 done = set(self.missing)
             elif audience_id in self._evaluated and (audience.version_of or audience_id) in self._evaluated:
-                done = self.settled - self._statics.get(audience_id, {}).keys()
+                done = self.settled - set(self._batch.partitions_of(audience_id))
             else:
                 continue
             if new := sorted(done - audience.done):
@@ -470,7 +455,7 @@ def _is_refreshed(old: Audience, new: Audience) -> bool:
     """Whether an audience goes on as it is but for a refresh, to which its members stay as they are."""
     return (
         old.state == new.state == ACTIVE
-        and new.is_computed_at_once
+        and new.awaits_batch
         and old.definition == new.definition
         and old.generation < new.generation
     )

@@ -315,10 +315,11 @@ class Audiences:
         return document
 
     async def refresh(self, workspace_id: str, audience_id: str) -> Document:
-        """Compute an audience that is refreshed at intervals as of now; one that is being computed is left alone.
+        """Compute an audience that is refreshed as of now; one that is being computed is left alone.
 
         Raises:
-            ApiError: NOT_FOUND, or WRONG_STATE for one that is not computed, or not refreshed at intervals.
+            ApiError: NOT_FOUND, or WRONG_STATE for one that is not computed, or neither refreshed at intervals nor of
+                groups.
         """
 
         async def act(session: Session) -> Document:
@@ -326,7 +327,7 @@ class Audiences:
             parsed = parse_definition(old["def"])
             if parsed.kind == "static":
                 raise wrong_state(old["state"], "A static audience is computed once: pause and activate it instead.")
-            if not parsed.refresh_us:
+            if not parsed.is_batch:
                 raise wrong_state(old["state"], "A continuous audience is right at every moment: nothing to refresh.")
             if old["state"] not in COMPUTED:
                 raise wrong_state(old["state"], "Only an active audience can be refreshed: activate it.")

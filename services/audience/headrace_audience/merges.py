@@ -105,7 +105,7 @@ def apply(
             if partition_of(merge.loser) in held:
                 engine.merge(merge.loser, merge.survivor, epoch=merge.epoch)
         if partition_of(merge.survivor) in held:
-            evaluation.static_again(partition_of(merge.survivor))
+            evaluation.batch_again(partition_of(merge.survivor))
     if loaded.events:
         engine.fold(loaded.events, now_us=now_us, cause="merge")
     for audience_id, survivor in loaded.inherited:

@@ -85,7 +85,8 @@ async def finish(db: Database, audience: Audience, total: int) -> bool:
     query = {**_query(audience), "done": {"$size": total}}
     closed: Document = {"open": False, "updated": now_us()}
     if audience.is_filling:
-        filled: Document = {**closed, "state": ACTIVE, "refreshed": audience.at_us}
+        took = max(0, closed["updated"] - audience.at_us)
+        filled: Document = {**closed, "state": ACTIVE, "refreshed": audience.at_us, "took": took}
         return bool((await db[AUDIENCES].update_one(query, {"$set": filled})).modified_count)
     if audience.state == ARCHIVED:
         return bool((await db[AUDIENCES].update_one(query, {"$set": closed})).modified_count)

@@ -121,6 +121,8 @@ class LogReplay:
                 await self._fold(evaluations, order, events, survivors, newer)
                 events = []
         await self._fold(evaluations, order, events, survivors, newer)
+        for evaluation in evaluations.values():
+            evaluation.touch()
         return count
 
     async def _reassign(

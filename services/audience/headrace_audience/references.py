@@ -29,7 +29,7 @@ async def referenced(db: Database, workspace_id: str, definition: Definition, *,
                 known[audience_id] = []
                 continue
             named = definition_of(document)
-            if document["state"] == PAUSED or named.is_constant:
+            if document["state"] == PAUSED or not named.is_continuous:
                 known[audience_id] = await stored_members(db, workspace_id, audience_id, only)
             else:
                 known[audience_id] = named

@@ -408,7 +408,8 @@ class AudienceServicer(AudienceServiceServicer):
 
     async def _message(self, document: Mapping[str, Any]) -> Audience:
         activated = document.get("activated")
-        refreshed = document.get("refreshed") if parse_definition(document["def"]).is_constant else None
+        definition = parse_definition(document["def"])
+        refreshed = document.get("refreshed") if definition.is_batch else None
         return Audience(
             name=names.format(names.AUDIENCE, document["w"], document["a"]),
             display_name=document["name"],
@@ -420,7 +421,7 @@ class AudienceServicer(AudienceServiceServicer):
             activate_time=_time(activated) if activated else None,
             etag=etag_of(document),
             refresh_time=_time(refreshed) if refreshed else None,
-            next_refresh_time=_time(document["next"]) if document.get("next") else None,
+            next_refresh_time=_time(document["next"]) if definition.refresh_us and document.get("next") else None,
             pending_version=_version(document) if document.get("pending") else None,
             warnings=missing_computed(document),
         )

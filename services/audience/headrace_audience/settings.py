@@ -33,6 +33,11 @@ class Settings(ServiceSettings):
     audience_confirm_members: int = Field(
         100, ge=0, description="A new definition that moves fewer people than that is never held to be confirmed."
     )
+    audience_groups_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="How often, at most, a continuous audience of groups is computed anew; slow ones less often.",
+    )
     audience_snapshot_seconds: float = Field(
         60.0, gt=0, description="How often the state of a changed partition is stored."
     )

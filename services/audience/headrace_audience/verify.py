@@ -104,16 +104,17 @@ class Verifier:
 
         Raises:
             ApiError: NOT_FOUND, or WRONG_STATE for one that is not kept exact: a draft, a
-                static audience, one that is refreshed at intervals, paused or archived; or one that gets another
-                definition or state while it is compared.
+                static audience, one that is refreshed at intervals, one of groups, paused or archived; or one that gets
+                another definition or state while it is compared.
         """
         document = await self._audiences.get(workspace_id, audience_id)
         definition = definition_of(document)
         if document["state"] != ACTIVE:
             raise wrong_state(document["state"], "Only an active audience can be verified.")
-        if definition.is_constant:
+        if definition.is_batch:
             message = (
-                "A static audience, or one refreshed at intervals, is as of its last refresh: what came late differs."
+                "A static audience, one refreshed at intervals, or one of groups, is as of its last refresh:"
+                " what came late differs."
             )
             raise wrong_state(document["state"], message)
         found = await self._compare(workspace_id, audience_id, definition)

@@ -339,7 +339,7 @@ class Worker:
         self._catalog_at = time.monotonic()
         await self._apply_catalog()
         for evaluation in self._evaluations.values():
-            if await refreshing.start_due(self._db, evaluation.audiences.values(), now_us()):
+            if await refreshing.start_due(self._db, evaluation, now_us(), self._settings.audience_groups_seconds):
                 self._wake.set()
         self._save_soon(await self._erasures.follow(self._evaluations, self._held))
         self._save_soon(await self._repairs.follow(self._evaluations, self._held, self.complete))
@@ -408,6 +408,7 @@ class Worker:
         with evaluated(traceparents) as tracing:
             async with self._lock:
                 for workspace_id, brought in loaded.items():
+                    self._evaluations[workspace_id].touch()
                     await self._fold(self._evaluations[workspace_id], found[workspace_id].events, brought, horizon)
                 for partition, position in reading.positions.items():
                     self._held[partition].position = position
@@ -467,6 +468,7 @@ class Worker:
             bases = {a.audience_id: a.base for a in evaluation.audiences.values()}
             try:
                 await self._writer.write(workspace_id, flips, bases, evaluation.engine.clock_us)
+                evaluation.written(flips)
             except FencedError as error:
                 evaluation.pending.put_back(flips)
                 await self._drop(error.partitions)
@@ -522,16 +524,14 @@ class Worker:
                 held.position = held.target = edges[partition].last
         if self._held:
             oldest = min(held.mark_us for held in self._held.values())
-            self._writer.resend_from(self._held, oldest - self._margin_us())
+            margin_us = int(self._settings.audience_margin_seconds * SECOND_US)
+            self._writer.resend_from(self._held, oldest - margin_us)
         self._incarnation = found
 
     def _hold_and_replay(self, partition: int, from_us: int) -> None:
         for evaluation in self._evaluations.values():
             evaluation.hold_partition(partition)
         self._replay.ask(partition, from_us)
-
-    def _margin_us(self) -> int:
-        return int(self._settings.audience_margin_seconds * SECOND_US)
 
     async def _save_one(self) -> None:
         """Store the snapshot that is due the longest, when everything is written."""

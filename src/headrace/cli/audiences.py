@@ -180,7 +180,7 @@ async def archive(platform: Platform, out: Output, id: Id) -> None:
 
 @command(app, "refresh")
 async def refresh(platform: Platform, out: Output, id: Id) -> None:
-    """Refresh an audience now that is refreshed at intervals."""
+    """Refresh an audience now that is refreshed at intervals, or one of groups."""
     from headrace.api.audience.v1.audience_service_pb2 import RefreshAudienceRequest
 
     request = RefreshAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())

@@ -15,6 +15,7 @@ from headrace_audience.offline.groups import GroupReference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.domain.times import DAY_US, HOUR_US, SECOND_US
 from tests.support import audience_histories as random
 
 choices = st.randoms(use_true_random=False)
@@ -60,6 +61,28 @@ def test_sql_finds_the_groups_of_the_reference(r: Random) -> None:
                 len(reference.groups),
                 expected[:1],
             )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(r=choices)
+def test_until_the_next_moment_time_alone_moves_no_group(r: Random) -> None:
+    known = audiences(r)
+    facts = random.history(r)
+    reference = GroupReference(facts, known)
+    at_us = random.moment(r)
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1")
+        connection.register("events", table_of(facts))
+        connection.register("mentions", mentions_of(facts))
+        for name in ("one", "two"):
+            definition = known[name]
+            assert isinstance(definition, Definition)
+            next_us = queries.next_moment(connection, definition, at_us, known)
+            assert next_us is None or next_us > at_us
+            moments = {at_us + r.choice((SECOND_US, HOUR_US, DAY_US, 9 * DAY_US)) * n for n in range(1, 9)}
+            for moment in sorted(moments | ({next_us - 1} if next_us else set())):
+                if next_us is None or moment < next_us:
+                    assert reference.members(definition, moment) == reference.members(definition, at_us)
 
 
 def nobodys(fact: Fact, r: Random) -> Fact:

@@ -156,11 +156,11 @@ def test_flips_of_an_audience_wait_until_they_are_written_before_it_counts_as_fi
     evaluation.set_audience(audience(kind="static"), NOW)
     order = evaluation.order()
     assert order is not None
-    wanted, tickets = order.statics["a"]
+    wanted, tickets = order.batch["a"]
     evaluation.start_what_is_complete([0])
     evaluation.advance(NOW)
     assert not evaluation.finished()
-    evaluation.static_computed("a", wanted.generation, tickets, ["p1", "p2"])
+    evaluation.batch_computed("a", wanted.generation, tickets, ["p1", "p2"])
     assert not evaluation.finished()
     assert [(f.profile_id, f.cause) for f in evaluation.take_flips(9)] == [("p1", "fill"), ("p2", "fill")]
     assert evaluation.finished() == {"a": [0]}
@@ -173,12 +173,12 @@ def test_a_merge_while_a_static_audience_is_computed_computes_the_survivors_part
     evaluation.set_audience(audience(kind="static"), NOW)
     order = evaluation.order()
     assert order is not None
-    wanted, tickets = order.statics["a"]
+    wanted, tickets = order.batch["a"]
     evaluation.merged.add([("p1", "p2")])
-    evaluation.static_again(partition_of("p2", 4))
-    evaluation.static_computed("a", wanted.generation, tickets, ["p1", "p3"])
+    evaluation.batch_again(partition_of("p2", 4))
+    evaluation.batch_computed("a", wanted.generation, tickets, ["p1", "p3"])
     again = evaluation.order()
-    assert again is not None and list(again.statics["a"][1]) == [partition_of("p2", 4)]
+    assert again is not None and list(again.batch["a"][1]) == [partition_of("p2", 4)]
 
 
 def test_members_of_an_audience_that_is_removed_leave() -> None:

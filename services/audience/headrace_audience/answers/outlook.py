@@ -186,4 +186,4 @@ def _with_references(audience_ids: Iterable[str], known: Mapping[str, Definition
 def _known(document: Document) -> Definition:
     """What an audience means to others: its definition when it is computed, else what its rows say."""
     definition = definition_of(document)
-    return definition if document["state"] in COMPUTED and not definition.is_constant else _STATIC
+    return definition if document["state"] in COMPUTED and not definition.is_batch else _STATIC

@@ -17,6 +17,7 @@ traits         VARCHAR (JSON object)  the traits of the group that a group call 
 
 from __future__ import annotations
 
+from headrace_audience.batch.moments import Moments
 from headrace_audience.batch.relations import writes_sql
 from headrace_audience.batch.statement import Audiences, Statement
 from headrace_audience.batch.values import Parameters, json_path, moment_sql, near_sql, passes_sql
@@ -31,6 +32,7 @@ from headrace_audience.language.definition import (
     check_references,
 )
 from headrace_audience.language.definition import Any_ as AnyOf
+from headrace_audience.language.spans import near_spans
 
 
 class GroupStatement:
@@ -49,6 +51,7 @@ class GroupStatement:
         self._people: Statement | None = None
         self._held: dict[Condition, tuple[str, str]] = {}
         self._traits: dict[str, str] = {}
+        self._near: list[str] = []
         self._members: dict[str, str] = {}
         self._condition = self._build(definition.where)
 
@@ -81,6 +84,27 @@ class GroupStatement:
             joins.append(f"LEFT JOIN {table} ON {table}.group_id = everybody.profile")
         members = f"SELECT everybody.profile FROM {' '.join(joins)} WHERE {self._condition}"
         return f"WITH {', '.join(entries)}, members AS MATERIALIZED ({members})"
+
+    def edges_sql(self) -> tuple[str, Moments]:
+        """A WITH that ends in the relation `edges` (at_us): all moments at which time alone may move a group.
+
+        Beside it what teaches a connection the calendars that it reads.
+        """
+        moments, entries = Moments(None), []
+        edges = ["SELECT timestamp_us AS at_us FROM mentions", *self._near]
+        if self._held:
+            definition = Definition("dynamic", All(tuple(self._held)))
+            people = Statement(definition, self._audiences, None, self._parameters)
+            of_people = " UNION ALL ".join(people.edges()) or "SELECT '' AS profile, 0 AS at_us WHERE false"
+            entries = [
+                *people.sources(),
+                "linked AS (SELECT DISTINCT profile FROM mentions)",
+                f"of_people(profile, at_us) AS ({of_people})",
+            ]
+            edges.append("SELECT at_us FROM of_people JOIN linked USING (profile)")
+            moments = people.moments
+        entries.append(f"edges AS ({' UNION ALL '.join(edges)})")
+        return f"WITH {', '.join(entries)}", moments
 
     def _build(self, condition: Condition) -> str:
         if isinstance(condition, All | AnyOf):
@@ -116,10 +140,13 @@ class GroupStatement:
     def _trait(self, condition: TraitTest) -> str:
         name, *inside = condition.path
         table = self._traits.setdefault(name, f"group_trait{len(self._traits)}")
-        value = f"{table}_value"
-        if inside:
-            value = f"json_extract({value}, {self._parameters.bind(json_path(inside))})"
+        path = self._parameters.bind(json_path(inside)) if inside else ""
+        value, written = (f"json_extract({v}, {path})" if inside else v for v in (f"{table}_value", "value"))
         test = condition.test
         if test.op not in ("in_last", "in_next"):
             return passes_sql(test, value, self._parameters)
+        said = writes_sql("mentions", "group_id", "traits", name, self._parameters)
+        near = moment_sql(written, self._parameters)
+        for shift in near_spans(test):
+            self._near.append(f"SELECT {near} + {shift} AS at_us FROM ({said}) WHERE {near} IS NOT NULL")
         return near_sql(test, moment_sql(value, self._parameters), str(self._now_us))

@@ -25,6 +25,7 @@ Public functions (all take an open DuckDB connection that knows `events`; none o
     evaluate(connection, definition, now_us, audiences={...}) -> list[str]      # profile ids of the members, sorted
     preview(connection, definition, now_us, audiences={...}, sample=20)         # -> Preview: size, profiles, sample
     outlook(connection, definition, now_us, audiences={...}, profiles=None)     # -> list[Outlook]: since, leaves_at
+    next_moment(connection, definition, now_us, audiences={...})                # -> moment or None, of one of groups
     condition_history(connection, key, now_us) -> pyarrow.Table                 # for Engine.fold_history(key, table)
 
 `audiences` maps ids of referenced audiences to their Definition, or to the ids of their members (static audiences, or
@@ -71,7 +72,17 @@ from headrace_audience.engine.people import NEVER
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.language.definition import Definition
 
-__all__ = ["PROFILES", "Audiences", "Outlook", "Preview", "condition_history", "evaluate", "outlook", "preview"]
+__all__ = [
+    "PROFILES",
+    "Audiences",
+    "Outlook",
+    "Preview",
+    "condition_history",
+    "evaluate",
+    "next_moment",
+    "outlook",
+    "preview",
+]
 
 _WRITES = {
     TRAIT: trait_writes_sql,
@@ -201,6 +212,29 @@ def outlook(
         parameters,
     ).fetchall()
     return [_outlook(profile, list(group), now_us) for profile, group in groupby(rows, key=lambda row: str(row[0]))]
+
+
+def next_moment(
+    connection: Connection, definition: Definition, now_us: int, audiences: Audiences | None = None
+) -> int | None:
+    """The next moment at which time alone may change the members of an audience of groups.
+
+    Until then they are what evaluate() gives, if no event comes; at that moment they need not change.
+
+    Args:
+        connection: Knows the relations `events` and `mentions`.
+        definition: An audience of groups.
+        now_us: The moment after which to look, in microseconds.
+        audiences: As in evaluate(); an audience that is given by its members does not change.
+
+    Returns:
+        The moment in microseconds; None: never.
+    """
+    parameters = Parameters()
+    edges, moments = GroupStatement(definition, audiences or {}, now_us, parameters).edges_sql()
+    moments.make_functions(connection)
+    rows = _run(connection, f"{edges} SELECT min(at_us) FROM edges WHERE at_us > {int(now_us)}", parameters).fetchall()
+    return rows[0][0] if rows[0][0] is None else int(rows[0][0])
 
 
 def _outlook(profile: str, rows: list[tuple[str, int, bool]], now_us: int) -> Outlook:

@@ -275,9 +275,17 @@ class Definition:
     """How often a dynamic one is computed, in microseconds; 0: all the time."""
 
     @property
-    def is_constant(self) -> bool:
-        """Whether its members are computed for one moment and stay so until they are computed for another."""
-        return self.kind == "static" or self.refresh_us > 0
+    def is_batch(self) -> bool:
+        """Whether its members are computed for one moment, by the batch evaluator, and stay until the next time.
+
+        So are those of static audiences, of those refreshed at intervals, and of all audiences of groups.
+        """
+        return not self.is_continuous or self.of == "groups"
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether its members are those of now: of people at every moment, of groups soon after anything changed."""
+        return self.kind == "dynamic" and not self.refresh_us
 
     @property
     def references(self) -> frozenset[str]:

@@ -92,10 +92,6 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
     if of not in ("people", "groups"):
         raise DefinitionError("of", f'must be "people" or "groups", not {of!r}')
     refresh_us = _refresh(raw.get("refresh", "continuous"))
-    if of == "groups" and kind == "dynamic":
-        if raw.get("refresh") == "continuous":
-            raise DefinitionError("refresh", 'an audience of groups is refreshed at intervals: write "1m" or longer')
-        refresh_us = refresh_us or MIN_REFRESH_US
     if refresh_us and kind == "static":
         raise DefinitionError("refresh", "a static audience is computed once; leave it out, or use kind dynamic")
     zone = parse_zone("time_zone", raw["time_zone"]) if "time_zone" in raw else "UTC"

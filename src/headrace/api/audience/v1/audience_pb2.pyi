@@ -103,8 +103,8 @@ class Audience(google.protobuf.message.Message):
 
     @property
     def refresh_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """Output only. The moment as of which the members are, of an audience that is static or refreshed at intervals; unset
-        before it is filled. A continuous audience is always as of now.
+        """Output only. The moment as of which the members are, of an audience that is static, refreshed at intervals or of
+        groups; unset before it is filled. A continuous audience of people is always as of now.
         """
 
     @property

@@ -220,8 +220,8 @@ class AudienceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RefreshAudience(self, request, context):
-        """Refreshes an audience that is refreshed at intervals now; its next refresh stays when it is. One that is being
-        refreshed already is not refreshed twice.
+        """Refreshes an audience that is refreshed at intervals, or one of groups, now; its next refresh stays when it is. One
+        that is being refreshed already is not refreshed twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -576,8 +576,8 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
     """
 
     RefreshAudience: _AudienceServiceRefreshAudienceType
-    """Refreshes an audience that is refreshed at intervals now; its next refresh stays when it is. One that is being
-    refreshed already is not refreshed twice.
+    """Refreshes an audience that is refreshed at intervals, or one of groups, now; its next refresh stays when it is. One
+    that is being refreshed already is not refreshed twice.
     """
 
     PreviewAudience: _AudienceServicePreviewAudienceType
@@ -793,8 +793,8 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         request: headrace.api.audience.v1.audience_service_pb2.RefreshAudienceRequest,
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.RefreshAudienceResponse]]:
-        """Refreshes an audience that is refreshed at intervals now; its next refresh stays when it is. One that is being
-        refreshed already is not refreshed twice.
+        """Refreshes an audience that is refreshed at intervals, or one of groups, now; its next refresh stays when it is. One
+        that is being refreshed already is not refreshed twice.
         """
 
     @abc.abstractmethod
