@@ -13,6 +13,7 @@ from tests.benchmarks.results import Result, show, write
 
 SUITES = (
     "accept",
+    "country",
     "identity",
     "resolution",
     "growth",
