@@ -38,7 +38,7 @@ COMPUTED = ("spent", "best-loved", "nothing")
 """Computed traits, the last of which does not exist."""
 CONTEXTS: tuple[dict[str, Any], ...] = (
     {"campaign": {"source": "a", "medium": "mail"}},
-    {"campaign": {"source": "b"}},
+    {"campaign": {"source": "b"}, "userAgentData": {"brands": [{"brand": "Brave"}], "mobile": True}},
     {"location": {"country": "IN"}},
     {"location": {"country": "AE"}, "campaign": {"source": "A"}},
     {"device": {"type": "ios"}},

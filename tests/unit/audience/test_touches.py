@@ -76,13 +76,17 @@ def test_a_user_agent_tells_device_browser_and_system(agent: str, expected: dict
         ({"timezone": "Atlantic/Nowhere"}, {}),
         (
             {"device": {"type": "iOS"}, "os": {"name": "iPadOS"}},
-            {"device": "mobile", "os": "iPadOS", "platform": "ios"},
+            {"device": "tablet", "os": "iPadOS", "platform": "ios"},
         ),
         (
             {"device": {"type": "android"}, "userAgent": "Dalvik/2.1.0 (Linux; U; Android 9; Pixel)"},
             {"device": "mobile", "os": "Android", "platform": "android"},
         ),
         ({"os": {"name": "Android"}}, {"device": "mobile", "os": "Android", "platform": "android"}),
+        (
+            {"userAgentData": {"brands": [{"brand": "Brave"}], "mobile": False, "platform": "macOS"}},
+            {"device": "desktop", "browser": "Brave", "os": "Mac OS X", "platform": "web"},
+        ),
         ({"os": {"name": "Windows"}, "userAgent": WINDOWS}, touch_in({"userAgent": WINDOWS})),
     ],
 )
@@ -98,9 +102,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = st.sampled_from(("campaign", "page", "userAgent", "device", "os", "location", "timezone", "traits"))
+KEYS = st.sampled_from(
+    ("campaign", "page", "userAgent", "userAgentData", "device", "os", "location", "timezone", "traits")
+)
 INSIDE = st.dictionaries(
-    st.sampled_from(("source", "name", "url", "search", "type", "country")),
+    st.sampled_from(("source", "name", "url", "search", "type", "country", "brands", "platform")),
     st.one_of(JSON, st.text(alphabet="?&=utm_source[]:/%# \x00\ud800", max_size=30)),
     max_size=4,
 )

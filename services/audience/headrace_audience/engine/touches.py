@@ -2,17 +2,15 @@
 
 ========  ==============================================================================================================
 campaign  `context.campaign` (source, medium, name, term, content, id), else the `utm_...` of `context.page`
-device    "mobile", "tablet", "desktop", "tv" or "bot", by the user agent; of apps by `context.device`
-browser   as the user agent table names it: "Chrome", "Chrome Mobile", "Mobile Safari", "Firefox", "Edge"
-os        `context.os.name`, else as the user agent table names it: "iOS", "Android", "Windows", "Mac OS X", "Linux"
-platform  "ios" or "android" for apps, by `context.device.type` or `context.os`; "web" when a browser is known
+device    "mobile", "tablet", "desktop", "tv" or "bot"; see `engine.agents`
+browser   "Chrome", "Chrome Mobile", "Mobile Safari", "Firefox", "Edge"
+os        "iOS", "Android", "Windows", "Mac OS X", "Linux"
+platform  "ios" or "android" for apps, "web" for browsers
 country   `context.location.country`, else that of the zone `context.timezone`, by IANA's table; ISO 3166 in two letters
 ========  ==============================================================================================================
 
-Ingest sets `context.location.country` by the IP address, where it has a table and the sender says no country.
-
-The user agent table is that of the ua-parser project (https://github.com/ua-parser/uap-core). A campaign is written as
-a whole: one without a term has none, whatever the campaign before it had.
+Ingest sets `context.location.country` by the IP address, where it has a table and the sender says no country. A
+campaign is written as a whole: one without a term has none, whatever the campaign before it had.
 """
 
 from __future__ import annotations
@@ -21,24 +19,23 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
-from ua_parser import parse as parse_agent
 
 from headrace.api.common.v1.event_pb2 import Event
 from headrace.domain.predicates import decode_object
+from headrace_audience.engine.agents import technology_in
 from headrace_audience.language.definition import CAMPAIGN_PARTS
 
-PARTS = ("campaign", "page", "userAgent", "device", "os", "location", "timezone")
+PARTS = ("campaign", "page", "userAgent", "userAgentData", "device", "os", "location", "timezone")
 """Keys of a context that tell it."""
 
 _says_something = re.compile(b'utm_|"(?:%s)"' % "|".join(part for part in PARTS if part != "page").encode()).search
 _UTM = {"utm_campaign": "name", **{f"utm_{part}": part for part in CAMPAIGN_PARTS if part != "name"}}
-_APPS = {"ios": "ios", "ipados": "ios", "iphone os": "ios", "android": "android"}
 _MOST = 1_000
-"""Longer user agents and addresses are looked at so far."""
+"""Longer addresses are looked at so far."""
 
 
 class _Parts(msgspec.Struct):
@@ -46,17 +43,12 @@ class _Parts(msgspec.Struct):
 
     campaign: Any = None
     page: Any = None
-    userAgent: Any = None  # noqa: N815  # the key in the JSON
+    userAgent: Any = None  # noqa: N815  # the keys in the JSON
+    userAgentData: Any = None  # noqa: N815
     device: Any = None
     os: Any = None
     location: Any = None
     timezone: Any = None
-
-
-class _Agent(NamedTuple):
-    device: str | None
-    browser: str | None
-    os: str | None
 
 
 _decode = msgspec.json.Decoder(_Parts).decode
@@ -89,10 +81,7 @@ def touch_json(event: Event) -> bytes:
 
 def touch_in(context: Mapping[str, Any]) -> dict[str, Any]:
     """What a context says, by the names in TOUCHES."""
-    agent = _text(context.get("userAgent"))[:_MOST]
-    system = _text(_inside(context, "os", "name"))[:_MOST]
-    device_type = _text(_inside(context, "device", "type"))[:_MOST]
-    found: dict[str, Any] = dict(_technology(agent, device_type, system)) if agent or device_type or system else {}
+    found: dict[str, Any] = dict(technology_in(context))
     campaign, country = _campaign(context), _country(context)
     if campaign:
         found["campaign"] = campaign
@@ -108,21 +97,6 @@ def _text(value: Any) -> str:
 def _inside(context: Mapping[str, Any], part: str, key: str) -> Any:
     value = context.get(part)
     return value.get(key) if isinstance(value, dict) else None
-
-
-@lru_cache(maxsize=10_000)  # looking a user agent up takes about a millisecond
-def _technology(agent_text: str, device_type: str, system: str) -> tuple[tuple[str, str], ...]:
-    """Device, browser, os and platform."""
-    agent = _agent(agent_text) if agent_text else _Agent(None, None, None)
-    # An app's SDK names the type of device or the system, and sends no browser's user agent.
-    app = _APPS.get(device_type.lower()) or (None if agent.browser else _APPS.get(system.lower()))
-    found = {
-        "device": agent.device or ("mobile" if app else None),
-        "browser": None if app else agent.browser,
-        "os": system or agent.os,
-        "platform": app or ("web" if agent.browser else None),
-    }
-    return tuple((name, value) for name, value in found.items() if value)
 
 
 def _campaign(context: Mapping[str, Any]) -> dict[str, str]:
@@ -141,30 +115,6 @@ def _campaign_of(address: str) -> tuple[tuple[str, str], ...]:
         return ()
     said = {key.lower(): value.strip() for key, value in reversed(parse_qsl(query))}
     return tuple((part, said[key]) for key, part in _UTM.items() if said.get(key))
-
-
-def _agent(text: str) -> _Agent:
-    found = parse_agent(text)
-    os_name = found.os.family if found.os and found.os.family != "Other" else None
-    browser = found.user_agent.family if found.user_agent and found.user_agent.family != "Other" else None
-    family = found.device.family if found.device else ""
-    brand = (found.device.brand or "") if found.device else ""
-    return _Agent(_kind_of_device(text, family, brand, os_name, browser), browser, os_name)
-
-
-def _kind_of_device(text: str, family: str, brand: str, os_name: str | None, browser: str | None) -> str | None:
-    if family == "Spider":
-        return "bot"
-    if "TV" in text or "Tizen" in text or "BRAVIA" in text:
-        return "tv"
-    if family == "iPad" or "Tablet" in brand or "Kindle" in family or "Tablet" in text:
-        return "tablet"
-    if os_name == "Android":
-        # Chrome on Android says "Mobile" on phones only: https://developer.chrome.com/docs/multidevice/user-agent
-        return "mobile" if "Mobile" in text or "Dalvik" in text else "tablet"
-    if os_name == "iOS" or "Mobile" in text:
-        return "mobile"
-    return "desktop" if os_name and browser else None
 
 
 def _country(context: Mapping[str, Any]) -> str | None:
