@@ -10,7 +10,7 @@ import asyncio
 import gc
 import importlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +128,13 @@ def open_service_of(name: str) -> OpenService:
 def indexes_of(name: str) -> Mapping[str, Any]:
     """The indexes of a service of `SERVICES`: collection name to index models."""
     found: Mapping[str, Any] = importlib.import_module(f"headrace_{name}.store").INDEXES
+    return found
+
+
+def retired_indexes_of(name: str) -> Mapping[str, Sequence[str]]:
+    """Names of indexes that earlier versions of a service of `SERVICES` had: collection name to names."""
+    module = importlib.import_module(f"headrace_{name}.store")
+    found: Mapping[str, Sequence[str]] = getattr(module, "RETIRED_INDEXES", {})
     return found
 
 

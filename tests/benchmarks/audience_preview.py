@@ -92,7 +92,7 @@ async def measure(client: Client, folder: Path, people: int) -> list[Result]:
     await db[log.EVENTS].insert_many([log.event_document(e) for e in crowd.of_losers()])
     traits = NoComputedTraits()
     reader = ArchiveReader(db, registry, files, margin_us=0)
-    preview = Preview(db, Audiences(client, db, traits), traits, reader)
+    preview = Preview(db, Audiences(client, db, traits, 64), traits, reader)
     results = []
     for name, definition in DEFINITIONS.items():
         took, found = [], None

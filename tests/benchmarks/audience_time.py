@@ -206,7 +206,7 @@ def profile_of(person: int) -> str:
 
 async def fill(client: Client, db: Database, redis: streams.Redis, people: int) -> None:
     """Store audiences, memberships and snapshots as the service does, of people with four events each."""
-    audiences = Audiences(client, db, NoComputedTraits())
+    audiences = Audiences(client, db, NoComputedTraits(), PARTITIONS)
     named = {a: {"where": where} for a, where in definitions().items()}
     engine = Engine(WORKSPACE, PARTITIONS, now_us(), capacity=people)
     keys: set[str] = set()

@@ -80,7 +80,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         )
         worker = Worker(client, db, redis, partition_leases, reader, settings)
         computed_traits = ComputedTraits(identity)
-        audiences = Audiences(client, db, computed_traits, on_change=worker.wake)
+        audiences = Audiences(client, db, computed_traits, settings.partitions, on_change=worker.wake)
         follower = ComputedFollower(db, computed_traits, audiences, settings.audience_computed_seconds)
         verifier = Verifier(db, audiences, reader, Repairs(db, settings.partitions))
         servicer = AudienceServicer(

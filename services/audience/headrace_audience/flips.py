@@ -9,10 +9,10 @@ and not sent is sent later, by whoever owns the partition then.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
@@ -27,6 +27,7 @@ from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
 from headrace.telemetry import logs, metrics
 from headrace_audience.engine.engine import Flip
+from headrace_audience.flip_rows import Placed, Stamp, what_changes
 from headrace_audience.store import (
     CHANGES,
     MEMBERSHIPS,
@@ -59,10 +60,6 @@ class FencedError(Exception):
     def __init__(self, partitions: Iterable[int]) -> None:
         self.partitions = frozenset(partitions)
         super().__init__(f"partitions {sorted(self.partitions)} have a newer owner")
-
-
-Placed = tuple[int, Flip]
-"""A flip and its place among those that are written together."""
 
 
 @dataclass(frozen=True)
@@ -157,25 +154,34 @@ class FlipWriter:
             FencedError: A partition has a newer owner: flips up to some transaction are written, the rest is not.
             pymongo.errors.PyMongoError: The same, because the database failed; calling again is safe.
         """
-        strangers = {partition_of(flip.profile_id, self._partitions) for flip in flips} - self._tokens.keys()
+        placed = [
+            Placed(
+                place,
+                partition_of(flip.profile_id, self._partitions),
+                membership_key(workspace_id, flip.audience_id, flip.profile_id),
+                flip,
+            )
+            for place, flip in enumerate(flips)
+        ]
+        strangers = {one.partition for one in placed} - self._tokens.keys()
         if strangers:
             raise FencedError(strangers)
         written = 0
         at_a_time = LANES * ROWS_PER_TRANSACTION
-        for start in range(0, len(flips), at_a_time):
-            some = list(enumerate(flips[start : start + at_a_time]))
+        for start in range(0, len(placed), at_a_time):
+            some = placed[start : start + at_a_time]
             written += await self._write_together(_Batch(workspace_id, version_base, moment_us), some)
         return written
 
     async def _write_together(self, batch: _Batch, flips: Sequence[Placed]) -> int:
         """Write flips by transactions in flight together, and send what came of them in the order of the flips."""
         recorded = _Recorded()
-        lanes = [self._write_lane(batch, lane, recorded) for lane in self._lanes(flips)]
+        lanes = [self._write_lane(batch, lane, recorded) for lane in _lanes(flips)]
         results = await asyncio.gather(*lanes, return_exceptions=True)
         recorded.history.sort(key=itemgetter(0))
         history = [document for _, document in recorded.history]
-        for document in history:
-            _flips.add(1, {"cause": document["c"]})
+        for cause, count in Counter(document["c"] for document in history).items():
+            _flips.add(count, {"cause": cause})
         if history and self._unsent.isdisjoint(recorded.numbers):
             await self._send(batch.workspace_id, history, recorded.numbers)
         elif history:
@@ -189,35 +195,23 @@ class FlipWriter:
                 raise failure
         return len(history)
 
-    def _lanes(self, flips: Sequence[Placed]) -> list[list[Placed]]:
-        """The flips, divided by partition when one transaction cannot hold them; each partition keeps its order."""
-        if len(flips) <= ROWS_PER_TRANSACTION:
-            return [list(flips)]
-        of_partition: dict[int, list[Placed]] = defaultdict(list)
-        for placed in flips:
-            of_partition[partition_of(placed[1].profile_id, self._partitions)].append(placed)
-        lanes: list[list[Placed]] = [[] for _ in range(LANES)]
-        for own in sorted(of_partition.values(), key=len, reverse=True):
-            min(lanes, key=len).extend(own)
-        return [sorted(lane, key=itemgetter(0)) for lane in lanes if lane]
-
     async def _write_lane(self, batch: _Batch, flips: Sequence[Placed], recorded: _Recorded) -> None:
         for start in range(0, len(flips), ROWS_PER_TRANSACTION):
             await self._write_chunk(batch, flips[start : start + ROWS_PER_TRANSACTION], recorded)
 
     async def _write_chunk(self, batch: _Batch, flips: Sequence[Placed], recorded: _Recorded) -> None:
         now = now_us()
-        partitions = {partition_of(flip.profile_id, self._partitions) for _, flip in flips}
-        numbers = {partition: max(self._flushed[partition] + 1, now) for partition in sorted(partitions)}
+        numbers = {p: max(self._flushed[p] + 1, now) for p in sorted({placed.partition for placed in flips})}
+        stamp = Stamp(batch.workspace_id, batch.version_base, numbers, now)
         told: dict[str, int] = {}
         for attempt in range(ATTEMPTS):
             try:
-                history = await self._transact(batch, flips, numbers, now, told)
+                history = await self._transact(stamp, batch.moment_us, flips, told)
                 break
             except OperationFailure as error:
                 if not told and attempt < ATTEMPTS - 1 and _is_recorded_already(error):
                     # Rows are gone of which there is history: it says how far the versions are.
-                    told = await self._versions(batch.workspace_id, flips)
+                    told = await self._versions(flips)
                     continue
                 # An earlier attempt whose answer was lost may have been committed: then the rows say so already, no
                 # history comes out of this one, and the outbox sends what that attempt recorded under these numbers.
@@ -234,69 +228,39 @@ class FlipWriter:
             recorded.numbers.update(numbers)
 
     async def _transact(
-        self, batch: _Batch, flips: Sequence[Placed], numbers: Mapping[int, int], now: int, told: Mapping[str, int]
+        self, stamp: Stamp, moment_us: int, flips: Sequence[Placed], told: Mapping[str, int]
     ) -> list[tuple[int, Document]]:
-        workspace_id = batch.workspace_id
-        keys = {membership_key(workspace_id, flip.audience_id, flip.profile_id) for _, flip in flips}
         async with transaction(self._client) as session:
             heads = await self._db[SNAPSHOTS].bulk_write(
                 [
                     UpdateOne(
                         {"_id": head_key(p), "token": self._tokens[p]},
-                        {"$set": {"f": number}, "$max": {"moment": batch.moment_us}},
+                        {"$set": {"f": number}, "$max": {"moment": moment_us}},
                     )
-                    for p, number in numbers.items()
+                    for p, number in stamp.numbers.items()
                 ],
                 session=session,
             )
-            if heads.matched_count != len(numbers):
-                fenced = await self._fenced(numbers)
-                raise FencedError(fenced or numbers)
-            rows = {
-                d["_id"]: d
-                async for d in self._db[MEMBERSHIPS].find(
-                    {"_id": {"$in": list(keys)}}, {"version": 1, "in": 1}, session=session
-                )
-            }
-            history: list[tuple[int, Document]] = []
-            changed: dict[str, Document] = {}
-            for place, flip in flips:
-                key = membership_key(workspace_id, flip.audience_id, flip.profile_id)
-                row = rows.get(key)
-                if (row["in"] if row else False) == flip.member:
-                    continue
-                partition = partition_of(flip.profile_id, self._partitions)
-                known = row["version"] if row else batch.version_base.get(flip.audience_id, 0)
-                version = max(known, told.get(key, 0)) + 1
-                rows[key] = {"version": version, "in": flip.member}
-                changed[key] = {
-                    "w": workspace_id,
-                    "a": flip.audience_id,
-                    "p": flip.profile_id,
-                    "q": partition,
-                    "in": flip.member,
-                    "since": flip.effective_at_us,
-                    "version": version,
-                    "token": self._tokens[partition],
-                    "changed": now,
-                    "into": flip.merged_into,
-                }
-                number = (numbers[partition], len(history))
-                history.append((place, _history(workspace_id, key, version, partition, number, flip, now)))
-            if history:
-                await self._db[CHANGES].insert_many([d for _, d in history], ordered=False, session=session)
-                await self._db[MEMBERSHIPS].bulk_write(
-                    [UpdateOne({"_id": key}, {"$set": row}, upsert=True) for key, row in changed.items()],
-                    ordered=False,
-                    session=session,
-                )
-        return history
+            if heads.matched_count != len(stamp.numbers):
+                fenced = await self._fenced(stamp.numbers)
+                raise FencedError(fenced or stamp.numbers)
+            keys = list({placed.key for placed in flips})
+            found = self._db[MEMBERSHIPS].find({"_id": {"$in": keys}}, {"version": 1, "in": 1}, session=session)
+            rows = {row["_id"]: row for row in await found.to_list(len(keys))}
+            changes = what_changes(stamp, flips, rows, told)
+            if changes.history:
+                history = [document for _, document in changes.history]
+                await self._db[CHANGES].insert_many(history, ordered=False, session=session)
+            if changes.new:
+                await self._db[MEMBERSHIPS].insert_many(changes.new, ordered=False, session=session)
+            if changes.updates:
+                await self._db[MEMBERSHIPS].bulk_write(changes.updates, ordered=False, session=session)
+        return changes.history
 
-    async def _versions(self, workspace_id: str, flips: Sequence[Placed]) -> dict[str, int]:
+    async def _versions(self, flips: Sequence[Placed]) -> dict[str, int]:
         """The last version of each membership that has any history."""
         found: dict[str, int] = {}
-        for _, flip in flips:
-            key = membership_key(workspace_id, flip.audience_id, flip.profile_id)
+        for key in {placed.key for placed in flips}:
             query: Document = {"_id": {"$gte": change_key(key, 0), "$lt": key + chr(ord(SEPARATOR) + 1)}}
             async for change in self._db[CHANGES].find(query, {"v": 1}).sort("_id", DESCENDING).limit(1):
                 found[key] = change["v"]
@@ -373,6 +337,19 @@ class FlipWriter:
                 self._unsent.add(partition)
 
 
+def _lanes(flips: Sequence[Placed]) -> list[list[Placed]]:
+    """The flips, divided by partition when one transaction cannot hold them; each partition keeps its order."""
+    if len(flips) <= ROWS_PER_TRANSACTION:
+        return [list(flips)]
+    of_partition: dict[int, list[Placed]] = defaultdict(list)
+    for placed in flips:
+        of_partition[placed.partition].append(placed)
+    lanes: list[list[Placed]] = [[] for _ in range(LANES)]
+    for own in sorted(of_partition.values(), key=len, reverse=True):
+        min(lanes, key=len).extend(own)
+    return [sorted(lane, key=attrgetter("place")) for lane in lanes if lane]
+
+
 def _is_recorded_already(error: OperationFailure) -> bool:
     """Whether a change of the same version of the same membership is there already."""
     if isinstance(error, BulkWriteError):
@@ -383,32 +360,6 @@ def _is_recorded_already(error: OperationFailure) -> bool:
 def head_key(partition: int) -> str:
     """The database id of a partition's head document, which also names its snapshot."""
     return f"head:{partition}"
-
-
-def _history(
-    workspace_id: str, key: str, version: int, partition: int, number: tuple[int, int], flip: Flip, now: int
-) -> Document:
-    document: Document = {
-        "_id": change_key(key, version),
-        "w": workspace_id,
-        "a": flip.audience_id,
-        "p": flip.profile_id,
-        "q": partition,
-        "f": number[0],
-        "n": number[1],
-        "in": flip.member,
-        "v": version,
-        "e": flip.effective_at_us,
-        "t": now,
-        "c": flip.cause,
-    }
-    if flip.message_id:
-        document["m"] = flip.message_id
-    if flip.traceparent:
-        document["tp"] = flip.traceparent
-    if flip.merged_into:
-        document["into"] = flip.merged_into
-    return document
 
 
 def _messages(workspace_id: str, history: Sequence[Document]) -> list[tuple[str, bytes]]:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from pymongo import ASCENDING, DESCENDING
+from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from headrace.domain.definitions import DefinitionError
@@ -39,18 +39,19 @@ from headrace_audience.store import (
     ACTIVE,
     ARCHIVED,
     AUDIENCES,
-    CHANGES,
     COMPUTED,
     DELETED,
     DELETING,
     DRAFT,
     FILLING,
-    MEMBERSHIPS,
     PAUSED,
     SEPARATOR,
     VISIBLE,
     audience_key,
+    changes_of,
+    changes_of_all,
     member_count,
+    members_after,
 )
 from headrace_audience.stored import DEFINITION_FIELDS, definition_of
 from headrace_audience.versions import pending, switched
@@ -70,6 +71,7 @@ class Audiences:
         client: Client,
         db: Database,
         computed_traits: ComputedTraits,
+        partitions: int,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Keep them in a database.
@@ -78,12 +80,14 @@ class Audiences:
             client: Of the database.
             db: The database.
             computed_traits: What definitions can name.
+            partitions: Number of partitions of profiles.
             on_change: Tells the worker of this process to look at once.
         """
         self._client = client
         self._db = db
         self._audiences = db[AUDIENCES]
         self._computed_traits = computed_traits
+        self._partitions = partitions
         self._on_change = on_change
 
     async def create(
@@ -368,8 +372,8 @@ class Audiences:
     async def members(self, workspace_id: str, audience_id: str, after: str | None, limit: int) -> list[Document]:
         """Members ordered by profile id, after one of them. Raises ApiError NOT_FOUND."""
         await self._visible(workspace_id, audience_id)
-        query: Document = {"w": workspace_id, "a": audience_id, "in": True, "p": {"$gt": after or ""}}
-        return [d async for d in self._db[MEMBERSHIPS].find(query).sort("p", ASCENDING).limit(limit)]
+        fields = ("p", "since", "version")
+        return await members_after(self._db, workspace_id, audience_id, after or "", limit, self._partitions, fields)
 
     async def changes(
         self,
@@ -402,16 +406,13 @@ class Audiences:
             query["m"] = message_id
         if profile_id:
             query["p"] = profile_id
-        if before is not None:
-            moment, key = before
-            query["t"] = {"$lte": moment}
-            query["$or"] = [{"t": {"$lt": moment}}, {"_id": {"$lt": key}}]
-        order = [("t", DESCENDING), ("_id", DESCENDING)]
-        return [d async for d in self._db[CHANGES].find(query).sort(order).limit(limit)]
+        if len(query) == 1:
+            return await changes_of_all(self._db, workspace_id, before, limit)
+        return await changes_of(self._db, query, before, limit)
 
     async def overlap(self, workspace_id: str, audience_ids: Sequence[str]) -> list[Region]:
         """How audiences overlap, as they are stored."""
-        return await overlap(self._db, workspace_id, audience_ids)
+        return await overlap(self._db, workspace_id, audience_ids, self._partitions)
 
     async def definitions(self, workspace_id: str) -> dict[str, Definition]:
         """The definitions of all audiences of a workspace, by id."""

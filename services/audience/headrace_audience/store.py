@@ -12,13 +12,14 @@ whose memberships differ from the batch evaluator and are to be made right by th
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import itemgetter
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from headrace.api.audience.v1.audience_pb2 import AudienceState, MembershipChange
-from headrace.domain.ids import partition_of
 from headrace.storage.mongo.client import Database, Document
+from headrace_audience.batching import batched
 
 AUDIENCES = "audiences"
 MEMBERSHIPS = "memberships"
@@ -31,9 +32,9 @@ REPAIRS = "audience_repairs"
 
 SEPARATOR = "\x1f"
 
-_SOME = 8
-"""Whoever holds more than one of so many partitions reads the members of all and passes the others over."""
 _ROWS_AT_A_TIME = 20_000
+_MERGED_AT_A_TIME = 128
+"""So many ranges of an index are merged by the database, which does so with at most 200; beyond, it would sort."""
 
 DRAFT = "DRAFT"
 FILLING = "FILLING"
@@ -58,26 +59,26 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("w", ASCENDING), ("a", ASCENDING)], name="workspace_audience"),
         IndexModel([("updated", ASCENDING)], name="updated"),
     ],
+    # Each index of these two is paid for by every flip: what can be read by another one has none of its own.
     MEMBERSHIPS: [
         IndexModel(
-            # With "in" among the keys counting members and reading their ids looks at no documents.
-            [("w", ASCENDING), ("a", ASCENDING), ("in", ASCENDING), ("p", ASCENDING)],
-            name="members_in",
+            # With "in" among the keys counting members and reading their ids looks at no documents. In the order of
+            # profile ids members are read by merging the partitions; the audiences of a profile by their keys.
+            [("w", ASCENDING), ("a", ASCENDING), ("in", ASCENDING), ("q", ASCENDING), ("p", ASCENDING)],
+            name="members",
             partialFilterExpression={"in": True},
         ),
-        IndexModel(
-            [("w", ASCENDING), ("p", ASCENDING), ("a", ASCENDING)],
-            name="profile",
-            partialFilterExpression={"in": True},
-        ),
-        IndexModel([("q", ASCENDING), ("w", ASCENDING)], name="partition", partialFilterExpression={"in": True}),
     ],
     CHANGES: [
         IndexModel([("q", ASCENDING), ("f", ASCENDING)], name="outbox"),
-        IndexModel([("w", ASCENDING), ("m", ASCENDING)], name="message", sparse=True),
+        # Flips by time alone, which come in bursts, have no event that caused them.
+        IndexModel(
+            [("w", ASCENDING), ("m", ASCENDING)], name="event", partialFilterExpression={"m": {"$exists": True}}
+        ),
+        # Those of a workspace by time are read by merging its audiences.
         IndexModel([("w", ASCENDING), ("a", ASCENDING), *_NEWEST_FIRST], name="audience_time"),
-        IndexModel([("w", ASCENDING), ("p", ASCENDING), *_NEWEST_FIRST], name="profile_time"),
-        IndexModel([("w", ASCENDING), *_NEWEST_FIRST], name="workspace_time"),
+        # A profile has few: they are sorted when they are read.
+        IndexModel([("w", ASCENDING), ("p", ASCENDING)], name="profile"),
     ],
     SNAPSHOTS: [IndexModel([("q", ASCENDING), ("g", ASCENDING)], name="chunks", sparse=True)],
     ARCHIVE_FILES: [
@@ -90,6 +91,12 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
 }
 """Indexes beside those on _id; made by `headrace admin indexes`."""
+
+RETIRED_INDEXES: dict[str, tuple[str, ...]] = {
+    MEMBERSHIPS: ("members_in", "profile", "partition"),
+    CHANGES: ("message", "profile_time", "workspace_time"),
+}
+"""Names of indexes of earlier versions; `headrace admin indexes` drops them."""
 
 
 def audience_key(workspace_id: str, audience_id: str) -> str:
@@ -139,13 +146,83 @@ async def members_in(
 ) -> dict[str, list[str]]:
     """Audience id to the profile ids of its members in some partitions of so many in all."""
     found: dict[str, list[str]] = {audience_id: [] for audience_id in audience_ids}
-    query: dict[str, Any] = {"w": workspace_id, "a": {"$in": list(audience_ids)}, "in": True}
-    if len(partitions) * _SOME < total:
+    query: Document = {"w": workspace_id, "a": {"$in": list(audience_ids)}, "in": True}
+    if len(partitions) < total:
         query["q"] = {"$in": list(partitions)}
-    # Without the partition the index has all that is asked for: no row is looked at, which is many times as fast.
+    # The index has all that is asked for: no row is looked at, which is many times as fast.
     cursor = db[MEMBERSHIPS].find(query, {"_id": 0, "a": 1, "p": 1}, batch_size=_ROWS_AT_A_TIME)
     while rows := await cursor.to_list(_ROWS_AT_A_TIME):
         for row in rows:
-            if partition_of(row["p"], total) in partitions:
-                found[row["a"]].append(row["p"])
+            found[row["a"]].append(row["p"])
     return found
+
+
+async def members_after(
+    db: Database,
+    workspace_id: str,
+    audience_id: str,
+    after: str,
+    limit: int,
+    total: int,
+    fields: Collection[str],
+) -> list[Document]:
+    """Members of an audience in the order of their profile ids.
+
+    Args:
+        db: Database.
+        workspace_id: The workspace.
+        audience_id: The audience.
+        after: The profile id after which they begin; empty for the first.
+        limit: At most this many.
+        total: Number of partitions of profiles.
+        fields: What to read of each, with "p" among them; "p" alone is read from the index.
+    """
+    found: list[Document] = []
+    query: Document = {"w": workspace_id, "a": audience_id, "in": True, "p": {"$gt": after}}
+    wanted = {"_id": 0, **dict.fromkeys(fields, 1)}
+    for some in batched(range(total), _MERGED_AT_A_TIME):
+        cursor = db[MEMBERSHIPS].find({**query, "q": {"$in": some}}, wanted).sort("p", ASCENDING).limit(limit)
+        found += await cursor.to_list(limit)
+    if total > _MERGED_AT_A_TIME:
+        found.sort(key=itemgetter("p"))
+    return found[:limit]
+
+
+async def changes_of_all(db: Database, workspace_id: str, before: tuple[int, str] | None, limit: int) -> list[Document]:
+    """Changes of the memberships of all audiences of a workspace, those that are gone included, newest first.
+
+    Args:
+        db: Database.
+        workspace_id: The workspace.
+        before: Only those after this place in the list, a time and the id of a change.
+        limit: At most this many.
+    """
+    found: list[Document] = []
+    audiences = db[AUDIENCES].find({"w": workspace_id, "a": {"$exists": True}}, {"_id": 0, "a": 1})
+    ids = [document["a"] async for document in audiences]
+    for some in batched(ids, _MERGED_AT_A_TIME):
+        query: Document = {"w": workspace_id, "a": {"$in": some}, **_older(before)}
+        found += await db[CHANGES].find(query).sort(list(_NEWEST_FIRST)).limit(limit).to_list(limit)
+    if len(ids) > _MERGED_AT_A_TIME:
+        found.sort(key=itemgetter("t", "_id"), reverse=True)
+    return found[:limit]
+
+
+async def changes_of(db: Database, query: Document, before: tuple[int, str] | None, limit: int) -> list[Document]:
+    """Changes of memberships of an audience, of a profile or by an event, newest first.
+
+    Args:
+        db: Database.
+        query: Names the workspace and at least one of these.
+        before: Only those after this place in the list, a time and the id of a change.
+        limit: At most this many.
+    """
+    return await db[CHANGES].find({**query, **_older(before)}).sort(list(_NEWEST_FIRST)).limit(limit).to_list(limit)
+
+
+def _older(before: tuple[int, str] | None) -> Document:
+    """What holds for changes after a place in the list of those that come newest first; None is its beginning."""
+    if before is None:
+        return {}
+    moment, key = before
+    return {"t": {"$lte": moment}, "$or": [{"t": {"$lt": moment}}, {"_id": {"$lt": key}}]}

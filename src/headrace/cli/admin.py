@@ -34,7 +34,7 @@ def indexes(
     mongo_database: MongoDatabase = None,
     wait: Annotated[float, Option("--wait", min=0, help="Seconds to wait for the store.")] = 60.0,
 ) -> None:
-    """Make the indexes of all collections; again is harmless. Services never make them."""
+    """Make the indexes of all collections and drop those of earlier versions; again is harmless. Services make none."""
 
     async def make(db: Database) -> None:
         from headrace.storage.mongo.indexes import make_indexes

@@ -14,6 +14,7 @@ from headrace_audience.settings import Settings
 from headrace_audience.store import MEMBERSHIPS
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
+from headrace.domain.ids import partition_of
 from headrace.domain.times import DAY_US, now_us
 from headrace.rpc import errors
 from headrace.storage.mongo.client import Database
@@ -186,7 +187,14 @@ async def test_overlap_is_exact_whatever_the_pages(db: Database, monkeypatch: py
     people = [f"p{number}" for number in range(60)] + ["ä", "z", "🜁", "\uffff"]
     audiences = {name: set(r.sample(people, size)) for name, size in (("a", 40), ("b", 25), ("c", 1), ("d", 0))}
     rows = [
-        {"_id": f"{name}-{person}", "w": "acme", "a": name, "p": person, "in": person in members}
+        {
+            "_id": f"{name}-{person}",
+            "w": "acme",
+            "a": name,
+            "q": partition_of(person, 4),
+            "p": person,
+            "in": person in members,
+        }
         for name, members in audiences.items()
         for person in people
     ]
@@ -195,6 +203,6 @@ async def test_overlap_is_exact_whatever_the_pages(db: Database, monkeypatch: py
     del expected[()]
     for page in (1, 2, 7, 1_000):
         monkeypatch.setattr(overlap, "PAGE", page)
-        regions = await overlap.overlap(db, "acme", list(audiences))
+        regions = await overlap.overlap(db, "acme", list(audiences), 4)
         assert dict(regions) == expected
         assert [size for _, size in regions] == sorted(expected.values(), reverse=True)

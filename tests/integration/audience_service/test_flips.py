@@ -62,6 +62,72 @@ async def test_rows_history_and_stream(writer: FlipWriter, db: Database, redis: 
     ]
 
 
+async def test_what_is_stored(writer: FlipWriter, db: Database) -> None:
+    """The whole of a row and of its history: other versions of the service read it."""
+    partition = partition_of("p1", PARTITIONS)
+    await writer.write("acme", [flip("p1", message_id="m1", traceparent="tp")], {})
+    await writer.write("acme", [flip("p1", False, at=2_000, cause="merge", merged_into="p2")], {})
+    key = "acme\x1fbuyers\x1fp1"
+    same = {"w": "acme", "a": "buyers", "p": "p1", "q": partition}
+    assert [d async for d in db[MEMBERSHIPS].find()] == [
+        {"_id": key, **same, "in": False, "since": 2_000, "version": 2, "into": "p2"}
+    ]
+    history = [d async for d in db[CHANGES].find().sort("v", 1)]
+    assert history[0]["f"] < history[1]["f"] == writer.flushed(partition)
+    for change in history:
+        assert change.pop("f") >= change.pop("t") > 0 == change.pop("n")
+    assert history == [
+        {"_id": f"{key}\x1f000000000001", **same, "in": True, "v": 1, "e": 1_000, "c": "event", "m": "m1", "tp": "tp"},
+        {"_id": f"{key}\x1f000000000002", **same, "in": False, "v": 2, "e": 2_000, "c": "merge", "into": "p2"},
+    ]
+
+
+async def test_rows_that_change_alike_and_others_are_written_together(writer: FlipWriter, db: Database) -> None:
+    """New ones and stored ones, of different versions, for different moments, there and back, of earlier versions."""
+    old = {"token": 1, "changed": 5}
+    await writer.write("acme", [flip(f"p{n}") for n in range(6)], {})
+    await writer.write("acme", [flip("p5", False), flip("p4", False, merged_into="p0")], {})
+    await db[MEMBERSHIPS].update_many({}, {"$set": old})
+    found = [
+        *(flip(f"p{n}", False, at=3_000) for n in range(3)),
+        flip("p3", False, at=4_000),
+        flip("p4", at=3_000),
+        flip("p5", at=3_000),
+        flip("p5", False, at=3_500),
+        flip("p6", at=3_000),
+        flip("p7", at=3_000),
+        flip("p7", False, at=3_000),
+        flip("p8", False, at=3_000),
+    ]
+    assert await writer.write("acme", found, {}) == 10
+    rows = [d async for d in db[MEMBERSHIPS].find().sort("p", 1)]
+    assert [(d["p"], d["in"], d["since"], d["version"], d["into"]) for d in rows] == [
+        ("p0", False, 3_000, 2, ""),
+        ("p1", False, 3_000, 2, ""),
+        ("p2", False, 3_000, 2, ""),
+        ("p3", False, 4_000, 2, ""),
+        ("p4", True, 3_000, 3, ""),
+        ("p5", False, 3_500, 4, ""),
+        ("p6", True, 3_000, 1, ""),
+        ("p7", False, 3_000, 2, ""),
+    ]
+    for row in rows:
+        last = await db[CHANGES].find_one({"p": row["p"]}, sort=[("v", -1)])
+        assert last is not None and (last["v"], last["in"], last["e"]) == (row["version"], row["in"], row["since"])
+    everything = await db[CHANGES].count_documents({})
+    assert await writer.write("acme", found[:4], {}) == 0
+    assert await db[CHANGES].count_documents({}) == everything
+
+
+async def test_a_row_that_is_behind_its_history_goes_on_from_there(writer: FlipWriter, db: Database) -> None:
+    await writer.write("acme", [flip("p1"), flip("p2")], {})
+    await writer.write("acme", [flip("p1", False)], {})
+    await db[MEMBERSHIPS].update_one({"p": "p1"}, {"$set": {"version": 1, "in": True}})
+    assert await writer.write("acme", [flip("p1", False), flip("p2", False)], {}) == 2
+    rows = [d async for d in db[MEMBERSHIPS].find().sort("p", 1)]
+    assert [(d["p"], d["in"], d["version"]) for d in rows] == [("p1", False, 3), ("p2", False, 2)]
+
+
 async def test_what_the_row_says_already_is_no_change(writer: FlipWriter, db: Database, redis: streams.Redis) -> None:
     assert await writer.write("acme", [flip("p1"), flip("p2", False)], {}) == 1
     assert await writer.write("acme", [flip("p1")], {}) == 0

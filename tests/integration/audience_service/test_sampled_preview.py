@@ -39,7 +39,7 @@ class Workspace:
         self.db, self.mongo = db, mongo
 
     def preview(self, answer_s: float, rows_at_first: int) -> Preview:
-        audiences = Audiences(self.mongo, self.db, NoComputedTraits())
+        audiences = Audiences(self.mongo, self.db, NoComputedTraits(), 4)
         return Preview(
             self.db, audiences, NoComputedTraits(), self.reader, answer_s=answer_s, rows_at_first=rows_at_first
         )

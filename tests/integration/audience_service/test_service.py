@@ -226,7 +226,7 @@ async def test_workspaces_are_apart(client: AudienceClient, db: Database) -> Non
 
 async def test_calls_need_credentials_of_the_workspace_and_its_scope(mongo: Client, db: Database) -> None:
     others: list[Any] = [None] * 9  # not reached
-    servicer = AudienceServicer(Audiences(mongo, db, NoComputedTraits()), *others)
+    servicer = AudienceServicer(Audiences(mongo, db, NoComputedTraits(), 4), *others)
     reader = auth.Caller("acme", frozenset({"audiences:read"}))
     with auth.acting_as(reader), pytest.raises(ApiError) as caught:
         await servicer.DeleteAudience(pb.DeleteAudienceRequest(name="workspaces/acme/audiences/a"), None)

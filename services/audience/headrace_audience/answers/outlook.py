@@ -20,7 +20,7 @@ from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.engine.engine import Engine
 from headrace_audience.language.definition import All, Definition
-from headrace_audience.store import ACTIVE, AUDIENCES, COMPUTED, MEMBERSHIPS, VISIBLE
+from headrace_audience.store import ACTIVE, AUDIENCES, COMPUTED, MEMBERSHIPS, VISIBLE, membership_key
 from headrace_audience.stored import DEFINITION_FIELDS, definition_of
 from headrace_audience.worker import Worker
 
@@ -66,14 +66,14 @@ class Outlooks:
             profile_id: The profile, none that was merged into another.
             parts: Ids of all its parts, itself included; empty when they are not known.
         """
-        query: Document = {"w": workspace_id, "p": profile_id, "in": True}
-        rows = self._db[MEMBERSHIPS].find(query, {"a": 1, "since": 1}).sort("a", ASCENDING).limit(MOST_AUDIENCES)
+        query: Document = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(VISIBLE)}}
+        fields = {"a": 1, "name": 1, "state": 1, **DEFINITION_FIELDS}
+        audiences = {d["a"]: d async for d in self._db[AUDIENCES].find(query, fields)}
+        query = {"_id": {"$in": [membership_key(workspace_id, a, profile_id) for a in sorted(audiences)]}, "in": True}
+        rows = self._db[MEMBERSHIPS].find(query, {"a": 1, "since": 1}).sort("_id", ASCENDING).limit(MOST_AUDIENCES)
         since = {d["a"]: d["since"] async for d in rows}
         if not since:
             return []
-        query = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(VISIBLE)}}
-        fields = {"a": 1, "name": 1, "state": 1, **DEFINITION_FIELDS}
-        audiences = {d["a"]: d async for d in self._db[AUDIENCES].find(query, fields)}
         ending = {a for a in since if a in audiences and audiences[a]["state"] == ACTIVE}
         ends = await self._live_ends(workspace_id, profile_id, ending)
         if ends is None:

@@ -7,10 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pymongo import ASCENDING
-
-from headrace.storage.mongo.client import Database, Document
-from headrace_audience.store import MEMBERSHIPS
+from headrace.storage.mongo.client import Database
+from headrace_audience.store import members_after
 
 MOST_AUDIENCES = 10
 PAGE = 20_000
@@ -24,7 +22,7 @@ class Region(NamedTuple):
     size: int
 
 
-async def overlap(db: Database, workspace_id: str, audience_ids: Sequence[str]) -> list[Region]:
+async def overlap(db: Database, workspace_id: str, audience_ids: Sequence[str], partitions: int) -> list[Region]:
     """The regions of audiences that hold anybody, the largest first.
 
     The ids of the members are read side by side in their order: grouping a million people in the store takes it ten
@@ -34,11 +32,12 @@ async def overlap(db: Database, workspace_id: str, audience_ids: Sequence[str]) 
         db: Database.
         workspace_id: The workspace.
         audience_ids: Different audiences, at most MOST_AUDIENCES.
+        partitions: Number of partitions of profiles.
     """
     sizes: Counter[int] = Counter()
     after = ""
     while True:
-        pages = [await _page(db, workspace_id, audience_id, after) for audience_id in audience_ids]
+        pages = [await _page(db, workspace_id, audience_id, after, partitions) for audience_id in audience_ids]
         # Up to here all audiences are read: beyond it a page that is full may go on.
         bounds = [page[-1] for page in pages if len(page) == PAGE]
         bound = min(bounds, default=None)
@@ -57,8 +56,7 @@ async def overlap(db: Database, workspace_id: str, audience_ids: Sequence[str]) 
     return sorted(found, key=lambda region: (-region.size, region.audience_ids))
 
 
-async def _page(db: Database, workspace_id: str, audience_id: str, after: str) -> list[str]:
+async def _page(db: Database, workspace_id: str, audience_id: str, after: str, partitions: int) -> list[str]:
     """Ids of the next members after one, in order."""
-    query: Document = {"w": workspace_id, "a": audience_id, "in": True, "p": {"$gt": after}}
-    cursor = db[MEMBERSHIPS].find(query, {"_id": 0, "p": 1}).sort("p", ASCENDING).limit(PAGE)
-    return [document["p"] for document in await cursor.to_list(PAGE)]
+    members = await members_after(db, workspace_id, audience_id, after, PAGE, partitions, ["p"])
+    return [member["p"] for member in members]
