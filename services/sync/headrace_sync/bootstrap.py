@@ -54,6 +54,7 @@ from headrace_sync.settings import Settings
 from headrace_sync.store import ConfigStore
 from headrace_sync.streams import Lag
 from headrace_sync.sync_handlers import SyncHandlers
+from headrace_sync.tokens import TokenStore
 
 log = logs.get_logger(__name__)
 
@@ -143,6 +144,7 @@ class _Parts:
         audiences = Audiences(audience)
         self.registry = registry = Registry(config_store)
         items = ItemBuilder(Profiles(identity), registry.is_erased)
+        leases = Leases(db, owner=owner, ttl_s=settings.lease_seconds)
         self.fleet = fleet = Fleet(
             settings=settings,
             registry=registry,
@@ -155,10 +157,10 @@ class _Parts:
             connectors=host.connectors(),
             open_connector=host.open,
             sealer=sealer,
+            tokens=TokenStore(db, sealer, leases, vendors),
             owner=owner,
         )
         fleet.register_metrics()
-        leases = Leases(db, owner=owner, ttl_s=settings.lease_seconds)
         self.lists = lists = Lists(
             registry=registry,
             fleet=fleet,

@@ -16,6 +16,7 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.storage.sealing import Sealer, SealError
 from headrace.telemetry import logs, metrics
+from headrace_sdk.auth import from_data
 from headrace_sync.config import DestinationConfig, SyncConfig, sealing_place
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.http import VendorClient
@@ -25,7 +26,9 @@ from headrace_sync.outlet import Connector, Outlet
 from headrace_sync.rates import RateLimiter
 from headrace_sync.registry import Registry, Snapshot
 from headrace_sync.settings import Settings
+from headrace_sync.signing import Signer
 from headrace_sync.store import ConfigStore
+from headrace_sync.tokens import TokenStore
 from headrace_sync.worker import Worker
 
 log = logs.get_logger(__name__)
@@ -52,6 +55,7 @@ class Fleet:
         connectors: Mapping[str, wire.ConnectorInfo],
         open_connector: OpenConnector,
         sealer: Sealer,
+        tokens: TokenStore,
         owner: str,
     ) -> None:
         """Wire the fleet; `follow` starts it."""
@@ -66,6 +70,7 @@ class Fleet:
         self._connectors = connectors
         self._open_connector = open_connector
         self._sealer = sealer
+        self._tokens = tokens
         self._owner = owner
         self._outlets: dict[str, tuple[DestinationConfig, Outlet]] = {}
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
@@ -209,12 +214,15 @@ class Fleet:
         return destination.connector if destination else "unknown"
 
     def _make_outlet(self, destination: DestinationConfig, info: wire.ConnectorInfo) -> Outlet:
-        async def open_connector() -> Connector:
+        def read_settings() -> dict[str, Any]:
             try:
                 text = self._sealer.open(destination.sealed, sealing_place(destination.key))
             except SealError as error:
                 raise PluginError(PluginErrorKind.LOAD, info.plugin, f"the settings cannot be read: {error}") from None
-            return await self._open_connector(destination.connector, msgspec.json.decode(text))
+            return msgspec.json.decode(text, type=dict[str, Any])
+
+        async def open_connector() -> Connector:
+            return await self._open_connector(destination.connector, read_settings())
 
         async def halt(reason: str) -> None:
             # Why is stored with the destination: it may be the vendor's own words, and those may name a person.
@@ -227,6 +235,7 @@ class Fleet:
             open_connector=open_connector,
             client=self._client,
             limiter=self._limiter,
+            signer=Signer(destination.key, from_data(info.auth) if info.auth else None, read_settings, self._tokens),
             halt=halt,
             required_consents=destination.required_consents,
             consents_changed_us=destination.consents_changed_us,

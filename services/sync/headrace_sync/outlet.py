@@ -11,12 +11,15 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
 from opentelemetry.trace import SpanKind
+from pymongo.errors import PyMongoError
 
 from headrace.connector import wire
 from headrace.domain.times import SECOND_US, now_us
+from headrace.plugins.authentication import CredentialsRefused, TokenUnavailable
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.plugins.masking import mask
 from headrace.telemetry import logs, metrics, spans
@@ -36,6 +39,7 @@ from headrace_sync.batching import halves
 from headrace_sync.breaker import Breaker
 from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.rates import Limit, RateLimiter
+from headrace_sync.signing import Signer
 from headrace_sync.verdicts import LONGEST_REASON, Kind, Verdict, of_outcome, untried_unless_accepted, with_field
 
 log = logs.get_logger(__name__)
@@ -48,6 +52,7 @@ DELETE_PEOPLE = "delete"
 _LONGEST_THROTTLE_S = 3600.0
 _REOPEN_AFTER_S = 15.0
 _HALTED_S = 2.0
+_NO_TOKEN_S = 10.0
 _CALL_AGAIN = 3
 _LONGEST_PATIENCE_S = 5.0
 T = TypeVar("T")
@@ -151,6 +156,7 @@ class Outlet:
         open_connector: Callable[[], Awaitable[Connector]],
         client: VendorClient,
         limiter: RateLimiter,
+        signer: Signer,
         halt: Callable[[str], Awaitable[None]],
         required_consents: Sequence[str] = (),
         consents_changed_us: int = 0,
@@ -163,6 +169,7 @@ class Outlet:
             open_connector: Opens the connector with the destination's settings; may raise PluginError.
             client: Sends requests.
             limiter: Shared rate limits.
+            signer: Adds credentials to requests.
             halt: Called with a reason when the vendor refuses the credentials or the settings cannot work.
             required_consents: Purposes that a person must have granted.
             consents_changed_us: When these last changed; 0 means never.
@@ -174,6 +181,7 @@ class Outlet:
         self._open = open_connector
         self._client = client
         self._limiter = limiter
+        self._signer = signer
         self._halt = halt
         self._opened: Connector | None = None
         self._opening = asyncio.Lock()
@@ -324,11 +332,19 @@ class Outlet:
         status = "none"
         try:
             with self._traced(request, places, batch) as headers:
-                response = await self._client.send(request, timeout_s=self.info.timeout_s, headers=headers)
+                response = await self._ask(request, headers)
             status = f"{response.status // 100}xx"
         except AddressRefused as refused:
             self.breaker.withdrawn()
             return [Verdict(Kind.REJECTED, str(refused))] * len(places)
+        except CredentialsRefused as error:
+            self.breaker.withdrawn()
+            await self._stop(str(error))
+            return [Verdict(Kind.UNTRIED, str(error))] * len(places)
+        except (TokenUnavailable, PyMongoError) as error:
+            self.breaker.failed(now_us())
+            reason = str(error) if isinstance(error, TokenUnavailable) else "the store of access tokens is away"
+            return [Verdict(Kind.UNTRIED, reason, after_s=_NO_TOKEN_S)] * len(places)
         except NoAnswer as error:
             self.breaker.failed(now_us())
             return [Verdict(Kind.LOST if error.sent else Kind.RETRY, error.reason)] * len(places)
@@ -342,6 +358,18 @@ class Outlet:
         else:
             self.breaker.succeeded()
         return await self._read(opened, request, response, places)
+
+    async def _ask(self, request: Request, headers: Mapping[str, str]) -> Response:
+        """Send a request with its credentials; once more with a new access token when the vendor refuses the old one.
+
+        A request that is answered by 401 was not carried out, so that it may be repeated whatever it does.
+        """
+        signed = await self._signer.sign(request)
+        response = await self._client.send(signed, timeout_s=self.info.timeout_s, headers=headers)
+        if response.status == HTTPStatus.UNAUTHORIZED and self._signer.renews:
+            signed = await self._signer.sign(request, renew=True)
+            response = await self._client.send(signed, timeout_s=self.info.timeout_s, headers=headers)
+        return response
 
     @contextmanager
     def _traced(self, request: Request, places: Sequence[int], batch: _Batch) -> Iterator[Mapping[str, str]]:
@@ -445,7 +473,7 @@ class Outlet:
         log.warning("a plugin failed", connector=self.info.name, kind=error.kind.value, reason=error.reason)
 
     def _clean(self, reason: str, secrets: Sequence[str]) -> str:
-        known = (*(self._opened.secrets if self._opened else ()), *secrets)
+        known = (*(self._opened.secrets if self._opened else ()), *self._signer.secrets, *secrets)
         return mask(reason, known)[:LONGEST_REASON]
 
 

@@ -20,6 +20,7 @@ LIST_MEMBERS = "list_members"
 SYNC_RUNS = "sync_runs"
 STATE = "sync_state"
 ERASURES = "sync_erasures"
+TOKENS = "sync_tokens"
 
 STATE_KINDS = ("balanced", "consents", "erased", "initial", "reconciled", "settled", "tally")
 """What `sync_state` holds per sync, as kind + separator + sync key."""
@@ -142,6 +143,8 @@ class ConfigStore:
     async def delete_destination(self, workspace_id: str, key: str) -> bool:
         """Delete a destination; False when there is none."""
         result = await self._db[DESTINATIONS].delete_one({"_id": key, "w": workspace_id})
+        if result.deleted_count:
+            await self._db[TOKENS].delete_one({"_id": key})
         await self.announce()
         return result.deleted_count == 1
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from headrace_sdk import Manifest, Note, Outcomes, Rejected, Request, Row, Skip
+from headrace_sdk.auth import as_data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,19 @@ class ConnectorField:
     hashed: bool = False
     many: bool = False
     default: str = ""
+    type: str = "text"
+    normalised: str = ""
+    example: str = ""
+    anonymous: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorEvent:
+    """An event name that the vendor knows, see headrace_sdk.StandardEvent."""
+
+    name: str
+    names: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +129,11 @@ class ConnectorInfo:
 
     Attributes:
         name, title, description, kind, api, capabilities, fields, batch, limits, concurrency, retry, timeout_s,
-        idempotency, rows_match_people: As in headrace_sdk.Manifest.
+        idempotency, rows_match_people, any_of, events, sources, removes, removal_keys, minimum_list_size,
+        not_deleted: As in headrace_sdk.Manifest.
+        auth: The scheme of authentication as headrace_sdk.auth.as_data gives it; None for none.
+        version_setting: Setting with the version of the vendor's API; empty when there is none.
+        version_ends: Version to the day (ISO 8601) from which it does not work any more.
         settings_schema: JSON Schema of the settings; secrets are `"format": "password", "writeOnly": true`.
         plugin: Distribution that brings it; filled by the host.
         version: Version of that distribution; filled by the host.
@@ -135,15 +154,31 @@ class ConnectorInfo:
     timeout_s: float
     idempotency: str
     rows_match_people: bool = False
+    auth: dict[str, Any] | None = None
+    version_setting: str = ""
+    version_ends: dict[str, str] = field(default_factory=dict)
+    any_of: tuple[tuple[str, ...], ...] = ()
+    events: tuple[ConnectorEvent, ...] = ()
+    sources: str = "any"
+    removes: bool = True
+    removal_keys: tuple[tuple[str, ...], ...] = ()
+    minimum_list_size: int = 0
+    not_deleted: str = ""
     plugin: str = ""
     version: str = ""
 
-    def missing(self, fields: dict[str, Any]) -> str:
-        """Name of the first required field without a value in a mapped item, or empty when none is missing."""
-        for field in self.fields:
-            if field.required and fields.get(field.name) in (None, "", []):
-                return field.name
+    def missing(self, fields: Mapping[str, Any]) -> str:
+        """What a mapped item lacks: a required field, or all fields of a group; empty when nothing is missing."""
+        for item in self.fields:
+            if item.required and fields.get(item.name) in _NOTHING:
+                return item.name
+        for group in self.any_of:
+            if all(fields.get(name) in _NOTHING for name in group):
+                return f"one of {', '.join(group)}"
         return ""
+
+
+_NOTHING: tuple[Any, ...] = (None, "", [])
 
 
 def describe(manifest: Manifest) -> ConnectorInfo:
@@ -165,6 +200,10 @@ def describe(manifest: Manifest) -> ConnectorInfo:
                 hashed=field.hashed,
                 many=field.many,
                 default=field.default,
+                type=str(field.type),
+                normalised=field.normalised,
+                example=field.example,
+                anonymous=field.anonymous,
             )
             for field in manifest.fields
         ),
@@ -179,4 +218,16 @@ def describe(manifest: Manifest) -> ConnectorInfo:
         timeout_s=manifest.timeout_s,
         idempotency=str(manifest.idempotency),
         rows_match_people=manifest.rows_match_people,
+        auth=as_data(manifest.auth) if manifest.auth else None,
+        version_setting=manifest.versions.setting if manifest.versions else "",
+        version_ends=dict(manifest.versions.ends) if manifest.versions else {},
+        any_of=manifest.any_of,
+        events=tuple(
+            ConnectorEvent(name=event.name, names=event.names, requires=event.requires) for event in manifest.events
+        ),
+        sources=str(manifest.sources),
+        removes=manifest.removes,
+        removal_keys=manifest.removal_keys,
+        minimum_list_size=manifest.minimum_list_size,
+        not_deleted=manifest.not_deleted,
     )

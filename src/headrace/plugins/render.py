@@ -11,16 +11,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from headrace.connector import wire
+from headrace.plugins.authentication import authorised
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.plugins.functions import as_text
 from headrace.plugins.host import ConnectorInstance, PluginHost
 from headrace.plugins.mapping import CompiledMapping, MappingError, compile_mapping
-from headrace.plugins.masking import Masker
+from headrace.plugins.masking import MASK, Masker
 from headrace.plugins.offline import MemberLine, read_events, read_lines, read_members
 from headrace_sdk import EventBatch, EventItem, Member, MemberBatch, Request, Row
+from headrace_sdk.auth import from_data
 
 _VALUES_AT_A_TIME = 5_000
 ItemT = TypeVar("ItemT")
+Show = Callable[[Request], dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -74,16 +77,22 @@ async def render(
     name = resolve(host, connector)
     info = host.connectors()[name]
     compiled = compile_mapping(mapping, info)
+    scheme = from_data(info.auth) if info.auth else None
+
+    def show(request: Request) -> dict[str, Any]:
+        signed = authorised(request, scheme, settings, now_us=now_us, token=MASK)
+        return masked_request(signed, instance.secrets)
+
     instance = await host.open(name, settings)
     try:
         if events is not None:
             if not info.capabilities & {"event_sync", "forwarding"}:
                 raise ValueError(f"connector {name!r} takes members, no events")
-            return await _render_events(instance, compiled, read_events(events, now_us=now_us), now_us)
+            return await _render_events(instance, show, compiled, read_events(events, now_us=now_us), now_us)
         if "list_sync" not in info.capabilities:
             raise ValueError(f"connector {name!r} takes events, no members")
         lines = read_members(members or (), field_names=(item.name for item in info.fields))
-        return await _render_members(instance, compiled, lines, now_us)
+        return await _render_members(instance, show, compiled, lines, now_us)
     finally:
         await instance.close()
 
@@ -152,7 +161,7 @@ def resolve(host: PluginHost, name: str) -> str:
 
 
 async def _render_events(
-    instance: ConnectorInstance, mapping: CompiledMapping, events: Sequence[EventItem], now_us: int
+    instance: ConnectorInstance, show: Show, mapping: CompiledMapping, events: Sequence[EventItem], now_us: int
 ) -> Rendering:
     rendering = Rendering()
     ready: list[EventItem] = []
@@ -171,12 +180,12 @@ async def _render_events(
     async def build(part: Sequence[EventItem]) -> wire.BuiltBatch:
         return await instance.send_events(EventBatch(events=tuple(part), now_us=now_us))
 
-    await _build_all(rendering, instance, build, ready, lambda event: event.message_id)
+    await _build_all(rendering, instance, show, build, ready, lambda event: event.message_id)
     return rendering
 
 
 async def _render_members(
-    instance: ConnectorInstance, mapping: CompiledMapping, lines: Sequence[MemberLine], now_us: int
+    instance: ConnectorInstance, show: Show, mapping: CompiledMapping, lines: Sequence[MemberLine], now_us: int
 ) -> Rendering:
     rendering = Rendering()
     members: list[tuple[MemberLine, Member]] = []
@@ -205,14 +214,15 @@ async def _render_members(
         return await instance.add_members(MemberBatch(rows=tuple(row for _, row in part), now_us=now_us))
 
     # Removals first: where the vendor keeps people, not rows, the additions put back who is still to be there.
-    await _build_all(rendering, instance, remove, rows[True], lambda item: item[0])
-    await _build_all(rendering, instance, add, rows[False], lambda item: item[0])
+    await _build_all(rendering, instance, show, remove, rows[True], lambda item: item[0])
+    await _build_all(rendering, instance, show, add, rows[False], lambda item: item[0])
     return rendering
 
 
 async def _build_all(
     rendering: Rendering,
     instance: ConnectorInstance,
+    show: Show,
     build: Callable[[Sequence[ItemT]], Awaitable[wire.BuiltBatch]],
     items: Sequence[ItemT],
     name_of: Callable[[ItemT], str],
@@ -230,7 +240,7 @@ async def _build_all(
             continue
         for request in built.requests:
             ids = list(dict.fromkeys(name_of(part[place]) for place in request.items))
-            rendering.requests.append({**masked_request(request, instance.secrets), "message_ids": ids})
+            rendering.requests.append({**show(request), "message_ids": ids})
         for skip in built.skipped:
             rendering.skipped.append({"message_id": name_of(part[skip.item]), "reason": skip.reason})
         for note in built.notes:

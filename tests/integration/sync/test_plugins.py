@@ -3,77 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import web
 from headrace_sync.http import VendorClient
 from headrace_sync.outlet import SEND_EVENTS, Outlet
-from headrace_sync.rates import RateLimiter
 from headrace_sync.verdicts import Kind
 
 from headrace.connector import wire
-from headrace.plugins import Limits, PluginHost
+from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem
 from tests.support import plugin_zoo
+from tests.support.outlets import Bench, benched
 
 FAULTS = ("good", "raises", "hangs-once", "exits", "loses-item", "few-outcomes", "no-outcomes", "leaky-reasons")
 
 
-class Bench:
-    """Outlets over the zoo's connectors, and a vendor that answers with what a test says."""
-
-    def __init__(self, host: PluginHost, client: VendorClient, limiter: RateLimiter, url: str) -> None:
-        self.host = host
-        self.client = client
-        self.limiter = limiter
-        self.url = url
-        self.status = 200
-        self.requests = 0
-        self.halted: list[str] = []
-
-    def outlet(self, connector: str, **more: Any) -> Outlet:
-        info = replace(self.host.connectors()[connector], **more)
-
-        async def halt(reason: str) -> None:
-            self.halted.append(reason)
-
-        settings = {"token": plugin_zoo.SECRET, "url": self.url}
-        return Outlet(
-            key=connector,
-            info=info,
-            open_connector=lambda: self.host.open(connector, settings),
-            client=self.client,
-            limiter=self.limiter,
-            halt=halt,
-        )
-
-
 @pytest.fixture
-async def bench(tmp_path: Path, redis: Redis) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path, redis: Redis, db: Database) -> AsyncIterator[Bench]:
     plugin_zoo.install_callers(tmp_path, *FAULTS)
-    host = PluginHost(["zoo"], path=[str(tmp_path)], limits=Limits(call_s=1.0))
-    await host.start()
-    client = VendorClient(allow_private=True)
-    made = Bench(host, client, RateLimiter(redis), "")
-
-    async def answer(request: web.Request) -> web.Response:
-        made.requests += 1
-        return web.json_response({}, status=made.status)
-
-    app = web.Application()
-    app.router.add_post("/in", answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"
-    yield made
-    await client.close()
-    await host.close()
-    await runner.cleanup()
+    async with benched(tmp_path, redis, db) as made:
+        yield made
 
 
 def items(*message_ids: str) -> list[EventItem]:

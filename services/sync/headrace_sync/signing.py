@@ -1,0 +1,64 @@
+"""Credentials for the requests of one destination, by the scheme that its connector declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headrace.domain.times import now_us
+from headrace.plugins.authentication import authorised
+from headrace_sdk import Request
+from headrace_sdk.auth import Auth, OAuth2, ServiceAccount
+from headrace_sync.tokens import TokenStore
+
+
+class Signer:
+    """Adds credentials to requests."""
+
+    def __init__(
+        self, key: str, auth: Auth | None, read_settings: Callable[[], Mapping[str, Any]], tokens: TokenStore
+    ) -> None:
+        """Sign for a destination.
+
+        Args:
+            key: Its database id.
+            auth: Its connector's scheme.
+            read_settings: Its settings, secrets in the clear; may raise PluginError.
+            tokens: Fetches access tokens.
+        """
+        self._key = key
+        self._auth = auth
+        self._read_settings = read_settings
+        self._tokens = tokens
+        self._token = ""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must be masked besides the secrets of the settings."""
+        return (self._token,) if self._token else ()
+
+    @property
+    def renews(self) -> bool:
+        """Whether a refused request may be accepted with a new access token."""
+        return isinstance(self._auth, OAuth2 | ServiceAccount)
+
+    async def sign(self, request: Request, *, renew: bool = False) -> Request:
+        """A request with its credentials.
+
+        Args:
+            request: As the connector made it.
+            renew: The vendor refused the access token: take another one.
+
+        Raises:
+            CredentialsRefused: The credentials cannot work.
+            TokenUnavailable: No access token can be had at the moment.
+            headrace.plugins.errors.PluginError: The settings cannot be read.
+            pymongo.errors.PyMongoError: The store of the tokens cannot be reached.
+        """
+        if self._auth is None:
+            return request
+        settings = self._read_settings()
+        if isinstance(self._auth, OAuth2 | ServiceAccount):
+            refused = self._token if renew else ""
+            self._token = (await self._tokens.get(self._key, self._auth, settings, not_this=refused)).access
+        return authorised(request, self._auth, settings, now_us=now_us(), token=self._token)
