@@ -227,6 +227,35 @@ def test_rejected_messages_are_listed_and_repaired(run: Run, tmp_path: Path) -> 
     assert not [m for m in asked(run, "sources", "rejected", "--all") if m["message_id"] == "cli-repair"]
 
 
+def test_audiences_of_groups_follow_and_are_explained(run: Run, tmp_path: Path) -> None:
+    wanted = "trait plan = pro and any member (performed Joined) with of groups"
+    asked(run, "audiences", "create", "cli-accounts", "--definition", wanted)
+    assert run("audiences", "activate", "cli-accounts")[0] == 0
+    eventually(run, ["audiences", "get", "cli-accounts"], lambda a: a["state"] == "active")
+    file = tmp_path / "group.ndjson"
+    calls = [
+        {"type": "group", "userId": "cli-g", "groupId": "cli-corp", "traits": {"plan": "pro"}},
+        {"type": "track", "userId": "cli-g", "event": "Joined"},
+    ]
+    file.write_text("".join(f"{json.dumps(call)}\n" for call in calls))
+    assert run("send", str(file))[0] == 0
+    eventually(run, ["audiences", "members", "cli-accounts"], lambda members: len(members) == 1)
+    found = asked(run, "audiences", "explain", "cli-accounts", "cli-corp")
+    assert (found["profile_id"], found["member"], found["stored_member"]) == ("cli-corp", True, True)
+    assert found["condition"]["parts"][1]["members_holding"] in (1, "1")
+    status, output, error = run("audiences", "explain", "cli-accounts", "cli-corp")
+    assert status == 0, error
+    for said in (
+        "cli-corp is in",
+        "1 of 1 member with performed Joined (one is enough).",
+        "stored: in, as of ",
+        "such as ",
+    ):
+        assert said in output
+    status, _, error = run("audiences", "explain", "cli-accounts", "nobody")
+    assert status == 1 and "groups/nobody does not exist" in error
+
+
 def test_audiences_from_the_command_line(run: Run) -> None:
     made = asked(run, "audiences", "create", "cli-made", "--definition", '{"where": {"event": "X"}}')
     assert (made["state"], made["definition"]) == ("draft", {"where": {"event": "X"}})

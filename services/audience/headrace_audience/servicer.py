@@ -353,6 +353,8 @@ class AudienceServicer(AudienceServiceServicer):
             condition=condition,
             summary=found.summary,
             missing=found.missing,
+            refresh_time=_time(found.refreshed_us) if found.refreshed_us else None,
+            next_refresh_time=_time(found.next_us) if found.next_us else None,
         )
 
     async def CompareAudiences(self, request: pb.CompareAudiencesRequest, context: Any) -> pb.CompareAudiencesResponse:
@@ -469,6 +471,10 @@ def explained_condition(found: Mapping[str, Any]) -> pb.ExplainedCondition:
         set_by=_explained_event(set_by, found.get("value")) if set_by else None,
         sentence=found["sentence"],
         value=_value_json(found["value"]) if found["kind"] == "computed" else b"",
+        members=found.get("members", 0),
+        members_holding=found.get("members_holding", 0),
+        holding_profile_ids=found.get("some_holding", []),
+        lacking_profile_ids=found.get("some_lacking", []),
     )
 
 

@@ -310,10 +310,10 @@ async def explain(
     platform: Platform,
     out: Output,
     id: Id,
-    profile: Annotated[str, Argument(help="Profile id.")],
+    profile: Annotated[str, Argument(help="Profile id; of an audience of groups the group's id.")],
     at: Annotated[str, Option("--at", help="The moment, as ISO 8601 text; default: now.")] = "",
 ) -> None:
-    """Say why somebody is in or out: each condition, what counts, when it changes."""
+    """Say why somebody, or a group, is in or out: each condition, what counts, when it changes."""
     from headrace.api.audience.v1.audience_service_pb2 import ExplainMembershipRequest
 
     at_us = moment_us(at, "--at") if at else 0
@@ -330,6 +330,10 @@ async def explain(
     since = f" since {time_of(found.since_us)}" if found.since_us else ""
     write(f"{found.profile_id} is {'in' if found.member else 'out'}{since}{until}")
     write(f"{found.summary}\n")
+    if found.HasField("refresh_time"):
+        again = f", next {found.next_refresh_time.ToJsonString()}" if found.HasField("next_refresh_time") else ""
+        stored = "in" if found.stored_member else "out"
+        write(f"stored: {stored}, as of {found.refresh_time.ToJsonString()}{again}\n")
     for depth, condition in _conditions(found.condition, 0):
         write(f"{'  ' * depth}{'yes' if condition.holds else 'no '}  {condition.text}: {condition.sentence}")
         for line in _evidence(condition):
@@ -347,6 +351,10 @@ def _evidence(condition: Any) -> Iterator[str]:
     more = max(condition.counted, len(condition.events)) - _MOST_EVENTS
     if condition.events and more > 0:
         yield f"and {more:,} more"
+    if condition.holding_profile_ids:
+        yield f"such as {', '.join(condition.holding_profile_ids)}"
+    if condition.lacking_profile_ids:
+        yield f"unlike {', '.join(condition.lacking_profile_ids)}"
     if condition.HasField("set_by"):
         yield f"set at {time_of(condition.set_by.timestamp_us)} by {condition.set_by.message_id}"
 

@@ -175,6 +175,42 @@ async def test_continuous_groups_follow_what_happened_while_nobody_looked(
         await client.has_members("all-groups", ["g2", "g3"])
 
 
+async def test_why_a_group_is_in_or_out(client: AudienceClient, identity: FakeIdentity) -> None:
+    old = now_us() - DAY_US
+    said = group_call("p0", "acme inc", at_us=old, traits={"plan": "enterprise"})
+    await identity.store([said, *(group_call(f"p{n:02}", "acme inc", at_us=old) for n in range(1, 15))])
+    await identity.store([event(f"p{n:02}", "Login", at_us=old + n) for n in range(1, 3)])
+    await client.create("accounts", ACTIVE_ACCOUNTS)
+
+    async def explain(at_us: int = 0) -> Any:
+        request = pb.ExplainMembershipRequest(name=client.name("accounts"), profile_id="acme inc", at_us=at_us)
+        return await client.stub.ExplainMembership(request)
+
+    draft = await explain()
+    assert (draft.member, draft.stored_member, draft.HasField("refresh_time")) == (True, False, False)
+    await client.activate("accounts")
+    await client.active("accounts")
+    found = await explain()
+    audience = await client.get("accounts")
+    assert (found.profile_id, found.member, found.stored_member) == ("acme inc", True, True)
+    assert (found.refresh_time, found.next_refresh_time) == (audience.refresh_time, audience.next_refresh_time)
+    assert found.summary == (
+        'In: The trait plan is "enterprise" (wanted: "enterprise").'
+        " 2 of 15 members with performed Login in last 7d (one is enough)."
+        " 0 of 15 members with performed Cancelled (none wanted)."
+        ' To leave, a change of 1 condition is enough: The trait plan is "enterprise" (wanted: "enterprise").'
+    )
+    trait, logins, cancelled = found.condition.parts
+    assert (trait.set_by.message_id, trait.set_by.timestamp_us) == (said.event.message_id, old)
+    assert (logins.kind, logins.members, logins.members_holding) == ("members", 15, 2)
+    assert list(logins.holding_profile_ids) == ["p01", "p02"]
+    assert list(logins.lacking_profile_ids) == ["p0", *(f"p{n:02}" for n in range(3, 12))]
+    assert (cancelled.holds, cancelled.members_holding, list(cancelled.holding_profile_ids)) == (True, 0, [])
+    before = await explain(old - 1)
+    assert (before.member, before.condition.parts[1].members) == (False, 0)
+    assert "the group has no members (one is enough)." in before.missing
+
+
 async def test_groups_outlive_a_restart_and_leave_with_their_audience(
     db: Database, redis: streams.Redis, make_settings: MakeSettings
 ) -> None:
@@ -219,7 +255,7 @@ async def test_what_does_not_go_with_groups_is_refused(client: AudienceClient, i
     await client.create("right", "any member (in audience people) and in audience accounts with of groups")
     await refused(client.update("accounts", "performed Login"), errors.INVALID_ARGUMENT, "cannot be changed")
     explain = pb.ExplainMembershipRequest(name=client.name("accounts"), profile_id="p1")
-    await refused(client.stub.ExplainMembership(explain), errors.INVALID_ARGUMENT, "is an audience of groups")
+    await refused(client.stub.ExplainMembership(explain), errors.NOT_FOUND, "workspaces/acme/groups/p1")
 
     request = pb.PreviewAudienceRequest(parent=client.parent, definition="any member (performed Login) with of groups")
     answer = await client.stub.PreviewAudience(request)

@@ -65,6 +65,26 @@ def test_sql_finds_the_groups_of_the_reference(r: Random) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(r=choices)
+def test_sql_tells_the_facts_of_the_reference(r: Random) -> None:
+    known = audiences(r)
+    facts = random.history(r)
+    reference = GroupReference(facts, known)
+    at_us = random.moment(r)
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1")
+        connection.register("events", table_of(facts))
+        connection.register("mentions", mentions_of(facts))
+        for name in ("one", "two"):
+            definition = known[name]
+            assert isinstance(definition, Definition)
+            assert queries.group_facts(connection, definition, "nobody's", at_us, known) is None
+            for group_id in reference.groups:
+                found = queries.group_facts(connection, definition, group_id, at_us, known)
+                assert found == reference.facts(definition, group_id, at_us)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(r=choices)
 def test_until_the_next_moment_time_alone_moves_no_group(r: Random) -> None:
     known = audiences(r)
     facts = random.history(r)

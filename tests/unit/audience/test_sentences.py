@@ -13,7 +13,9 @@ from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import from_text
 from headrace_audience.offline import sentences
 from headrace_audience.offline.evaluate import evaluate
-from headrace_audience.offline.facts import facts_of_people
+from headrace_audience.offline.facts import Fact, facts_of_people
+from headrace_audience.offline.group_explain import explain_group
+from headrace_audience.offline.groups import GroupReference
 
 from headrace.domain.times import DAY_US, format_time_us, parse_time_us
 
@@ -43,6 +45,28 @@ GOLDEN: dict[str, str] = json.loads((Path(__file__).parents[2] / "golden" / "aud
 @pytest.mark.parametrize("text", GOLDEN)
 def test_what_is_said_of_a_condition(text: str) -> None:
     assert explained(text)["condition"]["sentence"] == GOLDEN[text]
+
+
+COMPANY = (
+    Fact("ann", AT - DAY_US, "m1", "group", group_id="acme", group_traits={"plan": "pro", "size": {"seats": 12}}),
+    Fact("bob", AT - DAY_US, "m2", "group", group_id="acme"),
+    Fact("bob", AT - DAY_US, "m3", "track", "Login"),
+    Fact("", AT - DAY_US, "m4", "group", group_id="empty", group_traits={"plan": "free"}),
+)
+GROUP_GOLDEN: dict[str, dict[str, str]] = json.loads(
+    (Path(__file__).parents[2] / "golden" / "audience_group_sentences.json").read_text()
+)
+"""What is said of groups, by group and definition."""
+
+
+@pytest.mark.parametrize(("group_id", "text"), [(g, text) for g, said in GROUP_GOLDEN.items() for text in said])
+def test_what_is_said_of_a_group(group_id: str, text: str) -> None:
+    raw = from_text(f"{text} with of groups")
+    definition = parse_definition(json.dumps(raw))
+    facts = GroupReference(COMPANY, {"hot": ["acme"]}).facts(definition, group_id, AT)
+    found = explain_group(definition, facts, raw["where"])
+    assert found["summary"] == GROUP_GOLDEN[group_id][text]
+    assert found["member"] is found["summary"].startswith("In: ")
 
 
 def test_every_kind_of_condition_has_a_sentence() -> None:

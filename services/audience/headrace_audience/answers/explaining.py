@@ -1,4 +1,4 @@
-"""Why somebody is in an audience, or not: every condition, the events that count, and when it changes.
+"""Why somebody, or a group, is in an audience or not: every condition, what counts for it, and when it changes.
 
 It is answered from the person's events in the log, by the naive evaluator that the others are held to: what it says is
 how the definition is meant, whatever the engine keeps. When conditions change next is asked of an engine of its own.
@@ -10,19 +10,23 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.times import now_us
-from headrace.rpc.errors import invalid_argument, limit_exceeded, not_found
+from headrace.rpc.errors import limit_exceeded, not_found
 from headrace.storage.mongo import log as event_log
-from headrace.storage.mongo.client import Database
+from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.batch import queries
 from headrace_audience.handlers import Audiences
+from headrace_audience.language.definition import Definition
 from headrace_audience.language.text.printing import condition_text
 from headrace_audience.offline.changes import next_changes
 from headrace_audience.offline.explain import explain
 from headrace_audience.offline.facts import facts_of_resolved
+from headrace_audience.offline.group_explain import explain_group
 from headrace_audience.offline.reference import Reference
 from headrace_audience.references import referenced
 from headrace_audience.store import MEMBERSHIPS, membership_key
@@ -47,6 +51,8 @@ class Explanation:
         summary: Why, in sentences.
         missing: Sentences of the fewest conditions that would have to change for the membership to.
         condition: What `offline.explain` says, with "text" for each condition.
+        refreshed_us: The moment as of which the stored members are, of an audience that is computed for moments; 0.
+        next_us: When one that is refreshed at intervals is refreshed next; 0.
     """
 
     profile_id: str
@@ -57,6 +63,8 @@ class Explanation:
     summary: str
     missing: Sequence[str]
     condition: Mapping[str, Any] = field(default_factory=dict)
+    refreshed_us: int = 0
+    next_us: int = 0
 
 
 class Explaining:
@@ -69,22 +77,23 @@ class Explaining:
         self._reader = reader
 
     async def explain(self, workspace_id: str, audience_id: str, profile_id: str, at_us: int) -> Explanation:
-        """Why a profile is in an audience at a moment, or not.
+        """Why a profile, or a group, is in an audience at a moment, or not.
 
         Args:
             workspace_id: The workspace.
             audience_id: The audience, in whatever state.
-            profile_id: The profile; a merged one stands for its survivor.
+            profile_id: The profile; a merged one stands for its survivor. Of an audience of groups the group.
             at_us: The moment, in microseconds; 0 is now.
 
         Raises:
-            ApiError: INVALID_ARGUMENT, its members are groups; NOT_FOUND, there is no such audience, or no event of
-                such a profile; LIMIT_EXCEEDED, the person has too many events.
+            ApiError: NOT_FOUND, there is no such audience, or no event of such a profile or group; LIMIT_EXCEEDED, the
+                person has too many events.
         """
         document = await self._audiences.get(workspace_id, audience_id)
         definition = definition_of(document)
         if definition.of == "groups":
-            raise invalid_argument("name", "is an audience of groups; explain one with the condition of their members")
+            stored = await self._is_stored(workspace_id, audience_id, profile_id)
+            return await self._group(document, definition, profile_id, at_us or now_us(), stored=stored)
         survivors = await self._reader.survivors(workspace_id)
         profile_id = survivors.of(profile_id)
         events = await self._events(workspace_id, profile_id, list(survivors.parts_of([profile_id])))
@@ -101,9 +110,38 @@ class Explaining:
             member, said, missing = found["member"], found["summary"], found["missing"]
             return Explanation(profile_id, at_us, member, stored, since or 0, said, missing, condition)
 
-        key = membership_key(workspace_id, audience_id, profile_id)
-        stored = bool(await self._db[MEMBERSHIPS].count_documents({"_id": key, "in": True}, limit=1))
+        stored = await self._is_stored(workspace_id, audience_id, profile_id)
         return await asyncio.to_thread(find)
+
+    async def _is_stored(self, workspace_id: str, audience_id: str, member_id: str) -> bool:
+        key = membership_key(workspace_id, audience_id, member_id)
+        return bool(await self._db[MEMBERSHIPS].count_documents({"_id": key, "in": True}, limit=1))
+
+    async def _group(
+        self, document: Document, definition: Definition, group_id: str, at_us: int, *, stored: bool
+    ) -> Explanation:
+        """Of a group: its members may be many, so the batch evaluator is asked how many hold what."""
+        workspace_id = document["w"]
+        known = await referenced(self._db, workspace_id, definition)
+        ask = partial(queries.group_facts, definition=definition, group_id=group_id, now_us=at_us, audiences=known)
+        async with self._reader.open(workspace_id) as view:
+            facts = await view.run(ask)
+        if facts is None:
+            raise not_found(f"workspaces/{workspace_id}/groups/{group_id}")
+        raw = json.loads(document["def"])["where"]
+        found = explain_group(definition, facts, raw)
+        return Explanation(
+            group_id,
+            at_us,
+            found["member"],
+            stored,
+            0,
+            found["summary"],
+            found["missing"],
+            found["condition"],
+            document.get("refreshed", 0),
+            document.get("next", 0) if definition.refresh_us else 0,
+        )
 
     async def _events(self, workspace_id: str, profile_id: str, parts: Sequence[str]) -> list[ResolvedEvent]:
         events: list[ResolvedEvent] = []

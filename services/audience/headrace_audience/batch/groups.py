@@ -17,6 +17,10 @@ traits         VARCHAR (JSON object)  the traits of the group that a group call 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from headrace_audience.batch.moments import Moments
 from headrace_audience.batch.relations import writes_sql
 from headrace_audience.batch.statement import Audiences, Statement
@@ -33,6 +37,52 @@ from headrace_audience.language.definition import (
 )
 from headrace_audience.language.definition import Any_ as AnyOf
 from headrace_audience.language.spans import near_spans
+
+MOST_EXAMPLES = 10
+"""Of the members of a group that hold a condition, and of those that do not, so many are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFacts:
+    """How a condition stands with the members of a group."""
+
+    number: int
+    """How many members there are."""
+    holding: int
+    """How many of them hold it."""
+    some_holding: Sequence[str]
+    """Profile ids of some that do: the first by id, at most MOST_EXAMPLES."""
+    some_lacking: Sequence[str]
+    """Profile ids of some that do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeafFacts:
+    """How a condition that combines no others stands with a group."""
+
+    holds: bool
+    members: MemberFacts | None = None
+    """Of a condition on members."""
+    value: Any = None
+    """Of a trait: what it is."""
+    set_by: tuple[int, str] | None = None
+    """Of a trait: time in microseconds and message id of the event that wrote it last."""
+
+
+GroupFacts = dict[Condition, LeafFacts]
+"""Facts of a group at a moment, by condition."""
+
+_SOME = (
+    "(SELECT list(profile ORDER BY profile) FROM"
+    f" (SELECT profile FROM members_of WHERE %s ORDER BY profile LIMIT {MOST_EXAMPLES}))"
+)
+_OF_MEMBERS = {
+    "numbers": ("NULL", "coalesce(counted.number, 0)"),
+    "holding": ("NULL", "coalesce(counted.{}, 0)"),
+    "some_holding": ("NULL", _SOME % "{}"),
+    "some_lacking": ("NULL", _SOME % "NOT {}"),
+}
+"""What is told of conditions on members: of other conditions, and of these by the name of the condition."""
 
 
 class GroupStatement:
@@ -57,33 +107,63 @@ class GroupStatement:
 
     def members_sql(self) -> str:
         """A WITH that ends in the relations `everybody` and `members`, of group ids in the column `profile`."""
+        entries, joins = self._relations(
+            "SELECT DISTINCT group_id AS profile FROM mentions", "SELECT profile FROM events"
+        )
+        members = f"SELECT everybody.profile FROM {joins} WHERE {self._condition}"
+        return f"WITH {', '.join(entries)}, members AS MATERIALIZED ({members})"
+
+    def facts_sql(self, group_id: str, leaves: Sequence[Condition]) -> str:
+        """A statement that tells what holds of one group, in one row; none, when nothing names the group.
+
+        Its columns are lists with an entry per leaf: whether it holds; of conditions on members how many members there
+        are, how many hold it, some that do, some that do not; of traits the value, and the (timestamp_us, message_id)
+        that wrote it.
+        """
+        of_group = f"FROM mentions WHERE group_id = {self._parameters.bind(group_id)}"
+        holds = [self._build(leaf) for leaf in leaves]
+        entries, joins = self._relations(
+            f"SELECT DISTINCT group_id AS profile {of_group}", f"SELECT profile {of_group} AND profile <> ''"
+        )
+        columns = [f"[{', '.join(holds)}]"]
+        for column, (empty, expression) in _OF_MEMBERS.items():
+            named = [self._held[leaf.part][0] if isinstance(leaf, Members) else "" for leaf in leaves]
+            columns.append(f"[{', '.join(expression.format(name) if name else empty for name in named)}] AS {column}")
+        tables = [self._traits[leaf.path[0]] if isinstance(leaf, TraitTest) else "" for leaf in leaves]
+        columns.append(f"[{', '.join(f'CAST({table}_value AS VARCHAR)' if table else 'NULL' for table in tables)}]")
+        columns.append(f"[{', '.join(f'{table}_writer' if table else 'NULL' for table in tables)}]")
+        return f"WITH {', '.join(entries)} SELECT {', '.join(columns)} FROM {joins}"
+
+    def _relations(self, groups: str, people: str) -> tuple[list[str], str]:
+        """WITH entries, and what they are joined to: some groups, and what their conditions read of some people."""
         past = f"timestamp_us <= {self._now_us}"
-        entries = ["everybody AS MATERIALIZED (SELECT DISTINCT group_id AS profile FROM mentions)"]
+        entries = [f"everybody AS MATERIALIZED ({groups})"]
         joins = ["everybody"]
         if self._people is not None:
             held = ", ".join(f"{expression} AS {name}" for name, expression in self._held.values())
             counts = ", ".join(f"count(*) FILTER (WHERE {name}) AS {name}" for name, _ in self._held.values())
             entries += [
-                "base AS MATERIALIZED (SELECT DISTINCT profile FROM events)",
+                f"base AS MATERIALIZED (SELECT DISTINCT profile FROM ({people}))",
                 *self._people.sources(),
                 *self._people.tables(),
                 f"people AS (SELECT base.profile, {held} FROM {self._people.joins()})",
                 f"links AS (SELECT DISTINCT group_id, profile FROM mentions WHERE profile <> '' AND {past})",
-                f"counted AS (SELECT group_id, count(*) AS number, {counts} FROM links JOIN people USING (profile)"
-                " GROUP BY group_id)",
+                "linked AS (SELECT * FROM links SEMI JOIN everybody ON everybody.profile = links.group_id)",
+                "members_of AS (SELECT * FROM linked JOIN people USING (profile))",
+                f"counted AS (SELECT group_id, count(*) AS number, {counts} FROM members_of GROUP BY group_id)",
             ]
             joins.append("LEFT JOIN counted ON counted.group_id = everybody.profile")
         for name, table in self._traits.items():
             said = f"{writes_sql('mentions', 'group_id', 'traits', name, self._parameters)} AND {past}"
-            newest = f"arg_max(value, row(timestamp_us, message_id)) AS {table}_value"
+            written = "row(timestamp_us, message_id)"
+            newest = f"arg_max(value, {written}) AS {table}_value, max({written}) AS {table}_writer"
             entries.append(f"{table} AS (SELECT group_id, {newest} FROM ({said}) GROUP BY group_id)")
             joins.append(f"LEFT JOIN {table} ON {table}.group_id = everybody.profile")
         for audience_id, table in self._members.items():
             bound = self._parameters.bind(sorted(self._audiences.get(audience_id, ())))  # type: ignore[arg-type]  # ids
             entries.append(f"{table} AS (SELECT DISTINCT unnest(CAST({bound} AS VARCHAR[])) AS group_id)")
             joins.append(f"LEFT JOIN {table} ON {table}.group_id = everybody.profile")
-        members = f"SELECT everybody.profile FROM {' '.join(joins)} WHERE {self._condition}"
-        return f"WITH {', '.join(entries)}, members AS MATERIALIZED ({members})"
+        return entries, " ".join(joins)
 
     def edges_sql(self) -> tuple[str, Moments]:
         """A WITH that ends in the relation `edges` (at_us): all moments at which time alone may move a group.

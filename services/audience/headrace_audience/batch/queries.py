@@ -25,6 +25,7 @@ Public functions (all take an open DuckDB connection that knows `events`; none o
     evaluate(connection, definition, now_us, audiences={...}) -> list[str]      # profile ids of the members, sorted
     preview(connection, definition, now_us, audiences={...}, sample=20)         # -> Preview: size, profiles, sample
     outlook(connection, definition, now_us, audiences={...}, profiles=None)     # -> list[Outlook]: since, leaves_at
+    group_facts(connection, definition, group_id, now_us, audiences={...})      # -> facts by condition, of a group
     next_moment(connection, definition, now_us, audiences={...})                # -> moment or None, of one of groups
     condition_history(connection, key, now_us) -> pyarrow.Table                 # for Engine.fold_history(key, table)
 
@@ -38,6 +39,7 @@ without a snapshot: people of whom no condition knows anything are in "not" audi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
@@ -47,7 +49,7 @@ import duckdb
 import pyarrow as pa
 
 from headrace_audience.batch.computed_sql import EXACT_NUMBER, EXACT_RATIO, register
-from headrace_audience.batch.groups import GroupStatement
+from headrace_audience.batch.groups import GroupFacts, GroupStatement, LeafFacts, MemberFacts
 from headrace_audience.batch.relations import (
     consent_writes_sql,
     identifiers_sql,
@@ -70,7 +72,7 @@ from headrace_audience.engine.conditions import (
 )
 from headrace_audience.engine.people import NEVER
 from headrace_audience.engine.states import PROFILES
-from headrace_audience.language.definition import Definition
+from headrace_audience.language.definition import Definition, Members, walk
 
 __all__ = [
     "PROFILES",
@@ -79,6 +81,7 @@ __all__ = [
     "Preview",
     "condition_history",
     "evaluate",
+    "group_facts",
     "next_moment",
     "outlook",
     "preview",
@@ -235,6 +238,40 @@ def next_moment(
     moments.make_functions(connection)
     rows = _run(connection, f"{edges} SELECT min(at_us) FROM edges WHERE at_us > {int(now_us)}", parameters).fetchall()
     return rows[0][0] if rows[0][0] is None else int(rows[0][0])
+
+
+def group_facts(
+    connection: Connection,
+    definition: Definition,
+    group_id: str,
+    now_us: int,
+    audiences: Audiences | None = None,
+) -> GroupFacts | None:
+    """What holds of one group at a moment, for each condition of an audience of groups.
+
+    Args:
+        connection: Knows the relations `events` and `mentions`.
+        definition: The audience.
+        group_id: The group.
+        now_us: The moment, in microseconds.
+        audiences: As in evaluate().
+
+    Returns:
+        The facts by condition, of those that combine no others; None when no event names the group.
+    """
+    parameters = Parameters()
+    leaves = list(dict.fromkeys(walk(definition.where)))
+    statement = GroupStatement(definition, audiences or {}, now_us, parameters)
+    rows = _run(connection, statement.facts_sql(group_id, leaves), parameters).fetchall()
+    if not rows:
+        return None
+    columns = zip(*rows[0], strict=True)
+    found: GroupFacts = {}
+    for leaf, (holds, number, holding, some, others, value, writer) in zip(leaves, columns, strict=True):
+        members = MemberFacts(number, holding, some or [], others or []) if isinstance(leaf, Members) else None
+        set_by = tuple(writer.values()) if isinstance(writer, dict) else writer
+        found[leaf] = LeafFacts(holds, members, None if value is None else json.loads(value), set_by)
+    return found
 
 
 def _outlook(profile: str, rows: list[tuple[str, int, bool]], now_us: int) -> Outlook:

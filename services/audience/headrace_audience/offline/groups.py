@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
+from headrace_audience.batch.groups import MOST_EXAMPLES, GroupFacts, LeafFacts, MemberFacts
 from headrace_audience.language.definition import (
     All,
     Any_,
@@ -13,6 +14,7 @@ from headrace_audience.language.definition import (
     Members,
     Not,
     TraitTest,
+    walk,
 )
 from headrace_audience.offline.facts import Fact
 from headrace_audience.offline.reference import Audiences, Reference, trait_holds
@@ -71,6 +73,27 @@ class GroupReference:
         if condition.quantifier == "all":
             return bool(truths) and all(truths)
         return any(truths) is (condition.quantifier == "any")
+
+    def facts(self, definition: Definition, group_id: str, at_us: int) -> GroupFacts:
+        """What holds of a group at a moment, for each condition of a definition that combines no others."""
+        return {leaf: self._facts(leaf, group_id, at_us) for leaf in walk(definition.where)}
+
+    def _facts(self, leaf: Condition, group_id: str, at_us: int) -> LeafFacts:
+        holds = self.holds(leaf, group_id, at_us)
+        if isinstance(leaf, Members):
+            people = self.people_of(group_id, at_us)
+            holding = [p for p in people if self._person_holds(leaf.part, p, at_us)]
+            lacking = [p for p in people if p not in holding]
+            some_holding, some_lacking = holding[:MOST_EXAMPLES], lacking[:MOST_EXAMPLES]
+            return LeafFacts(holds, MemberFacts(len(people), len(holding), some_holding, some_lacking))
+        if isinstance(leaf, TraitTest):
+            name = leaf.path[0]
+            said = [f for f in self._past(group_id, at_us) if name in f.group_traits]
+            writer = max(said, key=lambda fact: (fact.timestamp_us, fact.message_id), default=None)
+            if writer is not None:
+                set_by = (writer.timestamp_us, writer.message_id)
+                return LeafFacts(holds, value=writer.group_traits[name], set_by=set_by)
+        return LeafFacts(holds)
 
     def _past(self, group_id: str, at_us: int) -> list[Fact]:
         return [f for f in self._mentions.get(group_id, {}).values() if f.timestamp_us <= at_us]

@@ -87,12 +87,13 @@ def sentence(condition: Condition, found: Found) -> str:
     return f"{said}; {word} from {found['changes_at']} on if no event comes."
 
 
-def summary(condition: Condition, found: Found) -> str:
+def summary(condition: Condition, found: Found, *, tells_time: bool = True) -> str:
     """Why somebody is in or out, what would change that, and when it changes by itself.
 
     Args:
         condition: The whole condition of the audience.
         found: What `explain` found of it, with all sentences.
+        tells_time: Whether it is known when it changes by itself.
     """
     holds = found["holds"]
     reasons = [said for said, _ in _reasons(condition, found)]
@@ -103,7 +104,7 @@ def summary(condition: Condition, found: Found) -> str:
         told.append(f"To {change}: {_listed(missing)}")
     if found["changes_at"] is not None:
         told.append(f"By time alone it {'leaves' if holds else 'enters'} at {found['changes_at']}.")
-    elif holds:
+    elif holds and tells_time:
         told.append("Time alone does not end it.")
     return " ".join(told)
 
@@ -352,8 +353,11 @@ def _member(condition: AudienceMember, found: Found) -> str:
 
 
 def _members(condition: Members, found: Found) -> str:
-    fits = "fit" if found["holds"] else "do not fit"
-    return f"the members of the group {fits} ({condition.quantifier} of them wanted)"
+    wanted = {"any": "one is enough", "all": "all wanted", "none": "none wanted"}[condition.quantifier]
+    if found["members"] == 0:
+        return f"the group has no members ({wanted})"
+    holding = found["members_holding"]
+    return f"{holding:,} of {_counted(found['members'], 'member')} with {found['of']} ({wanted})"
 
 
 def _combined(word: str) -> Callable[[Any, Found], str]:

@@ -934,7 +934,7 @@ class ExplainMembershipRequest(google.protobuf.message.Message):
     name: builtins.str
     """Required. Resource name of the audience."""
     profile_id: builtins.str
-    """Required. The profile's id; a merged part's stands for the survivor."""
+    """Required. The profile's id; a merged part's stands for the survivor. Of an audience of groups the group's id."""
     at_us: builtins.int
     """Optional. The moment, in microseconds since 1970 UTC; 0 means now."""
     def __init__(
@@ -963,18 +963,22 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     CONDITION_FIELD_NUMBER: builtins.int
     SUMMARY_FIELD_NUMBER: builtins.int
     MISSING_FIELD_NUMBER: builtins.int
+    REFRESH_TIME_FIELD_NUMBER: builtins.int
+    NEXT_REFRESH_TIME_FIELD_NUMBER: builtins.int
     profile_id: builtins.str
-    """The profile that is explained."""
+    """The profile, or the group, that is explained."""
     at_us: builtins.int
     """The moment that is explained, in microseconds since 1970 UTC."""
     member: builtins.bool
     """Whether the definition holds at that moment."""
     stored_member: builtins.bool
-    """Whether the person is a member as stored now."""
+    """Whether the person or the group is a member as stored now."""
     since_us: builtins.int
-    """Since when it has been so, in microseconds since 1970 UTC; 0 means always, or not told of more than 1,000 events."""
+    """Since when it has been so, in microseconds since 1970 UTC; 0 means always, or not told of more than 1,000 events,
+    and of groups.
+    """
     changes_at_us: builtins.int
-    """When it changes if no further event comes, in microseconds since 1970 UTC; 0 means never."""
+    """When it changes if no further event comes, in microseconds since 1970 UTC; 0 means never; not told of groups."""
     summary: builtins.str
     """Why, in sentences: what holds or does not, what would have to change, when it changes by itself."""
     @property
@@ -984,6 +988,14 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     @property
     def missing(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Sentences of the fewest conditions that would have to change for the person to enter, or to leave."""
+
+    @property
+    def refresh_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Of an audience of groups: the moment as of which its stored members are; unset before it is filled."""
+
+    @property
+    def next_refresh_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Of an audience of groups that is refreshed at intervals: when it is refreshed next."""
 
     def __init__(
         self,
@@ -997,15 +1009,17 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
         condition: Global___ExplainedCondition | None = ...,
         summary: builtins.str = ...,
         missing: collections.abc.Iterable[builtins.str] | None = ...,
+        refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        next_refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["condition", b"condition"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "changes_at_us", b"changes_at_us", "condition", b"condition", "member", b"member", "missing", b"missing", "profile_id", b"profile_id", "since_us", b"since_us", "stored_member", b"stored_member", "summary", b"summary"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["condition", b"condition", "next_refresh_time", b"next_refresh_time", "refresh_time", b"refresh_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "changes_at_us", b"changes_at_us", "condition", b"condition", "member", b"member", "missing", b"missing", "next_refresh_time", b"next_refresh_time", "profile_id", b"profile_id", "refresh_time", b"refresh_time", "since_us", b"since_us", "stored_member", b"stored_member", "summary", b"summary"]) -> None: ...
 
 Global___ExplainMembershipResponse: typing_extensions.TypeAlias = ExplainMembershipResponse
 
 @typing.final
 class ExplainedCondition(google.protobuf.message.Message):
-    """A condition of a definition, for one person at one moment."""
+    """A condition of a definition, for one person or group at one moment."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1019,6 +1033,10 @@ class ExplainedCondition(google.protobuf.message.Message):
     SET_BY_FIELD_NUMBER: builtins.int
     SENTENCE_FIELD_NUMBER: builtins.int
     VALUE_FIELD_NUMBER: builtins.int
+    MEMBERS_FIELD_NUMBER: builtins.int
+    MEMBERS_HOLDING_FIELD_NUMBER: builtins.int
+    HOLDING_PROFILE_IDS_FIELD_NUMBER: builtins.int
+    LACKING_PROFILE_IDS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The condition in text form."""
     kind: builtins.str
@@ -1033,6 +1051,10 @@ class ExplainedCondition(google.protobuf.message.Message):
     """What holds of it, or is missing, in words and numbers."""
     value: builtins.bytes
     """The value of a computed trait, as JSON; empty when the person has none."""
+    members: builtins.int
+    """Of a condition on the members of a group: how many members there are."""
+    members_holding: builtins.int
+    """How many of them hold what any, all or none should."""
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExplainedCondition]:
         """The conditions that "all", "any" and "not" combine."""
@@ -1044,6 +1066,14 @@ class ExplainedCondition(google.protobuf.message.Message):
     @property
     def set_by(self) -> Global___ExplainedEvent:
         """The event that said last what a trait or a consent is, with the value; unset when none did."""
+
+    @property
+    def holding_profile_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Some of those that hold it, by id, at most ten."""
+
+    @property
+    def lacking_profile_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Some of those that do not, by id, at most ten."""
 
     def __init__(
         self,
@@ -1058,9 +1088,13 @@ class ExplainedCondition(google.protobuf.message.Message):
         set_by: Global___ExplainedEvent | None = ...,
         sentence: builtins.str = ...,
         value: builtins.bytes = ...,
+        members: builtins.int = ...,
+        members_holding: builtins.int = ...,
+        holding_profile_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        lacking_profile_ids: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["set_by", b"set_by"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["changes_at_us", b"changes_at_us", "counted", b"counted", "events", b"events", "holds", b"holds", "kind", b"kind", "parts", b"parts", "sentence", b"sentence", "set_by", b"set_by", "text", b"text", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes_at_us", b"changes_at_us", "counted", b"counted", "events", b"events", "holding_profile_ids", b"holding_profile_ids", "holds", b"holds", "kind", b"kind", "lacking_profile_ids", b"lacking_profile_ids", "members", b"members", "members_holding", b"members_holding", "parts", b"parts", "sentence", b"sentence", "set_by", b"set_by", "text", b"text", "value", b"value"]) -> None: ...
 
 Global___ExplainedCondition: typing_extensions.TypeAlias = ExplainedCondition
 
