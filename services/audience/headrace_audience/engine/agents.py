@@ -116,8 +116,8 @@ def _technology(text: str, device_type: str, on_ipad: bool, system: str, hints: 
 
 def _browser(agent: _Agent, hints: _Hints) -> str | None:
     if agent.browser is None or (agent.browser in _HIDES_OTHERS and hints.brand not in {"", "Chrome", "Chromium"}):
-        brand = hints.brand if agent.device != "bot" else ""
-        return (_ON_MOBILES.get(brand, brand) if hints.mobile else brand) or agent.browser
+        brand = _ON_MOBILES.get(hints.brand, hints.brand) if hints.mobile else hints.brand
+        return brand or agent.browser
     return agent.browser
 
 
