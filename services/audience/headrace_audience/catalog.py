@@ -24,7 +24,7 @@ from headrace_audience.store import (
     PAUSED,
     SEPARATOR,
 )
-from headrace_audience.stored import definition_of
+from headrace_audience.stored import definition_of, keeps_members
 
 log = logs.get_logger(__name__)
 
@@ -144,7 +144,7 @@ def _audiences(document: Document) -> Iterator[Audience]:
         return
     try:
         definition = definition_of(document)
-        version = document.get("pending") if document["state"] == ACTIVE else None
+        version = document.get("pending") if document["state"] in COMPUTED else None
         pending = definition_of(version) if version else None
     except DefinitionError as error:
         # It was checked when it was saved: an older program reads what a newer one wrote.
@@ -168,7 +168,8 @@ def _audiences(document: Document) -> Iterator[Audience]:
     yield Audience(
         workspace_id=document["w"],
         audience_id=document["a"],
-        state=document["state"],
+        # Members of one that is activated with another meaning stay until its version takes their place.
+        state=PAUSED if keeps_members(document) else document["state"],
         definition=definition,
         generation=document["gen"],
         cause=document["cause"],

@@ -13,15 +13,13 @@ from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs
 from headrace_audience.computed_traits import ComputedTraits
 from headrace_audience.handlers import Audiences
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import AUDIENCES, COMPUTED
-from headrace_audience.stored import computed_of, parsed_computed
 
 log = logs.get_logger(__name__)
 
 
 class ComputedFollower:
-    """Starts audiences anew when a computed trait that they name computes something else, or is gone.
+    """Lets audiences have a new version when a computed trait that they name computes something else, or is gone.
 
     Every replica looks; a change that one of them made to a document is not made again. Static audiences stay as they
     were computed, and whatever is not computed is read anew when it is activated.
@@ -64,21 +62,8 @@ class ComputedFollower:
                 await self._follow(document, known)
 
     async def _follow(self, document: Document, known: Mapping[str, str]) -> None:
-        version = document.get("pending")
         try:
-            is_static = parse_definition(document["def"]).kind == "static"
-            computed = None if is_static else _changed(document, known)
-            of_version = _changed(version, known) if version else None
+            await self._audiences.follow(document, known)
         except DefinitionError as error:
             # It was checked when it was saved: an older program reads what a newer one wrote.
             log.warning("a stored definition cannot be read", audience=document["a"], place=error.path)
-            return
-        if computed is not None or of_version is not None:
-            await self._audiences.follow(document, computed, of_version)
-
-
-def _changed(stored: Document, known: Mapping[str, str]) -> dict[str, str] | None:
-    """The definitions of the traits that a stored definition names and that exist; None when they are as stored."""
-    now = {trait_id: known[trait_id] for trait_id in stored["traits"] if trait_id in known}
-    # What only is written otherwise computes the same.
-    return now if parsed_computed(now) != computed_of(stored) else None

@@ -54,9 +54,9 @@ from headrace_audience.store import (
     members_after,
 )
 from headrace_audience.stored import DEFINITION_FIELDS, definition_of
-from headrace_audience.versions import pending, switched
+from headrace_audience.transitions import activated, defined, discarded, followed, naming, stopped, wanted
+from headrace_audience.versions import switched
 
-MAX_DISPLAY_NAME = 200
 ATTEMPTS = 8
 _FIELD = "audience.definition"
 
@@ -99,7 +99,7 @@ class Audiences:
             ApiError: INVALID_ARGUMENT with the place of the fault, ALREADY_EXISTS, or WRONG_STATE while one of the
                 same id is being removed.
         """
-        _check_display_name(display_name)
+        display_name = names.display_name("audience.display_name", display_name)
         definition = as_json(definition)
         parsed = parse(definition)
         computed = await self._computed_traits.named(workspace_id, definition, parsed, _FIELD)
@@ -122,7 +122,7 @@ class Audiences:
                 "a": audience_id,
                 "name": display_name,
                 "def": definition,
-                **_naming(parsed, computed),
+                **naming(parsed, computed),
                 "state": DRAFT,
                 "gen": old["gen"] if old else 0,
                 "base": old.get("base", 0) if old else 0,
@@ -170,7 +170,7 @@ class Audiences:
             ApiError: INVALID_ARGUMENT, NOT_FOUND, or ABORTED when the etag is not the stored one.
         """
         if display_name is not None:
-            _check_display_name(display_name)
+            display_name = names.display_name("audience.display_name", display_name)
         definition = as_json(definition) if definition is not None else None
         parsed = parse(definition) if definition is not None else None
         computed: Mapping[str, str] = {}
@@ -189,7 +189,7 @@ class Audiences:
                 if parsed.of != parse_definition(old["def"]).of:
                     raise invalid_argument("audience.definition.of", "cannot be changed; make another audience")
                 await self._check_references(workspace_id, audience_id, definition, parsed, session)
-                change |= _defined(old, definition, parsed, _naming(parsed, computed))
+                change |= defined(old, definition, parsed, naming(parsed, computed))
             if validate_only:
                 return {**old, **change}
             return await self._set(old, change, session)
@@ -201,48 +201,49 @@ class Audiences:
     async def activate(self, workspace_id: str, audience_id: str) -> Document:
         """Start computing; one that is computed already stays as it is.
 
+        One that was live and is to be something else now keeps its members until the new version takes their place.
+
         Raises:
             ApiError: NOT_FOUND, or INVALID_ARGUMENT when it names an audience that is archived, or a computed trait
                 that is gone.
         """
-        asked = await self._visible(workspace_id, audience_id)
+        asked = wanted(await self._visible(workspace_id, audience_id))
         known = await self._computed_traits.all(workspace_id) if asked.get("traits") else None
 
         async def act(session: Session) -> Document:
             old = await self._visible(workspace_id, audience_id, session)
             if old["state"] in COMPUTED:
                 return old
-            parsed = parse_definition(old["def"])
-            await self._check_archived(workspace_id, old["def"], parsed, session)
-            change = _start(old, parsed, "fill")
-            if known is not None:  # else it names none, or was changed a moment ago with what holds now
-                change |= _naming(parsed, chosen(known, old["def"], parsed, _FIELD))
+            target = wanted(old)
+            parsed = parse_definition(target["def"])
+            await self._check_archived(workspace_id, target["def"], parsed, session)
+            # Without `known` it names none, or was changed a moment ago with what holds now.
+            computed = target.get("computed", {}) if known is None else chosen(known, target["def"], parsed, _FIELD)
+            change = activated(old, naming(parsed, computed))
             return await self._set(old, change | {"rev": old["rev"] + 1, "activated": change["at"]}, session)
 
         document = await self._one_after_the_other(workspace_id, act)
         self._on_change()
         return document
 
-    async def follow(
-        self, document: Document, computed: Mapping[str, str] | None, of_version: Mapping[str, str] | None
-    ) -> bool:
-        """Start an audience anew, and its pending version, because computed traits compute something else.
+    async def follow(self, document: Document, known: Mapping[str, str]) -> bool:
+        """Follow the computed traits that an audience, or its pending version, names.
 
         Args:
             document: The audience, as it was read; when it was changed since, nothing is done.
-            computed: The computed traits that it names and that exist, as JSON by id; None when they are the same.
-            of_version: The same of its pending version.
+            known: The computed traits that there are, as JSON by id.
 
         Returns:
-            Whether this call did it.
+            Whether this call changed it.
+
+        Raises:
+            DefinitionError: A stored definition cannot be read.
         """
-        change: Document = {"updated": now_us(), "rev": document["rev"] + 1}
-        if computed is not None:
-            change |= _start(document, parse_definition(document["def"]), "definition") | {"computed": dict(computed)}
-        if version := document.get("pending"):
-            holding = version["computed"] if of_version is None else dict(of_version)
-            change |= pending(version["def"], change["rev"], {"traits": version["traits"], "computed": holding})
+        change = followed(document, known)
+        if change is None:
+            return False
         seen = {key: document[key] for key in ("_id", "w", "gen", "rev", "state")}
+        change |= {"updated": now_us(), "rev": document["rev"] + 1}
         answer = await self._audiences.update_one(seen, {"$set": change})
         self._on_change()
         return bool(answer.modified_count)
@@ -258,7 +259,7 @@ class Audiences:
                 raise wrong_state(ARCHIVED, "An archived audience is not computed: there is nothing to pause.")
             if old["state"] == PAUSED:
                 return old
-            return await self._set(old, _stop(old, PAUSED), session)
+            return await self._set(old, stopped(old, PAUSED), session)
 
         document = await self._one_after_the_other(workspace_id, act)
         self._on_change()
@@ -276,7 +277,7 @@ class Audiences:
             if old["state"] == ARCHIVED:
                 return old
             await self._check_unused(workspace_id, audience_id, [s for s in VISIBLE if s != ARCHIVED], session)
-            change = _stop(old, ARCHIVED) | {"cause": "archived", "open": True, "refreshed": 0}
+            change = stopped(old, ARCHIVED) | {"cause": "archived", "open": True, "refreshed": 0}
             if old["gen"] == 0:
                 change |= {"gen": 0, "open": False}
             return await self._set(old, change, session)
@@ -295,6 +296,8 @@ class Audiences:
 
         async def act(session: Session) -> Document:
             old = await self._with_version(workspace_id, audience_id, etag, session)
+            if old["state"] == PAUSED:
+                raise wrong_state(PAUSED, "The new version of a paused audience is computed when it is activated.")
             if not old["pending"]["ready"]:
                 raise wrong_state(old["state"], "The new version is still being computed: try again in a moment.")
             return await self._set(old, switched(old), session)
@@ -312,7 +315,7 @@ class Audiences:
 
         async def act(session: Session) -> Document:
             old = await self._with_version(workspace_id, audience_id, etag, session)
-            return await self._set(old, {"pending": None, "rev": old["rev"] + 1, "updated": now_us()}, session)
+            return await self._set(old, discarded(old) | {"rev": old["rev"] + 1, "updated": now_us()}, session)
 
         document = await self._one_after_the_other(workspace_id, act)
         self._on_change()
@@ -358,7 +361,7 @@ class Audiences:
             if old["gen"] == 0:
                 await self._audiences.delete_one({"_id": old["_id"], "w": workspace_id}, session=session)
                 return
-            await self._set(old, _stop(old, DELETING) | {"cause": "definition", "open": True}, session)
+            await self._set(old, stopped(old, DELETING) | {"cause": "definition", "open": True}, session)
 
         await self._one_after_the_other(workspace_id, act)
         self._on_change()
@@ -522,52 +525,6 @@ class Audiences:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _start(old: Mapping[str, Any], parsed: Definition, cause: str) -> Document:
-    """What a document gets when computing starts from history."""
-    now = now_us()
-    return {
-        "state": FILLING,
-        "gen": old["gen"] + 1,
-        "cause": cause,
-        "at": now,
-        "next": now + parsed.refresh_us if parsed.refresh_us else 0,
-        "done": [],
-        "open": True,
-        "pending": None,
-        "updated": now,
-    }
-
-
-def _naming(parsed: Definition, computed: Mapping[str, str]) -> Document:
-    """What a definition is stored with of the computed traits that it names: which, and their definitions by id."""
-    return {"traits": sorted(parsed.computed_traits), "computed": dict(computed)}
-
-
-def _defined(old: Mapping[str, Any], definition: str, parsed: Definition, naming: Document) -> Document:
-    """What a document gets with a definition, which may be the one that it has."""
-    if old["state"] not in COMPUTED:
-        return {"def": definition, "pending": None, **naming}
-    if parsed == parse_definition(old["def"]):
-        return {"def": definition, "pending": None}
-    if old["state"] == FILLING:
-        return {"def": definition, **naming, **_start(old, parsed, "definition")}
-    return pending(definition, old["rev"] + 1, naming)
-
-
-def _stop(old: Mapping[str, Any], state: str) -> Document:
-    """What a document gets when computing ends."""
-    return {
-        "state": state,
-        "gen": old["gen"] + 1,
-        "rev": old["rev"] + 1,
-        "next": 0,
-        "done": [],
-        "open": False,
-        "pending": None,
-        "updated": now_us(),
-    }
-
-
 def etag_of(document: Mapping[str, Any]) -> str:
     """The etag of a stored audience."""
     return f"{document['rev']:x}"
@@ -576,8 +533,3 @@ def etag_of(document: Mapping[str, Any]) -> str:
 def is_computed(document: Mapping[str, Any]) -> bool:
     """Whether the members of an audience are complete and kept exact."""
     return bool(document["state"] == ACTIVE)
-
-
-def _check_display_name(display_name: str) -> None:
-    if not display_name.strip() or len(display_name) > MAX_DISPLAY_NAME:
-        raise invalid_argument("audience.display_name", f"must be 1 to {MAX_DISPLAY_NAME} characters")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.language.definition import Definition
 from headrace_audience.store import AUDIENCES, COMPUTED, MEMBERSHIPS, PAUSED
-from headrace_audience.stored import DEFINITION_FIELDS, definition_of
+from headrace_audience.stored import MEANING_FIELDS, definition_of, keeps_members
 
 Known = Definition | list[str]
 
@@ -13,15 +13,15 @@ Known = Definition | list[str]
 async def referenced(db: Database, workspace_id: str, definition: Definition, *, only: str = "") -> dict[str, Known]:
     """Each audience that a definition names, directly or through others.
 
-    Those that are computed by their definition; those that are not, because they are static, refreshed at intervals or
-    paused, by their stored members; drafts and archived ones have none. With `only` of the stored members none but this
-    profile are told.
+    Those that are computed by their definition; those that are not, because they are static, refreshed at intervals,
+    paused or waiting for a new version, by their stored members; drafts and archived ones have none. With `only` of the
+    stored members none but this profile are told.
     """
     known: dict[str, Known] = {}
     waiting = set(definition.references)
     while waiting:
         query: Document = {"w": workspace_id, "a": {"$in": sorted(waiting)}, "state": {"$in": [*COMPUTED, PAUSED]}}
-        found = {d["a"]: d async for d in db[AUDIENCES].find(query, {"a": 1, "state": 1, **DEFINITION_FIELDS})}
+        found = {d["a"]: d async for d in db[AUDIENCES].find(query, {"a": 1, **MEANING_FIELDS})}
         following: set[str] = set()
         for audience_id in waiting:
             document = found.get(audience_id)
@@ -29,7 +29,7 @@ async def referenced(db: Database, workspace_id: str, definition: Definition, *,
                 known[audience_id] = []
                 continue
             named = definition_of(document)
-            if document["state"] == PAUSED or not named.is_continuous:
+            if keeps_members(document) or not named.is_continuous:
                 known[audience_id] = await stored_members(db, workspace_id, audience_id, only)
             else:
                 known[audience_id] = named

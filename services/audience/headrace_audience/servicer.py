@@ -32,8 +32,9 @@ from headrace_audience.handlers import Audiences, etag_of
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import definition_json
 from headrace_audience.language.windows import is_zone
-from headrace_audience.store import ACTIVE, change_message, state_message
-from headrace_audience.stored import definition_of, missing_computed
+from headrace_audience.store import change_message, state_message
+from headrace_audience.stored import definition_of
+from headrace_audience.transitions import warnings
 from headrace_audience.verify import Verifier
 from headrace_audience.versions import Change, Limits, change_of
 from headrace_audience.watching import MOST_WATCHERS, CursorError, TooManyWatchersError, Watching
@@ -137,7 +138,7 @@ class AudienceServicer(AudienceServiceServicer):
             answer = pb.UpdateAudienceResponse(audience=await self._message(document))
             if request.validate_only and definition is not None:
                 change, at_us = await self._preview.compare(workspace_id, audience_id, definition)
-                held = document["state"] == ACTIVE and self._limits.hold(change)
+                held = bool(document["pending"]) and self._limits.hold(change)
                 answer.change.CopyFrom(definition_change(change, held, at_us))
             return answer
 
@@ -425,7 +426,7 @@ class AudienceServicer(AudienceServiceServicer):
             refresh_time=_time(refreshed) if refreshed else None,
             next_refresh_time=_time(document["next"]) if definition.refresh_us and document.get("next") else None,
             pending_version=_version(document) if document.get("pending") else None,
-            warnings=missing_computed(document),
+            warnings=warnings(document),
         )
 
 

@@ -10,9 +10,12 @@ from headrace.domain.computed_traits.definition import parse_definition as parse
 from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
+from headrace_audience.store import FILLING, PAUSED
 
 DEFINITION_FIELDS = {"def": 1, "computed": 1}
 """What definition_of() reads of a document."""
+MEANING_FIELDS = {"state": 1, "pending.gen": 1, **DEFINITION_FIELDS}
+"""The same, and what keeps_members() reads."""
 
 
 def definition_of(document: Mapping[str, Any]) -> Definition:
@@ -31,7 +34,9 @@ def parsed_computed(computed: Mapping[str, str]) -> dict[str, ComputedDefinition
     return {trait_id: parse_computed(text) for trait_id, text in computed.items()}
 
 
-def missing_computed(document: Mapping[str, Any]) -> list[str]:
-    """Of the computed traits that a document names, those that are gone, each as a sentence."""
-    gone = sorted(set(document.get("traits", ())) - document.get("computed", {}).keys())
-    return [f"There is no computed trait {trait_id!r} any more: nobody has a value of it." for trait_id in gone]
+def keeps_members(document: Mapping[str, Any]) -> bool:
+    """Whether the members of an audience stay as they are stored: paused, or until its new version is in their place.
+
+    Reads `state` and whether there is something in `pending`.
+    """
+    return document["state"] == PAUSED or (document["state"] == FILLING and bool(document.get("pending")))

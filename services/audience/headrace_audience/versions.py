@@ -17,7 +17,7 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.catalog import Audience
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.store import ACTIVE, AUDIENCES, audience_key
+from headrace_audience.store import ACTIVE, AUDIENCES, COMPUTED, audience_key
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,11 @@ def switched(document: Mapping[str, Any]) -> Document:
     definition = version["def"]
     refresh_us = parse_definition(definition).refresh_us
     return {
+        "state": ACTIVE,
         "def": definition,
         "traits": version["traits"],
         "computed": version["computed"],
+        "declined": None,
         "pending": None,
         "gen": document["gen"] + 1,
         "rev": document["rev"] + 1,
@@ -122,6 +124,6 @@ def _query(version: Audience) -> Document:
     return {
         "_id": audience_key(version.workspace_id, version.version_of),
         "w": version.workspace_id,
-        "state": ACTIVE,
+        "state": {"$in": list(COMPUTED)},
         "pending.gen": version.generation,
     }

@@ -10,7 +10,6 @@ from headrace.rpc.errors import already_exists, invalid_argument, invalid_argume
 from headrace.rpc.scopes import EVERYTHING, SCOPES, WORKSPACE_ADMIN
 from headrace_console.store import ApiToken, ConsoleStore, Workspace
 
-MAX_DISPLAY_NAME = 200
 MAX_SECRET = 512
 
 
@@ -29,8 +28,8 @@ class Workspaces:
         """
         auth.require_service()
         names.check_id("workspace_id", workspace_id)
-        _check_display_name("workspace.display_name", display_name)
-        workspace = Workspace(workspace_id, display_name.strip(), times.now_us(), request_id)
+        display_name = names.display_name("workspace.display_name", display_name)
+        workspace = Workspace(workspace_id, display_name, times.now_us(), request_id)
         existing = await self._store.add_workspace(workspace)
         if existing is None:
             return workspace
@@ -74,12 +73,12 @@ class Workspaces:
             ApiError: PERMISSION_DENIED, INVALID_ARGUMENT or NOT_FOUND.
         """
         auth.authorize(WORKSPACE_ADMIN, workspace_id)
-        _check_display_name("api_token.display_name", display_name)
+        display_name = names.display_name("api_token.display_name", display_name)
         _check_scopes(scopes)
         await self.workspace(workspace_id)
         secret = auth.new_token()
         unique = sorted(set(scopes))
-        token = await self._store.add_token(workspace_id, display_name.strip(), unique, auth.token_digest(secret))
+        token = await self._store.add_token(workspace_id, display_name, unique, auth.token_digest(secret))
         return token, secret
 
     async def tokens(self, workspace_id: str, after: str, limit: int) -> list[ApiToken]:
@@ -138,15 +137,6 @@ async def token_of(store: ConsoleStore, secret: str) -> ApiToken | None:
     if not secret.startswith(auth.TOKEN_PREFIX) or len(secret) > MAX_SECRET:
         return None
     return await store.working_token(auth.token_digest(secret))
-
-
-def _check_display_name(field: str, value: str) -> None:
-    if not value.strip():
-        raise invalid_argument(field, "must not be empty")
-    if len(value) > MAX_DISPLAY_NAME:
-        raise invalid_argument(field, f"must be at most {MAX_DISPLAY_NAME} characters")
-    if any(not c.isprintable() for c in value):
-        raise invalid_argument(field, "must not contain control characters")
 
 
 def _check_scopes(scopes: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from headrace.api.ingest.v1.source_service_pb2 import Source as SourceMessage
-from headrace.domain.segment import has_control
 from headrace.domain.times import now_us
 from headrace.rpc import errors, names
 from headrace.storage.mongo.client import Database, Document
@@ -29,7 +28,6 @@ from headrace_ingest.sources import (
 from headrace_ingest.store import SOURCES
 
 _MAX_ORIGINS = 100
-_MAX_DISPLAY_NAME = 200
 _MUTABLE = ("display_name", "allowed_origins", "mapping", "disabled")
 _STORED = {"display_name": "name", "allowed_origins": "origins", "mapping": "mapping", "disabled": "off"}
 
@@ -63,7 +61,7 @@ class SourceHandlers:
         source = now_source(
             workspace_id,
             source_id,
-            display_name=given.display_name,
+            display_name=given.display_name.strip(),
             kind=given.kind,
             allowed_origins=_origins(given),
             mapping=given.mapping,
@@ -126,6 +124,8 @@ class SourceHandlers:
         values: Document = {}
         for field in fields:
             values[_STORED[field]] = list(_origins(given)) if field == "allowed_origins" else getattr(given, field)
+        if "display_name" in fields:
+            values["name"] = given.display_name.strip()
         key = source_key(workspace_id, source_id)
         query: Document = {"_id": key, "w": workspace_id}
         if given.etag:
@@ -159,9 +159,7 @@ class SourceHandlers:
 
 def _check(given: SourceMessage, kind: str, fields: Sequence[str]) -> None:
     if "display_name" in fields:
-        name = given.display_name
-        if not 1 <= len(name.strip()) <= _MAX_DISPLAY_NAME or has_control(name):
-            raise errors.invalid_argument("source.display_name", f"must have 1 to {_MAX_DISPLAY_NAME} characters")
+        names.display_name("source.display_name", given.display_name)
     if "allowed_origins" in fields:
         if len(given.allowed_origins) > _MAX_ORIGINS:
             raise errors.invalid_argument("source.allowed_origins", f"holds at most {_MAX_ORIGINS} origins")

@@ -13,6 +13,7 @@ from headrace.connector import wire
 from headrace.domain.times import now_us
 from headrace.plugins.errors import PluginConfigError, PluginError, PluginErrorKind, PluginFailure
 from headrace.plugins.masking import mask_settings, merge_masked
+from headrace.rpc import names
 from headrace.rpc.errors import (
     already_exists,
     etag_mismatch,
@@ -26,7 +27,7 @@ from headrace.storage.sealing import Sealer
 from headrace_sync import consents
 from headrace_sync.config import DestinationConfig, key_of, sealing_place
 from headrace_sync.outlet import Connector
-from headrace_sync.requests import check_etag, display_name, settings_object
+from headrace_sync.requests import check_etag, settings_object
 from headrace_sync.store import ConfigStore
 
 CHANGEABLE = frozenset({"display_name", "required_consents", "settings", "state"})
@@ -87,7 +88,7 @@ class DestinationHandlers:
             key=key,
             workspace_id=workspace_id,
             id=destination_id,
-            display_name=display_name("destination.display_name", wanted.display_name),
+            display_name=names.display_name("destination.display_name", wanted.display_name),
             connector=info.name,
             sealed=self._sealed(key, settings),
             masked=_masked(info, settings),
@@ -156,7 +157,7 @@ class DestinationHandlers:
         after = dataclasses.replace(before, updated_us=now_us(), revision=before.revision + 1)
         if "display_name" in fields:
             after = dataclasses.replace(
-                after, display_name=display_name("destination.display_name", wanted.display_name)
+                after, display_name=names.display_name("destination.display_name", wanted.display_name)
             )
         if "required_consents" in fields:
             required = consents.checked("destination.required_consents", wanted.required_consents)

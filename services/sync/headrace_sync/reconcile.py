@@ -119,7 +119,8 @@ class Reconciler:
             grpc.aio.AioRpcError: The audience service does not answer.
         """
         audience = await self._audiences.get(sync.audience_name)
-        if audience is None or audience.state not in _COUNTED:
+        # While a new version waits to take the place of an audience's members, these stay as they are.
+        if audience is None or not (audience.state in _COUNTED or audience.HasField("pending_version")):
             return False
         if sync.is_list:
             await self._list(sync, lease)

@@ -53,18 +53,6 @@ def etag(revision: int) -> str:
     return f'"{revision}"'
 
 
-def display_name(field: str, value: str) -> str:
-    """A name for people: 1 to 200 characters, no control characters.
-
-    Raises:
-        ApiError: INVALID_ARGUMENT.
-    """
-    text = value.strip()
-    if not text or len(text) > LONGEST_TEXT or not text.isprintable():
-        raise invalid_argument(field, f"must be 1 to {LONGEST_TEXT} printable characters")
-    return text
-
-
 def settings_object(field: str, text: str) -> dict[str, Any]:
     """Settings as an object.
 

@@ -20,7 +20,7 @@ from headrace_sync.config import SyncConfig, key_of
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.list_store import ListStore
 from headrace_sync.lists import new_run
-from headrace_sync.requests import LONGEST_TEXT, check_etag, display_name
+from headrace_sync.requests import LONGEST_TEXT, check_etag
 from headrace_sync.store import ConfigStore
 
 CHANGEABLE = frozenset({"display_name", "event_names", "mapping", "send_removals", "paused"})
@@ -80,7 +80,7 @@ class SyncHandlers:
             key=new_time_ordered_id(),
             workspace_id=workspace_id,
             id=sync_id,
-            display_name=display_name("sync.display_name", wanted.display_name),
+            display_name=names.display_name("sync.display_name", wanted.display_name),
             kind=wanted.kind,
             destination_id=destination_id,
             audience_id=audience_id,
@@ -130,7 +130,9 @@ class SyncHandlers:
             check_etag(wanted.etag, before.revision)
             after = dataclasses.replace(before, updated_us=now_us(), revision=before.revision + 1)
             if "display_name" in fields:
-                after = dataclasses.replace(after, display_name=display_name("sync.display_name", wanted.display_name))
+                after = dataclasses.replace(
+                    after, display_name=names.display_name("sync.display_name", wanted.display_name)
+                )
             if "event_names" in fields:
                 after = dataclasses.replace(after, event_names=tuple(dict.fromkeys(wanted.event_names)))
             for name in fields & {"mapping", "send_removals", "paused"}:

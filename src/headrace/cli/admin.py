@@ -49,7 +49,7 @@ def indexes(
 async def create_workspace(
     platform: Platform,
     out: Output,
-    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes, no dash first.")],
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
     service_token: Annotated[
         str, Option("--service-token", help="Default: HEADRACE_SERVICE_TOKEN.", show_default=False)

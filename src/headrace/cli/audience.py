@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from headrace.cli.command import group
-from headrace.cli.files import read_json, read_text
+from headrace.cli.files import read_json, read_lines, read_text
 from headrace.cli.output import sheet, table, write, write_json
 from headrace.cli.problems import FAILED, CommandFailed, UsageProblem
 
@@ -196,7 +196,7 @@ def _facts(path: Path, rules: Path | None, at_us: int) -> list[Fact]:
     """
     from headrace_audience.offline.facts import facts_of_lines, facts_of_resolved
 
-    lines = read_text(path).splitlines()
+    lines = read_lines(path)
     if any(_names_profile(line) for line in lines):
         if rules is not None:
             raise UsageProblem("--rules is for events whose people are to be found; these name their profile")

@@ -53,21 +53,28 @@ async def get(platform: Platform, out: Output, id: Id) -> None:
     from headrace.api.audience.v1.audience_service_pb2 import GetAudienceRequest
 
     request = GetAudienceRequest(name=platform.name("audiences", id))
-    audience = (await platform.audiences.GetAudience(request)).audience
+    _show(out, (await platform.audiences.GetAudience(request)).audience)
+
+
+def _show(out: Output, audience: Any) -> None:
+    """Write an audience; for people its definitions are in text form."""
     if out.as_json:
         out.item(audience)
         return
     from headrace_audience.language.text.printing import to_text
 
     plain = plain_of(audience)
-    out.item({**plain, "definition": to_text(plain["definition"])})
+    for one in (plain, plain["pending_version"]):
+        if one:
+            one["definition"] = to_text(one["definition"])
+    out.item(plain)
 
 
 @command(app, "create")
 async def create(
     platform: Platform,
     out: Output,
-    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes, no dash first.")],
     definition: Definition,
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
 ) -> None:
@@ -80,7 +87,7 @@ async def create(
     request = CreateAudienceRequest(
         parent=platform.parent, audience_id=id, audience=audience, request_id=new_request_id()
     )
-    out.item((await platform.audiences.CreateAudience(request)).audience)
+    _show(out, (await platform.audiences.CreateAudience(request)).audience)
 
 
 @command(app, "update")
@@ -115,27 +122,22 @@ async def update(
         audience=audience, update_mask=FieldMask(paths=paths), request_id=new_request_id(), validate_only=dry_run
     )
     answer = await platform.audiences.UpdateAudience(request, timeout=300)
-    out.item(answer.change if dry_run and definition is not None else answer.audience)
+    if dry_run and definition is not None:
+        out.item(answer.change)
+    else:
+        _show(out, answer.audience)
 
 
 @command(app, "confirm")
 async def confirm(platform: Platform, out: Output, id: Id) -> None:
     """Let the new version of an audience's definition take effect."""
-    from headrace.api.audience.v1.audience_service_pb2 import ConfirmAudienceVersionRequest
-
-    request = ConfirmAudienceVersionRequest(name=platform.name("audiences", id), request_id=new_request_id())
-    audience = (await platform.audiences.ConfirmAudienceVersion(request)).audience
-    out.done(f"{audience.name} has its new definition", audience)
+    await _change(platform, out, id, "ConfirmAudienceVersion", "has its new definition")
 
 
 @command(app, "discard")
 async def discard(platform: Platform, out: Output, id: Id) -> None:
     """Discard the new version of an audience's definition."""
-    from headrace.api.audience.v1.audience_service_pb2 import DiscardAudienceVersionRequest
-
-    request = DiscardAudienceVersionRequest(name=platform.name("audiences", id), request_id=new_request_id())
-    audience = (await platform.audiences.DiscardAudienceVersion(request)).audience
-    out.done(f"{audience.name} keeps its definition", audience)
+    await _change(platform, out, id, "DiscardAudienceVersion", "keeps its definition")
 
 
 @command(app, "delete")
@@ -151,41 +153,47 @@ async def delete(platform: Platform, out: Output, id: Id) -> None:
 @command(app, "activate")
 async def activate(platform: Platform, out: Output, id: Id) -> None:
     """Start computing: fill from history, then keep it exact."""
-    from headrace.api.audience.v1.audience_service_pb2 import ActivateAudienceRequest
-
-    request = ActivateAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())
-    audience = (await platform.audiences.ActivateAudience(request)).audience
-    out.done(f"{audience.name} is {plain_of(audience)['state']}", audience)
+    await _change(platform, out, id, "ActivateAudience", "is {state}")
 
 
 @command(app, "pause")
 async def pause(platform: Platform, out: Output, id: Id) -> None:
     """Stop computing; members stay as they are."""
-    from headrace.api.audience.v1.audience_service_pb2 import PauseAudienceRequest
-
-    request = PauseAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())
-    audience = (await platform.audiences.PauseAudience(request)).audience
-    out.done(f"{audience.name} is {plain_of(audience)['state']}", audience)
+    await _change(platform, out, id, "PauseAudience", "is {state}")
 
 
 @command(app, "archive")
 async def archive(platform: Platform, out: Output, id: Id) -> None:
     """Put an audience away: its members leave; `activate` brings it back."""
-    from headrace.api.audience.v1.audience_service_pb2 import ArchiveAudienceRequest
-
-    request = ArchiveAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())
-    audience = (await platform.audiences.ArchiveAudience(request)).audience
-    out.done(f"{audience.name} is {plain_of(audience)['state']}", audience)
+    await _change(platform, out, id, "ArchiveAudience", "is {state}")
 
 
 @command(app, "refresh")
 async def refresh(platform: Platform, out: Output, id: Id) -> None:
     """Refresh an audience now that is refreshed at intervals, or one of groups."""
-    from headrace.api.audience.v1.audience_service_pb2 import RefreshAudienceRequest
+    await _change(platform, out, id, "RefreshAudience", "is being refreshed")
 
-    request = RefreshAudienceRequest(name=platform.name("audiences", id), request_id=new_request_id())
-    audience = (await platform.audiences.RefreshAudience(request)).audience
-    out.done(f"{audience.name} is being refreshed", audience)
+
+async def _change(platform: Platform, out: Output, id: str, method: str, said: str) -> None:
+    """Call a method that changes one audience, and say what became of it, with "{state}" for its state."""
+    from headrace.api.audience.v1 import audience_service_pb2
+
+    make_request = getattr(audience_service_pb2, f"{method}Request")
+    request = make_request(name=platform.name("audiences", id), request_id=new_request_id())
+    audience = (await getattr(platform.audiences, method)(request)).audience
+    state = plain_of(audience)["state"]
+    out.done(f"{audience.name} {said.format(state=state)}{_what_waits(audience, state)}", audience)
+
+
+def _what_waits(audience: Any, state: str) -> str:
+    """What becomes of the new version of a definition, when there is one."""
+    if not audience.HasField("pending_version"):
+        return ""
+    if audience.pending_version.needs_confirmation:
+        return "; its new definition waits for `confirm` or `discard`"
+    if state == "paused":
+        return "; its new definition is computed when it is activated"
+    return "; its new definition is computed beside the members that it has, see `get`"
 
 
 @command(app, "preview")

@@ -50,7 +50,7 @@ async def get(platform: Platform, out: Output, id: Id) -> None:
 async def create(
     platform: Platform,
     out: Output,
-    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes, no dash first.")],
     definition: Annotated[str, Option("--definition", help="The definition as JSON, or @FILE.")],
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
 ) -> None:

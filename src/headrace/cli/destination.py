@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from headrace.cli.command import group
-from headrace.cli.files import read_json, read_text
+from headrace.cli.files import read_json, read_lines, read_text
 from headrace.cli.output import table, write, write_json
 from headrace.cli.plugins_host import with_plugins
 from headrace.cli.problems import FAILED, UsageProblem
@@ -42,7 +42,7 @@ def render(
     if not isinstance(given, dict):
         raise UsageProblem(f"{settings}: settings are a JSON object")
     mapped = read_text(mapping) if mapping is not None else None
-    lines = read_text(events or members or Path()).splitlines()
+    lines = read_lines(events or members or Path())
 
     async def use(host: Any) -> Rendering:
         return await rendered(
@@ -101,7 +101,7 @@ def normalise(
     if file is not None:
         if value is not None or plugin or field:
             raise UsageProblem("--file brings plugin, field and value: give it alone")
-        return _normalise_file(read_text(file).splitlines(), normalise_lines)
+        return _normalise_file(read_lines(file), normalise_lines)
     if value is None or not plugin or not field:
         raise UsageProblem("give --plugin, --field and a value, or --file")
 

@@ -60,7 +60,7 @@ async def get(platform: Platform, out: Output, id: Id) -> None:
 async def create(
     platform: Platform,
     out: Output,
-    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes, no dash first.")],
     connector: Annotated[str, Option("--connector", help="Name of the connector.")],
     settings: Annotated[str, Option("--settings", help="Settings as JSON, or @FILE.")] = "{}",
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",

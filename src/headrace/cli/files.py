@@ -1,7 +1,11 @@
-"""Files and arguments that hold JSON or YAML, read with errors that name the file."""
+"""Files and arguments that hold JSON or YAML, read with errors that name the file.
+
+A byte order mark, with which editors of Windows begin a file, is no part of its text.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import uuid
@@ -65,6 +69,16 @@ def definition_argument(option: str, text: str) -> str:
     return json_argument(option, source) if source.lstrip().startswith("{") else source
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file; "-" is standard input. Only line feeds end one: JSON may hold other separators as they are.
+
+    Raises:
+        UsageProblem: It cannot be read or is not UTF-8.
+    """
+    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
 def ndjson_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their numbers from 1, without blank ones; "-" is standard input.
 
@@ -77,7 +91,7 @@ def ndjson_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise UsageProblem(f"{path}: {error.strerror or error}") from None
     with stream:
         for number, line in enumerate(stream, start=1):
-            text = line.strip()
+            text = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip()
             if text:
                 yield number, text
 

@@ -49,7 +49,7 @@ async def get(platform: Platform, out: Output, id: Id) -> None:
 async def create(
     platform: Platform,
     out: Output,
-    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes, no dash first.")],
     kind: Annotated[str, Option("--kind", help='"http", "website" or "webhook".')] = "http",
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
     origin: Annotated[list[str] | None, Option("--origin", help="Allowed origin of browsers; may be repeated.")] = None,

@@ -65,7 +65,7 @@ async def get(platform: Platform, out: Output, id: Id) -> None:
 async def create(
     platform: Platform,
     out: Output,
-    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    id: Annotated[str, Argument(help="1 to 63 lower-case letters, digits and dashes, no dash first.")],
     kind: Annotated[Kind, Option("--kind", help="What it sends.")],
     destination: Annotated[str, Option("--destination", help="Destination id or resource name.")],
     audience: Annotated[str, Option("--audience", help="Audience id or resource name, for list and event.")] = "",

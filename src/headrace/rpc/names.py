@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 from headrace.rpc.errors import invalid_argument
@@ -21,6 +22,11 @@ AUDIENCE = "workspaces/{workspace}/audiences/{audience}"
 DESTINATION = "workspaces/{workspace}/destinations/{destination}"
 SYNC = "workspaces/{workspace}/syncs/{sync}"
 
+ID_RULE = "1 to 63 lower-case letters, digits and dashes, no dash first"
+LONGEST_DISPLAY_NAME = 200
+
+_CHOSEN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# Wider than what may be chosen: ids that begin with a dash were allowed once.
 _ID = re.compile(r"[a-z0-9-]{1,63}")
 _WORKSPACE_OF = re.compile(r"workspaces/([a-z0-9-]{1,63})(?:/.*)?", re.DOTALL)
 _PLACEHOLDER = re.compile(r"\{\w+\}")
@@ -69,7 +75,7 @@ def format(pattern: str, *ids: str) -> str:
 
 
 def check_id(field: str, value: str) -> str:
-    """An id that a user chose: 1 to 63 lower-case letters, digits and dashes.
+    """An id that a user chose, by ID_RULE: one that begins with a dash would look like an option to commands.
 
     Returns:
         The id.
@@ -77,9 +83,38 @@ def check_id(field: str, value: str) -> str:
     Raises:
         ApiError: INVALID_ARGUMENT on `field`.
     """
-    if _ID.fullmatch(value) is None:
-        raise invalid_argument(field, "must be 1 to 63 lower-case letters, digits and dashes")
+    if not is_chosen_id(value):
+        raise invalid_argument(field, f"must be {ID_RULE}")
     return value
+
+
+def is_chosen_id(value: str) -> bool:
+    """Whether something can be made by this id; see ID_RULE."""
+    return _CHOSEN.fullmatch(value) is not None
+
+
+def display_name(field: str, value: str) -> str:
+    """A name for people that a user chose, without the space around it.
+
+    Joiners, which some scripts and emoji are written with, are no control characters; those that turn the direction of
+    writing are, because what follows a name would be turned too.
+
+    Raises:
+        ApiError: INVALID_ARGUMENT on `field`.
+    """
+    text = value.strip()
+    if not text or len(text) > LONGEST_DISPLAY_NAME or any(map(_is_control, text)):
+        raise invalid_argument(
+            field, f"must be 1 to {LONGEST_DISPLAY_NAME} characters, none of them a control character"
+        )
+    return text
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNING
+
+
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @lru_cache(maxsize=256)

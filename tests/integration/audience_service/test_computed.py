@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -208,6 +209,100 @@ async def test_a_new_version_brings_its_computed_traits(
     waits = {"gen": 0, "at": now_us(), "parts": {}, "ready": True, "held": True}
     await db[AUDIENCES].update_one({"a": "buyers"}, {"$set": {"pending": {**version, **waits}, "updated": now_us()}})
     await client.has_members("buyers", [])
+
+
+async def test_a_computed_trait_that_moves_many_asks_first(
+    db: Database, identity_address: str, make_settings: MakeSettings, traits: Traits, identity: FakeIdentity
+) -> None:
+    careful = QUICK | {"audience_confirm_share": 0.5, "audience_confirm_members": 1}
+    settings = make_settings(Settings, **careful, identity_address=identity_address, audience_computed_seconds=0.05)
+    async with serving_audience(settings) as client:
+
+        async def held() -> Any:
+            async def is_held() -> bool:
+                return (await client.get("spenders")).pending_version.needs_confirmation
+
+            await eventually(is_held)
+            return (await client.get("spenders")).pending_version
+
+        async def settled() -> Any:
+            """The audience, once every replica had time to look at the traits several times."""
+            await asyncio.sleep(0.5)
+            return await client.get("spenders")
+
+        named = client.name("spenders")
+        await traits.create("spent-30d", SPENT)
+        await identity.resolve(bought("rich", 600), bought("poor", 6))
+        await client.start("spenders", SPENDERS)
+        await client.has_members("spenders", ["rich"])
+
+        await traits.update("spent-30d", {**SPENT, "compute": {"sum": "price"}})
+        version = await held()
+        assert (version.change.enter, version.change.leave, json.loads(version.definition)) == (0, 1, SPENDERS)
+        await identity.resolve(bought("poor", 600))
+        await client.has_members("spenders", ["poor", "rich"])  # by what the trait was
+
+        await traits.update("spent-30d", SPENT)
+
+        async def nothing_waits() -> bool:
+            return not (await client.get("spenders")).HasField("pending_version")
+
+        await eventually(nothing_waits)
+
+        # Discarded it is not offered again, until somebody asks, or it is yet another one.
+        await traits.delete("spent-30d")
+        await held()
+        (warning,) = (await client.get("spenders")).warnings
+        assert warning == "There is no computed trait 'spent-30d' any more: by the new version nobody has a value."
+        await client.stub.DiscardAudienceVersion(pb.DiscardAudienceVersionRequest(name=named))
+        found = await settled()
+        assert not found.HasField("pending_version") and await client.members("spenders") == ["poor", "rich"]
+        assert "is another one now, and the version with it was discarded" in found.warnings[0]
+        await traits.create("spent-30d", {**SPENT, "event": "Rented"})
+        assert (await held()).change.leave == 2
+        await client.stub.DiscardAudienceVersion(pb.DiscardAudienceVersionRequest(name=named))
+        assert not (await settled()).HasField("pending_version")
+        await client.update("spenders", SPENDERS)
+        await held()
+        assert await client.members("spenders") == ["poor", "rich"]
+
+        # Pausing and activating is no way round it.
+        await client.pause("spenders")
+        await client.activate("spenders")
+        assert (await held()).change.leave == 2
+        assert await client.members("spenders") == ["poor", "rich"]
+        await client.stub.ConfirmAudienceVersion(pb.ConfirmAudienceVersionRequest(name=named))
+        await client.has_members("spenders", [])
+        assert not (await client.get("spenders")).warnings
+
+
+async def test_a_definition_that_somebody_gave_comes_before_what_traits_compute(
+    db: Database, identity_address: str, make_settings: MakeSettings, traits: Traits, identity: FakeIdentity
+) -> None:
+    careful = QUICK | {"audience_confirm_share": 0.5, "audience_confirm_members": 1}
+    settings = make_settings(Settings, **careful, identity_address=identity_address, audience_computed_seconds=0.05)
+    viewed = {"where": {"event": "Viewed"}}
+    async with serving_audience(settings) as client:
+
+        async def waits(definition: Mapping[str, Any]) -> None:
+            async def is_held() -> bool:
+                version = (await client.get("spenders")).pending_version
+                return version.needs_confirmation and json.loads(version.definition) == definition
+
+            await eventually(is_held)
+
+        await traits.create("spent-30d", SPENT)
+        await identity.resolve(bought("rich", 600), event("other", "Viewed"))
+        await client.start("spenders", SPENDERS)
+        await client.has_members("spenders", ["rich"])
+        await client.update("spenders", viewed)
+        await waits(viewed)
+        await traits.update("spent-30d", {**SPENT, "event": "Rented"})
+        await asyncio.sleep(0.5)
+        await waits(viewed)
+        await client.stub.DiscardAudienceVersion(pb.DiscardAudienceVersionRequest(name=client.name("spenders")))
+        await waits(SPENDERS)
+        assert await client.members("spenders") == ["rich"]
 
 
 async def test_without_identity_what_was_known_holds(

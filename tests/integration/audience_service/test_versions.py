@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,7 +15,12 @@ from headrace_audience.store import AUDIENCES, CHANGES
 from headrace_audience.versions import pending
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
-from headrace.api.audience.v1.audience_pb2 import AUDIENCE_STATE_ACTIVE, Audience, AudienceChange
+from headrace.api.audience.v1.audience_pb2 import (
+    AUDIENCE_STATE_ACTIVE,
+    AUDIENCE_STATE_FILLING,
+    Audience,
+    AudienceChange,
+)
 from headrace.domain.times import DAY_US, now_us
 from headrace.rpc import errors
 from headrace.storage.mongo.client import Database
@@ -56,6 +62,12 @@ async def confirm(client: AudienceClient, audience_id: str, etag: str = "") -> A
 async def discard(client: AudienceClient, audience_id: str) -> Audience:
     request = pb.DiscardAudienceVersionRequest(name=client.name(audience_id))
     answer: Audience = (await client.stub.DiscardAudienceVersion(request)).audience
+    return answer
+
+
+async def archive(client: AudienceClient, audience_id: str) -> Audience:
+    request = pb.ArchiveAudienceRequest(name=client.name(audience_id))
+    answer: Audience = (await client.stub.ArchiveAudience(request)).audience
     return answer
 
 
@@ -156,13 +168,90 @@ async def test_a_version_is_discarded_in_several_ways(client: AudienceClient, id
     await client.update("target", VIEWED)
     assert not (await client.update("target", COUNT)).HasField("pending_version")
 
-    await client.update("target", VIEWED)
-    assert not (await client.pause("target")).HasField("pending_version")
-    assert json.loads((await client.get("target")).definition) == COUNT
+
+async def test_what_is_edited_while_it_is_paused_is_confirmed_before_its_members_move(
+    client: AudienceClient, identity: FakeIdentity
+) -> None:
+    await client.start("target", COUNT)
+    await identity.resolve(event("p1", "Purchased"), event("p2", "Viewed"))
+    await client.has_members("target", ["p1"])
+    await client.start("named", {"where": {"audience": "target"}})
+    await client.pause("target")
+    assert moves(await would(client, "target", VIEWED)) == (1, 1, 0, 2.0, True)
     updated = await client.update("target", VIEWED)
-    assert json.loads(updated.definition) == VIEWED and not updated.HasField("pending_version")
-    assert await client.members("target") == ["p1"]
+    assert json.loads(updated.definition) == COUNT and json.loads(updated.pending_version.definition) == VIEWED
+    error = await refused(confirm(client, "target"), errors.WRONG_STATE)
+    assert "activated" in str(error.details())
+
+    assert (await client.activate("target")).state == AUDIENCE_STATE_FILLING
+    waiting = await held(client, "target")
+    assert waiting.state == AUDIENCE_STATE_FILLING and moves(waiting.pending_version.change) == (1, 1, 0, 2.0, True)
+    # Until then neither the definition that it had nor the new one moves anybody.
+    await identity.resolve(event("p3", "Purchased"), event("p4", "Viewed"))
+    await client.start("witness", VIEWED)
+    await client.has_members("witness", ["p2", "p4"])
+    assert await client.members("target") == await client.members("named") == ["p1"]
+
+    # Thinking about it loses nothing.
+    paused = await client.pause("target")
+    assert json.loads(paused.pending_version.definition) == VIEWED
+    assert not paused.pending_version.needs_confirmation and not paused.pending_version.HasField("change")
     await client.activate("target")
+    waiting = await held(client, "target")
+    assert moves(waiting.pending_version.change) == (2, 1, 0, 3.0, True)
+    confirmed = await confirm(client, "target", waiting.etag)
+    assert confirmed.state == AUDIENCE_STATE_ACTIVE and json.loads(confirmed.definition) == VIEWED
+    await client.has_members("target", ["p2", "p4"])
+    await client.has_members("named", ["p2", "p4"])
+    changes = [(c.profile_id, c.member, c.cause) for c in await client.changes(parent=client.name("target"))]
+    assert sorted(changes[1:]) == [
+        ("p1", False, "definition"), ("p2", True, "definition"), ("p4", True, "definition")
+    ]  # fmt: skip
+    assert (await client.verify("target")).mismatched_profile_ids == []
+
+
+async def test_a_paused_audience_goes_on_by_its_definition_when_the_edit_is_discarded(
+    client: AudienceClient, identity: FakeIdentity
+) -> None:
+    await client.start("target", COUNT)
+    await identity.resolve(event("p1", "Purchased"), event("p2", "Viewed"))
+    await client.has_members("target", ["p1"])
+    await client.pause("target")
+    await identity.resolve(event("p3", "Purchased"))
+    for forget in (discard, lambda client, audience_id: client.update(audience_id, COUNT)):
+        await client.update("target", VIEWED)
+        assert not (await forget(client, "target")).HasField("pending_version"), "before it is activated"
+    await client.update("target", VIEWED)
+    await client.activate("target")
+    await held(client, "target")
+    assert not (await discard(client, "target")).HasField("pending_version")
+    await client.has_members("target", ["p1", "p3"])
+    await client.active("target")
+
+    # What moves few needs nobody, and what has no members that anybody relied on has nothing to confirm.
+    await client.pause("target")
+    wider: dict[str, Any] = {"where": {"any": [{"event": "Purchased"}, {"event": "Viewed"}]}}
+    await client.update("target", wider)
+    await client.activate("target")
+    await replaced(client, "target", wider)
+    await client.has_members("target", ["p1", "p2", "p3"])
+    await archive(client, "target")
+    assert not (await client.update("target", COUNT)).HasField("pending_version")
+    await client.activate("target")
+    await client.has_members("target", ["p1", "p3"])
+
+
+async def test_an_edit_while_it_catches_up_is_confirmed_too(client: AudienceClient, identity: FakeIdentity) -> None:
+    await client.start("target", COUNT)
+    await identity.resolve(event("p1", "Purchased"), event("p2", "Viewed"))
+    await client.has_members("target", ["p1"])
+    await client.pause("target")
+    await client.activate("target")
+    updated = await client.update("target", VIEWED)
+    assert json.loads(updated.pending_version.definition) == VIEWED and json.loads(updated.definition) == COUNT
+    assert moves((await held(client, "target")).pending_version.change) == (1, 1, 0, 2.0, True)
+    assert await client.members("target") == ["p1"]
+    await confirm(client, "target")
     await client.has_members("target", ["p2"])
 
 
@@ -203,26 +292,29 @@ async def test_a_version_that_was_begun_is_finished_by_others(
     base = await db[AUDIENCES].find_one({"a": "target"})
     assert base is not None
     counted = {str(p): [0, 0, 5] for p in range(PARTITIONS)}
-    for parts, ready, is_held in (
+    progress: list[tuple[dict[str, list[int]], bool, bool]] = [
         ({}, False, False),
         ({"1": [0, 0, 5]}, False, False),
         (counted, False, False),
         (counted, True, False),
         (counted, True, True),
-    ):
+    ]
+    for state, (parts, ready, is_held) in itertools.product(("ACTIVE", "FILLING"), progress):
         document = await db[AUDIENCES].find_one({"a": "target"})
         assert document is not None
         naming = {"traits": document["traits"], "computed": document["computed"]}
         version = pending(json.dumps(wider), 99, naming)["pending"]
         version |= {"parts": parts, "ready": ready, "held": is_held}
         begun = {"def": json.dumps(COUNT), "gen": document["gen"] + 1, "open": True, "done": [], "cause": "definition"}
-        begun |= {"pending": version | {"counted": now_us()}, "updated": now_us()}
+        begun |= {"pending": version | {"counted": now_us()}, "updated": now_us(), "state": state}
         await db[AUDIENCES].update_one({"a": "target"}, {"$set": begun})
         async with serving_audience(settings) as client, serving_audience(settings):
             if is_held:
-                await client.has_members("target", people)
+                # One that is active goes on by its definition; the members of one that is not stay as they are.
+                before = people if state == "ACTIVE" else [*people, "new"]
+                await client.has_members("target", before)
                 await asyncio.sleep(1.0)
-                assert await client.members("target") == sorted(people), "nobody has confirmed it"
+                assert await client.members("target") == sorted(before), "nobody has confirmed it"
                 await confirm(client, "target")
             await replaced(client, "target", wider)
             await client.has_members("target", [*people, "new"])

@@ -49,3 +49,19 @@ def test_a_wrong_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     wrong = {"spent-30d": {"event": "Purchased", "compute": "median"}}
     assert run(tmp_path, "--computed-traits", file, traits=wrong) == 2
     assert 'spent-30d: compute: must be "count"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "definition", ["computed spent-30d >= 500", '{"where": {"computed": "spent-30d", "gte": 500}}']
+)
+def test_files_of_windows_editors_and_lines_with_separators_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], definition: str
+) -> None:
+    """A byte order mark is no part of a text, and of the line ends of Unicode only one ends a line of NDJSON."""
+    lines = [json.dumps({**e, "messageId": f"{i}\u2028\x85"}, ensure_ascii=False) for i, e in enumerate(EVENTS)]
+    for name, text in {"d": definition, "c": json.dumps(TRAITS), "e": "\r\n".join(lines)}.items():
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    files = ["--definition", str(tmp_path / "d"), "--events", str(tmp_path / "e")]
+    more = ["--computed-traits", str(tmp_path / "c"), "--at", "2026-01-02", "--json"]
+    assert main.main(["audience", "eval", *files, *more]) == 0
+    assert [m["profile"] for m in json.loads(capsys.readouterr().out)["members"]] == ["rich"]

@@ -81,7 +81,8 @@ BAD = {
     "long id": (f"kind: Source\nid: {'a' * 64}\ntype: http", "a.yaml:2: id must be 1 to 63 lower-case letters"),
     "path as id": ("kind: Source\nid: a/b\ntype: http", "a.yaml:2: id must be"),
     "number as id": ("kind: Source\nid: 12\ntype: http", "a.yaml:2: id must be 1 to 63 lower-case letters, digits and "
-                     "dashes, quoted if it is a number"),
+                     "dashes, no dash first, quoted if it is a number"),
+    "option as id": ("kind: Source\nid: -a\ntype: http", "a.yaml:2: id must be"),
     "unknown key": (AUDIENCE + "activ: true", "a.yaml:4: Audience has no key 'activ' (did you mean active?)"),
     "output-only key": (AUDIENCE + "create_time: x", "a.yaml:4: Audience has no key 'create_time'"),
     "missing key": ("kind: Destination\nid: d", "a.yaml:1: Destination needs connector: name of the connector."),
@@ -132,7 +133,7 @@ def test_a_bad_file_is_refused_with_the_place_and_the_reason(text: str, said: st
 def test_everything_wrong_is_said_at_once() -> None:
     text = "kind: Sync\nid: S\ntype: lst\ndestnation: d\n---\nkind: Audience\nid: a\n"
     assert problems_of(text) == [
-        "a.yaml:2: id must be 1 to 63 lower-case letters, digits and dashes",
+        "a.yaml:2: id must be 1 to 63 lower-case letters, digits and dashes, no dash first",
         "a.yaml:4: Sync has no key 'destnation' (did you mean destination?)",
         "a.yaml:3: type must be one of list, event, forwarding",
         "a.yaml:1: Sync needs destination: id of the destination.",

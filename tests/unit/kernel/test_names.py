@@ -50,7 +50,29 @@ def test_good_ids(value: str) -> None:
     assert names.check_id("source_id", value) == value
 
 
-@pytest.mark.parametrize("value", ["", "A", "a_b", "a/b", "x" * 64, "ü", "a b", "a\n"])
+@pytest.mark.parametrize("value", ["", "A", "a_b", "a/b", "x" * 64, "ü", "a b", "a\n", "-a", "--help", "-"])
 def test_bad_ids(value: str) -> None:
     with pytest.raises(ApiError):
         names.check_id("source_id", value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        (" VIP\t", "VIP"),
+        ("Käufer & Söhne", "Käufer & Söhne"),
+        ("\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f468\u200d\U0001f469\u200d\U0001f467"),
+        ("x" * 200, "x" * 200),
+    ],
+)
+def test_names_for_people(name: str, kept: str) -> None:
+    assert names.display_name("audience.display_name", name) == kept
+
+
+@pytest.mark.parametrize(
+    "name", ["", "  ", "x" * 201, "a\nb", "a\x00b", "a\x1b[2Jb", "a\x85b", "a\u2028b", "a\u202eb", "a\ud800b"]
+)
+def test_names_for_people_that_are_refused(name: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        names.display_name("audience.display_name", name)
+    assert refused.value.violations[0][0] == "audience.display_name"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from headrace_sync.requests import changed_fields, check_etag, display_name, etag, settings_object
+from headrace_sync.requests import changed_fields, check_etag, etag, settings_object
 
 from headrace.rpc.errors import ApiError
 
@@ -41,9 +41,3 @@ def test_settings_that_are_no_object_are_refused_without_being_quoted(text: str)
 
 def test_settings_may_be_empty() -> None:
     assert settings_object("settings", "") == {}
-
-
-@pytest.mark.parametrize("name", ["", "  ", "x" * 201, "a\nb", "a\x00b"])
-def test_names_for_people_are_checked(name: str) -> None:
-    with pytest.raises(ApiError):
-        display_name("display_name", name)

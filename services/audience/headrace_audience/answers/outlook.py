@@ -21,7 +21,7 @@ from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.engine.engine import Engine
 from headrace_audience.language.definition import All, Definition
 from headrace_audience.store import ACTIVE, AUDIENCES, COMPUTED, MEMBERSHIPS, VISIBLE, membership_key
-from headrace_audience.stored import DEFINITION_FIELDS, definition_of
+from headrace_audience.stored import MEANING_FIELDS, definition_of, keeps_members
 from headrace_audience.worker import Worker
 
 MOST_AUDIENCES = 1_000
@@ -67,7 +67,7 @@ class Outlooks:
             parts: Ids of all its parts, itself included; empty when they are not known.
         """
         query: Document = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(VISIBLE)}}
-        fields = {"a": 1, "name": 1, "state": 1, **DEFINITION_FIELDS}
+        fields = {"a": 1, "name": 1, **MEANING_FIELDS}
         audiences = {d["a"]: d async for d in self._db[AUDIENCES].find(query, fields)}
         query = {"_id": {"$in": [membership_key(workspace_id, a, profile_id) for a in sorted(audiences)]}, "in": True}
         rows = self._db[MEMBERSHIPS].find(query, {"a": 1, "since": 1}).sort("_id", ASCENDING).limit(MOST_AUDIENCES)
@@ -186,4 +186,5 @@ def _with_references(audience_ids: Iterable[str], known: Mapping[str, Definition
 def _known(document: Document) -> Definition:
     """What an audience means to others: its definition when it is computed, else what its rows say."""
     definition = definition_of(document)
-    return definition if document["state"] in COMPUTED and not definition.is_batch else _STATIC
+    is_live = document["state"] in COMPUTED and not keeps_members(document) and not definition.is_batch
+    return definition if is_live else _STATIC

@@ -37,7 +37,6 @@ MOST_TRAITS = 100
 FILLING = "filling"
 READY = "ready"
 
-_MAX_DISPLAY_NAME = 200
 _CACHED_WORKSPACES = 10_000
 _FIELD = "computed_trait"
 _AFTER_SEPARATOR = chr(ord(SEPARATOR) + 1)
@@ -121,8 +120,7 @@ class ComputedTraitStore:
         Raises:
             ApiError: INVALID_ARGUMENT with the place of the fault, ALREADY_EXISTS, or LIMIT_EXCEEDED.
         """
-        display_name = display_name or trait_id
-        _check_display_name(display_name)
+        display_name = names.display_name(f"{_FIELD}.display_name", display_name or trait_id)
         check(definition)
 
         async def act(session: Session) -> Document:
@@ -173,8 +171,7 @@ class ComputedTraitStore:
             ApiError: INVALID_ARGUMENT, NOT_FOUND, or ABORTED when the etag is not the stored one.
         """
         if display_name is not None:
-            display_name = display_name or trait_id
-            _check_display_name(display_name)
+            display_name = names.display_name(f"{_FIELD}.display_name", display_name or trait_id)
         parsed = check(definition) if definition is not None else None
 
         async def act(session: Session) -> Document:
@@ -238,8 +235,3 @@ def check(definition: bytes) -> Definition:
 def etag_of(document: Document) -> str:
     """The etag of a stored computed trait."""
     return f"{document['rev']:x}"
-
-
-def _check_display_name(display_name: str) -> None:
-    if not display_name.strip() or len(display_name) > _MAX_DISPLAY_NAME:
-        raise invalid_argument(f"{_FIELD}.display_name", f"must be 1 to {_MAX_DISPLAY_NAME} characters")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
-
-ID = re.compile(r"[a-z0-9-]{1,63}")
-ID_RULE = "1 to 63 lower-case letters, digits and dashes"
 
 
 class Holds(Enum):

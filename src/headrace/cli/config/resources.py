@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace.cli.config.kinds import ID, ID_RULE, KINDS, Holds, Key, Kind
+from headrace.cli.config.kinds import KINDS, Holds, Key, Kind
 from headrace.cli.config.yamldoc import Document, Problem, ProblemsFound, read_documents
+from headrace.rpc.names import ID_RULE, is_chosen_id
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class _Checker:
         id = raw.get("id")
         if "id" not in raw:
             self._note("", "id is missing")
-        elif not isinstance(id, str) or ID.fullmatch(id) is None:
+        elif not isinstance(id, str) or not is_chosen_id(id):
             self._note("id", f"id must be {ID_RULE}" + ("" if isinstance(id, str) else ", quoted if it is a number"))
         if kind is None:
             return None
@@ -135,7 +136,7 @@ class _Checker:
             self._note(name, f"{name} must be one of {', '.join(key.choices)}")
         elif key.holds is Holds.CHOICE:
             return value.lower()
-        elif key.holds is Holds.REFERENCE and ID.fullmatch(value) is None:
+        elif key.holds is Holds.REFERENCE and not is_chosen_id(value):
             self._note(name, f"{name} must be the id of a {key.of}: {ID_RULE}")
         elif key.required and value == "":
             self._note(name, f"{name} must not be empty")

@@ -31,7 +31,9 @@ class _AudienceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     AUDIENCE_STATE_DRAFT: _AudienceState.ValueType  # 1
     """Saved, neither computed nor synced."""
     AUDIENCE_STATE_FILLING: _AudienceState.ValueType  # 2
-    """Being filled from history; members appear when it is done."""
+    """Being filled from history; members appear when it is done. With a pending_version: what is being filled, or waits to
+    be confirmed, is that one, and the members of before stay until it takes its place.
+    """
     AUDIENCE_STATE_ACTIVE: _AudienceState.ValueType  # 3
     """Computed all the time or at intervals (dynamic), or once (static)."""
     AUDIENCE_STATE_PAUSED: _AudienceState.ValueType  # 4
@@ -47,7 +49,9 @@ AUDIENCE_STATE_UNSPECIFIED: AudienceState.ValueType  # 0
 AUDIENCE_STATE_DRAFT: AudienceState.ValueType  # 1
 """Saved, neither computed nor synced."""
 AUDIENCE_STATE_FILLING: AudienceState.ValueType  # 2
-"""Being filled from history; members appear when it is done."""
+"""Being filled from history; members appear when it is done. With a pending_version: what is being filled, or waits to
+be confirmed, is that one, and the members of before stay until it takes its place.
+"""
 AUDIENCE_STATE_ACTIVE: AudienceState.ValueType  # 3
 """Computed all the time or at intervals (dynamic), or once (static)."""
 AUDIENCE_STATE_PAUSED: AudienceState.ValueType  # 4
@@ -117,7 +121,7 @@ class Audience(google.protobuf.message.Message):
 
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Output only. What the definition names and does not exist any more, in sentences."""
+        """Output only. What the definition names and is not there any more, or not as the audience goes by it, in sentences."""
 
     def __init__(
         self,
@@ -143,7 +147,9 @@ Global___Audience: typing_extensions.TypeAlias = Audience
 
 @typing.final
 class AudienceVersion(google.protobuf.message.Message):
-    """A new definition of an active audience, which is computed beside the present one until it takes its place."""
+    """A new definition of an audience that was live, or the same one with computed traits that compute something else. It is
+    computed beside the present one until it takes its place; that of a paused audience when the audience is activated.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -34,7 +34,7 @@ class CreateAudienceRequest(google.protobuf.message.Message):
     parent: builtins.str
     """Required. "workspaces/{workspace}"."""
     audience_id: builtins.str
-    """Required. Last part of the name: 1 to 63 lower-case letters, digits and dashes."""
+    """Required. Last part of the name: 1 to 63 lower-case letters, digits and dashes, no dash first."""
     request_id: builtins.str
     """Optional. UUID; the same id within 24 hours returns the first answer."""
     @property
@@ -389,7 +389,7 @@ class ActivateAudienceResponse(google.protobuf.message.Message):
     AUDIENCE_FIELD_NUMBER: builtins.int
     @property
     def audience(self) -> headrace.api.audience.v1.audience_pb2.Audience:
-        """The audience, filling or active."""
+        """The audience, filling or active. One whose definition was changed while it was paused has that as its pending_version."""
 
     def __init__(
         self,

@@ -205,7 +205,7 @@ class AudienceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PauseAudience(self, request, context):
-        """Stops computing; members stay as they are, and a pending version of the definition is discarded.
+        """Stops computing; members stay as they are. A new definition that is not yet in place is kept as the pending version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

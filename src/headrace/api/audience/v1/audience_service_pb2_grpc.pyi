@@ -568,7 +568,7 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
     """Discards the pending version of an audience's definition."""
 
     PauseAudience: _AudienceServicePauseAudienceType
-    """Stops computing; members stay as they are, and a pending version of the definition is discarded."""
+    """Stops computing; members stay as they are. A new definition that is not yet in place is kept as the pending version."""
 
     ArchiveAudience: _AudienceServiceArchiveAudienceType
     """Puts away an audience that no other audience names: its members leave, its definition and history stay, and lists
@@ -775,7 +775,7 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         request: headrace.api.audience.v1.audience_service_pb2.PauseAudienceRequest,
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.PauseAudienceResponse]]:
-        """Stops computing; members stay as they are, and a pending version of the definition is discarded."""
+        """Stops computing; members stay as they are. A new definition that is not yet in place is kept as the pending version."""
 
     @abc.abstractmethod
     def ArchiveAudience(

@@ -109,7 +109,7 @@ class CreateComputedTraitRequest(google.protobuf.message.Message):
     parent: builtins.str
     """Required. "workspaces/{workspace}"."""
     computed_trait_id: builtins.str
-    """Required. Last part of the name: 1 to 63 lower-case letters, digits and dashes."""
+    """Required. Last part of the name: 1 to 63 lower-case letters, digits and dashes, no dash first."""
     request_id: builtins.str
     """Optional. UUID; the same id within 24 hours returns the first answer."""
     @property

@@ -58,7 +58,7 @@ class CreateWorkspaceRequest(google.protobuf.message.Message):
     WORKSPACE_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. Last part of the name: 1 to 63 lower-case letters, digits and dashes."""
+    """Required. Last part of the name: 1 to 63 lower-case letters, digits and dashes, no dash first."""
     request_id: builtins.str
     """Optional. UUID; the same id within 24 hours returns the first answer."""
     @property
