@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from headrace.domain.definitions import DefinitionError
 from headrace.rpc.errors import invalid_argument
 from headrace_audience.language.definition import Definition
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.places import places_of
+from headrace_audience.language.sense import parse_given
 from headrace_audience.language.text.reading import TextError, definition_json
 
 
 def as_json(definition: str, field: str = "audience.definition") -> str:
     """The JSON of a definition that may be in text form. Raises ApiError INVALID_ARGUMENT that names the place."""
     try:
-        return definition_json(definition) if definition else definition
+        return definition_json(definition, parse_given) if definition else definition
     except TextError as error:
         raise invalid_argument(field, str(error)) from None
 
@@ -26,7 +26,7 @@ def parse(definition: str, field: str = "audience.definition") -> Definition:
     if not definition:
         raise invalid_argument(field, "is required: a definition as JSON")
     try:
-        parsed = parse_definition(definition)
+        parsed = parse_given(definition)
     except DefinitionError as error:
         raise definition_fault(error, field) from None
     return parsed

@@ -502,7 +502,7 @@ class Audiences:
         check_known(source, others, parsed)
         await self._check_archived(workspace_id, source, parsed, session)
         try:
-            check_references(others)
+            check_references(others, audience_id)
         except DefinitionError as error:
             raise definition_fault(error) from None
 

@@ -117,7 +117,7 @@ def convert(
     definition: Annotated[Path, Argument(help="The definition; - is standard input.")],
 ) -> None:
     """Print a definition in the other form: text for JSON, JSON for text."""
-    from headrace_audience.language.parser import parse_definition
+    from headrace_audience.language.sense import parse_given
     from headrace_audience.language.text.printing import to_text
     from headrace_audience.language.text.reading import from_text
 
@@ -126,9 +126,9 @@ def convert(
     source = read_text(definition)
     try:
         if not source.lstrip().startswith("{"):
-            write_json(from_text(source))
+            write_json(from_text(source, parse_given))
             return
-        parse_definition(source)
+        parse_given(source)
     except DefinitionError as error:
         raise UsageProblem(f"{definition}: {error}") from None
     write(to_text(json.loads(source)))
@@ -152,13 +152,13 @@ def _computed_traits(path: Path | None) -> dict[str, ComputedDefinition]:
 
 def _definition(path: Path, computed: Mapping[str, ComputedDefinition]) -> Definition:
     from headrace_audience.language.computed import bind
-    from headrace_audience.language.parser import parse_definition
+    from headrace_audience.language.sense import parse_given
     from headrace_audience.language.text.reading import definition_json
 
     from headrace.domain.definitions import DefinitionError
 
     try:
-        parsed = parse_definition(definition_json(read_text(path)))
+        parsed = parse_given(definition_json(read_text(path), parse_given))
     except DefinitionError as error:
         raise UsageProblem(f"{path}: {error}") from None
     missing = sorted(parsed.computed_traits - computed.keys())

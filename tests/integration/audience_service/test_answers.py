@@ -138,6 +138,32 @@ async def test_a_preview_warns_of_what_nobody_has(client: AudienceClient, identi
         "No event is named 'Wished'.",
     ]
 
+    await identity.resolve(
+        event("p2", "Viewed", identifiers=[("email", "a@b.example")], context={"consent": {"ads": True}})
+    )
+    assert await warnings("identifier email exists and consent ads = granted") == []
+    assert await warnings("identifier e-mail exists or not identifier hubspot exists") == [
+        "Nobody has an identifier of namespace 'e-mail'; did you mean 'email'?",
+        "Nobody has an identifier of namespace 'hubspot'.",
+    ]
+    assert await warnings("consent add = granted or consent analytics = denied") == [
+        "Nobody has said anything of the purpose 'add'; did you mean 'ads'?",
+        "Nobody has said anything of the purpose 'analytics'.",
+    ]
+    assert await warnings('first touch device in (mobile, phone) or last touch platform = "IOS"') == [
+        "device is never 'phone', but one of mobile, tablet, desktop, tv, bot.",
+        "platform is never 'IOS', but one of ios, android, web; did you mean 'ios'?",
+    ]
+    assert await warnings('first touch device = "Tablet" ignoring case or first touch browser = "Chrome"') == []
+    assert await warnings('last touch country in ("DE", "Germany", "at", "Atlantis")') == [
+        "'Germany' is no country in two letters (ISO 3166), as most events say it; did you mean 'DE'?",
+        "'at' is no country in two letters (ISO 3166), as most events say it; did you mean 'AT'?",
+        "'Atlantis' is no country in two letters (ISO 3166), as most events say it.",
+    ]
+    assert await warnings("performed Purchased count >= 0") == [
+        "where.count: every number is right here (gte): the condition holds for everybody."
+    ]
+
 
 async def test_suggestions_can_be_made_as_they_are(client: AudienceClient) -> None:
     request = pb.ListSuggestedAudiencesRequest(parent=client.parent)

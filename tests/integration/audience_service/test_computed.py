@@ -152,6 +152,10 @@ async def test_preview_and_explanation_know_the_value(
     assert (preview.size, list(preview.warnings)) == (1, [])
     request = pb.PreviewAudienceRequest(parent=client.parent, definition="computed prices >= 500")
     assert list((await client.stub.PreviewAudience(request)).warnings) == ["'Purchased' has no property 'prise'."]
+    await traits.create("orders", {"event": "Purchased", "compute": "count"})
+    request = pb.PreviewAudienceRequest(parent=client.parent, definition="computed orders < 1")
+    (warning,) = (await client.stub.PreviewAudience(request)).warnings
+    assert warning.startswith("Nobody passes the test of the computed trait 'orders'")
 
     await client.start("spenders", SPENDERS)
     await client.create("others", {"where": {"not": {"audience": "spenders"}}})

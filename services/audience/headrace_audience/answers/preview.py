@@ -7,6 +7,7 @@ likely to be done in time: what a definition costs is only known when it has run
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from headrace_audience.computed_traits import ComputedTraits
 from headrace_audience.given import as_json, check_known, parse
 from headrace_audience.handlers import Audiences
 from headrace_audience.language.computed import bind
+from headrace_audience.language.sense import passed_by_all
 from headrace_audience.references import referenced, stored_members
 from headrace_audience.stored import parsed_computed
 from headrace_audience.versions import Change
@@ -46,7 +48,7 @@ class PreviewResult:
     at_us: int
     """The clock of the evaluation."""
     warnings: list[str]
-    """What it names and nobody has, in sentences."""
+    """What it names and nobody has, and comparisons that everybody passes, in sentences."""
 
 
 class Preview:
@@ -99,6 +101,7 @@ class Preview:
                 share, found = await self._in_time(events, query, deadline)
             unknown = await events.written.run(lambda c: warnings(c, definition))
         sampled = found.profiles if share < 1 else 0
+        unknown += passed_by_all(json.loads(source))
         return PreviewResult(estimate(found.size, share), sampled, list(found.sample), at_us, unknown)
 
     async def compare(self, workspace_id: str, audience_id: str, source: str) -> tuple[Change, int]:

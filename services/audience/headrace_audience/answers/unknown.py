@@ -1,4 +1,4 @@
-"""Warnings about names that a definition asks for and that no event has: most are typing errors."""
+"""Warnings about what a definition asks for and no event has, or can have: most are typing errors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from difflib import get_close_matches
 import duckdb
 
 from headrace.domain.definitions import Predicate
+from headrace_audience.engine.touches import DEVICES, PLATFORMS, countries
+from headrace_audience.language.computed import as_count
 from headrace_audience.language.definition import (
     Aggregate,
     ComputedValue,
+    ConsentTest,
     DatedCount,
     Definition,
     EventCount,
     FirstTime,
+    IdentifierExists,
     InOrder,
     LastTime,
     Leaf,
     Members,
     Regularly,
     Restarted,
+    TouchTest,
     TraitTest,
     walk,
 )
@@ -54,7 +59,61 @@ def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition) -> l
     if traits:
         keys = _keys(connection, "traits", "traits IS NOT NULL")
         found += [f"Nobody has a trait {trait!r}{_nearest(trait, keys)}" for trait in sorted(traits - keys)]
+    for namespace in sorted({leaf.namespace for leaf in leaves if isinstance(leaf, IdentifierExists)}):
+        found += _missing(connection, _NAMESPACES, namespace, "Nobody has an identifier of namespace")
+    for purpose in sorted({leaf.purpose for leaf in leaves if isinstance(leaf, ConsentTest)}):
+        found += _missing(connection, _PURPOSES, purpose, "Nobody has said anything of the purpose")
+    found += [sentence for leaf in leaves if isinstance(leaf, TouchTest) for sentence in _touched(leaf)]
+    found += [_never(leaf) for leaf in leaves if isinstance(leaf, ComputedValue) and _is_never(leaf)]
     return list(dict.fromkeys(found))
+
+
+_NAMESPACES = ("namespaces", "true")
+_PURPOSES = ("json_keys(consents)", "json_valid(consents)")
+"""What is a list of names in each event, and of which events."""
+
+
+def _missing(connection: duckdb.DuckDBPyConnection, where: tuple[str, str], name: str, said: str) -> list[str]:
+    """A sentence when no event has a name in a list, with the nearest of those that many events have."""
+    column, has_any = where
+    one = f"SELECT 1 FROM written WHERE {has_any} AND list_contains({column}, $name) LIMIT 1"  # noqa: S608  # constants
+    if connection.execute(one, {"name": name}).fetchone() is not None:
+        return []
+    some = f"SELECT {column} AS names FROM written WHERE {has_any} AND len({column}) > 0 LIMIT {_LOOKED_AT}"  # noqa: S608
+    known = _column(connection, f"SELECT DISTINCT unnest(names) FROM ({some})")  # noqa: S608  # likewise
+    return [f"{said} {name!r}{_nearest(name, known)}"]
+
+
+def _touched(leaf: TouchTest) -> Iterator[str]:
+    """Sentences about values that a touch never has."""
+    what, test = leaf.path[0], leaf.test
+    known = {"device": DEVICES, "platform": PLATFORMS, "country": tuple(countries())}.get(what)
+    if known is None or test.op not in ("eq", "in"):
+        return
+    asked = [v for v in test.values if v not in known]
+    if test.ignore_case:
+        folded = {name.casefold() for name in known}
+        asked = [v for v in asked if str(v).casefold() not in folded]
+    for value in asked:
+        if what == "country":
+            by_name = {name.casefold(): code for code, name in countries().items()}
+            by_name |= {code.casefold(): code for code in countries()}
+            near = get_close_matches(str(value).casefold(), by_name, n=1, cutoff=0.8)
+            hint = f"; did you mean {by_name[near[0]]!r}?" if near else "."
+            yield f"{value!r} is no country in two letters (ISO 3166), as most events say it{hint}"
+        else:
+            yield f"{what} is never {value!r}, but one of {', '.join(known)}{_nearest(str(value), known)}"
+
+
+def _is_never(leaf: ComputedValue) -> bool:
+    """Whether no number of events passes a test of a trait that counts them."""
+    count = as_count(leaf) if leaf.names else None
+    return count is not None and not any(count.accept)
+
+
+def _never(leaf: ComputedValue) -> str:
+    what = f"Nobody passes the test of the computed trait {leaf.trait_id!r}"
+    return f'{what}: of no events there is no value, rather than 0; test that by "exists": false.'
 
 
 def _about_people(definition: Definition) -> Iterator[Leaf]:

@@ -94,7 +94,7 @@ class GroupStatement:
         Raises DefinitionError when the audiences refer to each other in a circle.
         """
         named = {name: meaning for name, meaning in audiences.items() if isinstance(meaning, Definition)}
-        check_references({**named, "": definition})
+        check_references({**named, "": definition}, "")
         self._audiences = audiences
         self._now_us = now_us
         self._parameters = parameters

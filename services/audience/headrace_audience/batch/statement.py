@@ -56,7 +56,7 @@ class Statement:
         Raises DefinitionError when the audiences refer to each other in a circle.
         """
         named = {name: meaning for name, meaning in audiences.items() if isinstance(meaning, Definition)}
-        check_references({**named, "": definition})
+        check_references({**named, "": definition}, "")
         self._audiences = audiences
         self._parameters = parameters
         self.moments = Moments(now_us)

@@ -29,6 +29,10 @@ from headrace.domain.predicates import decode_object
 from headrace_audience.engine.agents import technology_in
 from headrace_audience.language.definition import CAMPAIGN_PARTS
 
+DEVICES = ("mobile", "tablet", "desktop", "tv", "bot")
+PLATFORMS = ("ios", "android", "web")
+"""All kinds of devices and platforms that there are."""
+
 PARTS = ("campaign", "page", "userAgent", "userAgentData", "device", "os", "location", "timezone")
 """Keys of a context that tell it."""
 
@@ -136,3 +140,10 @@ def _countries() -> dict[str, str]:
             if zone in found:
                 found.setdefault(other, found[zone])
     return found
+
+
+@lru_cache(maxsize=1)
+def countries() -> Mapping[str, str]:
+    """The names of all countries, by their two letters (ISO 3166)."""
+    table = files("tzdata").joinpath("zoneinfo", "iso3166.tab").read_text()
+    return dict(line.split("\t", 1) for line in table.splitlines() if line[:1] != "#")

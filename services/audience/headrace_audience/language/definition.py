@@ -6,7 +6,7 @@ definitions (the engine, the batch evaluator, the reference) starts from this tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.domain.definitions import DefinitionError, Predicate, Test
@@ -325,8 +325,12 @@ def walk(condition: Condition) -> Iterator[Leaf]:
         yield condition
 
 
-def check_references(definitions: Mapping[str, Definition]) -> list[str]:
+def check_references(definitions: Mapping[str, Definition], about: str | None = None) -> list[str]:
     """Check all definitions of a workspace together; returns their ids so that each comes after those it names.
+
+    Args:
+        definitions: Audience id to definition.
+        about: The one whose place of the fault is told, when it takes part in it; else any that does.
 
     Raises:
         DefinitionError: Some name each other in a circle; the error shows it. Or one of people names one of groups, or
@@ -336,7 +340,8 @@ def check_references(definitions: Mapping[str, Definition]) -> list[str]:
         for audience_id, of in sorted(definition.references_of()):
             named = definitions.get(audience_id)
             if named is not None and named.of != of:
-                raise DefinitionError("where", f"audience {audience_id!r} is of {named.of}; here one of {of} is needed")
+                reason = f"audience {audience_id!r} is of {named.of}; here one of {of} is needed"
+                raise DefinitionError(_place_of(audience_id, definition), reason)
     order: list[str] = []
     done: set[str] = set()
     for start in sorted(definitions):
@@ -353,8 +358,7 @@ def check_references(definitions: Mapping[str, Definition]) -> list[str]:
             audience_id, references = stack[-1]
             for reference in references:
                 if reference in trail:
-                    circle = " -> ".join([*trail[trail.index(reference) :], reference])
-                    raise DefinitionError("where", f"audiences refer to each other in a circle: {circle}")
+                    raise _circle([*trail[trail.index(reference) :], reference], definitions, about)
                 if reference in definitions and reference not in done:
                     push(reference)
                     break
@@ -364,3 +368,30 @@ def check_references(definitions: Mapping[str, Definition]) -> list[str]:
                 done.add(audience_id)
                 order.append(audience_id)
     return order
+
+
+def _circle(circle: Sequence[str], definitions: Mapping[str, Definition], about: str | None) -> DefinitionError:
+    """The error for audiences of which each names the next, and the last one is the first again."""
+    naming = about if about is not None and about in circle[:-1] else circle[0]
+    named = circle[circle.index(naming) + 1]
+    reason = f"audiences refer to each other in a circle: {' -> '.join(circle)}"
+    return DefinitionError(_place_of(named, definitions[naming]), reason)
+
+
+def _place_of(audience_id: str, definition: Definition) -> str:
+    """Where a definition names an audience first."""
+    return next(place for place, named in _named(definition.where, "where") if named == audience_id)
+
+
+def _named(condition: Condition, path: str) -> Iterator[tuple[str, str]]:
+    """The places at which audiences are named, and their ids: a tree has the parts that the JSON has."""
+    if isinstance(condition, All | Any_):
+        word = "all" if isinstance(condition, All) else "any"
+        for i, part in enumerate(condition.parts):
+            yield from _named(part, f"{path}.{word}[{i}]")
+    elif isinstance(condition, Not):
+        yield from _named(condition.part, f"{path}.not")
+    elif isinstance(condition, Members):
+        yield from _named(condition.part, f"{path}.where")
+    elif isinstance(condition, AudienceMember):
+        yield f"{path}.audience", condition.audience_id

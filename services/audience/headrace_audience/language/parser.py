@@ -81,7 +81,7 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
     Raises:
         DefinitionError: It is no definition; the error names the place and says what to write instead.
     """
-    raw = _load(source)
+    raw = decoded(source)
     if not isinstance(raw, Mapping):
         raise DefinitionError("", 'must be an object such as {"where": {"event": "Purchased"}}')
     check_keys("", raw, allowed=("kind", "of", "refresh", "time_zone", "where"), required=("where",))
@@ -99,7 +99,8 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
     return Definition(kind=kind, where=where, of=of, refresh_us=refresh_us)
 
 
-def _load(source: str | bytes | Mapping[str, Any]) -> Any:
+def decoded(source: str | bytes | Mapping[str, Any]) -> Any:
+    """The JSON of a definition, which may be decoded already. Raises DefinitionError."""
     return source if isinstance(source, Mapping) else load_json(source, MAX_DEFINITION_BYTES)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 def places_of(raw: object, key: str, path: str = "") -> Iterator[tuple[str, str]]:
@@ -23,3 +24,20 @@ def places_of(raw: object, key: str, path: str = "") -> Iterator[tuple[str, str]
     elif isinstance(raw, list):
         for index, item in enumerate(raw):
             yield from places_of(item, key, f"{path}[{index}]")
+
+
+def conditions_of(raw: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(place, condition) of a condition and of all that are inside of it.
+
+    Args:
+        raw: The condition, decoded, of a definition that parse_definition() takes.
+        path: Its place.
+    """
+    yield path, raw
+    for word in ("all", "any"):
+        for index, part in enumerate(raw.get(word, ())):
+            yield from conditions_of(part, f"{path}.{word}[{index}]")
+    if "not" in raw:
+        yield from conditions_of(raw["not"], f"{path}.not")
+    if "members" in raw:
+        yield from conditions_of(raw["where"], f"{path}.where")

@@ -89,7 +89,7 @@ def evaluate(
             raise ValueError("an audience of groups is about several people at once: spark does not evaluate it")
         return _evaluate_groups(definition, facts, at_us, engines, audiences)
     named = {name: meaning for name, meaning in audiences.items() if isinstance(meaning, Definition)}
-    check_references({**named, SELF: definition})
+    check_references({**named, SELF: definition}, SELF)
     reference = Reference(facts, audiences)
     by_spark: Evaluator = functools.partial(_by_spark, master=spark_master)
     evaluators = {**_EVALUATORS, SPARK: by_spark}

@@ -232,6 +232,8 @@ def references(definition: Any) -> set[str]:
             if isinstance(node.get("audience"), str):
                 found.add(node["audience"])
             waiting += [*_list(node.get("all")), *_list(node.get("any")), node.get("not")]
+            if "members" in node:
+                waiting.append(node.get("where"))
     return found
 
 

@@ -183,7 +183,7 @@ def _duplicates(resources: Sequence[Resource]) -> list[Problem]:
 
 
 def _check_definition(audience: Resource) -> list[Problem]:
-    from headrace_audience.language.parser import parse_definition
+    from headrace_audience.language.sense import parse_given
     from headrace_audience.language.text.reading import from_text
 
     from headrace.domain.definitions import DefinitionError
@@ -193,9 +193,9 @@ def _check_definition(audience: Resource) -> list[Problem]:
     definition = audience.values["definition"]
     try:
         if isinstance(definition, str):
-            from_text(definition)
+            from_text(definition, parse_given)
         else:
-            parse_definition(json.dumps(definition))
+            parse_given(json.dumps(definition))
     except DefinitionError as error:
         return [Problem(audience.place_of("definition"), f"definition: {error}")]
     return []

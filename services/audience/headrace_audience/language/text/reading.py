@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from lark import Lark, Token, Transformer, Tree, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 from lark.exceptions import VisitError
@@ -40,17 +41,24 @@ class TextError(DefinitionError):
         self.column = column
 
 
-def definition_json(source: str) -> str:
+Check = Callable[[Json], object]
+"""Refuses a definition by a DefinitionError, whose place is told in the text."""
+
+
+def definition_json(source: str, check: Check = parse_definition) -> str:
     """The JSON of a definition that is given as JSON or in text form; JSON is returned as it is, unread.
+
+    A byte order mark in front, which files of some editors begin with, is left out.
 
     Raises:
         TextError: It is neither.
     """
-    return source if source.lstrip().startswith("{") else json.dumps(from_text(source), ensure_ascii=False)
+    source = source.removeprefix("\ufeff")
+    return source if source.lstrip().startswith("{") else json.dumps(from_text(source, check), ensure_ascii=False)
 
 
-def from_text(text: str) -> Json:
-    """The JSON of a definition in text form; parse_definition() takes it.
+def from_text(text: str, check: Check = parse_definition) -> Json:
+    """The JSON of a definition in text form; parse_definition() takes it, and `check`.
 
     Raises:
         TextError: It is no definition.
@@ -62,9 +70,9 @@ def from_text(text: str) -> Json:
         tree = _grammar().parse(text)
     except UnexpectedInput as error:
         raise _unexpected(text, error) from None
-    reader = _Reader()
+    places: dict[str, tuple[int, int]] = {}
     try:
-        definition: Json = reader.transform(tree)
+        definition: Json = _unwrapped(_Reader().transform(tree), "", places)
     except RecursionError:  # "notnotnot a": words that are written as one are no words to _check_depth()
         raise TextError(1, 1, f"is nested more than {MAX_DEPTH} deep; flatten it or use another audience") from None
     except VisitError as error:
@@ -72,9 +80,9 @@ def from_text(text: str) -> Json:
             raise error.orig_exc from None
         raise
     try:
-        parse_definition(definition)
+        check(definition)
     except DefinitionError as error:
-        line, column = _place_of(definition, error.path, reader.places)
+        line, column = _place_of(error.path, places)
         raise TextError(line, column, _reason(error)) from None
     return definition
 
@@ -153,17 +161,11 @@ def _shown(text: str, place: int) -> str:
     return repr(word[0]) if word else "this"
 
 
-def _place_of(definition: Json, path: str, places: dict[int, tuple[int, int]]) -> tuple[int, int]:
+def _place_of(path: str, places: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
     """Where in the text the innermost thing of a path of the JSON stands."""
-    place = (1, 1)
-    found: Any = definition
-    for key, index in re.findall(r"([A-Za-z_]+)|\[(\d+)\]", path):
-        try:
-            found = found[key] if key else found[int(index)]
-        except (KeyError, IndexError, TypeError):
-            break
-        place = places.get(id(found), place)
-    return place
+    while path and path not in places:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return places.get(path, (1, 1))
 
 
 def _reason(error: DefinitionError) -> str:
@@ -171,202 +173,217 @@ def _reason(error: DefinitionError) -> str:
     return f"{last}: {error.reason}" if last and last != "where" else error.reason
 
 
+class _Placed(NamedTuple):
+    """Something of the JSON, and where it begins in the text; what is inside of it is placed itself."""
+
+    value: Any
+    line: int
+    column: int
+
+
+Fields = dict[str, _Placed]
+"""Keys of an object with what they hold."""
+
+
+def _unwrapped(placed: _Placed, path: str, places: dict[str, tuple[int, int]]) -> Any:
+    """The JSON; `places` gets where each part of it stands, by its path as in errors of parse_definition()."""
+    places[path] = placed.line, placed.column
+    if isinstance(placed.value, dict):
+        return {k: _unwrapped(v, f"{path}.{k}" if path else k, places) for k, v in placed.value.items()}
+    if isinstance(placed.value, list):
+        return [_unwrapped(v, f"{path}[{i}]", places) for i, v in enumerate(placed.value)]
+    return placed.value
+
+
+def _listed(children: list[_Placed]) -> _Placed:
+    return children[0]._replace(value=children)
+
+
 @v_args(meta=True)
 class _Reader(Transformer[Token, Any]):
-    """Makes JSON of a tree, and remembers where its objects stand in the text."""
+    """Makes JSON of a tree, with the place of each part of it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.places: dict[int, tuple[int, int]] = {}
+    def _placed(self, meta: Any, found: Any) -> _Placed:
+        return _Placed(found, meta.line, meta.column)
 
-    def _placed(self, meta: Any, found: Json) -> Json:
-        self.places[id(found)] = (meta.line, meta.column)
-        return found
-
-    def start(self, meta: Any, children: list[Any]) -> Json:
+    def start(self, meta: Any, children: list[Any]) -> _Placed:
         where, *options = children
-        found: Json = {}
+        found: Fields = {}
         for option in options:
-            for key in option:
+            for key, value in option.items():
                 if key in found:
-                    raise TextError(meta.line, meta.column, f"{key} stands twice")
+                    raise TextError(value.line, value.column, f"{key} stands twice")
             found |= option
-        return {**found, "where": where}
+        return self._placed(meta, {**found, "where": where})
 
-    def kind(self, meta: Any, children: list[Token]) -> Json:
-        return {"kind": str(children[0])}
+    def kind(self, meta: Any, children: list[Token]) -> Fields:
+        return {"kind": _text_of(children[0])}
 
-    def of(self, meta: Any, children: list[Token]) -> Json:
-        return {"of": str(children[0])}
+    def of(self, meta: Any, children: list[Token]) -> Fields:
+        return {"of": _text_of(children[0])}
 
-    def refresh(self, meta: Any, children: list[Token]) -> Json:
-        return {"refresh": str(children[0])}
+    def refresh(self, meta: Any, children: list[Token]) -> Fields:
+        return {"refresh": _text_of(children[0])}
 
-    def time_zone(self, meta: Any, children: list[str]) -> Json:
+    def time_zone(self, meta: Any, children: list[_Placed]) -> Fields:
         return {"time_zone": children[0]}
 
-    def any(self, meta: Any, children: list[Json]) -> Json:
-        return children[0] if len(children) == 1 else self._placed(meta, {"any": children})
+    def any(self, meta: Any, children: list[_Placed]) -> _Placed:
+        return children[0] if len(children) == 1 else self.any_listed(meta, children)
 
-    def all(self, meta: Any, children: list[Json]) -> Json:
-        return children[0] if len(children) == 1 else self._placed(meta, {"all": children})
+    def all(self, meta: Any, children: list[_Placed]) -> _Placed:
+        return children[0] if len(children) == 1 else self.all_listed(meta, children)
 
-    def any_listed(self, meta: Any, children: list[Json]) -> Json:
-        return self._placed(meta, {"any": children})
+    def any_listed(self, meta: Any, children: list[_Placed]) -> _Placed:
+        return self._placed(meta, {"any": _listed(children)})
 
-    def all_listed(self, meta: Any, children: list[Json]) -> Json:
-        return self._placed(meta, {"all": children})
+    def all_listed(self, meta: Any, children: list[_Placed]) -> _Placed:
+        return self._placed(meta, {"all": _listed(children)})
 
-    def not_(self, meta: Any, children: list[Json]) -> Json:
+    def not_(self, meta: Any, children: list[_Placed]) -> _Placed:
         return self._placed(meta, {"not": children[0]})
 
-    def _leaf(self, meta: Any, key: str, children: list[Any]) -> Json:
+    def _leaf(self, meta: Any, key: str, children: list[Any]) -> _Placed:
         first, *rest = children
-        found = {key: first}
+        found: Fields = {key: first}
         for part in rest:
             found |= part
         return self._placed(meta, found)
 
-    def event(self, meta: Any, children: list[Any]) -> Json:
+    def event(self, meta: Any, children: list[Any]) -> _Placed:
         return self._leaf(meta, "event", children)
 
-    def first_time(self, meta: Any, children: list[Any]) -> Json:
+    def first_time(self, meta: Any, children: list[Any]) -> _Placed:
         return self._leaf(meta, "first_time", children)
 
-    def last_time(self, meta: Any, children: list[Any]) -> Json:
+    def last_time(self, meta: Any, children: list[Any]) -> _Placed:
         return self._leaf(meta, "last_time", children)
 
-    def stopped(self, meta: Any, children: list[Any]) -> Json:
+    def stopped(self, meta: Any, children: list[_Placed]) -> _Placed:
         names, active, inactive = children
         return self._placed(meta, {"stopped": names, "active_within": active, "inactive_for": inactive})
 
-    def restarted(self, meta: Any, children: list[Any]) -> Json:
+    def restarted(self, meta: Any, children: list[_Placed]) -> _Placed:
         names, inactive, active = children
         return self._placed(meta, {"restarted": names, "inactive_for": inactive, "active_within": active})
 
-    def regularly(self, meta: Any, children: list[Any]) -> Json:
+    def regularly(self, meta: Any, children: list[Any]) -> _Placed:
         names, at_least, periods, period, *counts = children
-        found = {
+        found: Fields = {
             "regularly": names,
             "period": period,
-            "periods": _number(periods),
-            "at_least": _number(at_least),
+            "periods": _number_of(periods),
+            "at_least": _number_of(at_least),
         }
         for one in counts:
             found |= one
         return self._placed(meta, found)
 
-    def sequence(self, meta: Any, children: list[Any]) -> Json:
-        steps = [child for child in children if "event" in child]
-        found: Json = {"sequence": steps}
-        for window in children[len(steps) :]:
-            found |= window
-        return self._placed(meta, found)
+    def sequence(self, meta: Any, children: list[Any]) -> _Placed:
+        steps = [child for child in children if isinstance(child, _Placed)]
+        return self._leaf(meta, "sequence", [_listed(steps), *children[len(steps) :]])
 
-    def step(self, meta: Any, children: list[Any]) -> Json:
-        negated = children[0] == "negated"
-        names, *parts = children[1:] if negated else children
-        found: Json = {"event": names}
-        for part in parts:
-            found |= part
-        if negated:
-            found["negated"] = True
-        return self._placed(meta, found)
+    def step(self, meta: Any, children: list[Any]) -> _Placed:
+        negated = [part for part in children if isinstance(part, dict) and "negated" in part]
+        return self._leaf(meta, "event", [part for part in children if part not in negated] + negated)
 
-    def negated(self, meta: Any, children: list[Any]) -> str:
-        return "negated"
+    def negated(self, meta: Any, children: list[Any]) -> Fields:
+        return {"negated": self._placed(meta, True)}
 
-    def step_within(self, meta: Any, children: list[str]) -> Json:
+    def step_within(self, meta: Any, children: list[_Placed]) -> Fields:
         return {"within": children[0]}
 
-    def step_same(self, meta: Any, children: list[str]) -> Json:
-        return {"same": children[0] if len(children) == 1 else children}
+    def step_same(self, meta: Any, children: list[_Placed]) -> Fields:
+        return {"same": children[0] if len(children) == 1 else _listed(children)}
 
-    def names(self, meta: Any, children: list[str]) -> str | list[str]:
+    def names(self, meta: Any, children: list[_Placed]) -> _Placed:
         return children[0]
 
-    def names_listed(self, meta: Any, children: list[str]) -> list[str]:
-        return children
+    def names_listed(self, meta: Any, children: list[_Placed]) -> _Placed:
+        return self._placed(meta, children)
 
-    def where(self, meta: Any, children: list[Json]) -> Json:
-        return {"where": children}
+    def where(self, meta: Any, children: list[_Placed]) -> Fields:
+        return {"where": _listed(children)}
 
-    def predicate(self, meta: Any, children: list[Any]) -> Json:
-        name, test = children
-        return self._placed(meta, {"property": name, **test})
+    def predicate(self, meta: Any, children: list[Any]) -> _Placed:
+        return self._leaf(meta, "property", children)
 
-    def last(self, meta: Any, children: list[str]) -> Json:
+    def last(self, meta: Any, children: list[_Placed]) -> Fields:
         return {"within": children[0], **({"older_than": children[1]} if len(children) > 1 else {})}
 
-    def since(self, meta: Any, children: list[str]) -> Json:
+    def since(self, meta: Any, children: list[_Placed]) -> Fields:
         return {"since": children[0]}
 
-    def between(self, meta: Any, children: list[str]) -> Json:
-        return {"between": children}
+    def between(self, meta: Any, children: list[_Placed]) -> Fields:
+        return {"between": _listed(children)}
 
-    def aggregate(self, meta: Any, children: list[Json]) -> Json:
+    def aggregate(self, meta: Any, children: list[Fields]) -> Fields:
         return children[0]
 
-    def count(self, meta: Any, children: list[Json]) -> Json:
-        return {"count": children[0]}
+    def count(self, meta: Any, children: list[Fields]) -> Fields:
+        return {"count": self._placed(meta, children[0])}
 
-    def function(self, meta: Any, children: list[Any]) -> Json:
+    def function(self, meta: Any, children: list[Any]) -> Fields:
         function, name, comparison = children
-        return {str(function).lower(): {"of": name, **comparison}}
+        return {str(function).lower(): self._placed(meta, {"of": name, **comparison})}
 
-    def trait(self, meta: Any, children: list[Any]) -> Json:
-        return self._placed(meta, {"trait": children[0], **children[1]})
+    def trait(self, meta: Any, children: list[Any]) -> _Placed:
+        return self._leaf(meta, "trait", children)
 
-    def any_member(self, meta: Any, children: list[Any]) -> Json:
-        return self._placed(meta, {"members": "any", "where": children[0]})
+    def any_member(self, meta: Any, children: list[_Placed]) -> _Placed:
+        return self._members(meta, "any", children[0])
 
-    def all_members(self, meta: Any, children: list[Any]) -> Json:
-        return self._placed(meta, {"members": "all", "where": children[0]})
+    def all_members(self, meta: Any, children: list[_Placed]) -> _Placed:
+        return self._members(meta, "all", children[0])
 
-    def no_member(self, meta: Any, children: list[Any]) -> Json:
-        return self._placed(meta, {"members": "none", "where": children[0]})
+    def no_member(self, meta: Any, children: list[_Placed]) -> _Placed:
+        return self._members(meta, "none", children[0])
 
-    def first_touch(self, meta: Any, children: list[Any]) -> Json:
-        return self._placed(meta, {"first_touch": children[0], **children[1]})
+    def _members(self, meta: Any, quantifier: str, where: _Placed) -> _Placed:
+        return self._placed(meta, {"members": self._placed(meta, quantifier), "where": where})
 
-    def last_touch(self, meta: Any, children: list[Any]) -> Json:
-        return self._placed(meta, {"last_touch": children[0], **children[1]})
+    def first_touch(self, meta: Any, children: list[Any]) -> _Placed:
+        return self._leaf(meta, "first_touch", children)
 
-    def computed(self, meta: Any, children: list[Any]) -> Json:
-        return self._placed(meta, {"computed": children[0], **children[1]})
+    def last_touch(self, meta: Any, children: list[Any]) -> _Placed:
+        return self._leaf(meta, "last_touch", children)
 
-    def consent(self, meta: Any, children: list[Any]) -> Json:
-        return self._placed(meta, {"consent": children[0], **children[1]})
+    def computed(self, meta: Any, children: list[Any]) -> _Placed:
+        return self._leaf(meta, "computed", children)
 
-    def identifier(self, meta: Any, children: list[Any]) -> Json:
-        return self._placed(meta, {"identifier": children[0], **children[1]})
+    def consent(self, meta: Any, children: list[Any]) -> _Placed:
+        return self._leaf(meta, "consent", children)
 
-    def audience(self, meta: Any, children: list[str]) -> Json:
+    def identifier(self, meta: Any, children: list[Any]) -> _Placed:
+        return self._leaf(meta, "identifier", children)
+
+    def audience(self, meta: Any, children: list[_Placed]) -> _Placed:
         return self._placed(meta, {"audience": children[0]})
 
-    def test(self, meta: Any, children: list[Any]) -> Json:
-        return {**children[0], **({"ignore_case": True} if len(children) > 1 else {})}
+    def test(self, meta: Any, children: list[Fields]) -> Fields:
+        comparison, *ignoring = children
+        return comparison | ignoring[0] if ignoring else comparison
 
-    def ignoring(self, meta: Any, children: list[Any]) -> bool:
-        return True
+    def ignoring(self, meta: Any, children: list[Any]) -> Fields:
+        return {"ignore_case": self._placed(meta, True)}
 
-    def compare(self, meta: Any, children: list[Any]) -> Json:
+    def compare(self, meta: Any, children: list[Any]) -> Fields:
         return {_OPERATORS[str(children[0])]: children[1]}
 
-    def compare_between(self, meta: Any, children: list[Any]) -> Json:
-        return {"between": children}
+    def compare_between(self, meta: Any, children: list[_Placed]) -> Fields:
+        return {"between": _listed(children)}
 
-    def compare_in(self, meta: Any, children: list[Any]) -> Json:
-        return {"in": children}
+    def compare_in(self, meta: Any, children: list[_Placed]) -> Fields:
+        return {"in": _listed(children)}
 
-    def compare_not_in(self, meta: Any, children: list[Any]) -> Json:
-        return {"not_in": children}
+    def compare_not_in(self, meta: Any, children: list[_Placed]) -> Fields:
+        return {"not_in": _listed(children)}
 
-    def exists(self, meta: Any, children: list[Any]) -> Json:
-        return {"exists": True}
+    def exists(self, meta: Any, children: list[Any]) -> Fields:
+        return {"exists": self._placed(meta, True)}
 
-    def not_exists(self, meta: Any, children: list[Any]) -> Json:
-        return {"exists": False}
+    def not_exists(self, meta: Any, children: list[Any]) -> Fields:
+        return {"exists": self._placed(meta, False)}
 
     def __default__(self, data: Any, children: list[Any], meta: Any) -> Any:
         """Comparisons with one operand are called as in the JSON."""
@@ -374,37 +391,42 @@ class _Reader(Transformer[Token, Any]):
             return {str(data): children[0]}
         return Tree(data, children, meta)
 
-    def span(self, meta: Any, children: list[Token]) -> str:
-        return str(children[0]).lower()
+    def span(self, meta: Any, children: list[Token]) -> _Placed:
+        return self._placed(meta, str(children[0]).lower())
 
-    def time(self, meta: Any, children: list[Any]) -> str:
-        return str(children[0])
+    def time(self, meta: Any, children: list[Any]) -> _Placed:
+        return _text_of(children[0])
 
-    def name(self, meta: Any, children: list[Any]) -> str:
-        return str(children[0])
+    def name(self, meta: Any, children: list[Any]) -> _Placed:
+        return _text_of(children[0])
 
-    def value(self, meta: Any, children: list[Any]) -> Any:
+    def value(self, meta: Any, children: list[Any]) -> _Placed:
         (found,) = children
-        if not isinstance(found, Token):
+        if isinstance(found, _Placed):
             return found
         if found.type == "NUMBER":
-            return _number(found)
+            return _number_of(found)
         if str(found).lower() == "null":
             reason = 'null is no value to compare with: write "not exists", or "null" in quotes for a text'
             raise TextError(meta.line, meta.column, reason)
-        return {"true": True, "false": False}.get(str(found).lower(), str(found))
+        return self._placed(meta, {"true": True, "false": False}.get(str(found).lower(), str(found)))
 
-    def string(self, meta: Any, children: list[Token]) -> str:
+    def string(self, meta: Any, children: list[Token]) -> _Placed:
         try:
-            return str(json.loads(children[0]))
+            return self._placed(meta, str(json.loads(children[0])))
         except ValueError:
             raise TextError(meta.line, meta.column, "is no text as JSON writes it: look at its backslashes") from None
 
 
-def _number(token: Token) -> int | float:
+def _text_of(found: Token | _Placed) -> _Placed:
+    """A word, or a text in quotes that is read already."""
+    return found if isinstance(found, _Placed) else _Placed(str(found), found.line or 1, found.column or 1)
+
+
+def _number_of(token: Token) -> _Placed:
     found = json.loads(_as_json(str(token)))
     assert isinstance(found, int | float)
-    return found
+    return _Placed(found, token.line or 1, token.column or 1)
 
 
 def _as_json(text: str) -> str:
