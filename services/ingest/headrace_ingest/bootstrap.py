@@ -23,11 +23,10 @@ from headrace.storage.mongo import client as mongo
 from headrace.storage.mongo.watch import StoreWatch
 from headrace.storage.sealing import Sealer
 from headrace.storage.streams import client as streams
-from headrace.telemetry.logs import get_logger
 from headrace.telemetry.metrics import gauge_callback
 from headrace_ingest.auth import WriteKeyAuthenticator
 from headrace_ingest.committer import Committer
-from headrace_ingest.countries import Countries, UnreadableTable
+from headrace_ingest.countries import Countries
 from headrace_ingest.dispatcher import Dispatcher, Streams
 from headrace_ingest.erasure import Eraser
 from headrace_ingest.erasure_servicer import erasure_servicer
@@ -44,8 +43,6 @@ from headrace_ingest.source_servicer import SourceServicer
 from headrace_ingest.sources import SecretBox, SourceCache
 from headrace_ingest.sweeper import Sweeper
 from headrace_ingest.tombstones import Tombstones
-
-log = get_logger(__name__)
 
 
 @asynccontextmanager
@@ -184,16 +181,12 @@ async def _countries(settings: Settings) -> Countries | None:
     """The table of countries; None when none is set.
 
     Raises:
-        UnreadableTable: The file cannot be used: a service that finds no countries would be found out too late.
+        UnreadableTable: The file cannot be used any more.
     """
     if not settings.country_table:
         return None
     path = Path(settings.country_table)
-    try:
-        countries = await asyncio.to_thread(Countries, path, every_s=settings.country_table_seconds)
-    except UnreadableTable as error:
-        log.exception("HEADRACE_COUNTRY_TABLE names a file that cannot be used", file=str(path), why=str(error))
-        raise
+    countries = await asyncio.to_thread(Countries, path, every_s=settings.country_table_seconds)
     gauge_callback(
         "headrace_ingest_country_table_built",
         "When the country table in use was built, in seconds since 1970.",

@@ -34,8 +34,8 @@ _NO_COUNTRIES = frozenset({"AP", "EU", "XX", "ZZ"})
 """Codes that tables use for "Asia or the Pacific", "Europe" and "unknown"."""
 
 
-class UnreadableTable(Exception):
-    """A file cannot be used as a table of countries; the text says why."""
+class UnreadableTable(ValueError):
+    """A file cannot be used as a table of countries; the text says which and why."""
 
 
 class _Signature(NamedTuple):
@@ -99,10 +99,10 @@ def read_table(path: Path) -> CountryTable:
             if table.names_countries():
                 return table
     except OSError as error:
-        raise UnreadableTable(f"it cannot be read: {error.strerror}") from error
+        raise UnreadableTable(f"{path} cannot be read: {error.strerror}") from error
     except (maxminddb.InvalidDatabaseError, ValueError) as error:
-        raise UnreadableTable("it is no file in MaxMind's DB format, or not a whole one") from error
-    raise UnreadableTable("it names no countries: a table of another kind?")
+        raise UnreadableTable(f"{path} is no file in MaxMind's DB format, or not a whole one") from error
+    raise UnreadableTable(f"{path} names no countries: a table of another kind?")
 
 
 class Countries:
@@ -150,9 +150,7 @@ class Countries:
         try:
             self._table = await asyncio.to_thread(read_table, self._path)
         except UnreadableTable as error:
-            log.warning(
-                "the new country table is not taken, the one before stays", file=str(self._path), why=str(error)
-            )
+            log.warning("the new country table is not taken, the one before stays", why=str(error))
         else:
             log.info("the country table was replaced", file=str(self._path), built_s=self._table.built_s)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, field_validator
 
 from headrace.settings import ServiceSettings
+from headrace_ingest.countries import read_table
 from headrace_ingest.limits import Limits
 from headrace_ingest.location import networks_in
 
@@ -73,6 +76,14 @@ class Settings(ServiceSettings):
         description="Addresses and networks of proxies in front of ingest, with commas between; "
         "X-Forwarded-For is believed from these only.",
     )
+
+    @field_validator("country_table")
+    @classmethod
+    def _is_a_table(cls, given: str) -> str:
+        """Read at once: whoever set it should be told before anything starts, not by a service that ends."""
+        if given:
+            read_table(Path(given))
+        return given
 
     @field_validator("trusted_proxies")
     @classmethod

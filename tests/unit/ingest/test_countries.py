@@ -57,16 +57,16 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "folder.mmdb").mkdir()
     write_table(tmp_path / "asn.mmdb", record=lambda _: {"autonomous_system_number": 64496})
     for name, why in {
-        "none.mmdb": "it cannot be read: No such file or directory",
-        "folder.mmdb": "it cannot be read: Is a directory",
-        "cut.mmdb": "it is no file in MaxMind's DB format, or not a whole one",
-        "text.mmdb": "it is no file in MaxMind's DB format, or not a whole one",
-        "empty.mmdb": "it is no file in MaxMind's DB format, or not a whole one",
-        "asn.mmdb": "it names no countries: a table of another kind?",
+        "none.mmdb": "cannot be read: No such file or directory",
+        "folder.mmdb": "cannot be read: Is a directory",
+        "cut.mmdb": "is no file in MaxMind's DB format, or not a whole one",
+        "text.mmdb": "is no file in MaxMind's DB format, or not a whole one",
+        "empty.mmdb": "is no file in MaxMind's DB format, or not a whole one",
+        "asn.mmdb": "names no countries: a table of another kind?",
     }.items():
         with pytest.raises(UnreadableTable) as failed:
             read_table(tmp_path / name)
-        assert str(failed.value) == why, name
+        assert str(failed.value) == f"{tmp_path / name} {why}"
 
 
 async def test_a_replaced_file_is_taken_and_a_broken_one_is_not(tmp_path: Path) -> None:
