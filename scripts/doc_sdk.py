@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import headrace_sdk
+from headrace_sdk import values
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src/headrace_sdk"
@@ -60,9 +61,15 @@ def page(made: str) -> str:
     for title, names in SECTIONS.items():
         lines += [f"## {title}", ""]
         for name in names:
-            value = getattr(headrace_sdk, name)
-            lines += [f"### `{name}`", "", "```python", block(name, value), "```", "", *_text(name, value, written), ""]
+            lines += _section(name, getattr(headrace_sdk, name), written)
+    lines += ["## Values", "", *_prose((values.__doc__ or "").partition("\n")[2]), "", "In `headrace_sdk.values`.", ""]
+    for name in values.__all__:
+        lines += _section(name, getattr(values, name), written)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(name: str, value: Any, written: dict[str, str]) -> list[str]:
+    return [f"### `{name}`", "", "```python", block(name, value), "```", "", *_text(name, value, written), ""]
 
 
 def block(name: str, value: Any) -> str:

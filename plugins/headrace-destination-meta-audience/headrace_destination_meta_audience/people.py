@@ -8,6 +8,7 @@ from itertools import zip_longest
 
 from headrace_destination_meta_audience import normalise as n
 from headrace_sdk import Field, Normalised, RecordRejected, Row
+from headrace_sdk.values import Unusable, birth, sha256
 
 FIELDS = (
     Field(
@@ -81,13 +82,13 @@ def normalise(field: str, value: str) -> Normalised:
     name = _ALIASES.get(field, field)
     try:
         if name == "date_of_birth":
-            parts = n.birth(value)
-            return Normalised(normalised="".join(parts), sent=" ".join(map(n.hashed, parts)))
+            parts = birth(value)
+            return Normalised(normalised="".join(parts), sent=" ".join(map(sha256, parts)))
         if name not in _KEYS:
             raise RecordRejected("is no field of this connector", field)
         normalised, sent = _KEYS[name].apply(value)
         return Normalised(normalised=normalised, sent=sent)
-    except n.Unusable as error:
+    except Unusable as error:
         raise RecordRejected(str(error), field) from None
 
 
@@ -122,15 +123,15 @@ def _common(fields: Mapping[str, str | Sequence[str]], problems: list[tuple[str,
                 found[key.name] = sent
     for value in _values(fields, "date_of_birth")[:1]:
         try:
-            found |= {key.name: n.hashed(part) for key, part in zip(_BIRTH, n.birth(value), strict=True)}
-        except n.Unusable as error:
+            found |= {key.name: sha256(part) for key, part in zip(_BIRTH, birth(value), strict=True)}
+        except Unusable as error:
             problems.append(("date_of_birth", str(error)))
-    if found.get(n.COUNTRY.name) == n.hashed("us") and n.ST.name in found:
+    if found.get(n.COUNTRY.name) == sha256("us") and n.ST.name in found:
         name = n.ST.apply(_values(fields, "state")[0])[0]
-        found[n.ST.name] = n.hashed(n.US_STATES[name]) if name in n.US_STATES else found[n.ST.name]
-    if found.get(n.COUNTRY.name) == n.hashed("us") and n.ZIP.name in found:
+        found[n.ST.name] = sha256(n.US_STATES[name]) if name in n.US_STATES else found[n.ST.name]
+    if found.get(n.COUNTRY.name) == sha256("us") and n.ZIP.name in found:
         code = n.ZIP.apply(_values(fields, "zip")[0])[0]
-        found[n.ZIP.name] = n.hashed(code[:5]) if re.fullmatch("[0-9]{5,9}", code) else found[n.ZIP.name]
+        found[n.ZIP.name] = sha256(code[:5]) if re.fullmatch("[0-9]{5,9}", code) else found[n.ZIP.name]
     return found
 
 
@@ -140,7 +141,7 @@ def _sent(name: str, values: Sequence[str], problems: list[tuple[str, str]]) -> 
     for value in values:
         try:
             found.add(_KEYS[name].apply(value)[1])
-        except n.Unusable as error:
+        except Unusable as error:
             problems.append((name, str(error)))
     return sorted(found)
 
