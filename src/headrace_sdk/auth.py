@@ -7,11 +7,9 @@ manifest, so a connector has no clock to sign with, no tokens to refresh and no 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, get_args
 
 
 class Grant(StrEnum):
@@ -169,30 +167,3 @@ def settings_of(auth: Auth) -> Iterator[str]:
         case AwsSignature():
             names = (auth.access_key, auth.secret_key, auth.region, auth.session_token)
     return (name for name in names if name)
-
-
-def as_data(auth: Auth) -> dict[str, Any]:
-    """A scheme as JSON data: its attributes, and the name of its class as "scheme"."""
-    return {"scheme": type(auth).__name__, **dataclasses.asdict(auth)}
-
-
-def from_data(data: Mapping[str, Any]) -> Auth:
-    """The scheme in `as_data`.
-
-    Raises:
-        ValueError: There is no such scheme, or it has other attributes.
-    """
-    schemes: dict[str, type[Auth]] = {scheme.__name__: scheme for scheme in get_args(Auth)}
-    values = dict(data)
-    scheme = schemes.get(values.pop("scheme", ""))
-    if scheme is None:
-        raise ValueError("unknown scheme of authentication")
-    types: dict[str, Callable[[Any], Any]] = {"grant": Grant, "encoding": Encoding, "scopes": tuple}
-    try:
-        return scheme(**{name: types.get(name, _as_is)(value) for name, value in values.items()})
-    except TypeError as error:
-        raise ValueError(f"not a scheme of authentication: {error}") from None
-
-
-def _as_is(value: Any) -> Any:
-    return value

@@ -16,7 +16,6 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.storage.sealing import Sealer, SealError
 from headrace.telemetry import logs, metrics
-from headrace_sdk.auth import from_data
 from headrace_sync.config import DestinationConfig, SyncConfig, sealing_place
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.http import VendorClient
@@ -235,7 +234,7 @@ class Fleet:
             open_connector=open_connector,
             client=self._client,
             limiter=self._limiter,
-            signer=Signer(destination.key, from_data(info.auth) if info.auth else None, read_settings, self._tokens),
+            signer=Signer(destination.key, info.auth, read_settings, self._tokens),
             halt=halt,
             required_consents=destination.required_consents,
             consents_changed_us=destination.consents_changed_us,

@@ -30,6 +30,7 @@ from headrace_sdk import (
     Member,
     MemberBatch,
     Outcomes,
+    RateLimit,
     Request,
     Response,
     Row,
@@ -499,6 +500,6 @@ async def _pause(error: PluginError) -> None:
         await asyncio.sleep(min(error.retry_after_s, 30.0) + 0.01)
 
 
-def _bucket(limit: wire.Limit, at: int, connector: str, key: str) -> str:
+def _bucket(limit: RateLimit, at: int, connector: str, key: str) -> str:
     whose = connector if limit.scope == "connector" else key
     return f"headrace:rate:{connector}:{at}:{whose}"

@@ -1,36 +1,60 @@
-"""What a plugin's process answers, as data that the host and the services work with."""
+"""What a plugin says, as data that the host and the services work with."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from headrace_sdk import Manifest, Note, Outcomes, Rejected, Request, Row, Skip
-from headrace_sdk.auth import as_data
+from headrace_sdk import (
+    ApiVersions,
+    Auth,
+    BatchPolicy,
+    Field,
+    Idempotency,
+    Manifest,
+    Note,
+    Outcomes,
+    RateLimit,
+    Rejected,
+    Request,
+    RetryPolicy,
+    Row,
+    Skip,
+    Sources,
+    StandardEvent,
+)
+
+_NOTHING: tuple[Any, ...] = (None, "", [])
+_NO_DATA = frozenset({"factory", "settings"})
+"""Fields of a manifest that only the plugin's own process can use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why a call failed.
+class SettingsProblem:
+    """Why settings cannot work.
 
     Attributes:
-        kind: "config" (settings), "load" (the plugin cannot be loaded) or "defect" (the plugin broke its contract).
-        reason: One sentence without values.
-        field: The setting at fault, for "config".
+        reason: A sentence for the customer.
+        field: The setting at fault as a dotted path, empty when it is no single one.
     """
 
-    kind: str
     reason: str
     field: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadResult:
-    """What one answer means, or why the plugin could not say."""
+    """What one answer means, or why the plugin could not say.
+
+    Attributes:
+        outcomes: Outcomes of the request's items; None when the plugin could not say.
+        failure: Why it could not, in a sentence.
+    """
 
     outcomes: Outcomes | None = None
-    failure: Failure | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,95 +95,38 @@ class NormalisedValue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectorField:
-    """A field of a connector, see headrace_sdk.Field."""
-
-    name: str
-    title: str
-    description: str = ""
-    required: bool = False
-    hashed: bool = False
-    many: bool = False
-    default: str = ""
-    type: str = "text"
-    normalised: str = ""
-    example: str = ""
-    anonymous: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectorEvent:
-    """An event name that the vendor knows, see headrace_sdk.StandardEvent."""
-
-    name: str
-    names: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batching:
-    """How items are put together, see headrace_sdk.BatchPolicy."""
-
-    max_items: int
-    max_bytes: int
-    max_wait_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
-    """A rate limit, see headrace_sdk.RateLimit. `scope` is "destination" or "connector"."""
-
-    count: int
-    per_s: float
-    scope: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retrying:
-    """How refused items are tried again, see headrace_sdk.RetryPolicy."""
-
-    max_age_s: float
-    base_s: float
-    cap_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectorInfo:
     """A manifest as data: what the host knows of a connector without importing any of its code.
 
     Attributes:
-        name, title, description, kind, api, capabilities, fields, batch, limits, concurrency, retry, timeout_s,
-        idempotency, rows_match_people, any_of, events, sources, removes, removal_keys, minimum_list_size,
-        not_deleted: As in headrace_sdk.Manifest.
-        auth: The scheme of authentication as headrace_sdk.auth.as_data gives it; None for none.
-        version_setting: Setting with the version of the vendor's API; empty when there is none.
-        version_ends: Version to the day (ISO 8601) from which it does not work any more.
         settings_schema: JSON Schema of the settings; secrets are `"format": "password", "writeOnly": true`.
         plugin: Distribution that brings it; filled by the host.
         version: Version of that distribution; filled by the host.
+        name, title, api, capabilities, description, kind, fields, batch, limits, concurrency, retry, timeout_s,
+        idempotency, rows_match_people, auth, versions, any_of, events, sources, removes, removal_keys,
+        minimum_list_size, not_deleted: As in headrace_sdk.Manifest; capabilities may be of a later minor version.
     """
 
     name: str
     title: str
-    description: str
-    kind: str
     api: str
     capabilities: frozenset[str]
-    settings_schema: dict[str, Any]
-    fields: tuple[ConnectorField, ...]
-    batch: Batching
-    limits: tuple[Limit, ...]
-    concurrency: int
-    retry: Retrying
-    timeout_s: float
-    idempotency: str
+    settings_schema: Mapping[str, Any]
+    description: str = ""
+    kind: str = "destination"
+    fields: tuple[Field, ...] = ()
+    batch: BatchPolicy = dataclasses.field(default_factory=BatchPolicy)
+    limits: tuple[RateLimit, ...] = ()
+    concurrency: int = 4
+    retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+    timeout_s: float = 30.0
+    idempotency: Idempotency = Idempotency.NATURAL
     rows_match_people: bool = False
-    auth: dict[str, Any] | None = None
-    version_setting: str = ""
-    version_ends: dict[str, str] = field(default_factory=dict)
+    auth: Auth | None = None
+    versions: ApiVersions | None = None
     any_of: tuple[tuple[str, ...], ...] = ()
-    events: tuple[ConnectorEvent, ...] = ()
-    sources: str = "any"
+    events: tuple[StandardEvent, ...] = ()
+    sources: Sources = Sources.ANY
     removes: bool = True
     removal_keys: tuple[tuple[str, ...], ...] = ()
     minimum_list_size: int = 0
@@ -169,65 +136,20 @@ class ConnectorInfo:
 
     def missing(self, fields: Mapping[str, Any]) -> str:
         """What a mapped item lacks: a required field, or all fields of a group; empty when nothing is missing."""
-        for item in self.fields:
-            if item.required and fields.get(item.name) in _NOTHING:
-                return item.name
+        for field in self.fields:
+            if field.required and fields.get(field.name) in _NOTHING:
+                return field.name
         for group in self.any_of:
             if all(fields.get(name) in _NOTHING for name in group):
                 return f"one of {', '.join(group)}"
         return ""
 
 
-_NOTHING: tuple[Any, ...] = (None, "", [])
-
-
 def describe(manifest: Manifest) -> ConnectorInfo:
     """A manifest as data."""
-    return ConnectorInfo(
-        name=manifest.name,
-        title=manifest.title,
-        description=manifest.description,
-        kind=manifest.kind,
-        api=manifest.api,
-        capabilities=frozenset(str(item) for item in manifest.capabilities),
-        settings_schema=manifest.settings.model_json_schema(),
-        fields=tuple(
-            ConnectorField(
-                name=field.name,
-                title=field.title,
-                description=field.description,
-                required=field.required,
-                hashed=field.hashed,
-                many=field.many,
-                default=field.default,
-                type=str(field.type),
-                normalised=field.normalised,
-                example=field.example,
-                anonymous=field.anonymous,
-            )
-            for field in manifest.fields
-        ),
-        batch=Batching(
-            max_items=manifest.batch.max_items,
-            max_bytes=manifest.batch.max_bytes,
-            max_wait_s=manifest.batch.max_wait_s,
-        ),
-        limits=tuple(Limit(count=limit.count, per_s=limit.per_s, scope=str(limit.scope)) for limit in manifest.limits),
-        concurrency=manifest.concurrency,
-        retry=Retrying(max_age_s=manifest.retry.max_age_s, base_s=manifest.retry.base_s, cap_s=manifest.retry.cap_s),
-        timeout_s=manifest.timeout_s,
-        idempotency=str(manifest.idempotency),
-        rows_match_people=manifest.rows_match_people,
-        auth=as_data(manifest.auth) if manifest.auth else None,
-        version_setting=manifest.versions.setting if manifest.versions else "",
-        version_ends=dict(manifest.versions.ends) if manifest.versions else {},
-        any_of=manifest.any_of,
-        events=tuple(
-            ConnectorEvent(name=event.name, names=event.names, requires=event.requires) for event in manifest.events
-        ),
-        sources=str(manifest.sources),
-        removes=manifest.removes,
-        removal_keys=manifest.removal_keys,
-        minimum_list_size=manifest.minimum_list_size,
-        not_deleted=manifest.not_deleted,
-    )
+    shared = {
+        field.name: getattr(manifest, field.name)
+        for field in dataclasses.fields(manifest)
+        if field.name not in _NO_DATA
+    }
+    return ConnectorInfo(**shared, settings_schema=manifest.settings.model_json_schema())

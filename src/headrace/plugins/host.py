@@ -13,9 +13,8 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-
-from headrace.connector import frames, wire
+from headrace.connector import operations, wire
+from headrace.connector.operations import Operation
 from headrace.plugins.contract import ContractBroken, check_built, check_count, check_rows
 from headrace.plugins.discovery import discover
 from headrace.plugins.errors import PluginError, PluginErrorKind, PluginFailure
@@ -43,8 +42,8 @@ _log = get_logger(__name__)
 
 _LONGEST_REASON = 500
 _LOADED_AT_A_TIME = 4
-BatchT = TypeVar("BatchT", MemberBatch, EventBatch, DeleteBatch)
-T = TypeVar("T")
+ArgumentT = TypeVar("ArgumentT")
+ResultT = TypeVar("ResultT")
 
 
 class PluginHost:
@@ -56,6 +55,7 @@ class PluginHost:
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         path: Sequence[str] | None = None,
+        in_process: bool = False,
     ) -> None:
         """Describe the host; nothing is started yet.
 
@@ -63,10 +63,12 @@ class PluginHost:
             plugins: Names of distributions or entry points to load (HEADRACE_PLUGINS); None loads all.
             limits: What each plugin may use.
             path: Folders to look for plugins in, instead of sys.path; they come first on the plugins' own path.
+            in_process: Run plugins in this process, for debugging them: nothing then guards it against what they do.
         """
         self._wanted = None if plugins is None else tuple(plugins)
         self._limits = limits
         self._path = path
+        self._in_process = in_process
         self._processes: dict[str, PluginProcess] = {}
         self._connectors: dict[str, wire.ConnectorInfo] = {}
         self._failures: list[PluginFailure] = []
@@ -76,7 +78,9 @@ class PluginHost:
         """Find and load the plugins, several at a time. A broken one goes to `failures`; never raises for a plugin."""
         plugins, self._failures = await asyncio.to_thread(discover, self._wanted, path=self._path)
         at_a_time = asyncio.Semaphore(_LOADED_AT_A_TIME)
-        processes = [PluginProcess(plugin, self._limits, self._path or ()) for plugin in plugins]
+        processes = [
+            PluginProcess(plugin, self._limits, self._path or (), in_process=self._in_process) for plugin in plugins
+        ]
 
         async def load(process: PluginProcess) -> list[wire.ConnectorInfo] | PluginError:
             async with at_a_time:
@@ -154,8 +158,7 @@ class PluginHost:
             PluginError: There is no such connector (kind "load"), or its plugin failed.
         """
         _, process = self._find(connector)
-        argument = frames.NormaliseCall(connector=connector, values=list(values))
-        found = await process.call("normalise", argument, list[wire.NormalisedValue])
+        found = await process.call(operations.NORMALISE, operations.Values(values, connector))
         _check(process, lambda: check_count(len(values), len(found), "value"))
         return found
 
@@ -205,9 +208,7 @@ class ConnectorInstance:
         Raises:
             PluginConfigError: The settings cannot work.
         """
-        instance = self._instance
-        argument = frames.Open(instance=instance.id, connector=instance.connector, settings=dict(instance.settings))
-        await self._process.call("open", argument, type(None), instance=instance)
+        await self._process.open(self._instance)
 
     async def rows(self, members: Sequence[Member]) -> list[wire.MemberRows]:
         """What should be on the vendor's list, one answer per member in their order.
@@ -215,8 +216,7 @@ class ConnectorInstance:
         Args:
             members: Members with their mapped fields.
         """
-        argument = frames.RowsCall(instance=self._instance.id, members=list(members))
-        found = await self._call("rows", argument, list[wire.MemberRows])
+        found = await self._call(operations.ROWS, members)
         _check(self._process, lambda: check_rows(len(members), found))
         return [
             member
@@ -227,21 +227,19 @@ class ConnectorInstance:
 
     async def add_members(self, batch: MemberBatch) -> wire.BuiltBatch:
         """Requests that put rows on the list."""
-        return await self._build("add_members", frames.MembersCall(instance=self._instance.id, batch=batch), batch.rows)
+        return await self._build(operations.ADD_MEMBERS, batch, batch.rows)
 
     async def remove_members(self, batch: MemberBatch) -> wire.BuiltBatch:
         """Requests that take rows off the list."""
-        argument = frames.MembersCall(instance=self._instance.id, batch=batch)
-        return await self._build("remove_members", argument, batch.rows)
+        return await self._build(operations.REMOVE_MEMBERS, batch, batch.rows)
 
     async def send_events(self, batch: EventBatch) -> wire.BuiltBatch:
         """Requests that send events."""
-        argument = frames.EventsCall(instance=self._instance.id, batch=batch)
-        return await self._build("send_events", argument, batch.events)
+        return await self._build(operations.SEND_EVENTS, batch, batch.events)
 
     async def delete(self, batch: DeleteBatch) -> wire.BuiltBatch:
         """Requests that make the vendor forget people."""
-        return await self._build("delete", frames.DeleteCall(instance=self._instance.id, batch=batch), batch.subjects)
+        return await self._build(operations.DELETE, batch, batch.subjects)
 
     async def read(self, request: Request, response: Response) -> Outcomes:
         """What a vendor's answer means: one outcome per item of the request, in its order."""
@@ -262,8 +260,7 @@ class ConnectorInstance:
         Returns:
             One answer per pair, in their order.
         """
-        argument = frames.NormaliseCall(instance=self._instance.id, values=list(values))
-        found = await self._call("normalise", argument, list[wire.NormalisedValue])
+        found = await self._call(operations.NORMALISE, operations.Values(values))
         _check(self._process, lambda: check_count(len(values), len(found), "value"))
         return found
 
@@ -276,18 +273,15 @@ class ConnectorInstance:
         return self._masker.mask(text)
 
     async def _read_together(self, reads: list[tuple[Request, Response]]) -> list[wire.ReadResult]:
-        argument = frames.ReadCall(instance=self._instance.id, reads=reads)
-        found = await self._call("read", argument, list[frames.ReadFrame])
-        try:
-            return [frames.read_result(frame) for frame in found]
-        except ValueError as error:
-            raise PluginError(PluginErrorKind.DEFECT, self._process.plugin.name, str(error)) from None
+        return await self._call(operations.READ, reads)
 
-    async def _call(self, method: str, argument: msgspec.Struct, result: type[T]) -> T:
-        return await self._process.call(method, argument, result, instance=self._instance)
+    async def _call(self, operation: Operation[ArgumentT, ResultT], argument: ArgumentT) -> ResultT:
+        return await self._process.call(operation, argument, instance=self._instance)
 
-    async def _build(self, method: str, argument: msgspec.Struct, items: Sequence[object]) -> wire.BuiltBatch:
-        built = await self._call(method, argument, wire.BuiltBatch)
+    async def _build(
+        self, operation: Operation[ArgumentT, wire.BuiltBatch], batch: ArgumentT, items: Sequence[object]
+    ) -> wire.BuiltBatch:
+        built = await self._call(operation, batch)
         _check(self._process, lambda: check_built(len(items), built))
         return dataclasses.replace(
             built,

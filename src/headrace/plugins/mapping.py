@@ -22,7 +22,7 @@ from jmespath.exceptions import JMESPathError
 
 from headrace.connector import wire
 from headrace.plugins.functions import MappingFunctions, as_text
-from headrace_sdk import EventItem, Profile
+from headrace_sdk import EventItem, Field, Profile
 
 _LONGEST_EXPRESSION = 2_000
 _PLAIN_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -51,7 +51,7 @@ class MappingError(ValueError):
 class FieldMapping:
     """How one field is filled."""
 
-    field: wire.ConnectorField
+    field: Field
     source: str
     expression: Expression
 

@@ -1,24 +1,24 @@
-"""One plugin's child process: started, asked one call at a time, ended when it hangs, started again with back-off."""
+"""One plugin, running: asked one call at a time, ended when it hangs, started again with back-off."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import signal
-import struct
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-import msgspec
-
-from headrace.connector import frames, wire
+from headrace.connector import wire
+from headrace.connector.operations import CLOSE, LOAD, MAX_MESSAGE_BYTES, OPEN, WRONG_SHAPE, Operation, Settings
+from headrace.plugins.child import Child, Launch
 from headrace.plugins.discovery import InstalledPlugin
 from headrace.plugins.errors import PluginConfigError, PluginError, PluginErrorKind
+from headrace.plugins.in_process import InProcess
+from headrace.plugins.line import Line, LineClosed, Refused
 from headrace.plugins.masking import Masker
 from headrace.plugins.output import Output
 from headrace.telemetry import metrics
@@ -34,7 +34,8 @@ _INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 _LONGEST_REASON = 500
-T = TypeVar("T")
+ArgumentT = TypeVar("ArgumentT")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Limits:
     Attributes:
         call_s: Seconds for a call.
         load_s: Seconds for starting the process and importing the plugin.
-        memory_bytes: Address space of the process; 0 for no limit.
+        memory_bytes: Private memory of the process; 0 for no limit.
     """
 
     call_s: float = 15.0
@@ -70,40 +71,48 @@ class Instance:
 
 
 @dataclass(slots=True)
-class _Job:
+class _Job(Generic[ArgumentT, ResultT]):
     """A call that waits for its turn."""
 
-    method: str
-    argument: msgspec.Struct
+    operation: Operation[ArgumentT, ResultT]
+    argument: ArgumentT
     instance: Instance | None
-    answer: asyncio.Future[bytes]
+    answer: asyncio.Future[ResultT]
 
 
 class PluginProcess:
     """One plugin. Calls from any number of tasks are answered one after another."""
 
-    def __init__(self, plugin: InstalledPlugin, limits: Limits, path: Sequence[str] = ()) -> None:
+    def __init__(
+        self, plugin: InstalledPlugin, limits: Limits, path: Sequence[str] = (), *, in_process: bool = False
+    ) -> None:
         """Describe the process; nothing is started yet.
 
         Args:
             plugin: What to load.
             limits: What it may use.
             path: Folders that are searched for its code before all others.
+            in_process: Run it in the host's own process.
         """
         self.plugin = plugin
         self.output = Output()
         self.starts = 0
         self._limits = limits
         self._path = tuple(path)
-        self._child: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._in_process = in_process
+        self._line: Line | None = None
         self._worker: asyncio.Task[None] | None = None
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[_Job[Any, Any]] = deque()
         self._wake = asyncio.Event()
         self._open: dict[str, Instance] = {}
         self._failed_in_a_row = 0
         self._not_before = 0.0
         self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, when there is a process at the moment."""
+        return self._line.pid if isinstance(self._line, Child) else None
 
     async def load(self) -> list[wire.ConnectorInfo]:
         """Start the process and ask what the plugin offers.
@@ -118,14 +127,13 @@ class PluginProcess:
             raise
 
     async def call(
-        self, method: str, argument: msgspec.Struct, result: type[T], *, instance: Instance | None = None
-    ) -> T:
+        self, operation: Operation[ArgumentT, ResultT], argument: ArgumentT, *, instance: Instance | None = None
+    ) -> ResultT:
         """Make a call.
 
         Args:
-            method: As in headrace.connector.frames.
+            operation: The call.
             argument: Its argument.
-            result: Type of its result.
             instance: The instance it is for; made in the process first if it is not there yet.
 
         Raises:
@@ -136,20 +144,25 @@ class PluginProcess:
             raise self._error(PluginErrorKind.CRASHED, "the plugin host is closed", untried=True)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name=f"plugin {self.plugin.name}")
-        job = _Job(method, argument, instance, asyncio.get_running_loop().create_future())
-        self._waiting.append(job)
+        answer: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Job(operation, argument, instance, answer))
         self._wake.set()
-        raw = await job.answer
-        try:
-            return msgspec.msgpack.decode(raw, type=result)
-        except (msgspec.MsgspecError, ValueError, TypeError):
-            raise self._error(PluginErrorKind.DEFECT, f"its answer to {method} has a wrong shape") from None
+        return await answer
+
+    async def open(self, instance: Instance) -> None:
+        """Make an instance now, which checks its settings.
+
+        Raises:
+            PluginConfigError: They cannot work.
+            PluginError: The plugin failed.
+        """
+        await self.call(OPEN, _settings_of(instance), instance=instance)
 
     async def forget(self, instance: Instance) -> None:
         """Drop an instance; never raises for what the plugin does."""
-        if self._open.pop(instance.id, None) is not None and self._child is not None:
+        if self._open.pop(instance.id, None) is not None and self._line is not None:
             with contextlib.suppress(PluginError):
-                await self.call("close", frames.Close(instance=instance.id), type(None))
+                await self.call(CLOSE, None, instance=instance)
 
     async def close(self) -> None:
         """End the process; calls that wait fail."""
@@ -188,30 +201,30 @@ class PluginProcess:
                 if not job.answer.done():
                     job.answer.set_result(answer)
 
-    async def _serve(self, job: _Job) -> bytes:
-        if job.method == "close" and self._child is None:
-            return msgspec.msgpack.encode(None)
-        if self._child is not None and self._child.returncode is not None:
+    async def _serve(self, job: _Job[ArgumentT, ResultT]) -> ResultT | None:
+        instance = job.instance
+        if self._line is not None and self._line.ended:
             await self._end()  # it ended between two calls; that is no fault of this one
-        if self._child is None:
+        if job.operation is CLOSE and self._line is None:
+            return None
+        if self._line is None:
             await self._restart()
-        if job.instance is not None and job.instance.id not in self._open:
-            await self._make(job.instance)
-            if job.method == "open":
-                return msgspec.msgpack.encode(None)
-        answer = await self._exchange(job.method, job.argument, self._limits.call_s, job.instance)
+        if instance is not None and job.operation is not CLOSE and instance.id not in self._open:
+            await self._make(instance)
+        if job.operation is OPEN:
+            return None  # it is open now
+        answer = await self._exchange(job.operation, job.argument, self._limits.call_s, instance)
         self._failed_in_a_row = 0
         return answer
 
     async def _make(self, instance: Instance) -> None:
-        argument = frames.Open(instance=instance.id, connector=instance.connector, settings=dict(instance.settings))
-        self._open[instance.id] = instance
         self.output.hide(instance.secrets)
-        try:
-            await self._exchange("open", argument, self._limits.call_s, instance)
-        except PluginError:
-            self._open.pop(instance.id, None)
-            raise
+        problem = await self._exchange(OPEN, _settings_of(instance), self._limits.call_s, instance)
+        if problem is not None:
+            masker = Masker(instance.secrets)
+            reason, field = masker.mask(problem.reason), masker.mask(problem.field)
+            raise PluginConfigError(self.plugin.name, field[:_LONGEST_REASON], reason[:_LONGEST_REASON])
+        self._open[instance.id] = instance
 
     async def _restart(self) -> None:
         wait_s = self._not_before - time.monotonic()
@@ -222,8 +235,8 @@ class PluginProcess:
         try:
             await self._start()
         except PluginError as error:
-            # When the child is gone already, it was ended and the wait until the next one is set.
-            failed = error if self._child is None else await self._broken(error.kind, error.reason)
+            # When the line is gone already, it was ended and the wait until the next one is set.
+            failed = error if self._line is None else await self._broken(error.kind, error.reason)
             failed.untried = True
             raise failed from None
         _log.info("plugin started again", plugin=self.plugin.name, starts=self.starts)
@@ -232,90 +245,80 @@ class PluginProcess:
         """Start the process and load the plugin in it."""
         self.starts += 1
         _starts.add(1, {"plugin": self.plugin.name})
+        left_s = self._limits.load_s
+        if self._in_process:
+            self._line = InProcess(self.plugin.entry_points, self._path)
+        else:
+            started = time.monotonic()
+            try:
+                child = self._line = await Child.start(self._launch(), self.output)
+            except OSError as error:
+                raise await self._broken(PluginErrorKind.CRASHED, f"no process ({error.strerror})") from None
+            try:
+                async with asyncio.timeout(left_s):
+                    await child.connect()
+            except (TimeoutError, LineClosed) as error:
+                raise await self._cut(error, LOAD, self._limits.load_s) from None
+            left_s = max(left_s - (time.monotonic() - started), 0.001)
+        return await self._exchange(LOAD, None, left_s, None)
+
+    def _launch(self) -> Launch:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join([*self._path, *filter(None, [os.environ.get("PYTHONPATH")])])
         environment |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8:replace"}
-        try:
-            self._child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "headrace.connector.runtime",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for us, and what the plugin starts ends with it
-            )
-        except OSError as error:
-            raise await self._broken(PluginErrorKind.CRASHED, f"no process ({error.strerror})") from None
-        assert self._child.stderr is not None
-        self._reader = asyncio.create_task(self.output.follow(self._child.stderr))
-        found: list[wire.ConnectorInfo] = []
-        for name, value in self.plugin.entry_points:
-            argument = frames.Load(entry_point=name, value=value, memory_bytes=self._limits.memory_bytes)
-            raw = await self._exchange("load", argument, self._limits.load_s, None)
-            try:
-                found += msgspec.msgpack.decode(raw, type=list[wire.ConnectorInfo])
-            except (msgspec.MsgspecError, ValueError, TypeError):
-                raise self._error(PluginErrorKind.LOAD, "what it offers has a wrong shape") from None
-        return found
+        environment["MALLOC_ARENA_MAX"] = "2"  # the threads of gRPC would each reserve an arena
+        entry_points = [f"{name}={value}" for name, value in self.plugin.entry_points]
+        memory = str(self._limits.memory_bytes)
+        command = [sys.executable, "-P", "-m", "headrace.connector.runtime", memory, str(os.getpid()), *entry_points]
+        return Launch(command, environment)
 
     async def _exchange(
-        self, method: str, argument: msgspec.Struct, limit_s: float, instance: Instance | None
-    ) -> bytes:
-        """Send a call and wait for its reply; on anything but a clean reply the process is ended."""
-        body = msgspec.msgpack.encode(frames.Call(method, msgspec.Raw(msgspec.msgpack.encode(argument))))
-        if len(body) > frames.MAX_FRAME_BYTES:
-            raise self._error(PluginErrorKind.DEFECT, f"the batch for {method} is larger than a frame may be")
+        self,
+        operation: Operation[ArgumentT, ResultT],
+        argument: ArgumentT,
+        limit_s: float,
+        instance: Instance | None,
+    ) -> ResultT:
+        """Make a call and wait for its answer; when none comes the process is ended."""
+        line = self._line
+        assert line is not None
+        try:
+            message = operation.request_message(instance.id if instance is not None else "", argument)
+            request = message.SerializeToString()
+        except WRONG_SHAPE:  # such as a text that is no Unicode
+            raise self._error(PluginErrorKind.DEFECT, f"the batch for {operation.name} cannot be sent") from None
+        if len(request) > MAX_MESSAGE_BYTES:
+            reason = f"the batch for {operation.name} is larger than a message may be"
+            raise self._error(PluginErrorKind.DEFECT, reason)
         started = time.monotonic()
         try:
-            async with asyncio.timeout(limit_s):
-                raw = await self._write_and_read(body)
-            _seconds.record(time.monotonic() - started, {"plugin": self.plugin.name, "method": method})
-            reply = msgspec.msgpack.decode(raw, type=frames.Reply)
-        except TimeoutError:
-            raise await self._broken(PluginErrorKind.TIMEOUT, f"no answer to {method} within {limit_s:g} s") from None
-        except (asyncio.IncompleteReadError, ConnectionError, RuntimeError):  # uvloop: "the handler is closed"
-            raise await self._broken(PluginErrorKind.CRASHED, f"{await self._how_it_ended()} during {method}") from None
-        except (msgspec.MsgspecError, ValueError, TypeError):
-            raise await self._broken(PluginErrorKind.DEFECT, f"its answer to {method} is no reply") from None
+            response = await line.ask(operation, request, limit_s)
+        except (TimeoutError, LineClosed) as error:
+            raise await self._cut(error, operation, limit_s) from None
+        except Refused as refused:
+            raise self._refused(refused, instance) from None
         except asyncio.CancelledError:
-            await self._end()  # its reply would be taken for the answer to the next call
+            await self._end()  # it may be busy with this call for long
             raise
-        if reply.failure is not None:
-            raise self._refused(reply.failure, instance)
-        return bytes(reply.result)
-
-    async def _write_and_read(self, body: bytes) -> bytes:
-        child = self._child
-        assert child is not None and child.stdin is not None and child.stdout is not None
-        child.stdin.writelines((struct.pack(">I", len(body)), body))
-        await child.stdin.drain()
-        (length,) = struct.unpack(">I", await child.stdout.readexactly(4))
-        if length > frames.MAX_FRAME_BYTES:
-            raise ValueError("frame too large")
-        return await child.stdout.readexactly(length)
-
-    def _refused(self, failure: wire.Failure, instance: Instance | None) -> PluginError:
-        secrets = instance.secrets if instance is not None else ()
-        reason = Masker(secrets).mask(failure.reason)[:_LONGEST_REASON]
-        if failure.kind == "config":
-            return PluginConfigError(self.plugin.name, failure.field[:_LONGEST_REASON], reason)
-        kind = PluginErrorKind.LOAD if failure.kind == "load" else PluginErrorKind.DEFECT
-        return self._error(kind, reason)
-
-    async def _how_it_ended(self) -> str:
-        child = self._child
-        assert child is not None
+        _seconds.record(time.monotonic() - started, {"plugin": self.plugin.name, "method": operation.name})
         try:
-            async with asyncio.timeout(1.0):
-                status = await child.wait()
-        except TimeoutError:
-            return "its process closed the line"
-        if status < 0:
-            return f"its process was ended by signal {_signal_name(-status)}"
-        return f"its process ended with status {status}"
+            return operation.result_of(operation.response.FromString(response))
+        except WRONG_SHAPE:
+            kind = PluginErrorKind.LOAD if operation is LOAD else PluginErrorKind.DEFECT
+            raise self._error(kind, f"its answer to {operation.name} has a wrong shape") from None
+
+    def _refused(self, refused: Refused, instance: Instance | None) -> PluginError:
+        secrets = instance.secrets if instance is not None else ()
+        kind = PluginErrorKind.LOAD if refused.kind == "load" else PluginErrorKind.DEFECT
+        return self._error(kind, Masker(secrets).mask(refused.reason)[:_LONGEST_REASON])
+
+    async def _cut(self, error: Exception, operation: Operation[Any, Any], limit_s: float) -> PluginError:
+        """End the process after a call without an answer."""
+        if isinstance(error, TimeoutError):
+            reason = f"no answer to {operation.name} within {limit_s:g} s"
+            return await self._broken(PluginErrorKind.TIMEOUT, reason)
+        how = await self._line.how_it_ended() if self._line is not None else "its process closed the line"
+        return await self._broken(PluginErrorKind.CRASHED, f"{how} during {operation.name}")
 
     async def _broken(self, kind: PluginErrorKind, reason: str) -> PluginError:
         """End the process, and set when the next one may start."""
@@ -330,24 +333,10 @@ class PluginProcess:
 
     async def _end(self, *, gently: bool = False) -> None:
         """End the process and everything it started."""
-        child, reader = self._child, self._reader
-        self._child = self._reader = None
+        line, self._line = self._line, None
         self._open.clear()
-        if child is None:
-            return
-        if child.stdin is not None:
-            child.stdin.close()
-        if gently:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2.0):
-                    await child.wait()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()
-        if reader is not None:
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(1.0):
-                    await reader
+        if line is not None:
+            await line.end(gently=gently)
 
     def _fail_waiting(self, error: PluginError) -> None:
         while self._waiting:
@@ -362,7 +351,7 @@ class PluginProcess:
             )
 
     @staticmethod
-    def _settle(job: _Job, error: PluginError) -> None:
+    def _settle(job: _Job[Any, Any], error: PluginError) -> None:
         if not job.answer.done():
             job.answer.set_exception(error)
 
@@ -372,8 +361,5 @@ class PluginProcess:
         return PluginError(kind, self.plugin.name, reason, retry_after_s=retry_after_s, untried=untried)
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
+def _settings_of(instance: Instance) -> Settings:
+    return Settings(instance.connector, dict(instance.settings))

@@ -93,7 +93,7 @@ class Reader:
         if future.done():
             return
         if result.outcomes is None:
-            reason = result.failure.reason if result.failure is not None else "its answer is empty"
+            reason = result.failure or "its answer is empty"
             future.set_exception(PluginError(PluginErrorKind.DEFECT, self._plugin, reason))
             return
         try:

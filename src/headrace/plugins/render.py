@@ -19,7 +19,6 @@ from headrace.plugins.mapping import CompiledMapping, MappingError, compile_mapp
 from headrace.plugins.masking import MASK, Masker
 from headrace.plugins.offline import MemberLine, read_events, read_lines, read_members
 from headrace_sdk import EventBatch, EventItem, Member, MemberBatch, Request, Row
-from headrace_sdk.auth import from_data
 
 _VALUES_AT_A_TIME = 5_000
 ItemT = TypeVar("ItemT")
@@ -77,10 +76,9 @@ async def render(
     name = resolve(host, connector)
     info = host.connectors()[name]
     compiled = compile_mapping(mapping, info)
-    scheme = from_data(info.auth) if info.auth else None
 
     def show(request: Request) -> dict[str, Any]:
-        signed = authorised(request, scheme, settings, now_us=now_us, token=MASK)
+        signed = authorised(request, info.auth, settings, now_us=now_us, token=MASK)
         return masked_request(signed, instance.secrets)
 
     instance = await host.open(name, settings)

@@ -59,6 +59,18 @@ def events(*ids: str) -> EventBatch:
     )
 
 
+async def killed(pid: int | None) -> None:
+    """End a process the hard way, and wait until the host knows."""
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    for _ in range(500):
+        if not Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.05)
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the process is still there")
+
+
 @pytest.fixture
 def no_leaks(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.DEBUG)
@@ -326,9 +338,7 @@ async def test_a_killed_process_is_replaced_with_its_instances(tmp_path: Path) -
         )
         process = host._processes["zoo"]
         for _ in range(2):
-            assert process._child is not None
-            os.kill(process._child.pid, signal.SIGKILL)
-            await process._child.wait()
+            await killed(process.pid)
             built = await second.send_events(events("a"))
             assert built.requests[0].url == "https://b.example"
             assert (await first.send_events(events("a"))).requests[0].url == "https://vendor.example/in"
@@ -361,8 +371,8 @@ async def test_close_ends_the_processes_and_fails_calls(tmp_path: Path) -> None:
     async with zoo(tmp_path, "hangs", limits=Limits(call_s=30.0, load_s=10.0)) as host:
         bad = await host.open("hangs", SETTINGS)
         process = host._processes["zoo"]
-        assert process._child is not None
-        pid = process._child.pid
+        pid = process.pid
+        assert pid is not None
         waiting = [asyncio.create_task(bad.send_events(events("x"))) for _ in range(3)]
         await asyncio.sleep(0.1)
         await host.close()
@@ -388,7 +398,8 @@ async def test_bytes_on_the_reply_line_are_a_defect_not_an_answer(tmp_path: Path
         bad = await host.open("speaks-on-the-line", SETTINGS)
         with pytest.raises(PluginError) as caught:
             await bad.send_events(events("a"))
-        assert caught.value.kind in (PluginErrorKind.DEFECT, PluginErrorKind.TIMEOUT)
+        # Mostly the line is seen to be broken; it may also be noticed only before the next call.
+        assert caught.value.kind in (PluginErrorKind.CRASHED, PluginErrorKind.DEFECT, PluginErrorKind.TIMEOUT)
         assert len(await bad.rows([Member(profile_id="p", fields={"email": "x"})])) == 1
 
 
@@ -404,7 +415,7 @@ async def main():
     host = PluginHost(path=[{str(tmp_path)!r}], limits=Limits(call_s=300))
     await host.start()
     bad = await host.open("hangs", {SETTINGS!r})
-    print(host._processes["zoo"]._child.pid, flush=True)
+    print(host._processes["zoo"].pid, flush=True)
     await bad.send_events(EventBatch(events=(EventItem(message_id="m", kind="track"),), now_us=0))
 
 asyncio.run(main())

@@ -10,10 +10,9 @@ from headrace_sync.http import VendorClient
 from headrace_sync.outlet import SEND_EVENTS, Outlet
 from headrace_sync.verdicts import Kind
 
-from headrace.connector import wire
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Redis
-from headrace_sdk import EventItem
+from headrace_sdk import BatchPolicy, EventItem
 from tests.support import plugin_zoo
 from tests.support.outlets import Bench, benched
 
@@ -91,7 +90,7 @@ async def test_refused_credentials_stop_the_outlet(bench: Bench) -> None:
 
 
 async def test_a_request_that_is_too_large_is_halved(bench: Bench) -> None:
-    policy = wire.Batching(max_items=100, max_bytes=1, max_wait_s=0.0)
+    policy = BatchPolicy(max_items=100, max_bytes=1, max_wait_s=0.0)
     found = await kinds(bench.outlet("good", batch=policy), "a", "b")
     assert found == [Kind.REJECTED] * 2  # even one is too large, and says so
     assert bench.requests == 0

@@ -10,27 +10,19 @@ import pytest
 from headrace.connector import wire
 from headrace.plugins.functions import function_help
 from headrace.plugins.mapping import MappingError, compile_expression, compile_mapping
-from headrace_sdk import EventItem, Profile
+from headrace_sdk import EventItem, Field, Profile
 
 CONNECTOR = wire.ConnectorInfo(
     name="acme",
     title="Acme",
-    description="",
-    kind="destination",
     api="1.0",
     capabilities=frozenset({"list_sync"}),
     settings_schema={},
     fields=(
-        wire.ConnectorField(name="email", title="E", many=True, default="profile.identifiers.email"),
-        wire.ConnectorField(name="city", title="C", default="profile.traits.city || profile.traits.town"),
-        wire.ConnectorField(name="value", title="V"),
+        Field(name="email", title="E", many=True, default="profile.identifiers.email"),
+        Field(name="city", title="C", default="profile.traits.city || profile.traits.town"),
+        Field(name="value", title="V"),
     ),
-    batch=wire.Batching(max_items=1, max_bytes=1, max_wait_s=1.0),
-    limits=(),
-    concurrency=1,
-    retry=wire.Retrying(max_age_s=1.0, base_s=1.0, cap_s=1.0),
-    timeout_s=1.0,
-    idempotency="natural",
 )
 PROFILE = Profile(id="p", identifiers={"email": ["a@x.example", "b@x.example"]}, traits={"town": "Ulm", "n": 3.0})
 
@@ -88,7 +80,7 @@ def test_a_mapping_that_cannot_work_is_refused_with_its_field(mapping: Any, fiel
 
 
 def test_a_required_field_needs_an_expression() -> None:
-    required = wire.ConnectorField(name="id", title="I", required=True)
+    required = Field(name="id", title="I", required=True)
     connector = replace(CONNECTOR, fields=(required,))
     with pytest.raises(MappingError, match="id: is required"):
         compile_mapping(None, connector)
