@@ -10,7 +10,7 @@ import functools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs/reference"
 MADE = "<!-- Made by scripts/gen_docs.py from the code: change that, then run it. -->"
 PREFIX = "HEADRACE_"
+CONNECTOR_PACKAGE = "headrace.api.connector.v1"
 
 
 def commands() -> str:
@@ -218,10 +219,31 @@ def grpc() -> str:
         "",
         "Every service also answers health (`readiness`, `liveness`) and reflection. Credentials are",
         "`authorization: Bearer <API token>`; [errors](errors.md) carry reasons. What holds for all methods is told in",
-        "the [style of the interface](../api-style.md).",
+        "the [style of the interface](../api-style.md). What plugins serve is a",
+        "[protocol of its own](connector-protocol.md).",
         "",
     ]
-    files = sorted(_protos(), key=lambda f: f.name)
+    return "\n".join([*lines, *_services(f for f in _protos() if f.package != CONNECTOR_PACKAGE)])
+
+
+def connector_protocol() -> str:
+    """docs/reference/connector-protocol.md."""
+    lines = [
+        "# The connector protocol",
+        "",
+        MADE,
+        "",
+        "What a connector in another language than Python serves; Python's is behind `headrace_sdk`. How such a",
+        "plugin is started is told in [Writing a connector](../guides/connectors.md#isolation).",
+        "",
+    ]
+    return "\n".join([*lines, *_services(f for f in _protos() if f.package == CONNECTOR_PACKAGE)])
+
+
+def _services(protos: Iterable[descriptor_pb2.FileDescriptorProto]) -> list[str]:
+    """Services with their methods, then messages with their fields."""
+    lines: list[str] = []
+    files = sorted(protos, key=lambda f: f.name)
     for file in files:
         comments = _comments(file)
         for at, service in enumerate(file.service):
@@ -246,7 +268,7 @@ def grpc() -> str:
                 continue  # has a page of its own
             values = [(f"`{v.name}`", comments[5, at, 2, index]) for index, v in enumerate(enum.value)]
             lines += [f"## {enum.name}", "", comments[5, at], "", *_table(("value", ""), values), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def _type(field: descriptor_pb2.FieldDescriptorProto) -> str:
@@ -347,6 +369,7 @@ PAGES = {
     "settings": settings,
     "errors": errors,
     "grpc": grpc,
+    "connector-protocol": connector_protocol,
     "telemetry": telemetry,
     "configuration": configuration,
     "sdk": sdk,

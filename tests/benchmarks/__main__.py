@@ -21,6 +21,7 @@ SUITES = (
     "audience_engine",
     "audience_preview",
     "audience_time",
+    "plugin_calls",
     "sync",
     "line",
 )

@@ -94,8 +94,8 @@ class Method:
 
 def every_method() -> Iterator[Method]:
     for module in pkgutil.walk_packages(headrace.api.__path__, "headrace.api."):
-        if not module.name.endswith("_pb2"):
-            continue
+        if not module.name.endswith("_pb2") or module.name.startswith("headrace.api.connector."):
+            continue  # what plugins serve, to the host alone, is no service of the platform
         for service in importlib.import_module(module.name).DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 yield Method(

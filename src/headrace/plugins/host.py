@@ -121,6 +121,10 @@ class PluginHost:
         """The plugins that cannot be used, with the reason."""
         return tuple(self._failures)
 
+    def processes(self) -> Mapping[str, int | None]:
+        """Process ids by plugin; None where there is no process at the moment."""
+        return {name: process.pid for name, process in self._processes.items()}
+
     def output(self, plugin: str) -> list[str]:
         """The last lines that a plugin printed, secrets masked. May hold personal data: show it, never log it."""
         process = self._processes.get(plugin)
