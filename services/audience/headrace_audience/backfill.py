@@ -85,8 +85,11 @@ class Backfill:
             failed = 0
             for key in sorted(order.tickets):
                 failed += await self._apart(self._key(evaluation, order, view, key, clock_us, newer))
+            began = time.monotonic()
             for audience_id in sorted(order.batch):
                 failed += await self._apart(self._batch_audience(evaluation, order, view, audience_id))
+            if any(audience.is_kept_up for audience, _ in order.batch.values()):
+                evaluation.behind.rest(now_us(), time.monotonic() - began)
         return failed
 
     async def _clock(self, evaluation: Evaluation) -> int:

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from headrace.domain.times import SECOND_US
 from headrace_audience.batch_audiences import named_by
 from headrace_audience.catalog import Audience
+
+REST = 10
+"""After computing, such audiences rest so many times as long as that took."""
 
 
 class Behind:
@@ -21,6 +25,7 @@ class Behind:
         """Nothing happened."""
         self._touched: dict[str, int] = {}
         self._turns: dict[str, int] = {}
+        self._rests_until_us = 0
 
     def touch(self, audiences: Iterable[Audience]) -> None:
         """Anything that these read may have changed."""
@@ -36,8 +41,17 @@ class Behind:
         if turns_us is not None:
             self._turns[audience_id] = turns_us
 
+    def rest(self, now_us: int, seconds: float) -> None:
+        """This replica has just computed such audiences for so long: for a while none is started."""
+        self._rests_until_us = now_us + int(REST * seconds * SECOND_US)
+
+    def is_due(self, audience: Audience, now_us: int, every_us: int) -> bool:
+        """Whether an audience is to be computed anew now, at least so long after the last time."""
+        rests = now_us < max(self._rests_until_us, audience.at_us + every_us)
+        return audience.is_kept_up and not rests and self.is_behind(audience, now_us)
+
     def is_behind(self, audience: Audience, now_us: int) -> bool:
-        """Whether an audience is to be computed anew."""
+        """Whether an audience may be behind what it reads."""
         touched = self._touched.get(audience.audience_id)
         # The generation after the one that was known then may have been read by others before what happened was there.
         is_touched = touched is not None and audience.generation <= touched + 1

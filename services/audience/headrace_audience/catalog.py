@@ -54,8 +54,6 @@ class Audience:
     """Whether this generation's work is not yet done in all partitions."""
     next_us: int = 0
     """When one that is refreshed at intervals is refreshed next; 0: never."""
-    took_us: int = 0
-    """How long after the moment for which its members were computed last they were stored, in microseconds."""
     version_of: str = ""
     """Of the pending version of an audience: the audience. Nothing is stored of its members."""
     held: bool = False
@@ -178,5 +176,4 @@ def _audiences(document: Document) -> Iterator[Audience]:
         done=frozenset(document.get("done", ())),
         open=document.get("open", False),
         next_us=document.get("next", 0),
-        took_us=document.get("took", 0),
     )

@@ -85,8 +85,7 @@ async def finish(db: Database, audience: Audience, total: int) -> bool:
     query = {**_query(audience), "done": {"$size": total}}
     closed: Document = {"open": False, "updated": now_us()}
     if audience.is_filling:
-        took = max(0, closed["updated"] - audience.at_us)
-        filled: Document = {**closed, "state": ACTIVE, "refreshed": audience.at_us, "took": took}
+        filled: Document = {**closed, "state": ACTIVE, "refreshed": audience.at_us}
         return bool((await db[AUDIENCES].update_one(query, {"$set": filled})).modified_count)
     if audience.state == ARCHIVED:
         return bool((await db[AUDIENCES].update_one(query, {"$set": closed})).modified_count)

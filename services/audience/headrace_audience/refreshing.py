@@ -18,8 +18,6 @@ from headrace_audience.store import ACTIVE, AUDIENCES, audience_key
 
 SETTLE_US = 2 * SECOND_US
 """A refresh starts so long after it was due, so that what was accepted before has come to the log."""
-REST = 10
-"""Continuous audiences of groups are computed for at most one part in so many of the time."""
 
 
 async def start_due(db: Database, evaluation: Evaluation, now_us: int, groups_every_s: float) -> bool:
@@ -40,11 +38,11 @@ async def start_due(db: Database, evaluation: Evaluation, now_us: int, groups_ev
             continue
         if audience.definition.refresh_us:
             started |= await _start_at_intervals(db, audience, now_us)
-        elif audience.is_kept_up and evaluation.behind.is_behind(audience, now_us):
-            rest_us = max(int(groups_every_s * SECOND_US), REST * audience.took_us)
-            if audience.at_us + rest_us <= now_us and await _start(db, audience, {"at": now_us}, now_us):
-                evaluation.behind.started(audience.audience_id)
-                started = True
+            continue
+        is_due = evaluation.behind.is_due(audience, now_us, int(groups_every_s * SECOND_US))
+        if is_due and await _start(db, audience, {"at": now_us}, now_us):
+            evaluation.behind.started(audience.audience_id)
+            started = True
     return started
 
 

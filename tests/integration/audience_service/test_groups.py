@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from headrace_audience import refreshing
+from headrace_audience import behind
 from headrace_audience.settings import Settings
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
@@ -30,7 +30,7 @@ ACTIVE_ACCOUNTS = (
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine computing takes long, and resting ten times as long."""
-    monkeypatch.setattr(refreshing, "REST", 1)
+    monkeypatch.setattr(behind, "REST", 1)
 
 
 @pytest.fixture

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from headrace_audience.settings import Settings
-from headrace_audience.store import CHANGES, LEASES, MEMBERSHIPS, SNAPSHOTS
+from headrace_audience.store import LEASES, SNAPSHOTS
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
@@ -25,6 +21,7 @@ from headrace.embedded.stores import EmbeddedStores
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import client as streams
 from tests.support.audience import COUNT, QUICK, AudienceClient, eventually, expected_members, serving_audience
+from tests.support.audience_replicas import consistent, replica_process
 from tests.support.resolved import FakeIdentity, event
 from tests.support.settings import MakeSettings
 
@@ -43,25 +40,6 @@ def identity(db: Database, redis: streams.Redis) -> FakeIdentity:
     return FakeIdentity(db, redis, PARTITIONS)
 
 
-@contextmanager
-def replica_process(environment: dict[str, str], lease_s: float) -> Iterator[subprocess.Popen[bytes]]:
-    """A replica in a process of its own."""
-    quick = {
-        f"HEADRACE_{name.upper()}": str(value) for name, value in (QUICK | {"audience_lease_seconds": lease_s}).items()
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "headrace.cli.main", "serve", "audience"],
-        env={**os.environ, **environment, **quick},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 async def owners(db: Database) -> dict[str, int]:
     """Number of partitions of each owner whose lease has not run out."""
     found: dict[str, int] = {}
@@ -76,17 +54,6 @@ async def shared(db: Database, *counts: int) -> None:
         return sorted((await owners(db)).values()) == sorted(counts)
 
     await eventually(is_shared)
-
-
-async def consistent(db: Database) -> None:
-    """The history of each membership is without gaps, alternates, and ends in its row."""
-    histories: dict[tuple[str, str], list[tuple[int, bool]]] = {}
-    async for change in db[CHANGES].find({}).sort([("a", 1), ("p", 1), ("v", 1)]):
-        histories.setdefault((change["a"], change["p"]), []).append((change["v"], change["in"]))
-    for history in histories.values():
-        assert history == [(i + 1, i % 2 == 0) for i in range(len(history))]
-    rows = {(d["a"], d["p"]): (d["version"], d["in"]) async for d in db[MEMBERSHIPS].find({})}
-    assert rows == {key: history[-1] for key, history in histories.items()}
 
 
 async def test_two_replicas_share_and_one_hands_over(settings: Settings, db: Database, identity: FakeIdentity) -> None:

@@ -12,6 +12,7 @@ from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import ACTIVE, ARCHIVED, FILLING, PAUSED
 
 from headrace.domain.ids import partition_of
+from headrace.domain.times import SECOND_US
 
 NOW = 1_700_000_000_000_000
 PRO = {"of": "groups", "where": {"trait": "plan", "eq": "pro"}}
@@ -66,6 +67,16 @@ def test_time_alone_makes_groups_fall_behind() -> None:
     evaluation.batch_computed("pro", 1, order.batch["pro"][1], ["acme inc"], NOW + 10)
     assert [behind(evaluation, NOW + late) for late in (9, 10)] == [[], ["pro"]]
     assert [(f.profile_id, f.member) for f in evaluation.pending.take(9)] == [("acme inc", True)]
+
+
+def test_after_computing_they_rest() -> None:
+    behind = Behind()
+    pro = audience("pro", PRO)
+    behind.touch([pro])
+    behind.rest(NOW, 2.0)
+    later = [NOW + seconds * SECOND_US for seconds in (19, 20, 30)]
+    assert [behind.is_due(pro, moment, 0) for moment in later] == [False, True, True]
+    assert [behind.is_due(pro, moment, 30 * SECOND_US) for moment in later] == [False, False, True]
 
 
 @pytest.mark.parametrize("state", [PAUSED, FILLING, ARCHIVED])
