@@ -30,8 +30,8 @@ from headrace.domain.times import now_us as real_now_us
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
-from tests.integration.audience_service.test_takeover import consistent, replica_process
 from tests.support.audience import QUICK, eventually, serving_audience
+from tests.support.audience_replicas import consistent, replica_process
 from tests.support.resolved import FakeIdentity, event
 from tests.support.settings import MakeSettings
 

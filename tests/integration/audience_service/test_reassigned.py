@@ -25,8 +25,9 @@ from headrace.rpc.channel import with_token
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
-from tests.integration.audience_service.test_takeover import consistent, replica_process, shared
+from tests.integration.audience_service.test_takeover import shared
 from tests.support.audience import QUICK, AudienceClient, client_of, eventually, serving_audience
+from tests.support.audience_replicas import consistent, replica_process
 from tests.support.reassigned import Stores, World
 from tests.support.resolved import event
 from tests.support.settings import MakeSettings
