@@ -8,9 +8,10 @@ import time
 
 from pymongo.errors import PyMongoError
 
+from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import SECOND_US
 from headrace.rpc.errors import ApiError
-from headrace.storage.mongo.client import Database
+from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs, metrics
 from headrace_audience.archive.compactor import Compactor
 from headrace_audience.archive.files import Files
@@ -18,10 +19,10 @@ from headrace_audience.archive.registry import ArchiveFencedError, Registry
 from headrace_audience.archive.rewriter import Rewriter
 from headrace_audience.archive.writer import ArchiveWriter
 from headrace_audience.erasure import follow_in_archive
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.leases import Leases
 from headrace_audience.settings import Settings
 from headrace_audience.store import ACTIVE, AUDIENCES
+from headrace_audience.stored import definition_of
 from headrace_audience.verify import Verifier
 
 log = logs.get_logger(__name__)
@@ -100,6 +101,10 @@ class Archiving:
             await asyncio.sleep(min(LOOK_S, left))
 
 
+_DRAWN = 20
+"""So many audiences are looked at for one that can be checked."""
+
+
 class SampleCheck:
     """Compares one active audience, drawn by lot, with the batch evaluator now and then."""
 
@@ -119,20 +124,15 @@ class SampleCheck:
             if 0 in self._leases.held:
                 try:
                     await self.check_one()
-                except (ApiError, PyMongoError) as error:
+                except (ApiError, DefinitionError, PyMongoError) as error:
                     log.info("an audience could not be checked", error=type(error).__name__)
 
     async def check_one(self) -> int | None:
         """Check one audience; returns the number of mismatches, None when there is no audience to check."""
-        query = {"a": {"$exists": True}, "state": ACTIVE}
-        active = [
-            (d["w"], d["a"])
-            async for d in self._db[AUDIENCES].find(query, {"w": 1, "a": 1, "def": 1})
-            if not parse_definition(d["def"]).is_batch
-        ]
-        if not active:
+        drawn = await self._draw()
+        if drawn is None:
             return None
-        workspace_id, audience_id = self._lots.choice(active)
+        workspace_id, audience_id = drawn
         found = await self._verifier.verify(workspace_id, audience_id, repair=self._repair)
         _checks.add(1)
         if found.mismatched:
@@ -144,3 +144,18 @@ class SampleCheck:
                 corrected=found.corrected,
             )
         return len(found.mismatched)
+
+    async def _draw(self) -> tuple[str, str] | None:
+        """Workspace and id of an audience that can be checked; None when none of some that were drawn can."""
+        match: Document = {"a": {"$exists": True}, "state": ACTIVE}
+        drawn = await self._db[AUDIENCES].aggregate([{"$match": match}, {"$sample": {"size": _DRAWN}}])
+        async for document in drawn:
+            try:
+                definition = definition_of(document)
+            except DefinitionError as error:
+                # It was checked when it was saved: an older program reads what a newer one wrote.
+                log.warning("a stored definition cannot be read", audience=document["a"], place=error.path)
+                continue
+            if not definition.is_batch:
+                return document["w"], document["a"]
+        return None

@@ -20,7 +20,7 @@ from headrace_audience.archive.reader import ArchiveReader, View
 from headrace_audience.batch import queries
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.evaluation import Evaluation, Order
-from headrace_audience.references import referenced
+from headrace_audience.references import referenced_whole
 from headrace_audience.threads import in_thread
 
 log = logs.get_logger(__name__)
@@ -31,6 +31,8 @@ _seconds = metrics.histogram(
 _failures = metrics.counter("headrace_audience_fill_failures", "Parts of a history that could not be evaluated.")
 
 FAILED_PAUSE_S = 5.0
+UNSETTLED_PAUSE_S = 0.5
+"""Until one whose named audiences were being refreshed is looked at again."""
 CLOCK_LOOKS = 150
 """A clock that stands because its stream lags is waited for so often, 20 ms each."""
 
@@ -138,7 +140,10 @@ class Backfill:
     async def _batch_audience(self, evaluation: Evaluation, order: Order, view: View, audience_id: str) -> None:
         audience, tickets = order.batch[audience_id]
         definition, at_us = audience.definition, audience.at_us
-        known = await referenced(self._db, evaluation.workspace_id, definition)
+        known = await referenced_whole(self._db, evaluation.workspace_id, definition)
+        if known is None:  # it is still asked for
+            await asyncio.sleep(UNSETTLED_PAUSE_S)
+            return
         members = await view.run(
             functools.partial(queries.evaluate, definition=definition, now_us=at_us, audiences=known)
         )

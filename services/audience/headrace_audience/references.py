@@ -42,3 +42,23 @@ async def stored_members(db: Database, workspace_id: str, audience_id: str, only
     """Profile ids of the members of an audience, as they are written; with `only` at most this one."""
     query: Document = {"w": workspace_id, "a": audience_id, "in": True, **({"p": only} if only else {})}
     return [d["p"] async for d in db[MEMBERSHIPS].find(query, {"_id": 0, "p": 1})]
+
+
+async def referenced_whole(db: Database, workspace_id: str, definition: Definition) -> dict[str, Known] | None:
+    """The same, when none of the audiences whose stored members were read was being filled or refreshed meanwhile.
+
+    Else None: half of the members may be those of before, and half those of after.
+    """
+    before = await _generations(db, workspace_id)
+    known = await referenced(db, workspace_id, definition)
+    after = await _generations(db, workspace_id)
+    read = [audience_id for audience_id, meaning in known.items() if isinstance(meaning, list)]
+    is_whole = all(before.get(a) == after.get(a) and not before.get(a, (0, False))[1] for a in read)
+    return known if is_whole else None
+
+
+async def _generations(db: Database, workspace_id: str) -> dict[str, tuple[int, bool]]:
+    """The generation of each audience that is computed, and whether its members are being written for it."""
+    query: Document = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(COMPUTED)}}
+    fields = {"a": 1, "state": 1, "gen": 1, "open": 1, "pending.gen": 1}
+    return {d["a"]: (d["gen"], d["open"] and not keeps_members(d)) async for d in db[AUDIENCES].find(query, fields)}

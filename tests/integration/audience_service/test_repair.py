@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -14,7 +15,7 @@ from headrace_audience.engine.columns import NarrowColumn
 from headrace_audience.engine.engine import Engine
 from headrace_audience.repairs import RepairOrders, Repairs
 from headrace_audience.settings import Settings
-from headrace_audience.store import CHANGES, MEMBERSHIPS, REPAIRS, membership_key
+from headrace_audience.store import AUDIENCES, CHANGES, MEMBERSHIPS, REPAIRS, membership_key
 from headrace_audience.worker import Worker
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChangeBatch
@@ -355,6 +356,13 @@ async def test_the_check_in_the_background(
         await client.start("buyers", COUNT)
         await identity.resolve(*(event(p, "Purchased") for p in PEOPLE))
         await client.has_members("buyers", PEOPLE)
+        # What cannot be read, as by an older program, and what is not kept exact, hold up no other.
+        document = await db[AUDIENCES].find_one({"a": "buyers"})
+        assert document is not None
+        for other, definition in (("newer", {"where": {"unheard": 1}}), ("static", {"kind": "static", **COUNT})):
+            await db[AUDIENCES].insert_one(
+                {**document, "_id": f"acme-{other}", "a": other, "def": json.dumps(definition), "updated": 0}
+            )
         await db[MEMBERSHIPS].update_one({"a": "buyers", "p": "p1"}, {"$set": {"in": False}})
         if repair:
             await client.has_members("buyers", PEOPLE)

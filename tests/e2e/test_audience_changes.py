@@ -1,0 +1,100 @@
+"""What changes whom an audience means asks first: an edit, by whatever way, and a computed trait that it names."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.up import Up
+
+BUYERS = 120
+"""More than may move without being confirmed, by the settings that the platform has by itself."""
+
+
+@pytest.fixture(scope="module")
+def bought(up: Up, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """So many people bought something, and one has looked at something."""
+    events = [{"type": "track", "userId": f"change-{i}", "event": "Change bought"} for i in range(BUYERS)]
+    events.append({"type": "track", "userId": "change-viewer", "event": "Change viewed"})
+    file: Path = tmp_path_factory.mktemp("changes") / "events.ndjson"
+    file.write_text("".join(f"{json.dumps(e)}\n" for e in events))
+    result = up.headrace("send", str(file))
+    assert result.returncode == 0, result.stderr
+
+
+def done(up: Up, *arguments: str) -> str:
+    result = up.headrace("audiences", *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def found(up: Up, audience_id: str) -> Any:
+    return json.loads(done(up, "get", audience_id, "--json"))
+
+
+def eventually(up: Up, audience_id: str, right: Callable[[Any], bool]) -> Any:
+    """The audience once it is right."""
+    deadline = time.monotonic() + 90
+    while not right(audience := found(up, audience_id)):
+        assert time.monotonic() < deadline, audience
+        time.sleep(0.3)
+    return audience
+
+
+def waits(audience: Any) -> bool:
+    return bool(audience["pending_version"] and audience["pending_version"]["needs_confirmation"])
+
+
+def test_an_edit_asks_whether_it_was_paused_meanwhile_or_not(up: Up, bought: None) -> None:
+    made = done(up, "create", "change-buyers", "--definition", '{"where": {"event": "Change bought"}}')
+    assert 'performed "Change bought"' in made, "as `get` shows it"
+    done(up, "activate", "change-buyers")
+    eventually(up, "change-buyers", lambda a: a["state"] == "active" and a["size"] == BUYERS)
+    dry = done(up, "update", "change-buyers", "--definition", 'performed "Change viewed"', "--dry-run", "--json")
+    change = json.loads(dry)
+    assert (change["enter"], change["leave"], change["stay"], change["needs_confirmation"]) == (1, BUYERS, 0, True)
+
+    done(up, "pause", "change-buyers")
+    shown = done(up, "update", "change-buyers", "--definition", 'performed "Change viewed"')
+    assert 'performed "Change bought"' in shown and 'performed "Change viewed"' in shown
+    assert "its new definition" in done(up, "activate", "change-buyers")
+    audience = eventually(up, "change-buyers", waits)
+    change = audience["pending_version"]["change"]
+    assert (change["enter"], change["leave"], audience["size"]) == (1, BUYERS, BUYERS)
+    assert done(up, "confirm", "change-buyers").endswith("has its new definition\n")
+    audience = eventually(up, "change-buyers", lambda a: a["size"] == 1)
+    assert audience["pending_version"] is None and audience["definition"] == {"where": {"event": "Change viewed"}}
+
+    # The same way back, while it is active, is discarded.
+    done(up, "update", "change-buyers", "--definition", 'performed "Change bought"')
+    eventually(up, "change-buyers", waits)
+    assert done(up, "discard", "change-buyers").endswith("keeps its definition\n")
+    assert found(up, "change-buyers")["size"] == 1
+
+
+def test_a_computed_trait_that_an_audience_names_asks_when_it_changes(up: Up, bought: None) -> None:
+    orders = {"event": "Change bought", "compute": "count"}
+    result = up.headrace("computed-traits", "create", "change-orders", "--definition", json.dumps(orders))
+    assert result.returncode == 0, result.stderr
+    refused = up.headrace("audiences", "create", "change-spenders", "--definition", "computed change-order >= 1")
+    assert refused.returncode == 1 and "did you mean 'change-orders'?" in refused.stderr
+    done(up, "create", "change-spenders", "--definition", "computed change-orders >= 1")
+    done(up, "activate", "change-spenders")
+    eventually(up, "change-spenders", lambda a: a["state"] == "active" and a["size"] == BUYERS)
+    assert json.loads(done(up, "verify", "change-spenders", "--json"))["mismatch_count"] == 0
+
+    other = json.dumps({**orders, "event": "Change viewed"})
+    result = up.headrace("computed-traits", "update", "change-orders", "--definition", other)
+    assert result.returncode == 0, result.stderr
+    audience = eventually(up, "change-spenders", waits)
+    change = audience["pending_version"]["change"]
+    assert (change["enter"], change["leave"], audience["size"]) == (1, BUYERS, BUYERS)
+    assert "waits for `confirm`" in done(up, "activate", "change-spenders"), "it is active; what waits is said"
+    done(up, "confirm", "change-spenders")
+    eventually(up, "change-spenders", lambda a: a["size"] == 1)
+    assert json.loads(done(up, "verify", "change-spenders", "--json"))["mismatch_count"] == 0
