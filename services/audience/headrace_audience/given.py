@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 from headrace.domain.definitions import DefinitionError
 from headrace.rpc.errors import invalid_argument
@@ -50,5 +51,7 @@ def check_known(
         return
     for path, audience_id in places_of(json.loads(source), "audience"):
         if audience_id in unknown:
-            raise invalid_argument(f"{field}.{path}", f"there is no audience {audience_id!r} in this workspace")
+            close = get_close_matches(audience_id, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise invalid_argument(f"{field}.{path}", f"there is no audience {audience_id!r} in this workspace{hint}")
     raise AssertionError("a reference stands somewhere in the definition")

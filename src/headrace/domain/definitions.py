@@ -24,6 +24,11 @@ MAX_LIST = 10_000
 MAX_TEXT = 1_000
 MAX_DURATION_US = 100 * 366 * 24 * 3600 * 1_000_000
 
+LONGEST_PATH = 1_000
+"""Characters of a place in an error: so deep nobody nests by hand."""
+LONGEST_REASON = 1_000
+"""Characters of what an error says: answers of services hold some thousand."""
+
 Scalar = str | float | bool
 
 TEXT_OPS = ("contains", "not_contains", "starts_with", "ends_with", "matches")
@@ -36,12 +41,22 @@ CASE_OPS = ("eq", "neq", "in", "not_in", *TEXT_OPS)
 
 
 class DefinitionError(ValueError):
-    """A definition is wrong at a place: `path` names it (empty: the whole), `reason` says what to do."""
+    """A definition is wrong at a place: `path` names it (empty: the whole), `reason` says what to do.
+
+    Both are made of what somebody wrote: they are cut when they are very long, and what cannot be printed is escaped.
+    """
 
     def __init__(self, path: str, reason: str) -> None:
+        path, reason = _shown(path, LONGEST_PATH), _shown(reason, LONGEST_REASON)
         super().__init__(f"{path}: {reason}" if path else f"the definition {reason}")
         self.path = path
         self.reason = reason
+
+
+def _shown(text: str, longest: int) -> str:
+    """A text as it can be sent and printed."""
+    cut = text if len(text) <= longest else f"{text[:longest]}..."
+    return "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +99,8 @@ def load_json(source: str | bytes, max_bytes: int) -> Any:
     if len(source) > max_bytes:
         raise DefinitionError("", f"is longer than {max_bytes // 1024} KiB")
     try:
-        return json.loads(source, object_pairs_hook=_object)
+        found = json.loads(source, object_pairs_hook=_object, parse_int=_whole)
+        _refuse_twice("", found)
     except RecursionError:
         place = _too_deep(source if isinstance(source, str) else source.decode(errors="replace"))
         raise DefinitionError("", f"is nested too deep from character {place} on; flatten it") from None
@@ -92,6 +108,7 @@ def load_json(source: str | bytes, max_bytes: int) -> Any:
         raise
     except ValueError as error:
         raise DefinitionError("", f"is no valid JSON: {error}") from None
+    return found
 
 
 def _too_deep(text: str) -> int:
@@ -104,12 +121,40 @@ def _too_deep(text: str) -> int:
     return 1
 
 
+class _Twice(dict[str, Any]):
+    """An object in which a key stands twice."""
+
+    key = ""
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key in found if sum(1 for name, _ in pairs if name == key) > 1)
-        raise DefinitionError("", f"has the key {twice!r} twice in one object")
-    return found
+    if len(found) == len(pairs):
+        return found
+    twice = _Twice(found)
+    seen: set[str] = set()
+    twice.key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # None
+    return twice
+
+
+def _refuse_twice(path: str, found: Any) -> None:
+    """Refuse an object in which a key stands twice, by its place."""
+    if isinstance(found, _Twice):
+        raise DefinitionError(path, f"has the key {found.key!r} twice in one object")
+    if isinstance(found, dict):
+        for key, value in found.items():
+            _refuse_twice(f"{path}.{key}" if path else key, value)
+    elif isinstance(found, list):
+        for index, value in enumerate(found):
+            _refuse_twice(f"{path}[{index}]", value)
+
+
+_MOST_DIGITS = 400
+"""A number of more digits is larger than any that there is; Python takes long to read it, or refuses to."""
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def check_keys(path: str, raw: Mapping[str, Any], allowed: Sequence[str], required: Sequence[str]) -> None:

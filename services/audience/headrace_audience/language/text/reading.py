@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lark import Lark, Token, Transformer, Tree, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 from lark.exceptions import VisitError
 
-from headrace.domain.definitions import DefinitionError
+from headrace.domain.definitions import DefinitionError, load_json
 from headrace_audience.language.parser import MAX_DEFINITION_BYTES, MAX_DEPTH, parse_definition
 from headrace_audience.language.text.printing import KEYWORDS
 
@@ -424,7 +424,7 @@ def _text_of(found: Token | _Placed) -> _Placed:
 
 
 def _number_of(token: Token) -> _Placed:
-    found = json.loads(_as_json(str(token)))
+    found = load_json(_as_json(str(token)), MAX_DEFINITION_BYTES)
     assert isinstance(found, int | float)
     return _Placed(found, token.line or 1, token.column or 1)
 
