@@ -20,6 +20,7 @@ SUITES = (
     "computed",
     "audience_engine",
     "audience_preview",
+    "audience_flips",
     "audience_time",
     "plugin_calls",
     "sync",

@@ -79,6 +79,20 @@ def test_pending_keeps_the_order_of_an_audience_and_lets_few_go_first() -> None:
     assert not pending.take(1)
 
 
+def test_pending_lets_no_burst_delay_later_flips_of_others_and_gives_the_earliest_first() -> None:
+    pending = Pending(lambda profile_id: 0)
+    pending.add(flip(a, f"p{i}") for i in range(100) for a in ("burst", "other burst"))
+    written = pending.take(50)
+    assert {f.audience_id for f in written} == {"burst"}
+    pending.add([flip("later", "p1"), flip("latest", "p1")])
+    first = pending.take(1)
+    assert [f.audience_id for f in first] == ["later"]
+    pending.put_back(first)
+    assert [f.audience_id for f in pending.take(1)] == ["later"], "its turn is not lost when writing fails"
+    assert [f.audience_id for f in pending.take(51)] == ["burst"] * 50 + ["latest"], "in the order of their coming"
+    assert [f.profile_id for f in pending.take(100)] == [f"p{i}" for i in range(100)]
+
+
 def test_pending_gives_a_membership_once_at_a_time() -> None:
     pending = Pending(lambda profile_id: int(profile_id[1:]) % 2)
     pending.add([flip("a", "p1"), flip("a", "p2"), flip("a", "p1", False), flip("a", "p3"), flip("b", "p1")])
