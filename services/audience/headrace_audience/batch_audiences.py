@@ -45,6 +45,11 @@ class BatchAudiences:
         """Partitions in which an audience waits."""
         return self._waiting.get(audience_id, {}).keys()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any audience waits in any partition."""
+        return any(self._waiting.values())
+
     def order(self, audiences: Mapping[str, Audience]) -> dict[str, tuple[Audience, Mapping[int, int]]]:
         """Audience id to the audience and partition to ticket, of those that can be computed now.
 

@@ -230,6 +230,22 @@ class Evaluation:
         keeper.set_membership(audience_id, stale, member=False)
         keeper.set_membership(audience_id, wanted)
 
+    def members_in(self, partition: int) -> dict[str, list[str]]:
+        """Audience id to its members in a partition, as was told last; of those that end, who has yet to leave."""
+        found: dict[str, list[str]] = {}
+        for audience_id, audience in self.audiences.items():
+            if audience.version_of:
+                continue
+            keeper = self.leaving if audience.is_leaving else self._keeper(audience)
+            found[audience_id] = keeper.members_in(audience_id, partition)
+        return found
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no audience and no partition misses anything that it waits for."""
+        is_missing = any(missing.tickets for missing in self.missing.values()) or self._batch.is_waiting
+        return not is_missing and not self._starting and self.started == self.missing.keys()
+
     @property
     def stored_people(self) -> list[str]:
         """Ids of the audiences of people whose members are kept in the store: those that the engine keeps too."""
@@ -407,14 +423,19 @@ class Evaluation:
         self._evaluated = self.audiences.keys() - self._starting.keys()
         return flips
 
-    def take_flips(self, limit: int) -> list[Flip]:
-        """Take out up to `limit` flips to be written, those of audiences that are being filled or emptied last."""
+    def take_flips(self, limit: int, others: int) -> list[Flip]:
+        """Take out flips to be written.
+
+        Args:
+            limit: Most flips.
+            others: Most flips of audiences that are being filled or emptied: they come behind those that are due.
+        """
         last = {a for a in self.pending.audience_ids if (one := self.audiences.get(a)) and not _is_due(one)}
-        for audience_id in self.leaving.audience_ids:
+        for audience_id in self.leaving.audience_ids if others else ():
             last.add(audience_id)
             if not self.pending.waits_for(audience_id):
-                self.pending.add(self.leaving.next(audience_id, limit, self.audiences[audience_id].cause))
-        return self.pending.take(limit, last)
+                self.pending.add(self.leaving.next(audience_id, others, self.audiences[audience_id].cause))
+        return self.pending.take(limit, last, others)
 
     @property
     def has_due_unwritten(self) -> bool:

@@ -35,6 +35,10 @@ class GroupMembers:
         """Ids of the groups that are in, sorted."""
         return sorted(set[str]().union(*self._members[audience_id].values()))
 
+    def members_in(self, audience_id: str, partition: int) -> list[str]:
+        """Ids of the groups of a partition that are in, in no order."""
+        return list(self._members[audience_id].get(partition, ()))
+
     def set_membership(self, audience_id: str, group_ids: Iterable[str], member: bool = True) -> None:
         """Say of some groups whether they are in."""
         of_partition = self._members[audience_id]

@@ -38,6 +38,10 @@ class Leaving:
         """Whether an audience has any left."""
         return audience_id in self._members
 
+    def members_in(self, audience_id: str, partition: int) -> list[str]:
+        """Those of a partition."""
+        return [m for m in self._members.get(audience_id, ()) if self._partition_of(m) == partition]
+
     def next(self, audience_id: str, limit: int, cause: str) -> list[Flip]:
         """The exits of the next of them, up to `limit`."""
         waiting, since_us = self._members[audience_id], self._since_us[audience_id]

@@ -36,20 +36,23 @@ class Pending:
         for flip in flips:
             self._queues.setdefault(flip.audience_id, deque()).append((next(self._numbers), flip))
 
-    def take(self, limit: int, last: Collection[str] = ()) -> list[Flip]:
+    def take(self, limit: int, last: Collection[str] = (), of_last: int = 0) -> list[Flip]:
         """Take out up to `limit` flips, those of the shortest queues first; they are given in the order of add().
 
         So a burst in one audience delays no later flip of another. Of queues of the same length that goes first whose
         flips have waited longest.
 
-        Flips of the audiences in `last` are taken when there is room for more than all others.
+        Of the audiences in `last` up to `of_last` are taken, when there is room for more than all others.
 
         No profile is twice among those of an audience: when writing fails in the middle, or its answer is lost, all
         are written again, and an entry whose exit is written already would look like a new one.
         """
         taken: list[_Numbered] = []
+        room: int | None = None
         waiting = sorted(self._queues.items(), key=lambda item: (item[0] in last, len(item[1]), item[1][0][0]))
         for audience_id, queue in waiting:
+            if audience_id in last and room is None:
+                limit = room = min(limit, len(taken) + of_last)
             profiles: set[str] = set()
             while queue and len(taken) < limit and queue[0][1].profile_id not in profiles:
                 profiles.add(queue[0][1].profile_id)

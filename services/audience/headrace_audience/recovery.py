@@ -61,12 +61,6 @@ class LogReplay:
         self._margin_us = int(settings.audience_margin_seconds * SECOND_US)
         self._chunk = settings.audience_fill_events
         self._asked: dict[int, tuple[int, int]] = {}
-        self._floor_us = 0
-        self._floor_at = 0
-
-    def clear(self) -> None:
-        """Forget everything that was asked for."""
-        self._asked = {}
 
     @property
     def waiting(self) -> frozenset[int]:
@@ -175,16 +169,27 @@ class LogReplay:
                 await in_thread(evaluation.engine.fold, present, now_us=clock_us)
                 merges.apply(evaluation, loaded.without(overtaken), held, self._partition_of, clock_us)
 
-    async def unsent_floor_us(self, now: int) -> int:
-        """A moment before which everything that is in the log was sent on its stream.
 
-        Identity stores events and reassignments, then sends them; when it ends in between, it sends them when it is
-        back. Until then they are in the log with an old sequence and yet to come on the stream, and a mark must not
-        pass them.
-        """
-        if now - self._floor_at >= FLOOR_EVERY_US:
+class SentFloor:
+    """A moment before which everything that is in the log was sent on its stream.
+
+    Identity stores events and reassignments, then sends them; when it ends in between, it sends them when it is
+    back. Until then they are in the log with an old sequence and yet to come on the stream, and a mark must not
+    pass them.
+    """
+
+    def __init__(self, db: Database, margin_us: int) -> None:
+        """Look at a database; at first as far back as late commits may be."""
+        self._db = db
+        self._margin_us = margin_us
+        self._floor_us = 0
+        self._looked_at = 0
+
+    async def at(self, now: int) -> int:
+        """The moment, as it is known at another one."""
+        if now - self._looked_at >= FLOOR_EVERY_US:
             self._floor_us = await sent_until(self._db, self._floor_us or now - self._margin_us, now)
-            self._floor_at = now
+            self._looked_at = now
         return self._floor_us
 
 

@@ -1,8 +1,9 @@
 """The worker of a replica: takes partitions, keeps their audiences exact, gives them back.
 
-One loop does everything that changes an engine, one step after the other: take and leave partitions, follow the
-catalog, read the streams of all partitions in one call, fold, move the clock, write the flips, start what is complete,
-store snapshots. Beside it run only tasks that bring history, which share the engines by a lock.
+One loop does everything that changes an engine, one step after the other: leave partitions, follow the catalog, read
+streams, fold, move the clock, write the flips, start what is complete, store snapshots. Beside it run tasks that take
+partitions, whose engines are their own until the loop has them, and tasks that bring history, which share the engines
+by a lock.
 
 What a step has read is folded, its flips are written, and only then a snapshot may cover it. When a step fails in the
 middle the loop starts again from snapshots and streams, which end in the same state.
@@ -12,57 +13,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace.domain.definitions import DefinitionError
 from headrace.domain.ids import partition_of
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Client, Database
 from headrace.storage.streams.client import Redis
-from headrace.telemetry import logs, metrics
-from headrace_audience import gauges, merges, reassignments, recording, refreshing, streaming
+from headrace.telemetry import logs
+from headrace_audience import gauges, streaming
 from headrace_audience.archive.reader import ArchiveReader
-from headrace_audience.backfill import Backfill
 from headrace_audience.catalog import Catalog
-from headrace_audience.engine.engine import SnapshotError
-from headrace_audience.erasure import ErasureOrders
+from headrace_audience.cohort import BLOCK_MS, PAUSE_S, Cohort
 from headrace_audience.evaluation import Evaluation
-from headrace_audience.flips import LANES, ROWS_PER_TRANSACTION, FencedError, FlipWriter
-from headrace_audience.held import Held
+from headrace_audience.flips import FencedError, FlipWriter
 from headrace_audience.incarnation import incarnation
-from headrace_audience.language.definition import check_references
 from headrace_audience.leases import Leases
-from headrace_audience.passing import Passing
-from headrace_audience.recovery import LogReplay
-from headrace_audience.repairs import RepairOrders
+from headrace_audience.recovery import SentFloor
 from headrace_audience.settings import Settings
 from headrace_audience.snapshots import Snapshot, SnapshotStore
-from headrace_audience.store import members_in
-from headrace_audience.threads import in_thread, to_the_end
-from headrace_audience.tracing import EvaluationSpans, evaluated
-from headrace_audience.versions import Limits
+from headrace_audience.taking import Taken, Taking
+from headrace_audience.threads import to_the_end
+from headrace_audience.uniting import unite
 
 log = logs.get_logger(__name__)
 
-FLIPS_PER_STEP = LANES * ROWS_PER_TRANSACTION
-IN_THREAD = 500
-"""Events from which on folding is done in a thread, so that calls are answered meanwhile."""
-BLOCK_MS = 200
 REDIS_CHECK_S = 2.0
 CATALOG_S = 1.0
-PAUSE_S = 0.5
 LEAVE_S = 5.0
 """How long flips are still written at the end; the next owner finds the rest by comparing."""
-
-_events = metrics.counter("headrace_audience_events", "Resolved events folded.")
-_latency = metrics.histogram(
-    "headrace_audience_event_seconds", "Time in seconds from the accepting of an event to its memberships."
-)
 
 
 class Worker:
@@ -93,35 +74,28 @@ class Worker:
         self._leases = leases
         self._reader = reader
         self._settings = settings
-        self._limits = Limits(settings.audience_confirm_share, settings.audience_confirm_members)
         self._catalog = Catalog(db)
         self._snapshots = SnapshotStore(db)
-        self._lock = asyncio.Lock()
-        self._backfill = Backfill(db, reader, self._lock, self._partition_of)
-        self._replay = LogReplay(db, reader, self._lock, self._partition_of, settings)
-        self._erasures = ErasureOrders(db, self._lock, settings.partitions)
-        self._repairs = RepairOrders(db, redis, reader, self._lock, settings.partitions)
+        self._floor = SentFloor(db, self._margin_us())
         self._wake = asyncio.Event()
         self._age_s = 0.0
         self._clear()
-        gauges.register(lambda: len(self._held), lambda: self._age_s, lambda: list(self._evaluations.values()))
+        gauges.register(lambda: len(self.held), lambda: self._age_s, lambda: list(self._all_evaluations()))
 
     def _clear(self) -> None:
-        self._evaluations: dict[str, Evaluation] = {}
-        self._held: dict[int, Held] = {}
+        self._cohorts: list[Cohort] = []
+        """The one that is ahead of the others first."""
         self._writer = FlipWriter(self._client, self._db, self._redis, self._settings.partitions)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._taking: asyncio.Task[Taken] | None = None
+        self._asked: Mapping[int, int] = {}
+        """Partitions that are being taken, and under which tokens."""
+        self._tasks: dict[tuple[int, str], asyncio.Task[None]] = {}
         self._incarnation = ""
         self._catalog_at = 0.0
         self._checked_at = 0.0
-        self._swept_at = 0.0
-        self._passing = Passing()
-        self._halfway = False
-        """True while a failure would leave an evaluation that knows too little: then everything is loaded anew."""
-        self._replay.clear()
 
-    def _partition_of(self, profile_id: str) -> int:
-        return partition_of(profile_id, self._settings.partitions)
+    def _all_evaluations(self) -> list[Evaluation]:
+        return [evaluation for cohort in self._cohorts for evaluation in cohort.evaluations.values()]
 
     def wake(self) -> None:
         """Look at the audiences at once: one was changed through this process."""
@@ -130,24 +104,21 @@ class Worker:
     @property
     def held(self) -> frozenset[int]:
         """Partitions that are worked on."""
-        return frozenset(self._held)
+        return frozenset(p for cohort in self._cohorts for p in cohort.held)
 
     @property
     def complete(self) -> frozenset[int]:
         """Partitions that are up to date and miss no history in any workspace."""
-        if self._passing.catches_up:
-            return frozenset()
-        complete = {p for p in self._may_start() if streaming.is_at(self._held[p].position, self._held[p].target)}
-        for evaluation in self._evaluations.values():
-            complete &= {p for p in evaluation.started if not evaluation.missing[p].tickets}
-        return frozenset(complete)
+        return frozenset().union(*(cohort.complete for cohort in self._cohorts))
 
     def live(self, workspace_id: str, profile_id: str) -> tuple[asyncio.Lock, Evaluation] | None:
         """What knows a profile exactly, with the lock under which it is read; None when this replica does not."""
-        evaluation = self._evaluations.get(workspace_id)
-        if evaluation is None or self._partition_of(profile_id) not in self.complete:
-            return None
-        return self._lock, evaluation
+        partition = partition_of(profile_id, self._settings.partitions)
+        for cohort in self._cohorts:
+            evaluation = cohort.evaluations.get(workspace_id)
+            if evaluation is not None and partition in cohort.complete:
+                return cohort.lock, evaluation
+        return None
 
     async def run(self) -> None:
         """Work until cancelled; then store snapshots and give partitions back."""
@@ -155,334 +126,159 @@ class Worker:
         try:
             while True:
                 try:
-                    await self._whole_step()
+                    # To its end even when the loop is told to end meanwhile, so that its flips are written.
+                    await to_the_end(self._step())
                 except FencedError as error:
                     await self._drop(error.partitions)
                     await asyncio.sleep(PAUSE_S)
                 except (RedisError, PyMongoError) as error:
-                    if self._halfway:
+                    if any(cohort.halfway for cohort in self._cohorts):
                         raise
                     log.warning("a store cannot be reached: the step is tried again", error=type(error).__name__)
                     await asyncio.sleep(PAUSE_S)
         finally:
-            for task in self._tasks.values():
+            tasks = [*self._tasks.values(), *([self._taking] if self._taking is not None else [])]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await to_the_end(self._leave())
-
-    async def _whole_step(self) -> None:
-        """Run a step to its end even when the loop is told to end meanwhile, so that its flips are written."""
-        await to_the_end(self._step())
 
     async def _step(self) -> None:
         await self._take_and_leave()
         await self._follow_catalog()
         self._start_tasks()
-        if not await self._write():
-            return
-        if not self._held:
+        for cohort in self._cohorts:
+            if not await cohort.write_some():
+                return
+        if not self._cohorts:
             await asyncio.sleep(BLOCK_MS / 1000)
             return
         try:
             await self._check_redis()
-            reading = streaming.NOTHING if self._passing.catches_up else await self._read()
         except RedisError as error:
-            # Time goes on without it; what cannot be read now is read from the log later.
-            log.warning("the streams cannot be read", error=type(error).__name__)
+            log.warning("the streams cannot be looked at", error=type(error).__name__)
             await asyncio.sleep(PAUSE_S)
-            reading = streaming.NOTHING
-        await self._fold_and_advance(reading)
-        await self._write()
-        await self._record()
+        await self._let_time_pass()
+        for cohort in self._cohorts:
+            if await cohort.record():
+                self._wake.set()
         await self._save_one()
         await self._writer.send_unsent()
+
+    async def _let_time_pass(self) -> None:
+        """Let every cohort do its step; those that are behind go as far as the first one is, and become part of it."""
+        self._cohorts.sort(key=lambda cohort: (-cohort.passing.moment_us, cohort.number))
+        first, *others = self._cohorts
+        for cohort in others:
+            await cohort.step(lambda: first.passing.moment_us, waits=False)
+            await unite(cohort, first)
+        await first.step(now_us, waits=not others)
+        self._forget_empty()
 
     # --- partitions
 
     async def _take_and_leave(self) -> None:
         wanted = dict(self._leases.held)
-        lost = {p for p, held in self._held.items() if wanted.get(p) != held.token}
+        tokens = {p: held.token for cohort in self._cohorts for p, held in cohort.held.items()}
+        lost = {p for p, token in tokens.items() if wanted.get(p) != token}
         if lost:
             await self._drop(lost)
         surplus = self._leases.surplus
-        for partition in sorted(surplus):
-            if partition not in self._held:
+        for partition in sorted(surplus - self._asked.keys()):
+            cohort = self._cohort_of(partition)
+            if cohort is None:
                 await self._leases.release(partition)
-            elif self._may_be_left(partition):
-                await self._save(partition)
+            elif cohort.may_be_left(partition):
+                await self._save(cohort, partition)
                 await self._drop([partition])
                 await self._leases.release(partition)
-        new = {p: token for p, token in wanted.items() if p not in self._held and p not in surplus}
-        if new:
-            await self._take(new)
-
-    def _may_be_left(self, partition: int) -> bool:
-        # Whoever takes it while it catches up may hold others that are farther, and would not catch up for it.
-        if self._passing.catches_up:
-            return False
-        return not any(e.pending.holds_partition(partition) for e in self._evaluations.values())
-
-    async def _take(self, tokens: Mapping[int, int]) -> None:
-        began = time.monotonic()
-        incarnated = await incarnation(self._redis)
-        if self._incarnation and incarnated != self._incarnation:
-            await self._redis_was_lost(incarnated)
-        self._incarnation = incarnated
-        edges = await streaming.edges(self._redis, tokens)
-        asked_us = now_us()
-        await self._writer.claim(tokens)
-        heads = await self._snapshots.heads(tokens)
-        if not self._held:
-            stood = [h.moment_us for p, h in heads.items() if h.is_kept(incarnated, edges[p]) and h.moment_us]
-            self._passing.take(stood, asked_us)
-            async with self._lock:
-                self._evaluations = {}  # of no partition: they begin where the partitions stood
-        # After the claim: what was decided before our tokens were there must not be overlooked.
-        await self._catalog.refresh(everything=True)
-        await self._apply_catalog()
-        replayed = 0
-        empty: dict[str, list[int]] = defaultdict(list)
-        self._halfway = True
-        for partition, token in tokens.items():
-            snapshot = await self._snapshots.load(partition)
-            here = edges[partition]
-            kept = snapshot is not None and heads[partition].is_kept(incarnated, here)
-            position = snapshot.position if snapshot is not None and kept else here.last
-            mark_us = snapshot.sequence if snapshot is not None else asked_us
-            async with self._lock:
-                self._erasures.forget(partition)
-                self._repairs.forget(partition)
-                start_us = heads[partition].moment_us
-                follows = kept and start_us >= self._passing.moment_us > 0
-                self._held[partition] = Held(
-                    token, position, here.last, mark_us, start_us, follows, saved=time.monotonic()
-                )
-                for workspace_id, evaluation in self._evaluations.items():
-                    state = snapshot.states.get(workspace_id) if snapshot is not None else None
-                    if not await self._import(evaluation, partition, state):
-                        empty[workspace_id].append(partition)
-            if snapshot is not None and not kept:
-                self._replay.ask(partition, snapshot.sequence)
-                replayed += 1
-        for workspace_id, evaluation in self._evaluations.items():
-            if empty[workspace_id]:
-                await self._recall(evaluation, empty[workspace_id])
-            await self._tell_members(evaluation, list(evaluation.audiences), tokens)
-        self._halfway = False
-        log.info(
-            "partitions were taken",
-            count=len(tokens),
-            from_log=replayed,
-            seconds=round(time.monotonic() - began, 3),
-        )
-
-    async def _import(self, evaluation: Evaluation, partition: int, state: bytes | None) -> bool:
-        """Take a snapshot in; returns whether there was one that can be read."""
-        keys: frozenset[str] | None = None
-        if state is not None:
-            try:
-                keys = await asyncio.to_thread(evaluation.engine.import_partition, partition, state)
-            except SnapshotError:
-                log.warning("a snapshot cannot be read: history is folded instead", partition=partition)
-        evaluation.add_partition(partition, keys)
-        return keys is not None
-
-    async def _recall(self, evaluation: Evaluation, partitions: Collection[int]) -> None:
-        await reassignments.recall(self._db, evaluation, partitions, self._lock, self._partition_of)
-
-    async def _tell_members(
-        self, evaluation: Evaluation, audience_ids: Collection[str], partitions: Collection[int]
-    ) -> None:
-        """Read the stored members of some audiences in some partitions and tell the evaluation."""
-        if not audience_ids or not partitions:
+        if self._taking is not None:
+            if self._taking.done():
+                await self._add_taken(wanted)
             return
-        total = self._settings.partitions
-        stored = await members_in(self._db, evaluation.workspace_id, audience_ids, partitions, total)
-        async with self._lock:
-            for audience_id, members in stored.items():
-                await in_thread(evaluation.set_members, audience_id, members, partitions, now_us())
+        held = self.held
+        new = {p: token for p, token in wanted.items() if p not in held and p not in surplus}
+        if new:
+            self._asked = new
+            taking = Taking(self._db, self._redis, self._reader, self._writer, self._settings)
+            self._taking = asyncio.create_task(taking.take(new))
+
+    async def _add_taken(self, wanted: Mapping[int, int]) -> None:
+        """Go on with partitions that were taken, as far as they are still this replica's."""
+        task, asked = self._taking, self._asked
+        assert task is not None  # whoever calls has seen that it is done
+        self._taking, self._asked = None, {}
+        try:
+            taken = task.result()
+        except (FencedError, PyMongoError, RedisError):
+            self._forget_asked(asked)
+            raise
+        if self._incarnation and taken.incarnation != self._incarnation:
+            self._checked_at = 0.0  # one of the two is of a Redis that was lost
+            if taken.incarnation != await incarnation(self._redis):
+                self._forget_asked(asked)
+                return
+            await self._redis_was_lost(taken.incarnation)
+        self._incarnation = taken.incarnation
+        self._cohorts.append(taken.cohort)
+        lost = [p for p, token in asked.items() if wanted.get(p) != token]
+        if lost:
+            await self._drop(lost)
+        self._catalog_at = 0.0  # it may have changed while the partitions were taken
+
+    def _forget_asked(self, asked: Mapping[int, int]) -> None:
+        held = self.held
+        for partition in asked:
+            if partition not in held:
+                self._writer.forget(partition)
+
+    def _cohort_of(self, partition: int) -> Cohort | None:
+        return next((cohort for cohort in self._cohorts if partition in cohort.held), None)
 
     async def _drop(self, partitions: Collection[int]) -> None:
-        async with self._lock:
-            for partition in partitions:
-                if self._held.pop(partition, None) is None:
-                    continue
-                for evaluation in self._evaluations.values():
-                    evaluation.drop_partition(partition)
-                self._replay.forget(partition)
-                self._writer.forget(partition)
-        log.info("partitions were left", count=len(partitions))
+        count = 0
+        for cohort in self._cohorts:
+            count += len(await cohort.drop(partitions))
+        self._forget_empty()
+        log.info("partitions were left", count=count)
+
+    def _forget_empty(self) -> None:
+        for cohort in [c for c in self._cohorts if not c.held]:
+            self._cohorts.remove(cohort)
+            for key in [key for key in self._tasks if key[0] == cohort.number]:
+                self._tasks.pop(key).cancel()
 
     async def _leave(self) -> None:
         """Store what was computed and give everything back."""
         try:
             until = time.monotonic() + LEAVE_S
-            while any(len(e.pending) for e in self._evaluations.values()) and time.monotonic() < until:
-                if not await self._write():
-                    return
-            for partition in sorted(self._held):
-                if self._held[partition].dirty:
-                    await self._save(partition)
-                await self._leases.release(partition)
+            while any(cohort.has_pending for cohort in self._cohorts) and time.monotonic() < until:
+                for cohort in self._cohorts:
+                    if not await cohort.write_some():
+                        return
+            for cohort in self._cohorts:
+                for partition in sorted(cohort.held):
+                    if cohort.held[partition].dirty:
+                        await self._save(cohort, partition)
+                    await self._leases.release(partition)
         except (PyMongoError, FencedError) as error:
             log.warning("the next owner reads more than it had to", error=type(error).__name__)
-        self._held = {}
+        self._cohorts = []
 
     # --- audiences
 
     async def _follow_catalog(self) -> None:
-        woken = self._wake.is_set()
-        if not woken and time.monotonic() - self._catalog_at < CATALOG_S:
+        if not self._wake.is_set() and time.monotonic() - self._catalog_at < CATALOG_S:
             return
         self._wake.clear()
-        await self._catalog.refresh()
+        await self._catalog.refresh(everything=not self._catalog_at)
         self._catalog_at = time.monotonic()
-        await self._apply_catalog()
-        for evaluation in self._evaluations.values():
-            if await refreshing.start_due(self._db, evaluation, now_us(), self._settings.audience_groups_seconds):
-                self._wake.set()
-        self._save_soon(await self._erasures.follow(self._evaluations, self._held))
-        self._save_soon(await self._repairs.follow(self._evaluations, self._held, self.complete))
-
-    async def _apply_catalog(self) -> None:
         wanted = self._catalog.by_workspace()
-        for workspace_id in [w for w in self._evaluations if w not in wanted]:
-            async with self._lock:
-                del self._evaluations[workspace_id]
-        for workspace_id, audiences in wanted.items():
-            evaluation = self._evaluations.get(workspace_id)
-            if evaluation is None:
-                began_us = self._passing.moment_us or now_us()
-                evaluation = Evaluation(workspace_id, self._settings.partitions, began_us)
-                async with self._lock:
-                    self._evaluations[workspace_id] = evaluation
-                    for partition in self._held:
-                        evaluation.add_partition(partition, None)
-                self._halfway = True
-                await self._recall(evaluation, self._held)
-                self._halfway = False
-            try:
-                order = check_references({a: audience.definition for a, audience in audiences.items()})
-            except DefinitionError:
-                # Half of a change of several audiences was read: the next reading has all of it.
+        for cohort in self._cohorts:
+            if await cohort.apply(wanted):
                 self._wake.set()
-                continue
-            self._halfway = True
-            async with self._lock:
-                unknown = await in_thread(evaluation.follow, [audiences[a] for a in order], now_us())
-            await self._tell_members(evaluation, unknown, self._held)
-            self._halfway = False
-
-    # --- events
-
-    def _may_start(self) -> list[int]:
-        moment = self._passing.moment_us
-        return [
-            p
-            for p, held in self._held.items()
-            if p not in self._replay.waiting
-            and moment >= held.start_us
-            and (held.follows or streaming.is_at(held.position, held.target))
-        ]
-
-    async def _read(self) -> streaming.Reading:
-        positions = {p: held.position for p, held in self._held.items()}
-        busy = any(len(e.pending) or e.leaving.audience_ids for e in self._evaluations.values())
-        return await streaming.read(
-            self._redis,
-            positions,
-            count=self._settings.audience_batch_entries,
-            block_ms=1 if busy else BLOCK_MS,
-        )
-
-    async def _fold_and_advance(self, reading: streaming.Reading) -> None:
-        now = now_us()
-        found = streaming.by_workspace(reading.batches)
-        started = {p for e in self._evaluations.values() for p in e.started}
-        moment = self._passing.aim(now, reading, self._held, started)
-        catches_up = self._passing.catches_up
-        # Whoever catches up folds no later event before its time: it waits in the engine.
-        horizon = self._passing.moment_us if catches_up else moment
-        loaded = {w: await self._load(self._evaluations[w], t) for w, t in found.items() if w in self._evaluations}
-        traceparents = [e.traceparent or e.event.traceparent for told in found.values() for e in told.events]
-        with evaluated(traceparents) as tracing:
-            async with self._lock:
-                for workspace_id, brought in loaded.items():
-                    self._evaluations[workspace_id].touch()
-                    await self._fold(self._evaluations[workspace_id], found[workspace_id].events, brought, horizon)
-                for partition, position in reading.positions.items():
-                    self._held[partition].position = position
-                    self._held[partition].dirty = True
-                for partition, entry in reading.broken.items():
-                    self._hold_and_replay(partition, streaming.moment_us(entry))
-                if not catches_up:
-                    await self._advance(moment, found, tracing)
-            if catches_up:
-                await self._passing.step(self._evaluations, self._held, self._may_start, self._lock, self._write)
-            await self._write()
-        for told in found.values():
-            _events.add(len(told.events))
-            if told.events:
-                oldest = min(e.event.received_at_us for e in told.events)
-                _latency.record(max(0, now_us() - oldest) / SECOND_US)
-
-    async def _advance(self, moment: int, found: Collection[str], tracing: EvaluationSpans) -> None:
-        sweep = time.monotonic() - self._swept_at >= self._settings.audience_sweep_seconds
-        for workspace_id, evaluation in self._evaluations.items():
-            if evaluation.start_what_is_complete(self._may_start()) or sweep or workspace_id in found:
-                flips = await asyncio.to_thread(evaluation.advance, moment)
-                evaluation.pending.add(tracing.replaced(flips))
-        if sweep:
-            self._swept_at = time.monotonic()
-        self._passing.passed(moment)
-
-    async def _load(self, evaluation: Evaluation, told: streaming.Told) -> merges.Loaded | None:
-        """Follow the reassignments of a reading, and read what its merges bring."""
-        if told.reassignments:
-            newest = reassignments.newest(evaluation.engine, told.reassignments, self._held, self._partition_of)
-            await reassignments.follow(self._db, evaluation, newest, self._lock, self._partition_of, now_us())
-            self._save_soon({self._partition_of(one.profile_id) for one in newest if one.erased})
-        if not told.merges:
-            return None
-        return await merges.load(self._db, evaluation, told.merges, self._held, self._partition_of)
-
-    async def _fold(
-        self, evaluation: Evaluation, received: Sequence[ResolvedEvent], loaded: merges.Loaded | None, moment: int
-    ) -> None:
-        events = reassignments.in_time(evaluation.engine, received)
-        if len(events) < IN_THREAD:
-            evaluation.engine.fold(events, now_us=moment)
-        else:
-            await asyncio.to_thread(evaluation.engine.fold, events, now_us=moment)
-        if loaded is not None:
-            merges.apply(evaluation, loaded, self._held, self._partition_of, moment)
-
-    # --- flips
-
-    async def _write(self) -> bool:
-        """Write some of the flips that wait; returns whether the database could be reached."""
-        for workspace_id, evaluation in self._evaluations.items():
-            flips = evaluation.take_flips(FLIPS_PER_STEP)
-            if not flips:
-                continue
-            bases = {a.audience_id: a.base for a in evaluation.audiences.values()}
-            try:
-                await self._writer.write(workspace_id, flips, bases, evaluation.engine.clock_us)
-                evaluation.written(flips)
-            except FencedError as error:
-                evaluation.pending.put_back(flips)
-                await self._drop(error.partitions)
-            except PyMongoError as error:
-                evaluation.pending.put_back(flips)
-                log.warning("flips cannot be written", waiting=len(evaluation.pending), error=type(error).__name__)
-                await asyncio.sleep(PAUSE_S)
-                return False
-        return True
-
-    async def _record(self) -> None:
-        """Record what is filled, refreshed or emptied, once it is written."""
-        for evaluation in self._evaluations.values():
-            if await recording.record(self._db, evaluation, self._limits, self._settings.partitions):
+        for cohort in self._cohorts:
+            if await cohort.follow_orders():
                 self._wake.set()
 
     # --- Redis and snapshots
@@ -493,75 +289,73 @@ class Worker:
             return
         asked_us = now_us()
         found = await incarnation(self._redis)
-        edges = await streaming.edges(self._redis, self._held)
+        edges = await streaming.edges(self._redis, self.held)
         if found != self._incarnation:
             await self._redis_was_lost(found)
-            edges = await streaming.edges(self._redis, self._held)
-        floor_us = await self._replay.unsent_floor_us(asked_us)
+            edges = await streaming.edges(self._redis, self.held)
+        floor_us = await self._floor.at(asked_us)
         age_us = 0
-        async with self._lock:
-            for partition, held in self._held.items():
-                here = edges[partition]
-                # A stream that was empty at the last look has everything since: it is trimmed when it is long.
-                if held.position != streaming.START and not here.reach_back_to(held.position):
-                    self._hold_and_replay(partition, held.mark_us)
-                    held.position = held.target = here.last
-                elif partition not in self._replay.waiting:
-                    current = streaming.is_at(held.position, here.last)
-                    mark_us = asked_us if current else streaming.moment_us(held.position)
-                    held.mark_us = max(held.mark_us, min(mark_us, floor_us))
-                    if not current:
-                        age_us = max(age_us, asked_us - streaming.moment_us(held.position))
+        for cohort in self._cohorts:
+            async with cohort.lock:
+                for partition, held in cohort.held.items():
+                    here = edges[partition]
+                    # A stream that was empty at the last look has everything since: it is trimmed when it is long.
+                    if held.position != streaming.START and not here.reach_back_to(held.position):
+                        cohort.hold_and_replay(partition, held.mark_us)
+                        held.position = held.target = here.last
+                    elif partition not in cohort.replay.waiting:
+                        current = streaming.is_at(held.position, here.last)
+                        mark_us = asked_us if current else streaming.moment_us(held.position)
+                        held.mark_us = max(held.mark_us, min(mark_us, floor_us))
+                        if not current:
+                            age_us = max(age_us, asked_us - streaming.moment_us(held.position))
         self._age_s = age_us / SECOND_US
         self._checked_at = time.monotonic()
 
     async def _redis_was_lost(self, found: str) -> None:
-        edges = await streaming.edges(self._redis, self._held)
-        log.warning("Redis was lost or emptied: the log is read instead", partitions=len(self._held))
-        async with self._lock:
-            for partition, held in self._held.items():
-                self._hold_and_replay(partition, held.mark_us)
-                held.position = held.target = edges[partition].last
-        if self._held:
-            oldest = min(held.mark_us for held in self._held.values())
-            margin_us = int(self._settings.audience_margin_seconds * SECOND_US)
-            self._writer.resend_from(self._held, oldest - margin_us)
+        edges = await streaming.edges(self._redis, self.held)
+        log.warning("Redis was lost or emptied: the log is read instead", partitions=len(edges))
+        for cohort in self._cohorts:
+            async with cohort.lock:
+                for partition, held in cohort.held.items():
+                    cohort.hold_and_replay(partition, held.mark_us)
+                    held.position = held.target = edges[partition].last
+            if cohort.held:
+                oldest = min(held.mark_us for held in cohort.held.values())
+                self._writer.resend_from(cohort.held, oldest - self._margin_us())
         self._incarnation = found
 
-    def _hold_and_replay(self, partition: int, from_us: int) -> None:
-        for evaluation in self._evaluations.values():
-            evaluation.hold_partition(partition)
-        self._replay.ask(partition, from_us)
+    def _margin_us(self) -> int:
+        return int(self._settings.audience_margin_seconds * SECOND_US)
 
     async def _save_one(self) -> None:
         """Store the snapshot that is due the longest, when everything is written."""
-        if any(len(e.pending) for e in self._evaluations.values()):
+        if any(cohort.has_pending for cohort in self._cohorts):
             return
         due = time.monotonic() - self._settings.audience_snapshot_seconds
-        complete = self.complete
-        waiting = [p for p, held in self._held.items() if held.saved <= due and p in complete]
+        waiting = [
+            (cohort.held[p].saved, p, cohort)
+            for cohort in self._cohorts
+            for p in cohort.complete
+            if cohort.held[p].saved <= due
+        ]
         if waiting:
-            await self._save(min(waiting, key=lambda p: self._held[p].saved))
+            _, partition, cohort = min(waiting, key=lambda one: one[:2])
+            await self._save(cohort, partition)
 
-    def _save_soon(self, partitions: Iterable[int]) -> None:
-        """What is stored of people who were erased must not stay."""
-        for partition in partitions:
-            self._held[partition].dirty = True
-            self._held[partition].saved = 0.0
-
-    async def _save(self, partition: int) -> None:
-        held = self._held[partition]
-        if partition not in self.complete:
+    async def _save(self, cohort: Cohort, partition: int) -> None:
+        held = cohort.held[partition]
+        if partition not in cohort.complete:
             return  # what it holds is not complete: the earlier snapshot is better
-        async with self._lock:
+        async with cohort.lock:
             if held.dirty:
                 states = {
                     w: await asyncio.to_thread(e.engine.export_partition, partition)
-                    for w, e in self._evaluations.items()
+                    for w, e in cohort.evaluations.items()
                 }
             else:
                 states = None
-            moment_us = max([self._passing.moment_us, *(e.engine.clock_us for e in self._evaluations.values())])
+            moment_us = max([cohort.passing.moment_us, *(e.engine.clock_us for e in cohort.evaluations.values())])
             covered = (held.position, self._incarnation, held.mark_us, moment_us)
             held.dirty = False
         if states is None:
@@ -577,23 +371,28 @@ class Worker:
     # --- tasks beside the loop
 
     def _start_tasks(self) -> None:
-        for name, task in list(self._tasks.items()):
+        for key, task in list(self._tasks.items()):
             if task.done():
-                del self._tasks[name]
+                del self._tasks[key]
                 task.result()  # a failure restarts the loop
-        for workspace_id, evaluation in self._evaluations.items():
-            if evaluation.order() is not None:
-                self._beside(f"backfill:{workspace_id}", lambda e=evaluation: self._backfill.bring(e))  # type: ignore[misc]  # the default binds the loop's value
-        if self._replay.waiting:
-            self._beside("replay", lambda: self._replay.run(self._evaluations))
+        for cohort in self._cohorts:
+            for workspace_id, evaluation in cohort.evaluations.items():
+                if evaluation.order() is not None:
+                    bring = cohort.backfill.bring
+                    self._beside(cohort, f"backfill:{workspace_id}", lambda b=bring, e=evaluation: b(e))  # type: ignore[misc]  # the defaults bind the loop's values
+            if cohort.replay.waiting:
+                run = cohort.replay.run
+                self._beside(cohort, "replay", lambda r=run, e=cohort.evaluations: r(e))  # type: ignore[misc]  # as above
 
-    def _beside(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = asyncio.create_task(self._retried(name, work))
+    def _beside(self, cohort: Cohort, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        key = (cohort.number, name)
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(_retried(name, work))
 
-    async def _retried(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except (PyMongoError, RedisError) as error:
-            log.warning("history cannot be read", task=name.partition(":")[0], error=type(error).__name__)
-            await asyncio.sleep(PAUSE_S)
+
+async def _retried(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except (PyMongoError, RedisError) as error:
+        log.warning("history cannot be read", task=name.partition(":")[0], error=type(error).__name__)
+        await asyncio.sleep(PAUSE_S)

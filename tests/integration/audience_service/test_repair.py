@@ -76,8 +76,8 @@ async def client(db: Database, make_settings: MakeSettings, workers: list[Worker
 
 async def spoil(worker: Worker, profile_id: str) -> None:
     """Turn a bit of the time of a profile's newest event in the column over, and have the profile looked at."""
-    evaluation = worker._evaluations["acme"]
-    async with worker._lock:
+    evaluation = worker._cohorts[0].evaluations["acme"]
+    async with worker._cohorts[0].lock:
         engine: Engine = evaluation.engine
         ordinal = engine._people.index[profile_id]
         for route in engine._states.events.values():
@@ -241,9 +241,9 @@ async def test_a_reported_bit_that_is_wrong_in_memory_only(
     await client.start("viewers", {"where": {"event": "Viewed"}})
     await client.has_members("viewers", ["p1"])
     worker = workers[0]
-    async with worker._lock:
-        worker._evaluations["acme"].engine.set_membership("buyers", ["p1"])
-        worker._evaluations["acme"].engine._stored.clear()
+    async with worker._cohorts[0].lock:
+        worker._cohorts[0].evaluations["acme"].engine.set_membership("buyers", ["p1"])
+        worker._cohorts[0].evaluations["acme"].engine._stored.clear()
     await identity.resolve(event("p1", "Purchased"), event("p2", "Purchased"))
     await client.has_members("buyers", ["p2"])
     assert list((await client.verify("buyers", repair=True)).mismatched_profile_ids) == ["p1"]
@@ -313,7 +313,7 @@ async def test_few_of_many_orders_are_followed_at_a_time(
         assert await client.members("buyers") == sorted(PEOPLE[:7])
         assert at_once == 2
         for worker in workers:
-            assert not worker._repairs._steps, "nothing is remembered of what is done"
+            assert not any(cohort.repairs._steps for cohort in worker._cohorts), "nothing is remembered of what is done"
     finally:
         for task in lost:
             task.cancel()

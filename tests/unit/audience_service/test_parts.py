@@ -176,7 +176,7 @@ def test_flips_of_an_audience_wait_until_they_are_written_before_it_counts_as_fi
     assert not evaluation.finished()
     evaluation.batch_computed("a", wanted.generation, tickets, ["p1", "p2"])
     assert not evaluation.finished()
-    assert [(f.profile_id, f.cause) for f in evaluation.take_flips(9)] == [("p1", "fill"), ("p2", "fill")]
+    assert [(f.profile_id, f.cause) for f in evaluation.take_flips(9, 9)] == [("p1", "fill"), ("p2", "fill")]
     assert evaluation.finished() == {"a": [0]}
 
 
@@ -203,7 +203,7 @@ def test_members_of_an_audience_that_is_removed_leave() -> None:
     evaluation.set_members("a", ["p1"], [0], NOW)
     assert not evaluation.set_audience(audience(state=DELETING, generation=2), NOW), "its members are known"
     assert not evaluation.finished()
-    (left,) = evaluation.take_flips(9)
+    (left,) = evaluation.take_flips(9, 9)
     assert (left.profile_id, left.member) == ("p1", False)
     assert evaluation.finished() == {"a": [0]}
     evaluation.remove_audience("a")
@@ -236,7 +236,7 @@ async def test_time_waits_for_what_was_due_but_not_for_what_is_filled_or_emptied
     async def write() -> bool:
         nonlocal written
         assert passing.moment_us == NOW, "before time goes on"
-        evaluation.take_flips(9)
+        evaluation.take_flips(9, 9)
         written += 1
         return True
 
@@ -268,12 +268,16 @@ def test_pending_lets_some_audiences_wait_and_withdraws_only_what_was_never_trie
     pending = Pending(lambda profile_id: 0)
     pending.add(flip("due", f"p{i}") for i in range(5))
     pending.add([flip("filling", "p1"), flip("filling", "p2"), flip("filling", "p3")])
-    assert {f.audience_id for f in pending.take(5, {"filling"})} == {"due"}, "however few wait of the others"
-    tried = pending.take(1, {"filling"})
+    assert {f.audience_id for f in pending.take(5, {"filling"}, 5)} == {"due"}, "however few wait of the others"
+    assert pending.take(9, {"filling"}) == []
+    tried = pending.take(9, {"filling"}, 1)
+    assert [f.profile_id for f in tried] == ["p1"]
     pending.put_back(tried)
     assert [f.profile_id for f in pending.withdraw("filling")] == ["p2", "p3"]
     assert pending.take(9) == tried
     assert pending.withdraw("nothing") == []
+    pending.add(flip(a, "p1") for a in ("one", "two", "three"))
+    assert len(pending.take(9, {"one", "two", "three"}, 2)) == 2, "of all of them together"
 
 
 def people(*profile_ids: str) -> tuple[Evaluation, list[str]]:
@@ -288,7 +292,7 @@ def people(*profile_ids: str) -> tuple[Evaluation, list[str]]:
 
 
 def written(evaluation: Evaluation, limit: int = 99) -> list[tuple[str, bool]]:
-    return [(f.profile_id, f.member) for f in evaluation.take_flips(limit)]
+    return [(f.profile_id, f.member) for f in evaluation.take_flips(limit, limit)]
 
 
 def test_many_members_leave_some_at_a_time_and_behind_everybody_else() -> None:
@@ -296,13 +300,13 @@ def test_many_members_leave_some_at_a_time_and_behind_everybody_else() -> None:
     evaluation.set_audience(audience("b", state=ACTIVE), NOW)
     assert not evaluation.set_audience(audience(state=DELETING, generation=2), NOW + 1)
     evaluation.pending.add(flip("b", f"q{i}") for i in range(5))
-    first = evaluation.take_flips(4)
+    first = evaluation.take_flips(4, 4)
     assert {f.audience_id for f in first} == {"b"}
     assert len(evaluation.pending) == 1 + 4, "no more than can be written"
     assert not evaluation.finished()
     evaluation.pending.put_back(first)
     told = []
-    while flips := evaluation.take_flips(4):
+    while flips := evaluation.take_flips(4, 4):
         told += [f for f in flips if f.audience_id == "a"]
     assert sorted(f.profile_id for f in told) == sorted(members)
     assert {(f.member, f.effective_at_us) for f in told} == {(False, NOW + 1)}
@@ -343,7 +347,7 @@ def test_what_may_have_been_written_of_an_audience_that_changes_is_written_again
     evaluation.engine.set_membership("a", ["comes"])
     evaluation.engine.set_membership("a", ["goes"], member=False)
     evaluation.pending.add([flip("a", "comes"), flip("a", "goes", False)])
-    evaluation.pending.put_back(evaluation.take_flips(9))
+    evaluation.pending.put_back(evaluation.take_flips(9, 9))
     evaluation.set_audience(audience(state=state, generation=2), NOW)
     if state == DELETING:
         assert sorted(written(evaluation)) == [("comes", False), ("goes", False), ("stays", False)]

@@ -327,6 +327,12 @@ class Engine:
         """Profile ids of the members as of the last advance(), sorted."""
         return sorted(self._people.ids[o] for o in self._memberships.all_of(audience_id).tolist())
 
+    def members_in(self, audience_id: str, partition: int) -> list[str]:
+        """Profile ids of the members in a partition as of the last advance()."""
+        self._make_room()
+        ordinals = self._people.ordinals_of(partition)
+        return [self._people.ids[o] for o in ordinals[self._memberships.of(audience_id, ordinals)].tolist()]
+
     def size(self, audience_id: str) -> int:
         """Number of members as of the last advance()."""
         return self._memberships.size(audience_id)
