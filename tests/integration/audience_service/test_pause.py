@@ -7,9 +7,11 @@ has the real one.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from headrace_audience.leases import Leases
 from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference
 from headrace_audience.settings import Settings
-from headrace_audience.store import CHANGES, SNAPSHOTS
+from headrace_audience.store import CHANGES, LEASES, SNAPSHOTS
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChangeBatch
 from headrace.api.identity.v1.profile_pb2 import ResolvedBatch, ResolvedEvent
@@ -262,4 +264,43 @@ async def test_another_replica_comes_while_one_catches_up(
         async with serving_audience(settings):
             await all_written(db, told_before + len(wanted))
     assert of_each([c for c in await written(db) if c[2] > begin]) == of_each(wanted)
+    await consistent(db)
+
+
+async def test_what_one_replica_had_not_reached_comes_to_one_that_is_farther(
+    make_settings: MakeSettings, settings_env: dict[str, str], db: Database, identity: FakeIdentity
+) -> None:
+    """Of two that catch up one is killed: its partitions go on where they stood, though the other's are at now."""
+    settings = make_settings(Settings, **QUICK)
+    begin = await before_the_pause(settings, identity)
+    told_before = await db[CHANGES].count_documents({})
+    await during_the_pause(identity, begin)
+    wanted = expected(identity.stored, begin, real_now_us())
+    # One that does nothing: each of the others has two partitions.
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await db[LEASES].insert_one(
+        {"_id": "partition:replica:ghost", "g": "partition", "replica": "ghost", "expires": later}
+    )
+    with replica_process(settings_env, 1.5) as killed, replica_process(settings_env, 1.5) as other:
+        other.send_signal(signal.SIGSTOP)
+        await all_written(db, told_before + 10)
+        killed.send_signal(signal.SIGSTOP)
+        await db[LEASES].update_many({"owner": {"$ne": None}}, {"$set": {"expires": later}})
+        slow = {d["q"] async for d in db[CHANGES].find({"f": {"$gt": begin + HOUR_US}}, {"q": 1})}
+        assert len(slow) == PARTITIONS // 2
+        there = await db[CHANGES].count_documents({}) - told_before
+        own = [c for c in wanted if partition_of(c[1], PARTITIONS) in slow]
+        assert there < len(own), "it was stopped in the middle"
+        other.send_signal(signal.SIGCONT)
+        await all_written(db, told_before + there + len(wanted) - len(own))
+        near = next(f"near{i}" for i in range(100) if partition_of(f"near{i}", PARTITIONS) not in slow)
+        await identity.resolve(event(near, "Registered"))
+        await all_written(db, told_before + there + len(wanted) - len(own) + 2)
+        killed.kill()
+        await db[LEASES].update_many({"expires": later}, {"$set": {"expires": datetime.now(UTC)}})
+        await all_written(db, told_before + len(wanted) + 2)
+        last = next(f"last{i}" for i in range(100) if partition_of(f"last{i}", PARTITIONS) in slow)
+        await identity.resolve(event(last, "Registered"), event(near, "Viewed"))
+        await all_written(db, told_before + len(wanted) + 2 + 2 + 3)  # one becomes "recent", and is "away" no more
+    assert of_each([c for c in await written(db) if c[1] not in (near, last) and c[2] > begin]) == of_each(wanted)
     await consistent(db)
