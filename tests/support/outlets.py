@@ -40,6 +40,10 @@ class Bench:
         self.url = url
         self.tokens_seen: list[str] = []
         """The Authorization header of each request."""
+        self.statuses: list[int] = []
+        """What the vendor answers, one after the other; then `status`."""
+        self.paths: list[str] = []
+        """Path and query of each request."""
         self.accepted: set[str] | None = None
         """Headers that the vendor accepts; None for all."""
         self.status = 200
@@ -78,10 +82,11 @@ async def benched(folder: Path, redis: Redis, db: Database) -> AsyncIterator[Ben
         made.tokens_seen.append(request.headers.get("Authorization", ""))
         if made.accepted is not None and made.tokens_seen[-1] not in made.accepted:
             return web.json_response({}, status=401)
-        return web.json_response({}, status=made.status)
+        made.paths.append(request.path_qs)
+        return web.json_response({}, status=made.statuses.pop(0) if made.statuses else made.status)
 
     app = web.Application()
-    app.router.add_post("/in", answer)
+    app.router.add_route("*", "/in", answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

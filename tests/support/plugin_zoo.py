@@ -170,6 +170,32 @@ CALL_FAULTS: Mapping[str, str] = {
             secret = self.settings.token.get_secret_value()
             return Outcomes.every(request, Rejected(reason=f"no {secret}" + "x" * 5000))
     """,
+    "takes-jobs": """
+        def read(self, request, response):
+            from headrace_sdk import Pending
+            if response.status == 202:
+                return Outcomes.every(request, Pending(job="j1", after_s=0.1))
+            return super().read(request, response)
+        def poll(self, job):
+            return self.requests(job.items, method="GET", url=f"{self.settings.url}?job={job.id}", body=b"")[0]
+        def check(self):
+            from headrace_sdk import Check
+            yield Check(title="May write", request=self.requests(0, method="GET", body=b"")[0])
+        def read_check(self, check, response):
+            return "" if response.status == 200 else f"no right with {self.settings.token.get_secret_value()}"
+        def lists(self, page=""):
+            return self.requests(0, method="GET", url=f"{self.settings.url}?page={page}", body=b"")[0]
+        def create_list(self, name):
+            return self.requests(0, body=name.encode())[0]
+        def read_lists(self, request, response):
+            from headrace_sdk import Lists, VendorList
+            if response.status == 401:
+                raise AuthError("refused")
+            found = response.json_object()
+            lists = tuple(VendorList(id=one["id"], name=one["name"], size=one.get("size")) for one in found["lists"])
+            return Lists(lists=lists, next_page=found.get("next", ""))
+    """,
+    "polls-wrongly": "def poll(self, job): return self.requests(job.items + 1)[0]",
     "empty-key": "def rows(self, member): return [Row(key='', data=1)]",
     "same-rows": "def rows(self, member): return [Row.of(1), Row.of(1)]",
 }

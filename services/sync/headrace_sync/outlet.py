@@ -27,6 +27,7 @@ from headrace_sdk import (
     DeleteBatch,
     EventBatch,
     EventItem,
+    Job,
     Member,
     MemberBatch,
     Outcomes,
@@ -36,6 +37,7 @@ from headrace_sdk import (
     Row,
     Subject,
 )
+from headrace_sync import jobs
 from headrace_sync.batching import halves
 from headrace_sync.breaker import Breaker
 from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
@@ -102,6 +104,10 @@ class Connector(Protocol):
 
     async def read(self, request: Request, response: Response) -> Outcomes:
         """What an answer means."""
+        ...
+
+    async def poll(self, job: Job) -> Request:
+        """A request that asks how a job stands."""
         ...
 
     async def close(self) -> None:
@@ -306,6 +312,8 @@ class Outlet:
         if found is None:
             broken.append(places)
             return
+        if any(verdict.kind is Kind.PENDING for verdict in found):
+            found = await self._follow_jobs(opened, found, places, batch)
         for place, verdict in zip(places, found, strict=True):
             reason = self._clean(verdict.reason, (*opened.secrets, *request.secrets))
             batch.decide(place, Verdict(verdict.kind, reason, verdict.code, verdict.after_s))
@@ -359,6 +367,31 @@ class Outlet:
         else:
             self.breaker.succeeded()
         return await self._read(opened, request, response, places)
+
+    async def _follow_jobs(
+        self, opened: Connector, found: Sequence[Verdict], places: Sequence[int], batch: _Batch
+    ) -> list[Verdict]:
+        """Ask for the jobs into which the vendor took items, until they end."""
+
+        async def ask(job: str, size: int) -> Sequence[Verdict]:
+            asking = list(range(size))
+            try:
+                request = await _patiently(lambda: opened.poll(Job(id=job, items=size, now_us=now_us())))
+            except PluginError as error:
+                self._count(error)
+                return [Verdict(Kind.PLUGIN, error.reason)] * size
+            async with self._under_way:
+                # No item goes out: the permit that counts tries has been given.
+                alone = _Batch(batch.operation, (), (), None)
+                return await self._exchange(opened, request, asking, alone) or [Verdict(Kind.PLUGIN)] * size
+
+        async def keep(waiting: Sequence[int]) -> set[int]:
+            if batch.permit is None:
+                return set(waiting)
+            kept = await batch.permit([places[at] for at in waiting])
+            return {at for at in waiting if places[at] in kept}
+
+        return await jobs.follow(found, ask=ask, keep=keep, stops=lambda: self._draining or self._halted)
 
     async def _ask(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Send a request with its credentials; once more with a new access token when the vendor refuses the old one.

@@ -30,6 +30,8 @@ class Kind(StrEnum):
     """The plugin failed on it."""
     UNTRIED = "untried"
     """It was not sent, for a reason that is not its own: counts as no try."""
+    PENDING = "pending"
+    """The vendor took it into a job, whose id is the reason; never the last word."""
     GONE = "gone"
     """It is somebody else's by now: nothing is to be done."""
 
@@ -60,7 +62,7 @@ def of_outcome(outcome: Outcome, code: int) -> Verdict:
     if isinstance(outcome, Rejected):
         return Verdict(Kind.REJECTED, with_field(outcome.reason, outcome.field), code)
     if isinstance(outcome, Pending):
-        return Verdict(Kind.LOST, "the vendor took it into a job whose end was not seen", code)
+        return Verdict(Kind.PENDING, outcome.job, code, outcome.after_s)
     assert isinstance(outcome, Retry)
     return Verdict(Kind.RETRY, outcome.reason, code, outcome.after_s)
 

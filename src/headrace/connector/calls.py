@@ -80,6 +80,12 @@ class Calls:
             operations.DELETE: lambda instance, batch: self._build("delete", instance, batch),
             operations.READ: self._read,
             operations.NORMALISE: self._normalise,
+            operations.POLL: lambda instance, job: self._instances[instance].poll(job),
+            operations.CHECKS: lambda instance, _: list(self._instances[instance].check()),
+            operations.READ_CHECK: lambda instance, asked: self._instances[instance].read_check(*asked),
+            operations.LISTS: lambda instance, page: self._instances[instance].lists(page),
+            operations.CREATE_LIST: lambda instance, name: self._instances[instance].create_list(name),
+            operations.READ_LISTS: self._read_lists,
         }
 
     def answer(self, operation: Operation[Any, Any], data: bytes) -> bytes:
@@ -201,6 +207,13 @@ class Calls:
         if not isinstance(outcomes, Outcomes):
             return wire.ReadResult(failure=f"read returned a {type(outcomes).__name__}, not Outcomes")
         return wire.ReadResult(outcomes=outcomes)
+
+    def _read_lists(self, instance: str, exchange: tuple[Request, Response]) -> wire.FoundLists:
+        try:
+            found = self._instances[instance].read_lists(*exchange)
+        except ConnectorError as error:
+            return wire.FoundLists(problem=error.reason)
+        return wire.FoundLists(lists=found.lists, next_page=found.next_page)
 
     def _normalise(self, instance: str, asked: Values) -> list[wire.NormalisedValue]:
         connector = self._instances[instance] if instance else self._without_settings(asked.connector)

@@ -195,7 +195,8 @@ def _headers_of(messages: Iterable[pb.Header]) -> dict[str, str]:
     return {header.name: header.value for header in messages}
 
 
-def _put_request(message: pb.Request, request: sdk.Request) -> None:
+def put_request(message: pb.Request, request: sdk.Request) -> None:
+    """A request to the vendor."""
     message.method = request.method
     message.url = request.url
     _put_headers(message.headers, request.headers)
@@ -204,7 +205,8 @@ def _put_request(message: pb.Request, request: sdk.Request) -> None:
     message.secrets.extend(request.secrets)
 
 
-def _request_of(message: pb.Request) -> sdk.Request:
+def request_of(message: pb.Request) -> sdk.Request:
+    """A request to the vendor."""
     return sdk.Request(
         method=message.method,
         url=message.url,
@@ -218,7 +220,7 @@ def _request_of(message: pb.Request) -> sdk.Request:
 def put_built(message: pb.BuiltBatch, built: wire.BuiltBatch) -> None:
     """What became of a batch."""
     for request in built.requests:
-        _put_request(message.requests.add(), request)
+        put_request(message.requests.add(), request)
     for skip in built.skipped:
         message.skipped.add(item=skip.item, reason=skip.reason, field=skip.field)
     for note in built.notes:
@@ -228,34 +230,68 @@ def put_built(message: pb.BuiltBatch, built: wire.BuiltBatch) -> None:
 def built_of(message: pb.BuiltBatch) -> wire.BuiltBatch:
     """What became of a batch."""
     return wire.BuiltBatch(
-        requests=tuple(map(_request_of, message.requests)),
+        requests=tuple(map(request_of, message.requests)),
         skipped=tuple(sdk.Skip(item=skip.item, reason=skip.reason, field=skip.field) for skip in message.skipped),
         notes=tuple(sdk.Note(item=note.item, reason=note.reason) for note in message.notes),
     )
 
 
-def put_exchanges(messages: _Repeated[service.Exchange], exchanges: Iterable[tuple[sdk.Request, sdk.Response]]) -> None:
-    """Requests with the vendor's answers."""
-    for request, response in exchanges:
-        message = messages.add()
-        _put_request(message.request, request)
-        answer = message.response
-        answer.status = response.status
-        _put_headers(answer.headers, response.headers)
-        answer.body = response.body
-        answer.received_at_us = response.received_at_us
+def put_response(message: pb.Response, response: sdk.Response) -> None:
+    """A vendor's answer."""
+    message.status = response.status
+    _put_headers(message.headers, response.headers)
+    message.body = response.body
+    message.received_at_us = response.received_at_us
+
+
+def response_of(message: pb.Response) -> sdk.Response:
+    """A vendor's answer."""
+    return sdk.Response(
+        status=message.status,
+        headers=_headers_of(message.headers),
+        body=message.body,
+        received_at_us=message.received_at_us,
+    )
+
+
+def put_exchange(message: service.Exchange, exchange: tuple[sdk.Request, sdk.Response]) -> None:
+    """A request with the vendor's answer."""
+    request, response = exchange
+    put_request(message.request, request)
+    put_response(message.response, response)
 
 
 def exchange_of(message: service.Exchange) -> tuple[sdk.Request, sdk.Response]:
     """A request with the vendor's answer."""
-    answer = message.response
-    response = sdk.Response(
-        status=answer.status,
-        headers=_headers_of(answer.headers),
-        body=answer.body,
-        received_at_us=answer.received_at_us,
+    return request_of(message.request), response_of(message.response)
+
+
+def put_check(message: service.Check, check: sdk.Check) -> None:
+    """Something that must hold for a destination to work."""
+    message.title = check.title
+    put_request(message.request, check.request)
+
+
+def check_of(message: service.Check) -> sdk.Check:
+    """Something that must hold for a destination to work."""
+    return sdk.Check(title=message.title, request=request_of(message.request))
+
+
+def put_lists(message: service.ReadListsResponse, found: wire.FoundLists) -> None:
+    """Lists at the vendor."""
+    for one in found.lists:
+        message.lists.add(id=one.id, name=one.name, size=one.size)
+    message.next_page = found.next_page
+    message.problem = found.problem
+
+
+def lists_of(message: service.ReadListsResponse) -> wire.FoundLists:
+    """Lists at the vendor."""
+    lists = tuple(
+        sdk.VendorList(id=one.id, name=one.name, size=one.size if one.HasField("size") else None)
+        for one in message.lists
     )
-    return _request_of(message.request), response
+    return wire.FoundLists(lists=lists, next_page=message.next_page, problem=message.problem)
 
 
 def put_member_rows(messages: _Repeated[service.MemberRows], found: Iterable[wire.MemberRows]) -> None:

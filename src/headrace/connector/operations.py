@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from headrace.api.connector.v1 import connector_service_pb2 as pb
 from headrace.connector import conversion, wire
-from headrace_sdk import API_VERSION, DeleteBatch, EventBatch, Member, MemberBatch, Request, Response
+from headrace_sdk import API_VERSION, Check, DeleteBatch, EventBatch, Job, Member, MemberBatch, Request, Response
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ConnectorService"].full_name
 """Full name of the gRPC service."""
@@ -144,7 +144,8 @@ def _rows_response(found: Sequence[wire.MemberRows]) -> Message:
 
 def _read_request(instance: str, exchanges: Sequence[tuple[Request, Response]]) -> Message:
     message = pb.ReadResponsesRequest(instance=instance)
-    conversion.put_exchanges(message.exchanges, exchanges)
+    for exchange in exchanges:
+        conversion.put_exchange(message.exchanges.add(), exchange)
     return message
 
 
@@ -164,6 +165,59 @@ def _normalise_request(instance: str, asked: Values) -> Message:
 def _normalise_response(found: Sequence[wire.NormalisedValue]) -> Message:
     message = pb.NormaliseValuesResponse()
     conversion.put_normalised(message.values, found)
+    return message
+
+
+def _asking(
+    name: str,
+    messages: tuple[type[Message], type[Message]],
+    request_message: Callable[[str, ArgumentT], Message],
+    argument_of: Callable[[Any], ArgumentT],
+) -> Operation[ArgumentT, Request]:
+    """A call that makes one request."""
+    response: Any
+    request, response = messages  # the response has the field `request`
+
+    def response_message(made: Request) -> Message:
+        message = response()
+        conversion.put_request(message.request, made)
+        return message  # type: ignore[no-any-return]
+
+    return Operation(
+        name=name,
+        rpc=request.DESCRIPTOR.name.removesuffix("Request"),
+        request=request,
+        response=response,
+        request_message=request_message,
+        argument_of=argument_of,
+        response_message=response_message,
+        result_of=lambda message: conversion.request_of(message.request),
+    )
+
+
+def _checks_response(checks: Sequence[Check]) -> Message:
+    message = pb.BuildChecksResponse()
+    for check in checks:
+        conversion.put_check(message.checks.add(), check)
+    return message
+
+
+def _read_check_request(instance: str, asked: tuple[Check, Response]) -> Message:
+    message = pb.ReadCheckRequest(instance=instance)
+    conversion.put_check(message.check, asked[0])
+    conversion.put_response(message.response, asked[1])
+    return message
+
+
+def _read_lists_request(instance: str, exchange: tuple[Request, Response]) -> Message:
+    message = pb.ReadListsRequest(instance=instance)
+    conversion.put_exchange(message.exchange, exchange)
+    return message
+
+
+def _read_lists_response(found: wire.FoundLists) -> Message:
+    message = pb.ReadListsResponse()
+    conversion.put_lists(message, found)
     return message
 
 
@@ -259,6 +313,54 @@ NORMALISE: Operation[Values, list[wire.NormalisedValue]] = Operation(
     response_message=_normalise_response,
     result_of=lambda message: [conversion.normalised_of(value) for value in message.values],
 )
+POLL: Operation[Job, Request] = _asking(
+    "poll",
+    (pb.PollJobRequest, pb.PollJobResponse),
+    lambda instance, job: pb.PollJobRequest(instance=instance, job=job.id, items=job.items, now_us=job.now_us),
+    lambda message: Job(id=message.job, items=message.items, now_us=message.now_us),
+)
+CHECKS: Operation[None, list[Check]] = Operation(
+    name="check",
+    rpc="BuildChecks",
+    request=pb.BuildChecksRequest,
+    response=pb.BuildChecksResponse,
+    request_message=lambda instance, _: pb.BuildChecksRequest(instance=instance),
+    argument_of=lambda _: None,
+    response_message=_checks_response,
+    result_of=lambda message: [conversion.check_of(check) for check in message.checks],
+)
+READ_CHECK: Operation[tuple[Check, Response], str] = Operation(
+    name="read_check",
+    rpc="ReadCheck",
+    request=pb.ReadCheckRequest,
+    response=pb.ReadCheckResponse,
+    request_message=_read_check_request,
+    argument_of=lambda message: (conversion.check_of(message.check), conversion.response_of(message.response)),
+    response_message=lambda problem: pb.ReadCheckResponse(problem=problem),
+    result_of=lambda message: str(message.problem),
+)
+LISTS: Operation[str, Request] = _asking(
+    "lists",
+    (pb.AskListsRequest, pb.AskListsResponse),
+    lambda instance, page: pb.AskListsRequest(instance=instance, page=page),
+    lambda message: str(message.page),
+)
+CREATE_LIST: Operation[str, Request] = _asking(
+    "create_list",
+    (pb.AskNewListRequest, pb.AskNewListResponse),
+    lambda instance, name: pb.AskNewListRequest(instance=instance, name=name),
+    lambda message: str(message.name),
+)
+READ_LISTS: Operation[tuple[Request, Response], wire.FoundLists] = Operation(
+    name="read_lists",
+    rpc="ReadLists",
+    request=pb.ReadListsRequest,
+    response=pb.ReadListsResponse,
+    request_message=_read_lists_request,
+    argument_of=lambda message: conversion.exchange_of(message.exchange),
+    response_message=_read_lists_response,
+    result_of=conversion.lists_of,
+)
 
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
     LOAD,
@@ -271,5 +373,11 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     DELETE,
     READ,
     NORMALISE,
+    POLL,
+    CHECKS,
+    READ_CHECK,
+    LISTS,
+    CREATE_LIST,
+    READ_LISTS,
 )
 """All of them."""

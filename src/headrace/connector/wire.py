@@ -24,6 +24,7 @@ from headrace_sdk import (
     Skip,
     Sources,
     StandardEvent,
+    VendorList,
 )
 
 _NOTHING: tuple[Any, ...] = (None, "", [])
@@ -55,6 +56,21 @@ class ReadResult:
 
     outcomes: Outcomes | None = None
     failure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundLists:
+    """Lists at the vendor, or why there are none.
+
+    Attributes:
+        lists: The lists of a page, or the one that was made.
+        next_page: What names the next page; empty at the end.
+        problem: Why the vendor refused, in a sentence; empty when it did not.
+    """
+
+    lists: tuple[VendorList, ...] = ()
+    next_page: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

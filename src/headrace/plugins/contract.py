@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 from headrace.connector import wire
@@ -44,12 +44,23 @@ def check_built(size: int, built: wire.BuiltBatch) -> None:
         if not 0 <= note.item < size:
             raise ContractBroken(f"it notes something on item {note.item} in a batch of {size}")
     for request in built.requests:
-        _check_request(request)
+        if not request.items:
+            raise ContractBroken("a request carries no item")
+        _check_http(request)
 
 
-def _check_request(request: Request) -> None:
-    if not request.items:
-        raise ContractBroken("a request carries no item")
+def check_request(request: Request, items: Iterable[int] = ()) -> None:
+    """A request is HTTP and carries exactly these items.
+
+    Raises:
+        ContractBroken: It is not so.
+    """
+    if request.items != tuple(items):
+        raise ContractBroken("a request carries other items than it has to")
+    _check_http(request)
+
+
+def _check_http(request: Request) -> None:
     if request.method not in _METHODS:
         raise ContractBroken("a request has an unknown method")
     try:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from headrace.connector import operations, wire
 from headrace.connector.operations import Operation
-from headrace.plugins.contract import ContractBroken, check_built, check_count, check_rows
+from headrace.plugins.contract import ContractBroken, check_built, check_count, check_request, check_rows
 from headrace.plugins.discovery import discover
 from headrace.plugins.errors import PluginError, PluginErrorKind, PluginFailure
 from headrace.plugins.masking import Masker, secrets_of
@@ -24,9 +24,11 @@ from headrace.plugins.reading import Reader
 from headrace.telemetry.logs import get_logger
 from headrace_sdk import (
     API_VERSION,
+    Check,
     DeleteBatch,
     Delivered,
     EventBatch,
+    Job,
     Member,
     MemberBatch,
     Note,
@@ -145,7 +147,7 @@ class PluginHost:
         secrets = secrets_of(info.settings_schema, settings)
         instance = Instance(f"{connector}/{next(self._ids)}", connector, dict(settings), secrets)
         opened = ConnectorInstance(info, process, instance)
-        await opened.check()
+        await opened.prepare()
         return opened
 
     async def normalise(self, connector: str, values: Sequence[tuple[str, str]]) -> list[wire.NormalisedValue]:
@@ -206,7 +208,7 @@ class ConnectorInstance:
         self._masker = Masker(instance.secrets)
         self._reader = Reader(process.plugin.name, self._read_together)
 
-    async def check(self) -> None:
+    async def prepare(self) -> None:
         """Make the instance in the plugin's process now, which checks the settings.
 
         Raises:
@@ -254,6 +256,40 @@ class ConnectorInstance:
             unauthorized=self._text(outcomes.unauthorized),
             misconfigured=self._text(outcomes.misconfigured),
         )
+
+    async def poll(self, job: Job) -> Request:
+        """A request that asks how a job stands."""
+        request = await self._call(operations.POLL, job)
+        _check(self._process, lambda: check_request(request, items=range(job.items)))
+        return request
+
+    async def check(self) -> list[Check]:
+        """What to ask the vendor to find out whether the settings work."""
+        checks = await self._call(operations.CHECKS, None)
+        for one in checks:
+            _check(self._process, lambda one=one: check_request(one.request))  # type: ignore[misc]  # the default binds the loop's value
+        return [dataclasses.replace(one, title=self._text(one.title)) for one in checks]
+
+    async def read_check(self, check: Check, response: Response) -> str:
+        """What an answer to a check means: empty when all is well."""
+        return self._text(await self._call(operations.READ_CHECK, (check, response)))
+
+    async def lists(self, page: str = "") -> Request:
+        """A request for a page of the vendor's lists."""
+        request = await self._call(operations.LISTS, page)
+        _check(self._process, lambda: check_request(request))
+        return request
+
+    async def create_list(self, name: str) -> Request:
+        """A request that makes a list at the vendor."""
+        request = await self._call(operations.CREATE_LIST, name)
+        _check(self._process, lambda: check_request(request))
+        return request
+
+    async def read_lists(self, request: Request, response: Response) -> wire.FoundLists:
+        """The lists in an answer."""
+        found = await self._call(operations.READ_LISTS, (request, response))
+        return dataclasses.replace(found, problem=self._text(found.problem))
 
     async def normalise(self, values: Sequence[tuple[str, str]]) -> list[wire.NormalisedValue]:
         """How values of fields would be sent.

@@ -20,6 +20,7 @@ from headrace_sdk import (
     Delivered,
     EventBatch,
     EventItem,
+    Job,
     Member,
     MemberBatch,
     Rejected,
@@ -455,3 +456,26 @@ async def test_a_plugin_that_cannot_start_again_says_so_and_blames_no_call(tmp_p
         with pytest.raises(PluginError, match="starts again later") as caught:
             await bad.rows([])
         assert caught.value.untried and caught.value.retry_after_s > 0
+
+
+async def test_jobs_checks_and_lists_are_asked_for(tmp_path: Path) -> None:
+    async with zoo(tmp_path, "takes-jobs", "polls-wrongly") as host:
+        opened = await host.open("takes-jobs", SETTINGS)
+        polled = await opened.poll(Job(id="j1", items=2, now_us=0))
+        assert (polled.method, polled.items, polled.url.partition("?")[2]) == ("GET", (0, 1), "job=j1")
+        (check,) = await opened.check()
+        assert check.title == "May write"
+        assert await opened.read_check(check, Response(status=200)) == ""
+        assert await opened.read_check(check, Response(status=403)) == "no right with ********"
+        asked = await opened.lists("p2")
+        assert asked.url.endswith("page=p2")
+        body = b'{"lists": [{"id": "7", "name": "Buyers", "size": 3}, {"id": "8", "name": "All"}], "next": "p3"}'
+        found = await opened.read_lists(asked, Response(status=200, body=body))
+        assert [(one.id, one.name, one.size) for one in found.lists] == [("7", "Buyers", 3), ("8", "All", None)]
+        assert (found.next_page, found.problem) == ("p3", "")
+        made = await opened.create_list("New")
+        assert made.body == b"New"
+        assert (await opened.read_lists(made, Response(status=401))).problem == "refused"
+        wrong = await host.open("polls-wrongly", SETTINGS)
+        with pytest.raises(PluginError, match="carries other items than it has to"):
+            await wrong.poll(Job(id="j1", items=2, now_us=0))

@@ -16,7 +16,17 @@ from headrace_sdk import BatchPolicy, EventItem
 from tests.support import plugin_zoo
 from tests.support.outlets import Bench, benched
 
-FAULTS = ("good", "raises", "hangs-once", "exits", "loses-item", "few-outcomes", "no-outcomes", "leaky-reasons")
+FAULTS = (
+    "good",
+    "raises",
+    "hangs-once",
+    "exits",
+    "loses-item",
+    "few-outcomes",
+    "no-outcomes",
+    "leaky-reasons",
+    "takes-jobs",
+)
 
 
 @pytest.fixture
@@ -103,3 +113,9 @@ async def test_private_addresses_are_refused(bench: Bench, redis: Redis) -> None
     assert verdicts[0].kind is Kind.REJECTED
     assert "private" in verdicts[0].reason
     await guarded.close()
+
+
+async def test_jobs_are_followed_to_their_end(bench: Bench) -> None:
+    bench.statuses = [202, 202, 202, 200]
+    assert await kinds(bench.outlet("takes-jobs"), "a", "b") == [Kind.DELIVERED] * 2
+    assert bench.paths == ["/in", "/in?job=j1", "/in?job=j1", "/in?job=j1"]

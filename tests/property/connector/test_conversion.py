@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from headrace.connector import operations, wire
 from headrace.connector.operations import Operation, Settings, Values
 from headrace_sdk import (
+    Check,
     DeleteBatch,
     Delivered,
     EventBatch,
     EventItem,
+    Job,
     Member,
     MemberBatch,
     Note,
@@ -27,6 +29,7 @@ from headrace_sdk import (
     Row,
     Skip,
     Subject,
+    VendorList,
     Warned,
 )
 
@@ -81,6 +84,7 @@ BUILT = st.builds(
     skipped=st.lists(st.builds(Skip, item=PLACES, reason=TEXT, field=TEXT), max_size=2).map(tuple),
     notes=st.lists(st.builds(Note, item=PLACES, reason=TEXT), max_size=2).map(tuple),
 )
+CHECK = st.builds(Check, title=TEXT, request=REQUESTS)
 MEMBER_ROWS = st.builds(wire.MemberRows, rows=st.lists(ROWS, max_size=2).map(tuple), rejected=st.none() | REJECTED)
 NORMALISED = st.builds(
     wire.NormalisedValue, normalised=st.none() | TEXT, sent=st.none() | TEXT, rejected=st.none() | TEXT
@@ -103,6 +107,12 @@ ARGUMENTS: dict[Operation[Any, Any], st.SearchStrategy[Any]] = {
     ),
     operations.READ: st.lists(st.tuples(REQUESTS, RESPONSES), max_size=3),
     operations.NORMALISE: st.builds(Values, st.lists(st.tuples(TEXT, TEXT), max_size=3), TEXT),
+    operations.POLL: st.builds(Job, id=TEXT, items=PLACES, now_us=INTEGERS),
+    operations.CHECKS: st.none(),
+    operations.READ_CHECK: st.tuples(CHECK, RESPONSES),
+    operations.LISTS: TEXT,
+    operations.CREATE_LIST: TEXT,
+    operations.READ_LISTS: st.tuples(REQUESTS, RESPONSES),
 }
 RESULTS: dict[Operation[Any, Any], st.SearchStrategy[Any]] = {
     operations.OPEN: st.none() | st.builds(wire.SettingsProblem, reason=TEXT, field=TEXT),
@@ -116,6 +126,19 @@ RESULTS: dict[Operation[Any, Any], st.SearchStrategy[Any]] = {
         st.builds(wire.ReadResult, outcomes=OUTCOMES) | st.builds(wire.ReadResult, failure=TEXT), max_size=3
     ),
     operations.NORMALISE: st.lists(NORMALISED, max_size=3),
+    operations.POLL: REQUESTS,
+    operations.CHECKS: st.lists(CHECK, max_size=2),
+    operations.READ_CHECK: TEXT,
+    operations.LISTS: REQUESTS,
+    operations.CREATE_LIST: REQUESTS,
+    operations.READ_LISTS: st.builds(
+        wire.FoundLists,
+        lists=st.lists(
+            st.builds(VendorList, id=TEXT, name=TEXT, size=st.none() | st.integers(0, 2**63 - 1)), max_size=2
+        ).map(tuple),
+        next_page=TEXT,
+        problem=TEXT,
+    ),
 }
 """Without LOAD, whose manifests are looked at one by one in the unit tests."""
 

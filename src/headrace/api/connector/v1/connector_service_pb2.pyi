@@ -632,3 +632,333 @@ class NormalisedValue(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_sent", b"_sent"]) -> typing.Literal["sent"] | None: ...
 
 Global___NormalisedValue: typing_extensions.TypeAlias = NormalisedValue
+
+@typing.final
+class PollJobRequest(google.protobuf.message.Message):
+    """Request of PollJob."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    ITEMS_FIELD_NUMBER: builtins.int
+    NOW_US_FIELD_NUMBER: builtins.int
+    instance: builtins.str
+    """The instance."""
+    job: builtins.str
+    """The job, as the outcome PENDING named it."""
+    items: builtins.int
+    """Number of items in it: the places of the request are 0 to this, exclusive."""
+    now_us: builtins.int
+    """The host's clock, in microseconds since 1970 UTC."""
+    def __init__(
+        self,
+        *,
+        instance: builtins.str = ...,
+        job: builtins.str = ...,
+        items: builtins.int = ...,
+        now_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["instance", b"instance", "items", b"items", "job", b"job", "now_us", b"now_us"]) -> None: ...
+
+Global___PollJobRequest: typing_extensions.TypeAlias = PollJobRequest
+
+@typing.final
+class PollJobResponse(google.protobuf.message.Message):
+    """Response of PollJob."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: builtins.int
+    @property
+    def request(self) -> headrace.api.connector.v1.item_pb2.Request:
+        """The request."""
+
+    def __init__(
+        self,
+        *,
+        request: headrace.api.connector.v1.item_pb2.Request | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request", b"request"]) -> None: ...
+
+Global___PollJobResponse: typing_extensions.TypeAlias = PollJobResponse
+
+@typing.final
+class BuildChecksRequest(google.protobuf.message.Message):
+    """Request of BuildChecks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: builtins.int
+    instance: builtins.str
+    """The instance."""
+    def __init__(
+        self,
+        *,
+        instance: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["instance", b"instance"]) -> None: ...
+
+Global___BuildChecksRequest: typing_extensions.TypeAlias = BuildChecksRequest
+
+@typing.final
+class BuildChecksResponse(google.protobuf.message.Message):
+    """Response of BuildChecks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: builtins.int
+    @property
+    def checks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Check]:
+        """The checks."""
+
+    def __init__(
+        self,
+        *,
+        checks: collections.abc.Iterable[Global___Check] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checks", b"checks"]) -> None: ...
+
+Global___BuildChecksResponse: typing_extensions.TypeAlias = BuildChecksResponse
+
+@typing.final
+class Check(google.protobuf.message.Message):
+    """Something that must hold for the destination to work."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: builtins.int
+    REQUEST_FIELD_NUMBER: builtins.int
+    title: builtins.str
+    """Required. What is checked, for people."""
+    @property
+    def request(self) -> headrace.api.connector.v1.item_pb2.Request:
+        """Required. Finds it out; no items."""
+
+    def __init__(
+        self,
+        *,
+        title: builtins.str = ...,
+        request: headrace.api.connector.v1.item_pb2.Request | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request", b"request", "title", b"title"]) -> None: ...
+
+Global___Check: typing_extensions.TypeAlias = Check
+
+@typing.final
+class ReadCheckRequest(google.protobuf.message.Message):
+    """Request of ReadCheck."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: builtins.int
+    CHECK_FIELD_NUMBER: builtins.int
+    RESPONSE_FIELD_NUMBER: builtins.int
+    instance: builtins.str
+    """The instance."""
+    @property
+    def check(self) -> Global___Check:
+        """The check."""
+
+    @property
+    def response(self) -> headrace.api.connector.v1.item_pb2.Response:
+        """The vendor's answer."""
+
+    def __init__(
+        self,
+        *,
+        instance: builtins.str = ...,
+        check: Global___Check | None = ...,
+        response: headrace.api.connector.v1.item_pb2.Response | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["check", b"check", "response", b"response"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["check", b"check", "instance", b"instance", "response", b"response"]) -> None: ...
+
+Global___ReadCheckRequest: typing_extensions.TypeAlias = ReadCheckRequest
+
+@typing.final
+class ReadCheckResponse(google.protobuf.message.Message):
+    """Response of ReadCheck."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROBLEM_FIELD_NUMBER: builtins.int
+    problem: builtins.str
+    """Empty when all is well; else a sentence for the customer that says what to do."""
+    def __init__(
+        self,
+        *,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["problem", b"problem"]) -> None: ...
+
+Global___ReadCheckResponse: typing_extensions.TypeAlias = ReadCheckResponse
+
+@typing.final
+class AskListsRequest(google.protobuf.message.Message):
+    """Request of AskLists."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: builtins.int
+    PAGE_FIELD_NUMBER: builtins.int
+    instance: builtins.str
+    """The instance."""
+    page: builtins.str
+    """Empty for the first page, else as an answer named it."""
+    def __init__(
+        self,
+        *,
+        instance: builtins.str = ...,
+        page: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["instance", b"instance", "page", b"page"]) -> None: ...
+
+Global___AskListsRequest: typing_extensions.TypeAlias = AskListsRequest
+
+@typing.final
+class AskListsResponse(google.protobuf.message.Message):
+    """Response of AskLists."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: builtins.int
+    @property
+    def request(self) -> headrace.api.connector.v1.item_pb2.Request:
+        """The request; no items."""
+
+    def __init__(
+        self,
+        *,
+        request: headrace.api.connector.v1.item_pb2.Request | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request", b"request"]) -> None: ...
+
+Global___AskListsResponse: typing_extensions.TypeAlias = AskListsResponse
+
+@typing.final
+class AskNewListRequest(google.protobuf.message.Message):
+    """Request of AskNewList."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    instance: builtins.str
+    """The instance."""
+    name: builtins.str
+    """Name of the list for people."""
+    def __init__(
+        self,
+        *,
+        instance: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["instance", b"instance", "name", b"name"]) -> None: ...
+
+Global___AskNewListRequest: typing_extensions.TypeAlias = AskNewListRequest
+
+@typing.final
+class AskNewListResponse(google.protobuf.message.Message):
+    """Response of AskNewList."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: builtins.int
+    @property
+    def request(self) -> headrace.api.connector.v1.item_pb2.Request:
+        """The request; no items."""
+
+    def __init__(
+        self,
+        *,
+        request: headrace.api.connector.v1.item_pb2.Request | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request", b"request"]) -> None: ...
+
+Global___AskNewListResponse: typing_extensions.TypeAlias = AskNewListResponse
+
+@typing.final
+class ReadListsRequest(google.protobuf.message.Message):
+    """Request of ReadLists."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: builtins.int
+    EXCHANGE_FIELD_NUMBER: builtins.int
+    instance: builtins.str
+    """The instance."""
+    @property
+    def exchange(self) -> Global___Exchange:
+        """The request and the vendor's answer."""
+
+    def __init__(
+        self,
+        *,
+        instance: builtins.str = ...,
+        exchange: Global___Exchange | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["exchange", b"exchange"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["exchange", b"exchange", "instance", b"instance"]) -> None: ...
+
+Global___ReadListsRequest: typing_extensions.TypeAlias = ReadListsRequest
+
+@typing.final
+class ReadListsResponse(google.protobuf.message.Message):
+    """Response of ReadLists."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LISTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    next_page: builtins.str
+    """What AskLists takes for the next page; empty at the end."""
+    problem: builtins.str
+    """Set when the vendor refused: a sentence for the customer."""
+    @property
+    def lists(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___VendorList]:
+        """The lists, or the one that was made."""
+
+    def __init__(
+        self,
+        *,
+        lists: collections.abc.Iterable[Global___VendorList] | None = ...,
+        next_page: builtins.str = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lists", b"lists", "next_page", b"next_page", "problem", b"problem"]) -> None: ...
+
+Global___ReadListsResponse: typing_extensions.TypeAlias = ReadListsResponse
+
+@typing.final
+class VendorList(google.protobuf.message.Message):
+    """A list at the vendor."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """Required. As the vendor knows it."""
+    name: builtins.str
+    """Required. For people."""
+    size: builtins.int
+    """Members, if the vendor says."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        size: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_size", b"_size", "size", b"size"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_size", b"_size", "id", b"id", "name", b"name", "size", b"size"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_size", b"_size"]) -> typing.Literal["size"] | None: ...
+
+Global___VendorList: typing_extensions.TypeAlias = VendorList

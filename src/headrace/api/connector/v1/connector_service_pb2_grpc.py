@@ -89,6 +89,36 @@ class ConnectorServiceStub(object):
                 request_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.NormaliseValuesRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.NormaliseValuesResponse.FromString,
                 _registered_method=True)
+        self.PollJob = channel.unary_unary(
+                '/headrace.api.connector.v1.ConnectorService/PollJob',
+                request_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.PollJobRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.PollJobResponse.FromString,
+                _registered_method=True)
+        self.BuildChecks = channel.unary_unary(
+                '/headrace.api.connector.v1.ConnectorService/BuildChecks',
+                request_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.BuildChecksRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.BuildChecksResponse.FromString,
+                _registered_method=True)
+        self.ReadCheck = channel.unary_unary(
+                '/headrace.api.connector.v1.ConnectorService/ReadCheck',
+                request_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadCheckRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadCheckResponse.FromString,
+                _registered_method=True)
+        self.AskLists = channel.unary_unary(
+                '/headrace.api.connector.v1.ConnectorService/AskLists',
+                request_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskListsRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskListsResponse.FromString,
+                _registered_method=True)
+        self.AskNewList = channel.unary_unary(
+                '/headrace.api.connector.v1.ConnectorService/AskNewList',
+                request_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskNewListRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskNewListResponse.FromString,
+                _registered_method=True)
+        self.ReadLists = channel.unary_unary(
+                '/headrace.api.connector.v1.ConnectorService/ReadLists',
+                request_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsResponse.FromString,
+                _registered_method=True)
 
 
 class ConnectorServiceServicer(object):
@@ -169,6 +199,48 @@ class ConnectorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PollJob(self, request, context):
+        """Makes a request that asks how a job at the vendor stands (jobs). Its answer goes to ReadResponses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BuildChecks(self, request, context):
+        """Makes requests that find out whether the settings work, and change nothing at the vendor (check).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadCheck(self, request, context):
+        """Says what the vendor's answer to a check means.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AskLists(self, request, context):
+        """Makes a request for a page of the vendor's lists (lists).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AskNewList(self, request, context):
+        """Makes a request that makes a list at the vendor (lists).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadLists(self, request, context):
+        """Says which lists are in the vendor's answer to the request of AskLists or AskNewList.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConnectorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -221,6 +293,36 @@ def add_ConnectorServiceServicer_to_server(servicer, server):
                     servicer.NormaliseValues,
                     request_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.NormaliseValuesRequest.FromString,
                     response_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.NormaliseValuesResponse.SerializeToString,
+            ),
+            'PollJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PollJob,
+                    request_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.PollJobRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.PollJobResponse.SerializeToString,
+            ),
+            'BuildChecks': grpc.unary_unary_rpc_method_handler(
+                    servicer.BuildChecks,
+                    request_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.BuildChecksRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.BuildChecksResponse.SerializeToString,
+            ),
+            'ReadCheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadCheck,
+                    request_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadCheckRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadCheckResponse.SerializeToString,
+            ),
+            'AskLists': grpc.unary_unary_rpc_method_handler(
+                    servicer.AskLists,
+                    request_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskListsRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskListsResponse.SerializeToString,
+            ),
+            'AskNewList': grpc.unary_unary_rpc_method_handler(
+                    servicer.AskNewList,
+                    request_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskNewListRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskNewListResponse.SerializeToString,
+            ),
+            'ReadLists': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadLists,
+                    request_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -498,6 +600,168 @@ class ConnectorService(object):
             '/headrace.api.connector.v1.ConnectorService/NormaliseValues',
             headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.NormaliseValuesRequest.SerializeToString,
             headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.NormaliseValuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PollJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.connector.v1.ConnectorService/PollJob',
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.PollJobRequest.SerializeToString,
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.PollJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BuildChecks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.connector.v1.ConnectorService/BuildChecks',
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.BuildChecksRequest.SerializeToString,
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.BuildChecksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadCheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.connector.v1.ConnectorService/ReadCheck',
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadCheckRequest.SerializeToString,
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AskLists(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.connector.v1.ConnectorService/AskLists',
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskListsRequest.SerializeToString,
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskListsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AskNewList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.connector.v1.ConnectorService/AskNewList',
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskNewListRequest.SerializeToString,
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.AskNewListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLists(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.connector.v1.ConnectorService/ReadLists',
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsRequest.SerializeToString,
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -185,7 +185,103 @@ _ConnectorServiceNormaliseValuesType = typing_extensions.TypeVar(
     ],
 )
 
-class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsType, _ConnectorServiceOpenInstanceType, _ConnectorServiceCloseInstanceType, _ConnectorServiceBuildRowsType, _ConnectorServiceAddMembersType, _ConnectorServiceRemoveMembersType, _ConnectorServiceSendEventsType, _ConnectorServiceDeletePeopleType, _ConnectorServiceReadResponsesType, _ConnectorServiceNormaliseValuesType]):
+_ConnectorServicePollJobType = typing_extensions.TypeVar(
+    '_ConnectorServicePollJobType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.PollJobRequest,
+        headrace.api.connector.v1.connector_service_pb2.PollJobResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.PollJobRequest,
+        headrace.api.connector.v1.connector_service_pb2.PollJobResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.PollJobRequest,
+        headrace.api.connector.v1.connector_service_pb2.PollJobResponse,
+    ],
+)
+
+_ConnectorServiceBuildChecksType = typing_extensions.TypeVar(
+    '_ConnectorServiceBuildChecksType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.BuildChecksRequest,
+        headrace.api.connector.v1.connector_service_pb2.BuildChecksResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.BuildChecksRequest,
+        headrace.api.connector.v1.connector_service_pb2.BuildChecksResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.BuildChecksRequest,
+        headrace.api.connector.v1.connector_service_pb2.BuildChecksResponse,
+    ],
+)
+
+_ConnectorServiceReadCheckType = typing_extensions.TypeVar(
+    '_ConnectorServiceReadCheckType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.ReadCheckRequest,
+        headrace.api.connector.v1.connector_service_pb2.ReadCheckResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.ReadCheckRequest,
+        headrace.api.connector.v1.connector_service_pb2.ReadCheckResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.ReadCheckRequest,
+        headrace.api.connector.v1.connector_service_pb2.ReadCheckResponse,
+    ],
+)
+
+_ConnectorServiceAskListsType = typing_extensions.TypeVar(
+    '_ConnectorServiceAskListsType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.AskListsRequest,
+        headrace.api.connector.v1.connector_service_pb2.AskListsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.AskListsRequest,
+        headrace.api.connector.v1.connector_service_pb2.AskListsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.AskListsRequest,
+        headrace.api.connector.v1.connector_service_pb2.AskListsResponse,
+    ],
+)
+
+_ConnectorServiceAskNewListType = typing_extensions.TypeVar(
+    '_ConnectorServiceAskNewListType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.AskNewListRequest,
+        headrace.api.connector.v1.connector_service_pb2.AskNewListResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.AskNewListRequest,
+        headrace.api.connector.v1.connector_service_pb2.AskNewListResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.AskNewListRequest,
+        headrace.api.connector.v1.connector_service_pb2.AskNewListResponse,
+    ],
+)
+
+_ConnectorServiceReadListsType = typing_extensions.TypeVar(
+    '_ConnectorServiceReadListsType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
+        headrace.api.connector.v1.connector_service_pb2.ReadListsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
+        headrace.api.connector.v1.connector_service_pb2.ReadListsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
+        headrace.api.connector.v1.connector_service_pb2.ReadListsResponse,
+    ],
+)
+
+class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsType, _ConnectorServiceOpenInstanceType, _ConnectorServiceCloseInstanceType, _ConnectorServiceBuildRowsType, _ConnectorServiceAddMembersType, _ConnectorServiceRemoveMembersType, _ConnectorServiceSendEventsType, _ConnectorServiceDeletePeopleType, _ConnectorServiceReadResponsesType, _ConnectorServiceNormaliseValuesType, _ConnectorServicePollJobType, _ConnectorServiceBuildChecksType, _ConnectorServiceReadCheckType, _ConnectorServiceAskListsType, _ConnectorServiceAskNewListType, _ConnectorServiceReadListsType]):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
     plugin host is the only caller and makes one call at a time. A connector does no I/O, reads no clock and keeps nothing
     between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
@@ -235,6 +331,30 @@ class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsTyp
             headrace.api.connector.v1.connector_service_pb2.NormaliseValuesRequest,
             headrace.api.connector.v1.connector_service_pb2.NormaliseValuesResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.PollJobRequest,
+            headrace.api.connector.v1.connector_service_pb2.PollJobResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.BuildChecksRequest,
+            headrace.api.connector.v1.connector_service_pb2.BuildChecksResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.ReadCheckRequest,
+            headrace.api.connector.v1.connector_service_pb2.ReadCheckResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.AskListsRequest,
+            headrace.api.connector.v1.connector_service_pb2.AskListsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.AskNewListRequest,
+            headrace.api.connector.v1.connector_service_pb2.AskNewListResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
+            headrace.api.connector.v1.connector_service_pb2.ReadListsResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -279,6 +399,30 @@ class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsTyp
             headrace.api.connector.v1.connector_service_pb2.NormaliseValuesRequest,
             headrace.api.connector.v1.connector_service_pb2.NormaliseValuesResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.PollJobRequest,
+            headrace.api.connector.v1.connector_service_pb2.PollJobResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.BuildChecksRequest,
+            headrace.api.connector.v1.connector_service_pb2.BuildChecksResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.ReadCheckRequest,
+            headrace.api.connector.v1.connector_service_pb2.ReadCheckResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.AskListsRequest,
+            headrace.api.connector.v1.connector_service_pb2.AskListsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.AskNewListRequest,
+            headrace.api.connector.v1.connector_service_pb2.AskNewListResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
+            headrace.api.connector.v1.connector_service_pb2.ReadListsResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     DescribeConnectors: _ConnectorServiceDescribeConnectorsType
@@ -310,6 +454,24 @@ class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsTyp
 
     NormaliseValues: _ConnectorServiceNormaliseValuesType
     """Says how values of fields are sent."""
+
+    PollJob: _ConnectorServicePollJobType
+    """Makes a request that asks how a job at the vendor stands (jobs). Its answer goes to ReadResponses."""
+
+    BuildChecks: _ConnectorServiceBuildChecksType
+    """Makes requests that find out whether the settings work, and change nothing at the vendor (check)."""
+
+    ReadCheck: _ConnectorServiceReadCheckType
+    """Says what the vendor's answer to a check means."""
+
+    AskLists: _ConnectorServiceAskListsType
+    """Makes a request for a page of the vendor's lists (lists)."""
+
+    AskNewList: _ConnectorServiceAskNewListType
+    """Makes a request that makes a list at the vendor (lists)."""
+
+    ReadLists: _ConnectorServiceReadListsType
+    """Says which lists are in the vendor's answer to the request of AskLists or AskNewList."""
 
 ConnectorServiceAsyncStub: typing_extensions.TypeAlias = ConnectorServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -351,6 +513,30 @@ ConnectorServiceAsyncStub: typing_extensions.TypeAlias = ConnectorServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.connector.v1.connector_service_pb2.NormaliseValuesRequest,
         headrace.api.connector.v1.connector_service_pb2.NormaliseValuesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.PollJobRequest,
+        headrace.api.connector.v1.connector_service_pb2.PollJobResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.BuildChecksRequest,
+        headrace.api.connector.v1.connector_service_pb2.BuildChecksResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.ReadCheckRequest,
+        headrace.api.connector.v1.connector_service_pb2.ReadCheckResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.AskListsRequest,
+        headrace.api.connector.v1.connector_service_pb2.AskListsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.AskNewListRequest,
+        headrace.api.connector.v1.connector_service_pb2.AskNewListResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
+        headrace.api.connector.v1.connector_service_pb2.ReadListsResponse,
     ],
 ]
 
@@ -441,5 +627,53 @@ class ConnectorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.connector.v1.connector_service_pb2.NormaliseValuesResponse, collections.abc.Awaitable[headrace.api.connector.v1.connector_service_pb2.NormaliseValuesResponse]]:
         """Says how values of fields are sent."""
+
+    @abc.abstractmethod
+    def PollJob(
+        self,
+        request: headrace.api.connector.v1.connector_service_pb2.PollJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.connector.v1.connector_service_pb2.PollJobResponse, collections.abc.Awaitable[headrace.api.connector.v1.connector_service_pb2.PollJobResponse]]:
+        """Makes a request that asks how a job at the vendor stands (jobs). Its answer goes to ReadResponses."""
+
+    @abc.abstractmethod
+    def BuildChecks(
+        self,
+        request: headrace.api.connector.v1.connector_service_pb2.BuildChecksRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.connector.v1.connector_service_pb2.BuildChecksResponse, collections.abc.Awaitable[headrace.api.connector.v1.connector_service_pb2.BuildChecksResponse]]:
+        """Makes requests that find out whether the settings work, and change nothing at the vendor (check)."""
+
+    @abc.abstractmethod
+    def ReadCheck(
+        self,
+        request: headrace.api.connector.v1.connector_service_pb2.ReadCheckRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.connector.v1.connector_service_pb2.ReadCheckResponse, collections.abc.Awaitable[headrace.api.connector.v1.connector_service_pb2.ReadCheckResponse]]:
+        """Says what the vendor's answer to a check means."""
+
+    @abc.abstractmethod
+    def AskLists(
+        self,
+        request: headrace.api.connector.v1.connector_service_pb2.AskListsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.connector.v1.connector_service_pb2.AskListsResponse, collections.abc.Awaitable[headrace.api.connector.v1.connector_service_pb2.AskListsResponse]]:
+        """Makes a request for a page of the vendor's lists (lists)."""
+
+    @abc.abstractmethod
+    def AskNewList(
+        self,
+        request: headrace.api.connector.v1.connector_service_pb2.AskNewListRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.connector.v1.connector_service_pb2.AskNewListResponse, collections.abc.Awaitable[headrace.api.connector.v1.connector_service_pb2.AskNewListResponse]]:
+        """Makes a request that makes a list at the vendor (lists)."""
+
+    @abc.abstractmethod
+    def ReadLists(
+        self,
+        request: headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.connector.v1.connector_service_pb2.ReadListsResponse, collections.abc.Awaitable[headrace.api.connector.v1.connector_service_pb2.ReadListsResponse]]:
+        """Says which lists are in the vendor's answer to the request of AskLists or AskNewList."""
 
 def add_ConnectorServiceServicer_to_server(servicer: ConnectorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
