@@ -1,0 +1,79 @@
+"""Settings of the Google Analytics 4 destination."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+
+class GoogleAnalyticsSettings(BaseModel):
+    """Which stream, and how events are called there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    api_secret: SecretStr = Field(
+        min_length=1,
+        title="API secret",
+        description="From Google Analytics: Admin > Data streams > the stream > Measurement Protocol API secrets.",
+    )
+    measurement_id: str = Field(
+        "",
+        pattern=r"^(G-[A-Za-z0-9]{1,32})?$",
+        title="Measurement id",
+        description="Of a web stream, such as G-XXXXXXXXXX. Either this or the Firebase app id.",
+    )
+    firebase_app_id: str = Field(
+        "",
+        pattern=r"^[0-9A-Za-z:._-]{0,128}$",
+        title="Firebase app id",
+        description="Of an app stream, such as 1:1234567890:android:321abc456def7890.",
+    )
+    event_names: dict[str, str] = Field(
+        default_factory=dict,
+        title="Event names",
+        description='Event name (or "page", "screen", "group") to the name in Google Analytics. Empty leaves it out.',
+    )
+    send_user_data: bool = Field(
+        False,
+        title="Send user-provided data",
+        description="Sends SHA-256 of e-mail, phone, name and street. Accept Google's policy for user-provided data "
+        "in the property first: it cannot be taken back there.",
+    )
+    validation_only: bool = Field(
+        False,
+        title="Check only",
+        description="Sends everything to Google's validation server, which tells what is wrong and counts nothing.",
+    )
+    base_url: str = Field(
+        "https://www.google-analytics.com",
+        title="Address",
+        description="https://region1.google-analytics.com collects in the European Union.",
+    )
+
+    @field_validator("api_secret")
+    @classmethod
+    def _one_word(cls, secret: SecretStr) -> SecretStr:
+        text = secret.get_secret_value()
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("must be printable ASCII characters without spaces")
+        return secret
+
+    @field_validator("base_url")
+    @classmethod
+    def _absolute(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
+            raise ValueError("must be an absolute http or https address without query")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_stream(self) -> GoogleAnalyticsSettings:
+        if bool(self.measurement_id) == bool(self.firebase_app_id):
+            raise ValueError("set either measurement_id (web stream) or firebase_app_id (app stream)")
+        return self
+
+    @property
+    def is_app(self) -> bool:
+        """True for an app stream, False for a web stream."""
+        return bool(self.firebase_app_id)

@@ -1,0 +1,100 @@
+"""Exact requests of the connectors for Google, as golden files: secrets masked, people hashed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from headrace.plugins import PluginHost
+from headrace.plugins.render import render
+from tests.support.golden import check_golden
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NOW_US = 1_796_000_000_000_000  # 29 November 2026
+ANALYTICS = {"api_secret": "mp-secret-for-tests", "measurement_id": "G-TEST123456"}
+PERSON = {
+    "identifiers": {
+        "email": ["Ada.Byron+news@gmail.com"], "phone": ["+49 171 1234567"], "user_id": ["u-1"],
+        "ga_client_id": ["1234567890.1700000000"],
+    },
+    "traits": {
+        "first_name": "Ada", "last_name": "Byron-King", "plan": "pro", "country": "gb", "zip": "SW1Y 4JH",
+        "city": "London", "street": "12 St James's Square",
+    },
+    "consents": {"ad_user_data": "granted", "ad_personalization": "denied"},
+}  # fmt: skip
+ORDER = {
+    "type": "track", "event": "Order Completed", "messageId": "order", "timestamp": "2026-11-29T08:00:00.5Z",
+    "profile": {"id": "p-1", **PERSON},
+    "context": {
+        "page": {"url": "https://shop.example/thanks?ref=1", "referrer": "https://shop.example/pay", "title": "Thanks"},
+        "sessionId": 1700000000, "userAgent": "Mozilla/5.0", "ip": "203.0.113.7",
+    },
+    "properties": {
+        "order_id": "T-1001", "revenue": 29.8, "total": 40, "tax": 5.2, "shipping": 5, "currency": "eur",
+        "coupon": "SPRING", "gift": True,
+        "products": [
+            {"product_id": "p1", "sku": "S-1", "name": "Tee", "price": 14.9, "quantity": 2, "brand": "Acme",
+             "category": "Shirts", "variant": "red", "position": 1, "url": "https://shop.example/p1"},
+            {"sku": "S-2", "name": "Cap"},
+        ],
+    },
+}  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def host() -> AsyncIterator[PluginHost]:
+    running = PluginHost(["google-analytics-4"])
+    await running.start()
+    assert running.failures() == ()
+    yield running
+    await running.close()
+
+
+def lines(*values: dict[str, Any]) -> list[str]:
+    return [json.dumps(value) for value in values]
+
+
+def assert_hidden(document: dict[str, Any], *hidden: str) -> None:
+    text = json.dumps(document)
+    for value in hidden:
+        assert value not in text
+
+
+async def test_analytics_with_what_is_required_alone(host: PluginHost) -> None:
+    event = {"type": "track", "event": "Thing Done", "messageId": "m", "anonymousId": "a-1"}
+    found = await render(host, connector="google-analytics-4", settings=ANALYTICS, now_us=NOW_US, events=lines(event))
+    document = found.document()
+    assert_hidden(document, ANALYTICS["api_secret"])
+    check_golden("plugins/google_analytics_required", document)
+
+
+async def test_analytics_with_all_there_is(host: PluginHost) -> None:
+    mapping = {
+        "user_properties": "{plan: profile.traits.plan}", "user_agent": "event.context.userAgent",
+        "ip_override": "event.context.ip",
+    }  # fmt: skip
+    settings = {**ANALYTICS, "send_user_data": True, "base_url": "https://region1.google-analytics.com"}
+    found = await render(
+        host, connector="google-analytics-4", settings=settings, now_us=NOW_US, mapping=mapping, events=lines(ORDER)
+    )
+    document = found.document()
+    assert_hidden(document, ANALYTICS["api_secret"], "Ada.Byron", "Byron-King", '1234567"')
+    check_golden("plugins/google_analytics_all", document)
+
+
+async def test_analytics_with_several_events(host: PluginHost) -> None:
+    events = lines(
+        {"type": "page", "name": "Home", "messageId": "p", "userId": "u", "properties": {"url": "https://x.y"}},
+        {"type": "track", "event": "Products Searched", "messageId": "s", "userId": "u", "properties": {"query": "t"}},
+        {"type": "identify", "messageId": "identify", "userId": "u", "traits": {"plan": "pro"}},
+        {"type": "track", "event": "Late", "messageId": "late", "userId": "u", "timestamp": "2026-11-20T00:00:00Z"},
+        {"type": "track", "event": "added_to_segment", "messageId": "i", "userId": "u", "properties": {"n": 1}},
+    )  # fmt: skip
+    found = await render(host, connector="google-analytics-4", settings=ANALYTICS, now_us=NOW_US, events=events)
+    check_golden("plugins/google_analytics_several", found.document())

@@ -1,0 +1,81 @@
+"""The way to a vendor as the sync service has it: mapping, plugin process, outlet, credentials, HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from headrace_sync.http import VendorClient
+from headrace_sync.leases import Leases
+from headrace_sync.outlet import SEND_EVENTS, Outlet
+from headrace_sync.rates import RateLimiter
+from headrace_sync.signing import Signer
+from headrace_sync.tokens import TokenStore
+from headrace_sync.verdicts import Verdict
+
+from headrace.plugins import PluginHost
+from headrace.plugins.mapping import compile_mapping
+from headrace.storage.mongo.client import Database
+from headrace.storage.sealing import Sealer
+from headrace.storage.streams.client import Redis
+from headrace_sdk import EventItem, Member, Profile
+from tests.support.outlets import MASTER_KEY
+
+
+@dataclass
+class Way:
+    """The way to one destination.
+
+    Attributes:
+        outlet: The service's own.
+        host: Of its plugin.
+        connector: Name of the connector.
+        halted: Reasons for which the destination was stopped.
+    """
+
+    outlet: Outlet
+    host: PluginHost
+    connector: str
+    halted: list[str] = field(default_factory=list)
+
+    async def deliver(self, events: Sequence[EventItem], mapping: Mapping[str, Any] | None = None) -> list[Verdict]:
+        """Map events and send them as one batch."""
+        compiled = compile_mapping(mapping, self.host.connectors()[self.connector])
+        mapped = [replace(event, fields=compiled.event_fields(event)) for event in events]
+        return await self.outlet.send(SEND_EVENTS, mapped)
+
+    def members(self, profiles: Sequence[Profile], mapping: Mapping[str, Any] | None = None) -> list[Member]:
+        """Profiles as members of a list."""
+        compiled = compile_mapping(mapping, self.host.connectors()[self.connector])
+        return [Member(profile_id=one.id, fields=compiled.member_fields(one)) for one in profiles]
+
+
+@asynccontextmanager
+async def way(
+    host: PluginHost, connector: str, settings: dict[str, Any], redis: Redis, db: Database
+) -> AsyncIterator[Way]:
+    """The way to a destination with these settings."""
+    info = host.connectors()[connector]
+    client = VendorClient(allow_private=True)
+    tokens = TokenStore(db, Sealer(MASTER_KEY), Leases(db, owner="test"), client)
+    halted: list[str] = []
+
+    async def halt(reason: str) -> None:
+        halted.append(reason)
+
+    outlet = Outlet(
+        key=connector,
+        info=info,
+        open_connector=lambda: host.open(connector, settings),
+        client=client,
+        limiter=RateLimiter(redis),
+        signer=Signer(connector, info.auth, lambda: settings, tokens),
+        halt=halt,
+    )
+    try:
+        yield Way(outlet, host, connector, halted)
+    finally:
+        await outlet.close()
+        await client.close()
