@@ -442,6 +442,13 @@ def test_operators_compare_all_audiences(run: Run) -> None:
     asked(run, "audiences", "create", "cli-all", "--definition", '{"where": {"not": {"event": "Never"}}}')
     assert run("audiences", "activate", "cli-all")[0] == 0
     eventually(run, ["audiences", "get", "cli-all"], lambda a: a["state"] == "active")
-    rows = asked(run, "admin", "verify")
-    assert [row["same"] for row in rows if row["audience"].endswith("/cli-all")] == [True]
-    assert run("audiences", "delete", "cli-all")[0] == 0
+    # Those of which nothing can be said hold up no other, and count for no difference.
+    asked(run, "audiences", "create", "cli-alike", "--definition", "performed Never with kind static")
+    assert run("audiences", "activate", "cli-alike")[0] == 0
+    eventually(run, ["audiences", "get", "cli-alike"], lambda a: a["state"] == "active")
+    rows = {row["audience"].rpartition("/")[2]: row for row in asked(run, "admin", "verify")}
+    assert rows["cli-all"]["same"] is True
+    assert rows["cli-alike"]["same"] is None and "as of its last refresh" in rows["cli-alike"]["not_compared"]
+    assert "as of its last refresh" in run("admin", "verify")[1]
+    for made in ("cli-all", "cli-alike"):
+        assert run("audiences", "delete", made)[0] == 0

@@ -115,9 +115,15 @@ async def verify(
     out: Output,
     repair: Annotated[bool, Option("--repair", help="Correct what differs, from the events of these people.")] = False,
 ) -> int:
-    """Compare the live members of every active audience with the batch evaluator; exit status 1 when any differ."""
+    """Compare the live members of every active audience with the batch evaluator; exit status 1 when any differ.
+
+    Those that are as of their last refresh (static ones, those refreshed at intervals or of groups) are not compared.
+    """
+    import grpc
+
     from headrace.api.audience.v1.audience_pb2 import AudienceState
     from headrace.api.audience.v1.audience_service_pb2 import ListAudiencesRequest, VerifyAudienceRequest
+    from headrace.rpc.errors import WRONG_STATE, reason_of
 
     stub, parent = platform.audiences, platform.parent
     audiences = await listed(
@@ -128,23 +134,30 @@ async def verify(
     )
     rows = []
     for audience in audiences:
-        if audience.state == AudienceState.AUDIENCE_STATE_ACTIVE:
+        if audience.state != AudienceState.AUDIENCE_STATE_ACTIVE:
+            continue
+        try:
             answer = await stub.VerifyAudience(VerifyAudienceRequest(name=audience.name, repair=repair), timeout=300)
-            mismatched = list(answer.mismatched_profile_ids)
-            same = not mismatched and answer.live_size == answer.batch_size
-            rows.append(
-                {
-                    "audience": audience.name,
-                    "live": answer.live_size,
-                    "batch": answer.batch_size,
-                    "same": same,
-                    "mismatched": mismatched,
-                    "corrected": answer.corrected_count,
-                    "unanswered": answer.unanswered_count,
-                }
-            )
-    out.rows(rows, ("audience", "live", "batch", "same", "mismatched", "corrected"))
-    return 0 if all(row["same"] for row in rows) else FAILED
+        except grpc.aio.AioRpcError as error:
+            if reason_of(error) != WRONG_STATE:
+                raise
+            rows.append({"audience": audience.name, "same": None, "not_compared": error.details()})
+            continue
+        mismatched = list(answer.mismatched_profile_ids)
+        same = not mismatched and answer.live_size == answer.batch_size
+        rows.append(
+            {
+                "audience": audience.name,
+                "live": answer.live_size,
+                "batch": answer.batch_size,
+                "same": same,
+                "mismatched": mismatched,
+                "corrected": answer.corrected_count,
+                "unanswered": answer.unanswered_count,
+            }
+        )
+    out.rows(rows, ("audience", "live", "batch", "same", "mismatched", "corrected", "not_compared"))
+    return FAILED if any(row["same"] is False for row in rows) else 0
 
 
 @parked.command("list")
