@@ -118,7 +118,7 @@ def _update(move: _Move, keys: Sequence[str]) -> UpdateOne | UpdateMany:
         "$set": {"in": move.member, "since": move.since, "into": move.into},
         "$inc": {"version": move.versions},
     }
-    # One statement for all costs a third less than one for each.
+    # One statement for all costs both processes less than one for each.
     return UpdateOne({"_id": keys[0]}, change) if len(keys) == 1 else UpdateMany({"_id": {"$in": list(keys)}}, change)
 
 
