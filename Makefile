@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*)
 STAMP := .venv/.installed
-NODE_STAMP := tests/e2e/node/node_modules/.installed
+NODE_STAMPS := $(addsuffix /node_modules/.installed,tests/e2e/node docs/examples/connector-node)
 
 .PHONY: help setup run test lint format protos docs bench soak
 
@@ -17,11 +17,11 @@ $(STAMP): pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[embedded,spark]' $(addprefix --editable ./,$(PLUGINS)) --group dev
 	touch $@
 
-$(NODE_STAMP): tests/e2e/node/package.json tests/e2e/node/package-lock.json
-	npm ci --prefix tests/e2e/node --no-audit --no-fund --silent
+%/node_modules/.installed: %/package.json %/package-lock.json
+	npm ci --prefix $* --ignore-scripts --no-audit --no-fund --silent
 	touch $@
 
-setup: $(STAMP) $(NODE_STAMP)  ## Makes .venv and installs everything that run and test need
+setup: $(STAMP) $(NODE_STAMPS)  ## Makes .venv and installs everything that run and test need
 
 run: $(STAMP)  ## Starts all of Headrace on this machine and plays the demo shop, until Ctrl-C
 	$(BIN)/headrace demo

@@ -234,7 +234,7 @@ def connector_protocol() -> str:
         MADE,
         "",
         "What a connector in another language than Python serves; Python's is behind `headrace_sdk`. How such a",
-        "plugin is started is told in [Writing a connector](../guides/connectors.md#isolation).",
+        "plugin is started is told in [Writing a connector](../guides/connectors.md#in-another-language).",
         "",
     ]
     return "\n".join([*lines, *_services(f for f in _protos() if f.package == CONNECTOR_PACKAGE)])

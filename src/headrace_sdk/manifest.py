@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -262,14 +263,28 @@ class Manifest:
 
 def _problems(manifest: Manifest) -> Iterator[str]:
     """Everything that is wrong with a manifest, one clause each."""
+    if not _FACTORY.fullmatch(manifest.factory):
+        yield 'factory must be "package.module:Class"'
+    if not (isinstance(manifest.settings, type) and issubclass(manifest.settings, BaseModel)):
+        yield "settings must be a pydantic model"
+        yield from problems_of(manifest)
+    else:
+        yield from problems_of(manifest, manifest.settings.model_fields)
+
+
+def problems_of(manifest: Any, settings: Collection[str] | None = None) -> Iterator[str]:
+    """Everything that is wrong with what is said about a connector, one clause each.
+
+    Args:
+        manifest: A Manifest, or its likeness that came from another process: what has the same attributes.
+        settings: Names of the settings; None when they are not known.
+    """
     if not _NAME.fullmatch(manifest.name):
         yield "name must be 1 to 63 lower-case letters, digits and dashes"
     if manifest.kind != "destination":
         yield f"kind {manifest.kind!r} is not known"
     if manifest.api.split(".")[0] != API_VERSION.split(".", maxsplit=1)[0]:
         yield f"written for plugin API {manifest.api}, this platform has {API_VERSION}"
-    if not _FACTORY.fullmatch(manifest.factory):
-        yield 'factory must be "package.module:Class"'
     if not manifest.capabilities:
         yield "capabilities must name at least one"
     if min(manifest.batch.max_items, manifest.batch.max_bytes, manifest.concurrency) < 1 or manifest.timeout_s <= 0:
@@ -277,10 +292,11 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     if any(limit.count < 1 or limit.per_s <= 0 for limit in manifest.limits):
         yield "limits must be positive"
     yield from _problems_of_fields(manifest)
-    yield from _problems_of_settings(manifest)
+    if settings is not None:
+        yield from _problems_of_settings(manifest, settings)
 
 
-def _problems_of_fields(manifest: Manifest) -> Iterator[str]:
+def _problems_of_fields(manifest: Any) -> Iterator[str]:
     names = [item.name for item in manifest.fields]
     if len(set(names)) != len(names):
         yield "a field is declared twice"
@@ -299,10 +315,7 @@ def _problems_of_fields(manifest: Manifest) -> Iterator[str]:
         yield f"the event name {name!r} stands for several events"
 
 
-def _problems_of_settings(manifest: Manifest) -> Iterator[str]:
-    if not (isinstance(manifest.settings, type) and issubclass(manifest.settings, BaseModel)):
-        yield "settings must be a pydantic model"
-        return
+def _problems_of_settings(manifest: Any, settings: Collection[str]) -> Iterator[str]:
     named = [("auth", name) for name in (settings_of(manifest.auth) if manifest.auth else ())]
     if manifest.versions:
         named.append(("versions", manifest.versions.setting))
@@ -312,5 +325,5 @@ def _problems_of_settings(manifest: Manifest) -> Iterator[str]:
             except ValueError:
                 yield f"the end of version {version!r} must be a day such as 2027-02-23"
     for where, name in named:
-        if name not in manifest.settings.model_fields:
+        if name not in settings:
             yield f"{where} names the setting {name!r}, which the settings do not have"

@@ -112,6 +112,7 @@ CALL_FAULTS: Mapping[str, str] = {
             return self.requests(len(batch.events), headers={"X": "a\\r\\nY: b"})
     """,
     "odd-address": "def send_events(self, batch): return self.requests(len(batch.events), url='file:///etc/passwd')",
+    "wrong-types": "def send_events(self, batch): return self.requests(len(batch.events), body='text')",
     "opens-socket": """
         def send_events(self, batch):
             import socket

@@ -77,7 +77,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(mongo.close, client)
         redis = streams.connect(settings.redis_url)
         stack.push_async_callback(redis.aclose)
-        host = PluginHost(settings.plugin_names())
+        host = PluginHost.of(settings.plugin_options())
         stack.push_async_callback(host.close)
         await host.start()
         vendors = VendorClient(allow_private=settings.allow_private_destinations)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
 
+from pydantic import Field, model_validator
+
+from headrace.plugins import Options
 from headrace.settings import ServiceSettings
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Settings(ServiceSettings):
@@ -15,6 +20,14 @@ class Settings(ServiceSettings):
     )
     plugins: str | None = Field(
         None, description="Comma-separated names of the plugins to load; all that are installed when not set."
+    )
+    plugin_folders: str = Field(
+        "", description="Comma-separated folders of plugins in other languages, each with a headrace-plugin.toml."
+    )
+    plugins_in_process: bool = Field(
+        False,
+        description="Run Python plugins in the service's own process, to debug them: for development only, refused "
+        "unless the service listens on loopback.",
     )
     delivery_queue: int = Field(
         5_000, ge=10, description="Deliveries per destination held in memory; the others wait in the store."
@@ -49,6 +62,12 @@ class Settings(ServiceSettings):
         3, ge=1, description="After how many failures of the plugin an item is parked as failed."
     )
 
-    def plugin_names(self) -> list[str] | None:
-        """Names of the plugins to load; None loads all."""
-        return None if self.plugins is None else [name.strip() for name in self.plugins.split(",") if name.strip()]
+    @model_validator(mode="after")
+    def _in_process_for_development_only(self) -> Self:
+        if self.plugins_in_process and self.host not in _LOOPBACK:
+            raise ValueError("plugins_in_process: only where the service listens on loopback, for development")
+        return self
+
+    def plugin_options(self) -> Options:
+        """Which plugins are loaded, and how."""
+        return Options.of_texts(self.plugins, self.plugin_folders, in_process=self.plugins_in_process)

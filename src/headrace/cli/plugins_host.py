@@ -43,10 +43,12 @@ def with_plugins(use: Callable[[PluginHost], Awaitable[T]]) -> T:
 
 
 async def _run(use: Callable[[PluginHost], Awaitable[T]]) -> T:
-    from headrace.plugins import PluginHost
-    from headrace.plugins.discovery import wanted_in
+    from headrace.plugins import Options, PluginHost
 
-    host = PluginHost(wanted_in(os.environ))
+    try:
+        host = PluginHost.of(Options.of_environment(os.environ))
+    except ValueError as error:
+        raise UsageProblem(str(error)) from None
     try:
         await host.start()
         return await use(host)

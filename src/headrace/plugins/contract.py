@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from headrace.connector import wire
 from headrace_sdk import Outcomes, Request
+from headrace_sdk.manifest import problems_of
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -17,6 +18,22 @@ _LONGEST_KEY = 128
 
 class ContractBroken(Exception):
     """The plugin's answer breaks the contract; the text says how, without any value."""
+
+
+def check_info(info: wire.ConnectorInfo) -> None:
+    """What a plugin says about a connector holds together, whatever language it says it in.
+
+    Raises:
+        ContractBroken: It does not.
+    """
+    known = info.settings_schema.get("properties")
+    problems = list(problems_of(info, known if isinstance(known, Mapping) else ()))
+    if not info.title:
+        problems.append("title must say something")
+    if info.settings_schema.get("type", "object") != "object" or not isinstance(known, Mapping | None):
+        problems.append("the schema of the settings must be one of an object")
+    if problems:
+        raise ContractBroken(f"connector {info.name[:_LONGEST_KEY]!r}: " + "; ".join(problems))
 
 
 def check_built(size: int, built: wire.BuiltBatch) -> None:

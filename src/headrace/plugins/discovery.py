@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
 
+from headrace.plugins.commands import read_command
 from headrace.plugins.errors import PluginFailure
 from headrace_sdk import API_VERSION, ENTRY_POINT_GROUP
 
@@ -15,32 +17,37 @@ _MAJOR = API_VERSION.split(".", maxsplit=1)[0]
 
 @dataclass(frozen=True, slots=True)
 class InstalledPlugin:
-    """A distribution that has an entry point for us.
+    """A distribution that has an entry point for us, or a command in another language.
 
     Attributes:
-        name: Name of the distribution, normalised.
+        name: Name of the distribution or the command, normalised.
         version: Its version.
-        entry_points: (name, "package.module") of each entry point, sorted.
+        entry_points: (name, "package.module") of each entry point, sorted; none for a command.
+        command: The program and its arguments; empty for a distribution.
+        folder: Where the command runs.
     """
 
     name: str
     version: str
     entry_points: tuple[tuple[str, str], ...]
+    command: tuple[str, ...] = ()
+    folder: Path | None = None
 
 
 def discover(
-    wanted: Iterable[str] | None = None, *, path: Sequence[str] | None = None
+    wanted: Iterable[str] | None = None, *, path: Sequence[str] | None = None, folders: Iterable[str] = ()
 ) -> tuple[list[InstalledPlugin], list[PluginFailure]]:
     """The installed plugins, sorted by name, and those that cannot be loaded whatever they do.
 
     Args:
         wanted: Names of distributions or of entry points; None takes all that are installed.
-        path: Folders to look in; None takes sys.path.
+        path: Folders to look in for distributions; None takes sys.path.
+        folders: Folders of plugins in other languages, each with a `headrace-plugin.toml`.
 
     Returns:
         The plugins to load, and a failure for each that is broken, of another API, or wanted and not installed.
     """
-    chosen = None if wanted is None else {_normalised(name) for name in wanted if name.strip()}
+    chosen = None if wanted is None else {normalised(name) for name in wanted if name.strip()}
     plugins: dict[str, InstalledPlugin] = {}
     failures: list[PluginFailure] = []
     matched: set[str] = set()
@@ -56,7 +63,7 @@ def discover(
             if ENTRY_POINT_GROUP in (distribution.read_text("entry_points.txt") or ""):
                 failures.append(PluginFailure(name, "", "its entry_points.txt cannot be read"))
             continue
-        names = {name} | {_normalised(point.name) for point in ours}
+        names = {name} | {normalised(point.name) for point in ours}
         if not ours or (chosen is not None and not names & chosen):
             continue
         matched |= names
@@ -68,15 +75,26 @@ def discover(
         plugins[name] = InstalledPlugin(
             name, version, tuple(sorted((point.name, point.value) for point in ours if _major_of(point) == _MAJOR))
         )
+    for folder in map(Path, folders):
+        try:
+            described = read_command(folder)
+        except ValueError as error:
+            failures.append(PluginFailure(normalised(folder.resolve().name), "", str(error)))
+            continue
+        name = normalised(described.name)
+        if chosen is not None and name not in chosen:
+            continue
+        matched.add(name)
+        major = described.api.partition(".")[0]
+        if major != _MAJOR:
+            failures.append(_of_another_api(name, described.version, [major]))
+        elif name in plugins:
+            failures.append(PluginFailure(name, described.version, "there is another plugin of this name"))
+        else:
+            plugins[name] = InstalledPlugin(name, described.version, (), tuple(described.command), folder.resolve())
     for missing in sorted((chosen or set()) - matched):
         failures.append(PluginFailure(missing, "", "no plugin of this name is installed"))
     return [plugins[name] for name in sorted(plugins)], failures
-
-
-def wanted_in(environment: Mapping[str, str]) -> list[str] | None:
-    """The plugins that HEADRACE_PLUGINS names, separated by commas; None, which means all, when it is not set."""
-    names = environment.get("HEADRACE_PLUGINS")
-    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _of_another_api(name: str, version: str, majors: Sequence[str]) -> PluginFailure:
@@ -95,10 +113,11 @@ def _major_of(point: EntryPoint) -> str:
 def _name_of(distribution: Distribution) -> str:
     """Normalised name of a distribution; empty when its metadata cannot be read."""
     try:
-        return _normalised(distribution.metadata["Name"] or "")
+        return normalised(distribution.metadata["Name"] or "")
     except (KeyError, TypeError, OSError, ValueError):
         return ""
 
 
-def _normalised(name: str) -> str:
+def normalised(name: str) -> str:
+    """A name as it is compared: in lower case, with dashes."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()

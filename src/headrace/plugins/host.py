@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 
 from headrace.connector import operations, wire
 from headrace.connector.operations import Operation
-from headrace.plugins.contract import ContractBroken, check_built, check_count, check_request, check_rows
+from headrace.plugins.contract import ContractBroken, check_built, check_count, check_info, check_request, check_rows
 from headrace.plugins.discovery import discover
 from headrace.plugins.errors import PluginError, PluginErrorKind, PluginFailure
 from headrace.plugins.masking import Masker, secrets_of
+from headrace.plugins.options import Options
 from headrace.plugins.process import Instance, Limits, PluginProcess
 from headrace.plugins.reading import Reader
 from headrace.telemetry.logs import get_logger
 from headrace_sdk import (
-    API_VERSION,
     Check,
     DeleteBatch,
     Delivered,
@@ -43,6 +43,7 @@ from headrace_sdk import (
 _log = get_logger(__name__)
 
 _LONGEST_REASON = 500
+_LONGEST_NAME = 128
 _LOADED_AT_A_TIME = 4
 ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")
@@ -57,6 +58,7 @@ class PluginHost:
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         path: Sequence[str] | None = None,
+        folders: Iterable[str] = (),
         in_process: bool = False,
     ) -> None:
         """Describe the host; nothing is started yet.
@@ -65,20 +67,30 @@ class PluginHost:
             plugins: Names of distributions or entry points to load (HEADRACE_PLUGINS); None loads all.
             limits: What each plugin may use.
             path: Folders to look for plugins in, instead of sys.path; they come first on the plugins' own path.
-            in_process: Run plugins in this process, for debugging them: nothing then guards it against what they do.
+            folders: Folders of plugins in other languages (HEADRACE_PLUGIN_FOLDERS).
+            in_process: Run Python plugins in this process (HEADRACE_PLUGINS_IN_PROCESS), for debugging them: nothing
+                then guards it against what they do.
         """
         self._wanted = None if plugins is None else tuple(plugins)
         self._limits = limits
         self._path = path
+        self._folders = tuple(folders)
         self._in_process = in_process
         self._processes: dict[str, PluginProcess] = {}
         self._connectors: dict[str, wire.ConnectorInfo] = {}
         self._failures: list[PluginFailure] = []
         self._ids = itertools.count(1)
 
+    @classmethod
+    def of(cls, options: Options) -> PluginHost:
+        """A host as settings say."""
+        return cls(options.plugins, folders=options.folders, in_process=options.in_process)
+
     async def start(self) -> None:
         """Find and load the plugins, several at a time. A broken one goes to `failures`; never raises for a plugin."""
-        plugins, self._failures = await asyncio.to_thread(discover, self._wanted, path=self._path)
+        plugins, self._failures = await asyncio.to_thread(
+            discover, self._wanted, path=self._path, folders=self._folders
+        )
         at_a_time = asyncio.Semaphore(_LOADED_AT_A_TIME)
         processes = [
             PluginProcess(plugin, self._limits, self._path or (), in_process=self._in_process) for plugin in plugins
@@ -179,12 +191,19 @@ class PluginHost:
 
     def _unusable(self, offer: Sequence[wire.ConnectorInfo]) -> str:
         """Why what a plugin offers cannot be used; empty when it can."""
+        if not offer:
+            return "it offers no connector"
+        names = [info.name for info in offer]
         for info in offer:
+            if names.count(info.name) > 1:
+                return f"connector {info.name[:_LONGEST_NAME]!r} is offered twice"
+            try:
+                check_info(info)
+            except ContractBroken as error:
+                return str(error)[:_LONGEST_REASON]
             other = self._connectors.get(info.name)
             if other is not None:
                 return f"the connector {info.name!r} is offered by {other.plugin} already"
-            if info.api.split(".")[0] != API_VERSION.split(".", maxsplit=1)[0]:
-                return f"connector {info.name!r} is for plugin API {info.api}, this platform has {API_VERSION}"
         return ""
 
 

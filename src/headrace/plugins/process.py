@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from headrace.connector import wire
+from headrace.connector import launch, wire
 from headrace.connector.operations import CLOSE, LOAD, MAX_MESSAGE_BYTES, OPEN, WRONG_SHAPE, Operation, Settings
 from headrace.plugins.child import Child, Launch
 from headrace.plugins.discovery import InstalledPlugin
@@ -246,7 +246,7 @@ class PluginProcess:
         self.starts += 1
         _starts.add(1, {"plugin": self.plugin.name})
         left_s = self._limits.load_s
-        if self._in_process:
+        if self._in_process and not self.plugin.command:
             self._line = InProcess(self.plugin.entry_points, self._path)
         else:
             started = time.monotonic()
@@ -264,13 +264,16 @@ class PluginProcess:
 
     def _launch(self) -> Launch:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        limits = [str(self._limits.memory_bytes), str(os.getpid())]
+        if self.plugin.command:
+            launcher = [sys.executable, "-I", "-S", launch.__file__]
+            return Launch([*launcher, *limits, *self.plugin.command], environment, self.plugin.folder)
         environment["PYTHONPATH"] = os.pathsep.join([*self._path, *filter(None, [os.environ.get("PYTHONPATH")])])
         environment |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8:replace"}
         environment["MALLOC_ARENA_MAX"] = "2"  # the threads of gRPC would each reserve an arena
         entry_points = [f"{name}={value}" for name, value in self.plugin.entry_points]
-        memory = str(self._limits.memory_bytes)
-        command = [sys.executable, "-P", "-m", "headrace.connector.runtime", memory, str(os.getpid()), *entry_points]
-        return Launch(command, environment)
+        runtime = [sys.executable, "-P", "-m", "headrace.connector.runtime"]
+        return Launch([*runtime, *limits, *entry_points], environment)
 
     async def _exchange(
         self,

@@ -30,6 +30,7 @@ from headrace_sdk import (
     Subject,
 )
 from tests.support import plugin_zoo
+from tests.support.processes import is_running
 
 SETTINGS = {"token": plugin_zoo.SECRET}
 LIMITS = Limits(call_s=20.0, load_s=60.0, memory_bytes=1 << 30)
@@ -194,6 +195,7 @@ BUILDING = (
     ("returns-nothing", PluginErrorKind.DEFECT, "TypeError"),
     ("injects-header", PluginErrorKind.DEFECT, "the value of header X holds a control character"),
     ("odd-address", PluginErrorKind.DEFECT, "no absolute http or https address"),
+    ("wrong-types", PluginErrorKind.DEFECT, "its answer to send_events has a wrong shape"),
     ("opens-socket", PluginErrorKind.DEFECT, "OutsideRefused at zoo.py:"),
     ("hides-socket", PluginErrorKind.DEFECT, "it tried to reach the outside (socket.getaddrinfo)"),
     ("starts-process", PluginErrorKind.DEFECT, "OutsideRefused"),
@@ -428,19 +430,10 @@ asyncio.run(main())
     host.kill()
     await host.wait()
     for _ in range(200):
-        if not _is_running(pid):
+        if not is_running(pid):
             return
         await asyncio.sleep(0.1)
     raise AssertionError("the plugin's process is still there")
-
-
-def _is_running(pid: int) -> bool:
-    """True unless the process is gone, or a zombie that nobody has waited for."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 async def test_a_plugin_that_cannot_start_again_says_so_and_blames_no_call(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.plugins.discovery import InstalledPlugin, discover, wanted_in
-from tests.support import plugin_zoo
+from headrace.plugins.discovery import InstalledPlugin, discover
+from headrace.plugins.options import Options
+from tests.support import node_plugin, plugin_zoo
 
 
 def test_plugins_are_found_without_importing_them(tmp_path: Path) -> None:
@@ -62,7 +63,65 @@ def test_the_plugins_of_this_repository_are_installed() -> None:
     assert failures == []
 
 
-def test_the_environment_names_plugins() -> None:
-    assert wanted_in({}) is None
-    assert wanted_in({"HEADRACE_PLUGINS": ""}) == []
-    assert wanted_in({"HEADRACE_PLUGINS": " webhook, acme,"}) == ["webhook", "acme"]
+def test_commands_are_found_in_their_folders(tmp_path: Path) -> None:
+    plugin_zoo.write(tmp_path, "b-plugin", "")
+    good = node_plugin.install(tmp_path, name="Good_One", said={"command": ["node", "x.mjs"]})
+    folders = [str(good), str(node_plugin.install(tmp_path, name="c-plugin"))]
+    plugins, failures = discover(path=[str(tmp_path)], folders=folders)
+    assert [plugin.name for plugin in plugins] == ["b-plugin", "c-plugin", "good-one"]
+    assert plugins[2] == InstalledPlugin("good-one", "1.0.0", (), ("node", "x.mjs"), good)
+    assert failures == []
+    plugins, failures = discover(["good.one", "gone"], path=[str(tmp_path)], folders=folders)
+    assert [plugin.name for plugin in plugins] == ["good-one"]
+    assert [failure.plugin for failure in failures] == ["gone"]
+
+
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        ({"version": None}, "version: Field required"),
+        ({"name": "../up"}, "name: String should match"),
+        ({"version": ""}, "version: String should have at least 1 character"),
+        ({"api": 1}, "api: Input should be a valid string"),
+        ({"api": "9.0"}, "written for plugin API 9, this platform has 1.0"),
+        ({"command": "node plugin.mjs"}, "command: Input should be a valid list"),
+        ({"command": []}, "command: List should have at least 1 item"),
+        ({"command": [""]}, "command.0: String should have at least 1 character"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_a_command_whose_file_is_wrong_is_told_by_its_key(tmp_path: Path, said: dict[str, object], part: str) -> None:
+    folder = node_plugin.install(tmp_path, said=said)
+    plugins, (failure,) = discover(path=[], folders=[str(folder)])
+    assert plugins == []
+    assert part in failure.reason
+
+
+def test_a_command_without_a_file_or_with_a_name_that_is_taken_is_told(tmp_path: Path) -> None:
+    plugin_zoo.write(tmp_path, "taken", "")
+    for name, content in (("empty", None), ("no-toml", b"name = "), ("no-text", b"\xff\xfe")):
+        (tmp_path / name).mkdir()
+        if content is not None:
+            (tmp_path / name / "headrace-plugin.toml").write_bytes(content)
+    folders = [*(str(tmp_path / name) for name in ("empty", "no-toml", "no-text"))]
+    folders.append(str(node_plugin.install(tmp_path, name="taken")))
+    plugins, failures = discover(path=[str(tmp_path)], folders=folders)
+    assert [plugin.entry_points for plugin in plugins] == [(("taken", "taken"),)]
+    reasons = {failure.plugin: failure.reason for failure in failures}
+    assert "headrace-plugin.toml cannot be read: No such file" in reasons["empty"]
+    assert "headrace-plugin.toml cannot be read" in reasons["no-toml"]
+    assert "headrace-plugin.toml cannot be read" in reasons["no-text"]
+    assert reasons["taken"] == "there is another plugin of this name"
+
+
+def test_the_environment_says_which_plugins_and_how() -> None:
+    assert Options.of_environment({}) == Options(None, (), in_process=False)
+    environment = {
+        "HEADRACE_PLUGINS": " webhook, acme,",
+        "HEADRACE_PLUGIN_FOLDERS": "/a, /b",
+        "HEADRACE_PLUGINS_IN_PROCESS": "True",
+    }
+    assert Options.of_environment(environment) == Options(("webhook", "acme"), ("/a", "/b"), in_process=True)
+    assert Options.of_environment({"HEADRACE_PLUGINS": ""}).plugins == ()
+    with pytest.raises(ValueError, match="must be true or false"):
+        Options.of_environment({"HEADRACE_PLUGINS_IN_PROCESS": "perhaps"})
