@@ -42,6 +42,8 @@ class Bench:
         """The Authorization header of each request."""
         self.statuses: list[int] = []
         """What the vendor answers, one after the other; then `status`."""
+        self.answer: dict[str, Any] = {}
+        """The vendor's answer."""
         self.paths: list[str] = []
         """Path and query of each request."""
         self.accepted: set[str] | None = None
@@ -83,7 +85,7 @@ async def benched(folder: Path, redis: Redis, db: Database) -> AsyncIterator[Ben
         if made.accepted is not None and made.tokens_seen[-1] not in made.accepted:
             return web.json_response({}, status=401)
         made.paths.append(request.path_qs)
-        return web.json_response({}, status=made.statuses.pop(0) if made.statuses else made.status)
+        return web.json_response(made.answer, status=made.statuses.pop(0) if made.statuses else made.status)
 
     app = web.Application()
     app.router.add_route("*", "/in", answer)

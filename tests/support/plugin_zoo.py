@@ -21,7 +21,7 @@ class Settings(BaseModel):
 def manifest(name="NAME", **more):
     values = dict(
         name=name, title="Zoo", factory="MODULE:Zoo", settings=Settings, fields=(Field(name="email", title="E-mail"),),
-        capabilities=frozenset({Capability.LIST_SYNC, Capability.FORWARDING, Capability.DELETION}),
+        capabilities=frozenset(Capability) - {Capability.EVENT_SYNC},
     )
     return Manifest(**{**values, **more})
 

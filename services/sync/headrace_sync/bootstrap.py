@@ -55,6 +55,7 @@ from headrace_sync.store import ConfigStore
 from headrace_sync.streams import Lag
 from headrace_sync.sync_handlers import SyncHandlers
 from headrace_sync.tokens import TokenStore
+from headrace_sync.vendor_handlers import VendorHandlers
 
 log = logs.get_logger(__name__)
 
@@ -92,7 +93,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(parts.close)
         token = settings.service_token.get_secret_value()
         request_ids, pager = RequestIds(parts.db), Pager(token)
-        destinations = DestinationServicer(parts.destination_handlers, request_ids, pager)
+        destinations = DestinationServicer(parts.destination_handlers, parts.vendor_handlers, request_ids, pager)
         syncs = SyncServicer(parts.sync_handlers, parts.readiness, request_ids, pager)
         erasure = erasure_servicer(parts.eraser)
         hosted = [
@@ -145,6 +146,7 @@ class _Parts:
         self.registry = registry = Registry(config_store)
         items = ItemBuilder(Profiles(identity), registry.is_erased)
         leases = Leases(db, owner=owner, ttl_s=settings.lease_seconds)
+        tokens, limiter = TokenStore(db, sealer, leases, vendors), RateLimiter(redis)
         self.fleet = fleet = Fleet(
             settings=settings,
             registry=registry,
@@ -153,11 +155,11 @@ class _Parts:
             items=items,
             events=LogEvents(db),
             client=vendors,
-            limiter=RateLimiter(redis),
+            limiter=limiter,
             connectors=host.connectors(),
             open_connector=host.open,
             sealer=sealer,
-            tokens=TokenStore(db, sealer, leases, vendors),
+            tokens=tokens,
             owner=owner,
         )
         fleet.register_metrics()
@@ -241,6 +243,7 @@ class _Parts:
             ttl_s=1.5 * settings.lease_seconds,
         )
         self.destination_handlers = DestinationHandlers(config_store, host, sealer)
+        self.vendor_handlers = VendorHandlers(host, sealer, tokens, vendors, limiter)
         self.readiness = ReadinessHandlers(config_store, audiences, fleet, items)
         self.sync_handlers = SyncHandlers(
             store=config_store,

@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
 from opentelemetry.trace import SpanKind
@@ -31,7 +30,6 @@ from headrace_sdk import (
     Member,
     MemberBatch,
     Outcomes,
-    RateLimit,
     Request,
     Response,
     Row,
@@ -41,7 +39,7 @@ from headrace_sync import jobs
 from headrace_sync.batching import halves
 from headrace_sync.breaker import Breaker
 from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
-from headrace_sync.rates import Limit, RateLimiter
+from headrace_sync.rates import RateLimiter, limits_of
 from headrace_sync.signing import Signer
 from headrace_sync.verdicts import LONGEST_REASON, Kind, Verdict, of_outcome, untried_unless_accepted, with_field
 
@@ -196,9 +194,7 @@ class Outlet:
         self._halted = False
         self._draining = False
         self._under_way = asyncio.Semaphore(info.concurrency)
-        self._limits = [
-            Limit(_bucket(limit, at, info.name, key), limit.count, limit.per_s) for at, limit in enumerate(info.limits)
-        ]
+        self._limits = limits_of(info, key)
 
     def drain(self) -> None:
         """Start no further request; what is not sent yet ends as UNTRIED."""
@@ -341,7 +337,9 @@ class Outlet:
         status = "none"
         try:
             with self._traced(request, places, batch) as headers:
-                response = await self._ask(request, headers)
+                response = await self._signer.send(
+                    self._client, request, timeout_s=self.info.timeout_s, headers=headers
+                )
             status = f"{response.status // 100}xx"
         except AddressRefused as refused:
             self.breaker.withdrawn()
@@ -392,18 +390,6 @@ class Outlet:
             return {at for at in waiting if places[at] in kept}
 
         return await jobs.follow(found, ask=ask, keep=keep, stops=lambda: self._draining or self._halted)
-
-    async def _ask(self, request: Request, headers: Mapping[str, str]) -> Response:
-        """Send a request with its credentials; once more with a new access token when the vendor refuses the old one.
-
-        A request that is answered by 401 was not carried out, so that it may be repeated whatever it does.
-        """
-        signed = await self._signer.sign(request)
-        response = await self._client.send(signed, timeout_s=self.info.timeout_s, headers=headers)
-        if response.status == HTTPStatus.UNAUTHORIZED and self._signer.renews:
-            signed = await self._signer.sign(request, renew=True)
-            response = await self._client.send(signed, timeout_s=self.info.timeout_s, headers=headers)
-        return response
 
     @contextmanager
     def _traced(self, request: Request, places: Sequence[int], batch: _Batch) -> Iterator[Mapping[str, str]]:
@@ -531,8 +517,3 @@ async def _pause(error: PluginError) -> None:
     """Give a plugin's process the time that it needs to start again."""
     if error.retry_after_s:
         await asyncio.sleep(min(error.retry_after_s, 30.0) + 0.01)
-
-
-def _bucket(limit: RateLimit, at: int, connector: str, key: str) -> str:
-    whose = connector if limit.scope == "connector" else key
-    return f"headrace:rate:{connector}:{at}:{whose}"

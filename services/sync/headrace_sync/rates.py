@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from headrace.connector import wire
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.streams.client import Redis
 
@@ -67,6 +68,20 @@ def take(full_at_us: int, now: int, limit: Limit) -> tuple[int, int]:
     full = max(full_at_us, now)
     wait = full + limit.step_us - now - limit.span_us
     return (full_at_us, wait) if wait > 0 else (full + limit.step_us, 0)
+
+
+def limits_of(info: wire.ConnectorInfo, destination_key: str) -> list[Limit]:
+    """The limits of a destination, by its connector's manifest.
+
+    Args:
+        info: What the connector is.
+        destination_key: Database id of the destination.
+    """
+    found = []
+    for at, limit in enumerate(info.limits):
+        whose = info.name if limit.scope == "connector" else destination_key
+        found.append(Limit(f"headrace:rate:{info.name}:{at}:{whose}", limit.count, limit.per_s))
+    return found
 
 
 class RateLimiter:

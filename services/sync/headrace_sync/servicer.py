@@ -19,6 +19,7 @@ from headrace.rpc.errors import invalid_argument
 from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.storage.mongo.client import Document
+from headrace_sdk import VendorList
 from headrace_sync import consents, destination_handlers, sync_handlers
 from headrace_sync.config import DestinationConfig, SyncConfig
 from headrace_sync.destination_handlers import DestinationHandlers
@@ -26,6 +27,7 @@ from headrace_sync.readiness import ReadinessHandlers
 from headrace_sync.requests import changed_fields, etag
 from headrace_sync.store import WAITING
 from headrace_sync.sync_handlers import SyncHandlers, position_of
+from headrace_sync.vendor_handlers import VendorHandlers
 
 _MOST_REPLAYED = 10_000
 _MOST_PROFILES = 1_000
@@ -34,9 +36,12 @@ _MOST_PROFILES = 1_000
 class DestinationServicer(DestinationServiceServicer):
     """Destinations over gRPC."""
 
-    def __init__(self, handlers: DestinationHandlers, request_ids: RequestIds, pager: Pager) -> None:
+    def __init__(
+        self, handlers: DestinationHandlers, vendors: VendorHandlers, request_ids: RequestIds, pager: Pager
+    ) -> None:
         """Serve these handlers."""
         self._handlers = handlers
+        self._vendors = vendors
         self._request_ids = request_ids
         self._pager = pager
 
@@ -120,6 +125,43 @@ class DestinationServicer(DestinationServiceServicer):
 
         return await self._request_ids.once(
             workspace_id, "DeleteDestination", request.request_id, request, dest.DeleteDestinationResponse, act
+        )
+
+    async def CheckDestination(
+        self, request: dest.CheckDestinationRequest, context: Any
+    ) -> dest.CheckDestinationResponse:
+        """Ask the vendor whether a destination works."""
+        auth.authorize_name(scopes.DESTINATIONS_READ, request.name)
+        found = await self._vendors.check(await self._handlers.get(*names.parse(names.DESTINATION, request.name)))
+        return dest.CheckDestinationResponse(
+            checks=[dest.DestinationCheck(title=one.title, state=one.state, problem=one.problem) for one in found]
+        )
+
+    async def ListVendorLists(self, request: dest.ListVendorListsRequest, context: Any) -> dest.ListVendorListsResponse:
+        """A page of the vendor's lists."""
+        auth.authorize_name(scopes.DESTINATIONS_READ, request.parent, "parent")
+        destination = await self._handlers.get(*names.parse(names.DESTINATION, request.parent, "parent"))
+        page = self._pager.decode("ListVendorLists", [request.parent], request.page_token) or ""
+        found = await self._vendors.lists(destination, page)
+        response = dest.ListVendorListsResponse(lists=map(_vendor_list, found.lists))
+        if found.next_page:
+            response.next_page_token = self._pager.encode("ListVendorLists", [request.parent], found.next_page)
+        return response
+
+    async def CreateVendorList(
+        self, request: dest.CreateVendorListRequest, context: Any
+    ) -> dest.CreateVendorListResponse:
+        """Make a list at the vendor."""
+        workspace_id = auth.authorize_name(scopes.DESTINATIONS_WRITE, request.parent, "parent")
+        ids = names.parse(names.DESTINATION, request.parent, "parent")
+        name = names.display_name("display_name", request.display_name)
+
+        async def act() -> dest.CreateVendorListResponse:
+            made = await self._vendors.create_list(await self._handlers.get(*ids), name)
+            return dest.CreateVendorListResponse(list=_vendor_list(made))
+
+        return await self._request_ids.once(
+            workspace_id, "CreateVendorList", request.request_id, request, dest.CreateVendorListResponse, act
         )
 
 
@@ -311,6 +353,10 @@ def _connector(info: wire.ConnectorInfo) -> dest.Connector:
         settings_schema=msgspec.json.encode(info.settings_schema).decode(),
         fields=[dest.ConnectorField(name=f.name, title=f.title, required=f.required) for f in info.fields],
     )
+
+
+def _vendor_list(found: VendorList) -> dest.VendorList:
+    return dest.VendorList(id=found.id, display_name=found.name, size=found.size)
 
 
 def _destination(config: DestinationConfig) -> dest.Destination:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from headrace.domain.times import now_us
 from headrace.plugins.authentication import authorised
-from headrace_sdk import Request
+from headrace_sdk import Request, Response
 from headrace_sdk.auth import Auth, OAuth2, ServiceAccount
+from headrace_sync.http import VendorClient
 from headrace_sync.tokens import TokenStore
 
 
@@ -37,24 +39,34 @@ class Signer:
         """What must be masked besides the secrets of the settings."""
         return (self._token,) if self._token else ()
 
-    @property
-    def renews(self) -> bool:
-        """Whether a refused request may be accepted with a new access token."""
-        return isinstance(self._auth, OAuth2 | ServiceAccount)
+    async def send(
+        self, client: VendorClient, request: Request, *, timeout_s: float, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """Send a request with its credentials; once more with a new access token when the vendor refuses the old one.
 
-    async def sign(self, request: Request, *, renew: bool = False) -> Request:
-        """A request with its credentials.
+        A request that is answered by 401 was not carried out, so that it may be repeated whatever it does.
 
         Args:
+            client: Sends it.
             request: As the connector made it.
-            renew: The vendor refused the access token: take another one.
+            timeout_s: Seconds for each try.
+            headers: Headers to add, unless the request has them.
 
         Raises:
             CredentialsRefused: The credentials cannot work.
             TokenUnavailable: No access token can be had at the moment.
+            headrace_sync.http.AddressRefused: The address is none that a vendor may have.
+            headrace_sync.http.NoAnswer: No complete answer came.
             headrace.plugins.errors.PluginError: The settings cannot be read.
             pymongo.errors.PyMongoError: The store of the tokens cannot be reached.
         """
+        response = await client.send(await self._sign(request), timeout_s=timeout_s, headers=headers)
+        if response.status == HTTPStatus.UNAUTHORIZED and isinstance(self._auth, OAuth2 | ServiceAccount):
+            signed = await self._sign(request, renew=True)
+            response = await client.send(signed, timeout_s=timeout_s, headers=headers)
+        return response
+
+    async def _sign(self, request: Request, *, renew: bool = False) -> Request:
         if self._auth is None:
             return request
         settings = self._read_settings()

@@ -10,7 +10,7 @@ from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
 from headrace.cli.files import json_argument, new_request_id
 from headrace.cli.output import Output
 from headrace.cli.platform import Platform, listed
-from headrace.cli.problems import UsageProblem
+from headrace.cli.problems import DONE, FAILED, UsageProblem
 
 app = group("Destinations and connectors.")
 
@@ -132,3 +132,48 @@ async def delete(platform: Platform, out: Output, id: Id) -> None:
     name = platform.name("destinations", id)
     request = DeleteDestinationRequest(name=name, request_id=new_request_id())
     out.done(f"deleted {name}", await platform.destinations.DeleteDestination(request))
+
+
+@command(app, "check")
+async def check(platform: Platform, out: Output, id: Id) -> int:
+    """Ask the vendor whether a destination's settings work and the permissions are there; nothing is changed.
+
+    Exit status 1 when something does not work.
+    """
+    from headrace.api.sync.v1.destination_service_pb2 import CheckDestinationRequest, DestinationCheckState
+
+    request = CheckDestinationRequest(name=platform.name("destinations", id))
+    checks = (await platform.destinations.CheckDestination(request)).checks
+    out.rows(list(checks), ("title", "state", "problem"))
+    failed = DestinationCheckState.DESTINATION_CHECK_STATE_FAILED
+    return FAILED if any(one.state == failed for one in checks) else DONE
+
+
+@command(app, "lists")
+async def lists(platform: Platform, out: Output, id: Id, limit: Limit = DEFAULT_LIMIT, everything: All = False) -> None:
+    """List the lists that the vendor has: the ids go into the settings."""
+    from headrace.api.sync.v1.destination_service_pb2 import ListVendorListsRequest
+
+    stub, parent = platform.destinations, platform.name("destinations", id)
+    out.rows(
+        await listed(
+            lambda _, token: stub.ListVendorLists(ListVendorListsRequest(parent=parent, page_token=token)),
+            "lists",
+            limit=limit,
+            everything=everything,
+        ),
+        ("id", "display_name", "size"),
+    )
+
+
+@command(app, "create-list")
+async def create_list(
+    platform: Platform, out: Output, id: Id, display_name: Annotated[str, Argument(help="Name for people.")]
+) -> None:
+    """Make a list at the vendor, and show its id, which goes into the settings."""
+    from headrace.api.sync.v1.destination_service_pb2 import CreateVendorListRequest
+
+    request = CreateVendorListRequest(
+        parent=platform.name("destinations", id), display_name=display_name, request_id=new_request_id()
+    )
+    out.item((await platform.destinations.CreateVendorList(request)).list)

@@ -49,6 +49,38 @@ DESTINATION_STATE_UNAUTHORIZED: DestinationState.ValueType  # 3
 """The vendor refuses the credentials: deliveries wait until the settings change."""
 Global___DestinationState: typing_extensions.TypeAlias = DestinationState
 
+class _DestinationCheckState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _DestinationCheckStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DestinationCheckState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    DESTINATION_CHECK_STATE_UNSPECIFIED: _DestinationCheckState.ValueType  # 0
+    """Not set."""
+    DESTINATION_CHECK_STATE_PASSED: _DestinationCheckState.ValueType  # 1
+    """All is well."""
+    DESTINATION_CHECK_STATE_WARNING: _DestinationCheckState.ValueType  # 2
+    """It works, but will not for long."""
+    DESTINATION_CHECK_STATE_FAILED: _DestinationCheckState.ValueType  # 3
+    """It does not work."""
+    DESTINATION_CHECK_STATE_UNKNOWN: _DestinationCheckState.ValueType  # 4
+    """The vendor gave no answer that says so: check again."""
+
+class DestinationCheckState(_DestinationCheckState, metaclass=_DestinationCheckStateEnumTypeWrapper):
+    """How a check of a destination ended."""
+
+DESTINATION_CHECK_STATE_UNSPECIFIED: DestinationCheckState.ValueType  # 0
+"""Not set."""
+DESTINATION_CHECK_STATE_PASSED: DestinationCheckState.ValueType  # 1
+"""All is well."""
+DESTINATION_CHECK_STATE_WARNING: DestinationCheckState.ValueType  # 2
+"""It works, but will not for long."""
+DESTINATION_CHECK_STATE_FAILED: DestinationCheckState.ValueType  # 3
+"""It does not work."""
+DESTINATION_CHECK_STATE_UNKNOWN: DestinationCheckState.ValueType  # 4
+"""The vendor gave no answer that says so: check again."""
+Global___DestinationCheckState: typing_extensions.TypeAlias = DestinationCheckState
+
 @typing.final
 class Connector(google.protobuf.message.Message):
     """A connector offered by a plugin."""
@@ -454,3 +486,188 @@ class DeleteDestinationResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___DeleteDestinationResponse: typing_extensions.TypeAlias = DeleteDestinationResponse
+
+@typing.final
+class CheckDestinationRequest(google.protobuf.message.Message):
+    """Request of CheckDestination."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name of the destination; it may be paused or unauthorized."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+Global___CheckDestinationRequest: typing_extensions.TypeAlias = CheckDestinationRequest
+
+@typing.final
+class CheckDestinationResponse(google.protobuf.message.Message):
+    """Response of CheckDestination."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: builtins.int
+    @property
+    def checks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DestinationCheck]:
+        """What was checked, in order. The first is the version of the vendor's API, where the connector has one."""
+
+    def __init__(
+        self,
+        *,
+        checks: collections.abc.Iterable[Global___DestinationCheck] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checks", b"checks"]) -> None: ...
+
+Global___CheckDestinationResponse: typing_extensions.TypeAlias = CheckDestinationResponse
+
+@typing.final
+class DestinationCheck(google.protobuf.message.Message):
+    """Something that must hold for a destination to work."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    title: builtins.str
+    """What was checked, for people."""
+    state: Global___DestinationCheckState.ValueType
+    """How it ended."""
+    problem: builtins.str
+    """What to do about it; empty when it passed."""
+    def __init__(
+        self,
+        *,
+        title: builtins.str = ...,
+        state: Global___DestinationCheckState.ValueType = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["problem", b"problem", "state", b"state", "title", b"title"]) -> None: ...
+
+Global___DestinationCheck: typing_extensions.TypeAlias = DestinationCheck
+
+@typing.final
+class ListVendorListsRequest(google.protobuf.message.Message):
+    """Request of ListVendorLists."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. Resource name of the destination."""
+    page_token: builtins.str
+    """Optional. From the previous page."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_token", b"page_token", "parent", b"parent"]) -> None: ...
+
+Global___ListVendorListsRequest: typing_extensions.TypeAlias = ListVendorListsRequest
+
+@typing.final
+class ListVendorListsResponse(google.protobuf.message.Message):
+    """Response of ListVendorLists."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LISTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token of the next page; empty at the end."""
+    @property
+    def lists(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___VendorList]:
+        """The lists, as many as the vendor gives at a time."""
+
+    def __init__(
+        self,
+        *,
+        lists: collections.abc.Iterable[Global___VendorList] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lists", b"lists", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___ListVendorListsResponse: typing_extensions.TypeAlias = ListVendorListsResponse
+
+@typing.final
+class VendorList(google.protobuf.message.Message):
+    """A list at a vendor."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """As the vendor knows it."""
+    display_name: builtins.str
+    """Name for people."""
+    size: builtins.int
+    """Members, if the vendor says."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        display_name: builtins.str = ...,
+        size: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_size", b"_size", "size", b"size"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_size", b"_size", "display_name", b"display_name", "id", b"id", "size", b"size"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_size", b"_size"]) -> typing.Literal["size"] | None: ...
+
+Global___VendorList: typing_extensions.TypeAlias = VendorList
+
+@typing.final
+class CreateVendorListRequest(google.protobuf.message.Message):
+    """Request of CreateVendorList."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. Resource name of the destination."""
+    display_name: builtins.str
+    """Required. Name for people, 1 to 200 characters."""
+    request_id: builtins.str
+    """Optional. UUID; the same id within 24 hours returns the first answer, so that no second list is made."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        display_name: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["display_name", b"display_name", "parent", b"parent", "request_id", b"request_id"]) -> None: ...
+
+Global___CreateVendorListRequest: typing_extensions.TypeAlias = CreateVendorListRequest
+
+@typing.final
+class CreateVendorListResponse(google.protobuf.message.Message):
+    """Response of CreateVendorList."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIST_FIELD_NUMBER: builtins.int
+    @property
+    def list(self) -> Global___VendorList:
+        """The list that was made."""
+
+    def __init__(
+        self,
+        *,
+        list: Global___VendorList | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["list", b"list"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["list", b"list"]) -> None: ...
+
+Global___CreateVendorListResponse: typing_extensions.TypeAlias = CreateVendorListResponse

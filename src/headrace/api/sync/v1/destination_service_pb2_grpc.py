@@ -65,6 +65,21 @@ class DestinationServiceStub(object):
                 request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.DeleteDestinationRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.DeleteDestinationResponse.FromString,
                 _registered_method=True)
+        self.CheckDestination = channel.unary_unary(
+                '/headrace.api.sync.v1.DestinationService/CheckDestination',
+                request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationResponse.FromString,
+                _registered_method=True)
+        self.ListVendorLists = channel.unary_unary(
+                '/headrace.api.sync.v1.DestinationService/ListVendorLists',
+                request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.ListVendorListsRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.ListVendorListsResponse.FromString,
+                _registered_method=True)
+        self.CreateVendorList = channel.unary_unary(
+                '/headrace.api.sync.v1.DestinationService/CreateVendorList',
+                request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CreateVendorListRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CreateVendorListResponse.FromString,
+                _registered_method=True)
 
 
 class DestinationServiceServicer(object):
@@ -113,6 +128,27 @@ class DestinationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckDestination(self, request, context):
+        """Asks the vendor whether the settings work and the permissions are there; changes nothing, here or there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVendorLists(self, request, context):
+        """Lists the lists that the vendor has, for connectors that can.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateVendorList(self, request, context):
+        """Makes a list at the vendor, for connectors that can. Its id goes into the settings of a destination.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DestinationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +181,21 @@ def add_DestinationServiceServicer_to_server(servicer, server):
                     servicer.DeleteDestination,
                     request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.DeleteDestinationRequest.FromString,
                     response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.DeleteDestinationResponse.SerializeToString,
+            ),
+            'CheckDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckDestination,
+                    request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationResponse.SerializeToString,
+            ),
+            'ListVendorLists': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVendorLists,
+                    request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.ListVendorListsRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.ListVendorListsResponse.SerializeToString,
+            ),
+            'CreateVendorList': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateVendorList,
+                    request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CreateVendorListRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CreateVendorListResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +361,87 @@ class DestinationService(object):
             '/headrace.api.sync.v1.DestinationService/DeleteDestination',
             headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.DeleteDestinationRequest.SerializeToString,
             headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.DeleteDestinationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.sync.v1.DestinationService/CheckDestination',
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationRequest.SerializeToString,
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVendorLists(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.sync.v1.DestinationService/ListVendorLists',
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.ListVendorListsRequest.SerializeToString,
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.ListVendorListsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateVendorList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.sync.v1.DestinationService/CreateVendorList',
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CreateVendorListRequest.SerializeToString,
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CreateVendorListResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,7 +121,55 @@ _DestinationServiceDeleteDestinationType = typing_extensions.TypeVar(
     ],
 )
 
-class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsType, _DestinationServiceCreateDestinationType, _DestinationServiceGetDestinationType, _DestinationServiceListDestinationsType, _DestinationServiceUpdateDestinationType, _DestinationServiceDeleteDestinationType]):
+_DestinationServiceCheckDestinationType = typing_extensions.TypeVar(
+    '_DestinationServiceCheckDestinationType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CheckDestinationRequest,
+        headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CheckDestinationRequest,
+        headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CheckDestinationRequest,
+        headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse,
+    ],
+)
+
+_DestinationServiceListVendorListsType = typing_extensions.TypeVar(
+    '_DestinationServiceListVendorListsType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
+        headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
+        headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
+        headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse,
+    ],
+)
+
+_DestinationServiceCreateVendorListType = typing_extensions.TypeVar(
+    '_DestinationServiceCreateVendorListType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CreateVendorListRequest,
+        headrace.api.sync.v1.destination_service_pb2.CreateVendorListResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CreateVendorListRequest,
+        headrace.api.sync.v1.destination_service_pb2.CreateVendorListResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CreateVendorListRequest,
+        headrace.api.sync.v1.destination_service_pb2.CreateVendorListResponse,
+    ],
+)
+
+class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsType, _DestinationServiceCreateDestinationType, _DestinationServiceGetDestinationType, _DestinationServiceListDestinationsType, _DestinationServiceUpdateDestinationType, _DestinationServiceDeleteDestinationType, _DestinationServiceCheckDestinationType, _DestinationServiceListVendorListsType, _DestinationServiceCreateVendorListType]):
     """Manages destinations, the configured instances of connectors. Scopes: destinations:read, destinations:write."""
 
     @typing.overload
@@ -149,6 +197,18 @@ class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsTyp
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.destination_service_pb2.DeleteDestinationRequest,
             headrace.api.sync.v1.destination_service_pb2.DeleteDestinationResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.CheckDestinationRequest,
+            headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
+            headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.CreateVendorListRequest,
+            headrace.api.sync.v1.destination_service_pb2.CreateVendorListResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -178,6 +238,18 @@ class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsTyp
             headrace.api.sync.v1.destination_service_pb2.DeleteDestinationRequest,
             headrace.api.sync.v1.destination_service_pb2.DeleteDestinationResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.CheckDestinationRequest,
+            headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
+            headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.CreateVendorListRequest,
+            headrace.api.sync.v1.destination_service_pb2.CreateVendorListResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListConnectors: _DestinationServiceListConnectorsType
@@ -197,6 +269,15 @@ class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsTyp
 
     DeleteDestination: _DestinationServiceDeleteDestinationType
     """Deletes a destination that no sync uses."""
+
+    CheckDestination: _DestinationServiceCheckDestinationType
+    """Asks the vendor whether the settings work and the permissions are there; changes nothing, here or there."""
+
+    ListVendorLists: _DestinationServiceListVendorListsType
+    """Lists the lists that the vendor has, for connectors that can."""
+
+    CreateVendorList: _DestinationServiceCreateVendorListType
+    """Makes a list at the vendor, for connectors that can. Its id goes into the settings of a destination."""
 
 DestinationServiceAsyncStub: typing_extensions.TypeAlias = DestinationServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -222,6 +303,18 @@ DestinationServiceAsyncStub: typing_extensions.TypeAlias = DestinationServiceStu
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.destination_service_pb2.DeleteDestinationRequest,
         headrace.api.sync.v1.destination_service_pb2.DeleteDestinationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CheckDestinationRequest,
+        headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
+        headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CreateVendorListRequest,
+        headrace.api.sync.v1.destination_service_pb2.CreateVendorListResponse,
     ],
 ]
 
@@ -275,5 +368,29 @@ class DestinationServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.sync.v1.destination_service_pb2.DeleteDestinationResponse, collections.abc.Awaitable[headrace.api.sync.v1.destination_service_pb2.DeleteDestinationResponse]]:
         """Deletes a destination that no sync uses."""
+
+    @abc.abstractmethod
+    def CheckDestination(
+        self,
+        request: headrace.api.sync.v1.destination_service_pb2.CheckDestinationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse, collections.abc.Awaitable[headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse]]:
+        """Asks the vendor whether the settings work and the permissions are there; changes nothing, here or there."""
+
+    @abc.abstractmethod
+    def ListVendorLists(
+        self,
+        request: headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse, collections.abc.Awaitable[headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse]]:
+        """Lists the lists that the vendor has, for connectors that can."""
+
+    @abc.abstractmethod
+    def CreateVendorList(
+        self,
+        request: headrace.api.sync.v1.destination_service_pb2.CreateVendorListRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.sync.v1.destination_service_pb2.CreateVendorListResponse, collections.abc.Awaitable[headrace.api.sync.v1.destination_service_pb2.CreateVendorListResponse]]:
+        """Makes a list at the vendor, for connectors that can. Its id goes into the settings of a destination."""
 
 def add_DestinationServiceServicer_to_server(servicer: DestinationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
