@@ -17,6 +17,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NOW_US = 1_796_000_000_000_000  # 29 November 2026
 ANALYTICS = {"api_secret": "mp-secret-for-tests", "measurement_id": "G-TEST123456"}
+AUDIENCE = {
+    "customer_id": "123-456-7890", "user_list_id": "777", "client_id": "client-id-for-tests",
+    "client_secret": "client-secret-for-tests", "refresh_token": "refresh-token-for-tests",
+}  # fmt: skip
 PERSON = {
     "identifiers": {
         "email": ["Ada.Byron+news@gmail.com"], "phone": ["+49 171 1234567"], "user_id": ["u-1"],
@@ -49,7 +53,7 @@ ORDER = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost(["google-analytics-4"])
+    running = PluginHost(["google-analytics-4", "google-ads-audience"])
     await running.start()
     assert running.failures() == ()
     yield running
@@ -98,3 +102,31 @@ async def test_analytics_with_several_events(host: PluginHost) -> None:
     )  # fmt: skip
     found = await render(host, connector="google-analytics-4", settings=ANALYTICS, now_us=NOW_US, events=events)
     check_golden("plugins/google_analytics_several", found.document())
+
+
+async def test_audience_members(host: PluginHost) -> None:
+    """What is required alone, all there is, a removal, and who is left out."""
+    members = lines(
+        {"id": "required", "identifiers": {"email": "ada@example.com"}},
+        {"id": "all", **PERSON, "consents": {"ad_user_data": "granted", "ad_personalization": "granted"}},
+        {"id": "denied", **PERSON},
+        {"id": "nobody", "traits": {"first_name": "Ada"}},
+        {"id": "gone", **PERSON, "consents": {"ad_user_data": "granted"}, "action": "remove"},
+    )
+    settings = {**AUDIENCE, "login_customer_id": "9876543210", "consent_ad_user_data": "granted"}
+    found = await render(host, connector="google-ads-audience", settings=settings, now_us=NOW_US, members=members)
+    document = found.document()
+    assert_hidden(document, AUDIENCE["client_secret"], AUDIENCE["refresh_token"], "Ada.Byron", "Byron-King", "ada@")
+    check_golden("plugins/google_ads_audience_members", document)
+
+
+@pytest.mark.parametrize("key_type", ["user_id", "mobile"])
+async def test_audience_of_other_kinds(host: PluginHost, key_type: str) -> None:
+    device = "aebe52e7-03ee-455a-b3c4-e57283966239"
+    members = lines(
+        {"id": "ada", "identifiers": {"user_id": ["u-1", "u-2"], "idfa": [device]}},
+        {"id": "bob", "identifiers": {"user_id": ["u-3"], "idfa": [device]}, "action": "remove"},
+    )
+    settings = {**AUDIENCE, "key_type": key_type}
+    found = await render(host, connector="google-ads-audience", settings=settings, now_us=NOW_US, members=members)
+    check_golden(f"plugins/google_ads_audience_{key_type}", found.document())

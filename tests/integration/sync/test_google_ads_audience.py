@@ -1,0 +1,216 @@
+"""Google Ads audiences through plugin process and outlet, with OAuth, to a vendor that keeps the documented rules."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from headrace_sync.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
+from headrace_sync.verdicts import Kind, Verdict
+
+from headrace.connector import wire
+from headrace.domain.times import now_us
+from headrace.plugins import ConnectorInstance, PluginHost
+from headrace.plugins.authentication import authorised
+from headrace.storage.mongo.client import Database
+from headrace.storage.streams.client import Redis
+from headrace_sdk import (
+    Delivered,
+    Job,
+    MemberBatch,
+    Outcome,
+    Pending,
+    Profile,
+    Request,
+    Row,
+    Subject,
+    Warned,
+)
+from tests.support.connector_outlets import Way, way
+from tests.support.vendor_calls import send
+from tests.support.vendors.google_data_manager import FakeDataManager, error
+
+CONNECTOR = "google-ads-audience"
+TAKEN = {Kind.LOST, Kind.DELIVERED}
+"""What an outlet makes of a job: its end is not seen here."""
+
+
+@pytest.fixture
+async def google() -> AsyncIterator[FakeDataManager]:
+    fake = FakeDataManager()
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[PluginHost]:
+    running = PluginHost([CONNECTOR])
+    await running.start()
+    assert running.failures() == ()
+    yield running
+    await running.close()
+
+
+def settings(google: FakeDataManager, **more: Any) -> dict[str, Any]:
+    known = {
+        "customer_id": google.account, "user_list_id": "777", "client_id": "client", "client_secret": "hush",
+        "refresh_token": google.refresh_token, "login_customer_id": google.manager, "base_url": google.url,
+        "token_url": f"{google.url}/token",
+    }  # fmt: skip
+    return {**known, **more}
+
+
+@pytest.fixture
+async def there(google: FakeDataManager, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
+    async with way(host, CONNECTOR, settings(google), redis, db) as found:
+        yield found
+
+
+def person(number: int, **consents: str) -> Profile:
+    return Profile(
+        id=f"p{number}",
+        identifiers={"email": [f"Person.{number}@Gmail.com"], "phone": ["+49 171 1234567"], "user_id": [f"u{number}"]},
+        traits={"first_name": "Ada", "last_name": "O'Byron", "zip": "SW1Y 4JH", "country": "gb"},
+        consents=consents,
+    )
+
+
+async def rows(there: Way, *people: Profile) -> list[Row]:
+    found = await there.outlet.rows(there.members(people))
+    return [row for one in found if isinstance(one, wire.MemberRows) for row in one.rows]
+
+
+async def test_people_go_onto_the_list_and_off_again(google: FakeDataManager, there: Way) -> None:
+    made = await rows(there, person(1, ad_user_data="granted"), person(2), person(3, ad_personalization="denied"))
+    assert len(made) == 2
+    verdicts = await there.outlet.send(ADD_MEMBERS, made)
+    assert {verdict.kind for verdict in verdicts} <= TAKEN
+    assert len(google.members["777"]) == 2 and google.consents == [{"adUserData": "CONSENT_GRANTED"}, None]
+    assert all("@" not in member and "Byron" not in member for member in google.members["777"])
+    await there.outlet.send(REMOVE_MEMBERS, made[:1])
+    assert len(google.members["777"]) == 1
+
+
+async def test_lists_of_user_ids_and_of_devices(
+    google: FakeDataManager, host: PluginHost, redis: Redis, db: Database
+) -> None:
+    async with way(host, CONNECTOR, settings(google, user_list_id="778", key_type="user_id"), redis, db) as by_id:
+        await by_id.outlet.send(ADD_MEMBERS, await rows(by_id, person(1), person(2)))
+    assert google.members["778"] == {'{"userIdData": {"userId": "u1"}}', '{"userIdData": {"userId": "u2"}}'}
+    async with way(host, CONNECTOR, settings(google, user_list_id="779", key_type="mobile"), redis, db) as by_device:
+        owner = Profile(id="p", identifiers={"idfa": ["AEBE52E7-03EE-455A-B3C4-E57283966239"]})
+        await by_device.outlet.send(ADD_MEMBERS, await rows(by_device, owner))
+        assert len(google.members["779"]) == 1
+        await by_device.outlet.send(DELETE_PEOPLE, [Subject(profile_id="p", identifiers=owner.identifiers)])
+    assert google.members["779"] == set()
+
+
+async def test_ten_thousand_members_a_request(google: FakeDataManager, there: Way) -> None:
+    made = [Row.of({"userData": {"userIdentifiers": [{"emailAddress": f"{n:064x}"}]}}) for n in range(10_000)]
+    await there.outlet.send(ADD_MEMBERS, made)
+    assert [len(body["audienceMembers"]) for body in google.requests] == [10_000]
+
+
+async def test_a_bad_member_is_found_and_the_others_go_again(google: FakeDataManager, there: Way) -> None:
+    good, bad = {"emailAddress": "0" * 64}, {"emailAddress": "not a digest"}
+    made = [Row.of({"userData": {"userIdentifiers": [one, {"phoneNumber": f"{n:064x}"}]}}) for n, one in
+            enumerate([good, bad, good])]  # fmt: skip
+    verdicts = await there.outlet.send(ADD_MEMBERS, made)
+    assert [verdict.kind for verdict in verdicts] == [Kind.RETRY, Kind.REJECTED, Kind.RETRY]
+    assert "INVALID_SHA256_FORMAT" in verdicts[1].reason and google.requests == []
+    await there.outlet.send(ADD_MEMBERS, [made[0], made[2]])
+    assert len(google.members["777"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"user_list_id": "1"}, "INVALID_USER_LIST_ID"),
+        ({"user_list_id": "778"}, "INVALID_USER_LIST_TYPE"),
+        ({"terms_accepted": False}, "accept the Customer Match terms"),
+        ({"login_customer_id": "1111111111"}, "may not change the account's lists"),
+        ({"customer_id": "1111111111"}, "PERMISSION_DENIED"),
+        ({"refresh_token": "revoked"}, "invalid_grant"),
+    ],
+)
+async def test_settings_that_cannot_work_stop_the_destination(
+    google: FakeDataManager, host: PluginHost, redis: Redis, db: Database, wrong: dict[str, Any], reason: str
+) -> None:
+    async with way(host, CONNECTOR, settings(google, **wrong), redis, db) as there:
+        (verdict,) = await there.outlet.send(ADD_MEMBERS, await rows(there, person(1)))
+        assert verdict.kind is Kind.UNTRIED and reason in there.halted[0]
+        assert "revoked" not in there.halted[0]
+    assert google.requests == []
+
+
+async def test_an_access_token_that_ended_is_renewed(google: FakeDataManager, there: Way) -> None:
+    made = await rows(there, person(1), person(2))
+    await there.outlet.send(ADD_MEMBERS, made[:1])
+    google.tokens = {"another"}
+    await there.outlet.send(ADD_MEMBERS, made[1:])
+    assert len(google.members["777"]) == 2
+
+
+async def test_throttling_and_failures(google: FakeDataManager, there: Way) -> None:
+    made = await rows(there, person(1))
+    google.failures.append(error(503, "UNAVAILABLE", []))
+    (failed,) = await there.outlet.send(ADD_MEMBERS, made)
+    assert failed == Verdict(Kind.RETRY, "Google answered 503 (UNAVAILABLE)", 503)
+    google.failures.append(error(429, "RESOURCE_EXHAUSTED", [], reason="RESOURCE_EXHAUSTED", Retry_After="3"))
+    (slow,) = await there.outlet.send(ADD_MEMBERS, made)
+    assert (slow.kind, slow.after_s) == (Kind.RETRY, 3.0)
+
+
+async def test_the_end_of_a_request_is_asked_for(google: FakeDataManager, there: Way) -> None:
+    made = await rows(there, person(1), person(2))
+    instance = await there.host.open(CONNECTOR, settings(google))
+    built = await instance.add_members(MemberBatch(rows=tuple(made), now_us=now_us()))
+    taken = await exchange(there, google, instance, built.requests[0])
+    assert taken == (Pending(job="request-1", after_s=1800.0),) * 2
+    google.statuses += [
+        {"requestStatus": "PROCESSING"},
+        {
+            "requestStatus": "PARTIAL_SUCCESS",
+            "errorInfo": {"errorCounts": [{"reason": "PROCESSING_ERROR_REASON_NO_CONSENT", "recordCount": "1"}]},
+        },
+    ]
+    for expected in (Pending, Warned, Delivered):
+        poll = await instance.poll(Job(id="request-1", items=2, now_us=now_us()))
+        ended = await exchange(there, google, instance, poll)
+        assert [type(outcome) for outcome in ended] == [expected] * 2
+
+
+async def test_lists_of_the_account_are_shown_and_made(google: FakeDataManager, there: Way) -> None:
+    instance = await there.host.open(CONNECTOR, settings(google))
+
+    async def ask(request: Request) -> wire.FoundLists:
+        return await instance.read_lists(request, await send(signed(there, google, request)))
+
+    first = await ask(await instance.lists())
+    second = await ask(await instance.lists(first.next_page))
+    assert [one.id for one in (*first.lists, *second.lists)] == ["777"] and second.next_page == ""
+    made = await ask(await instance.create_list("Buyers"))
+    assert google.lists[made.lists[0].id] == "CONTACT_ID"
+
+
+async def test_the_check_changes_nothing(google: FakeDataManager, there: Way) -> None:
+    for more, said in (({}, ""), ({"user_list_id": "1"}, "the list is gone, of another kind, or not to be changed")):
+        instance = await there.host.open(CONNECTOR, settings(google, **more))
+        (check,) = await instance.check()
+        found = await instance.read_check(check, await send(signed(there, google, check.request)))
+        assert found.endswith(said) and bool(found) == bool(said)
+    assert google.requests == []
+
+
+def signed(there: Way, google: FakeDataManager, request: Request) -> Request:
+    google.tokens.add("by-hand")
+    auth = there.host.connectors()[CONNECTOR].auth
+    return authorised(request, auth, settings(google), now_us=now_us(), token="by-hand")
+
+
+async def exchange(
+    there: Way, google: FakeDataManager, instance: ConnectorInstance, request: Request
+) -> tuple[Outcome, ...]:
+    return (await instance.read(request, await send(signed(there, google, request)))).items
