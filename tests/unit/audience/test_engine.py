@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from headrace_audience.engine import conditions
 from headrace_audience.engine.engine import Engine, Flip, SnapshotError
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact, resolved_of
@@ -314,3 +315,17 @@ def test_an_event_of_one_audience_does_not_hide_the_edges_of_another() -> None:
     engine.advance(at(4))
     assert engine.next_moment_us() == at(11)
     assert [(f.audience_id, f.effective_at_us) for f in engine.advance(at(20))] == [("a", at(11))]
+
+
+def test_touches_by_other_tables_are_lacking_in_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user agent means is looked up in tables that change: a state of earlier ones is not taken over."""
+    where = {"all": [{"last_touch": "browser", "eq": "Chrome"}, {"trait": "plan", "eq": "pro"}]}
+    engine = engine_with(a=where)
+    engine.fold([event("p", 1)])
+    engine.advance(at(2))
+    partition = partition_of("p", PARTITIONS)
+    snapshot = engine.export_partition(partition)
+    assert engine_with(a=where).import_partition(partition, snapshot) == frozenset()
+    monkeypatch.setattr(conditions, "TOUCH_RULES", "other")
+    (touch,) = [key for key in conditions.states_of(definition(where)) if "last_touch" in key]
+    assert engine_with(a=where).import_partition(partition, snapshot) == {touch}

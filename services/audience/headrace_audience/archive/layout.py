@@ -17,11 +17,12 @@ from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
 from headrace.storage.mongo.client import Document
 from headrace_audience.archive.moved import StoredMerge
 from headrace_audience.archive.samples import sample_of
-from headrace_audience.engine.touches import touch_json
+from headrace_audience.engine.touches import TOUCH_RULES, touch_json
 from headrace_audience.engine.traits import person_consents, person_traits
 
-FORMAT = 4
-"""Counts the changes of the columns; an archive of another format is written again from the log."""
+FORMAT = f"4 {TOUCH_RULES}"
+"""The columns, whose changes are counted, and the rules by which touches are found in events. An archive of another
+format is written again from the log, and until it is, the log is read in its place."""
 
 EVENTS = "events"
 MERGES = "merges"

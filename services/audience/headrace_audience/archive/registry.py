@@ -111,7 +111,7 @@ class Registry:
         self._client = client
         self._files = db[ARCHIVE_FILES]
 
-    async def claim(self, token: int) -> tuple[int, int]:
+    async def claim(self, token: int) -> tuple[int, str]:
         """Become the writer under the token of the lease; returns the watermark, 0 at first, and the files' format.
 
         Raises:
@@ -127,7 +127,7 @@ class Registry:
         except DuplicateKeyError:
             raise ArchiveFencedError from None
         assert head is not None  # an upsert that returns the new document always has one
-        return int(head["watermark"]), int(head.get("format", 1))
+        return int(head["watermark"]), str(head.get("format"))
 
     async def commit(
         self,
@@ -211,16 +211,20 @@ class Registry:
             await self._files.delete_many({"_id": {"$ne": HEAD}}, session=session)
 
     async def listing(self, workspace_id: str | None = None) -> Listing:
-        """The watermark and the valid files of one workspace or of all, as of one instant."""
+        """The watermark and the valid files of one workspace or of all, as of one instant.
+
+        Files of another format are none: everything is read from the log until they are written again.
+        """
         query: Document = {"live": True}
         if workspace_id is not None:
             query["w"] = workspace_id
         async with transaction(self._client) as session:
             head = await self._files.find_one({"_id": HEAD}, session=session)
+            if head is None or head.get("format") != FORMAT:
+                return Listing(0, ())
             files = [ArchiveFile.of(d) async for d in self._files.find(query, session=session)]
-        recent = Recent.of(head["recent"]) if head and "recent" in head else None
-        followed = head.get("followed", {}) if head else {}
-        return Listing(int(head["watermark"]) if head else 0, tuple(files), recent, followed)
+        recent = Recent.of(head["recent"]) if "recent" in head else None
+        return Listing(int(head["watermark"]), tuple(files), recent, head.get("followed", {}))
 
     async def retired_before(self, moment_us: int) -> list[str]:
         """Paths of files that were retired before a moment, to be removed."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from headrace.domain.computed_traits.definition import COUNT
 from headrace.domain.definitions import Predicate, Test
+from headrace_audience.engine.touches import TOUCH_RULES
 from headrace_audience.language.computed import as_count
 from headrace_audience.language.definition import (
     Aggregate,
@@ -108,12 +109,14 @@ class ListState:
 class AttributeState:
     """What a test makes of the value of something that events write: `kind` is TRAIT, CONSENT, FIRST_TOUCH, LAST_TOUCH.
 
-    The value is that of the last write by (time, message id), of FIRST_TOUCH that of the first.
+    The value is that of the last write by (time, message id), of FIRST_TOUCH that of the first. `rules` says by which
+    rules a touch was found in an event, so that a state of earlier ones is another state; empty for the others.
     """
 
     kind: str
     path: tuple[str, ...]
     test: Test
+    rules: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,8 @@ def state_of(leaf: Leaf) -> tuple[State, ...]:
     if isinstance(leaf, ConsentTest):
         return (AttributeState(CONSENT, (leaf.purpose,), leaf.test),)
     if isinstance(leaf, TouchTest):
-        return (AttributeState(FIRST_TOUCH if leaf.which == "first" else LAST_TOUCH, leaf.path, leaf.test),)
+        kind = FIRST_TOUCH if leaf.which == "first" else LAST_TOUCH
+        return (AttributeState(kind, leaf.path, leaf.test, TOUCH_RULES),)
     if isinstance(leaf, IdentifierExists):
         return (IdentifierState(leaf.namespace),)
     assert isinstance(leaf, AudienceMember)
@@ -210,7 +214,7 @@ def key_of(state: State) -> str:
         bounds = [_span_json(state.span), state.from_us, state.to_us]
         raw = ["list", list(state.names), _where_json(state.where), values, *bounds]
     elif isinstance(state, AttributeState):
-        raw = [state.kind, list(state.path), _test_json(state.test)]
+        raw = [state.kind, list(state.path), _test_json(state.test), *([state.rules] if state.rules else [])]
     else:
         raw = ["identifier", state.namespace]
     return json.dumps(raw, separators=(",", ":"))
@@ -226,8 +230,8 @@ def state_of_key(key: str) -> State:
         case ["list", names, where, values, span, from_us, to_us]:
             kept = tuple(Kept(kind, tuple(path), _where(tests)) for kind, path, tests in values)
             return ListState(tuple(names), _where(where), kept, _span(span), from_us, to_us)
-        case ["trait" | "consent" | "first_touch" | "last_touch" as kind, path, test]:
-            return AttributeState(kind, tuple(path), _test(test))
+        case ["trait" | "consent" | "first_touch" | "last_touch" as kind, path, test, *rules]:
+            return AttributeState(kind, tuple(path), _test(test), *rules)
         case ["identifier", namespace]:
             return IdentifierState(namespace)
     raise ValueError(f"{key!r} is no key of a state")

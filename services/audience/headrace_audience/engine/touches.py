@@ -15,9 +15,11 @@ campaign is written as a whole: one without a term has none, whatever the campai
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -35,6 +37,19 @@ PLATFORMS = ("ios", "android", "web")
 
 PARTS = ("campaign", "page", "userAgent", "userAgentData", "device", "os", "location", "timezone")
 """Keys of a context that tell it."""
+
+RULES = "1"
+"""Counts the changes of the rules in this module and in `engine.agents`."""
+
+
+def _rules() -> str:
+    """A short text that changes with the rules, and with the tables that they look things up in."""
+    tables = (version(name) for name in ("ua-parser", "ua-parser-builtins", "crawler-user-agents", "tzdata"))
+    return hashlib.blake2b("/".join([RULES, *tables]).encode(), digest_size=4).hexdigest()
+
+
+TOUCH_RULES = _rules()
+"""What is derived by other rules or tables than these is derived again: states of touches, and the archive's column."""
 
 _says_something = re.compile(b'utm_|"(?:%s)"' % "|".join(part for part in PARTS if part != "page").encode()).search
 _UTM = {"utm_campaign": "name", **{f"utm_{part}": part for part in CAMPAIGN_PARTS if part != "name"}}
