@@ -33,6 +33,8 @@ __all__ = [
     "postal_code",
     "sha256",
     "text",
+    "us_state",
+    "us_zip",
     "words",
 ]
 
@@ -46,6 +48,18 @@ _KEYS = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "22233344455566677778889999"
 _GENDERS = {
     "f": "f", "female": "f", "woman": "f", "girl": "f", "w": "f",
     "m": "m", "male": "m", "man": "m", "boy": "m",
+}  # fmt: skip
+_US_STATES = {
+    "alabama": "al", "alaska": "ak", "arizona": "az", "arkansas": "ar", "california": "ca", "colorado": "co",
+    "connecticut": "ct", "delaware": "de", "districtofcolumbia": "dc", "florida": "fl", "georgia": "ga",
+    "hawaii": "hi", "idaho": "id", "illinois": "il", "indiana": "in", "iowa": "ia", "kansas": "ks",
+    "kentucky": "ky", "louisiana": "la", "maine": "me", "maryland": "md", "massachusetts": "ma", "michigan": "mi",
+    "minnesota": "mn", "mississippi": "ms", "missouri": "mo", "montana": "mt", "nebraska": "ne", "nevada": "nv",
+    "newhampshire": "nh", "newjersey": "nj", "newmexico": "nm", "newyork": "ny", "northcarolina": "nc",
+    "northdakota": "nd", "ohio": "oh", "oklahoma": "ok", "oregon": "or", "pennsylvania": "pa",
+    "rhodeisland": "ri", "southcarolina": "sc", "southdakota": "sd", "tennessee": "tn", "texas": "tx",
+    "utah": "ut", "vermont": "vt", "virginia": "va", "washington": "wa", "westvirginia": "wv", "wisconsin": "wi",
+    "wyoming": "wy",
 }  # fmt: skip
 
 
@@ -163,6 +177,18 @@ def postal_code(value: str) -> str:
     if not code:
         raise Unusable("is no postal code")
     return code
+
+
+def us_state(value: str) -> str:
+    """Two lower-case letters of a state of the United States, given by code or name; letters for other places."""
+    found = letters(value)
+    return _US_STATES.get(found, found)
+
+
+def us_zip(value: str) -> str:
+    """The first five digits of a ZIP code of the United States, else as `postal_code`."""
+    code = postal_code(value)
+    return code[:5] if re.fullmatch(r"[0-9]{5,9}", code) else code
 
 
 def country_lower(value: str) -> str:

@@ -1,4 +1,4 @@
-"""A vendor that enforces the documented rules of Meta's Custom Audiences `users` edge.
+"""A vendor that enforces the documented rules of Meta's Custom Audiences: their `users` edge, lists of them, new ones.
 
 What it holds is what a real list would: rows by their non-empty cells, and the people whom it finds by them.
 """
@@ -48,6 +48,9 @@ class FakeMeta:
     rows: dict[str, set[Row]] = field(default_factory=dict)
     people: dict[str, set[str]] = field(default_factory=dict)
     """Who is on each list, of those that `known` finds."""
+    account: str = "act_42"
+    described: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What an audience says of itself, by id; else it is an ordinary customer list."""
     known: dict[str, str] = field(default_factory=dict)
     """Cell (a hash) -> person behind it."""
     bad_cells: set[str] = field(default_factory=set)
@@ -65,6 +68,8 @@ class FakeMeta:
         """Listen on a free port."""
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_route("*", "/{version}/{audience}/users", self._users)
+        app.router.add_route("*", "/{version}/{account}/customaudiences", self._audiences)
+        app.router.add_get("/{version}/{audience}", self._audience)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -81,32 +86,87 @@ class FakeMeta:
         return f"http://127.0.0.1:{self.port}"
 
     async def _users(self, request: web.Request) -> web.Response:
+        body = await self._admitted(request)
+        if isinstance(body, web.Response):
+            return body
+        if request.method not in ("POST", "DELETE"):
+            return failed(Failure(400, 100, 33, "Unsupported request."))
+        audience = request.match_info["audience"]
+        if audience not in self.audiences:
+            return failed(Failure(400, 100, 33, f"Object with ID '{audience}' does not exist"))
+        problem = _problem(body)
+        if problem:
+            return failed(Failure(400, 100, 0, problem))
+        self.requests.append((request.method, request.path, body))
+        return web.json_response(self._change(audience, request.method, body["payload"]))
+
+    async def _audiences(self, request: web.Request) -> web.Response:
+        body = await self._admitted(request)
+        if isinstance(body, web.Response):
+            return body
+        if request.match_info["account"] != self.account:
+            return failed(Failure(403, 200, 0, "Permissions error"))
+        if request.method == "POST":
+            if set(body) - {"name", "subtype", "customer_file_source", "description", "appsecret_proof"}:
+                return failed(Failure(400, 100, 0, "Invalid parameter"))
+            if body.get("subtype") == "CUSTOM" and not body.get("customer_file_source"):
+                return failed(Failure(400, 100, 1870053, "customer_file_source is missing"))
+            made = str(max((int(one) for one in self.audiences), default=0) + 1)
+            self.audiences.add(made)
+            self.described[made] = {"id": made, "name": body["name"], "subtype": "CUSTOM"}
+            return web.json_response({"id": made})
+        ids = sorted(self.audiences, key=int)
+        start, size = int(request.query.get("after", "0")), min(int(request.query.get("limit", "25")), 2)
+        page = [self._description(one) for one in ids[start : start + size]]
+        wanted = request.query["fields"].split(",")
+        data = [{name: one[name] for name in wanted if name in one} for one in page]
+        paging: dict[str, Any] = {"cursors": {"before": str(start), "after": str(start + size)}}
+        if start + size < len(ids):
+            paging["next"] = f"{self.url}{request.path}?after={start + size}"
+        return web.json_response({"data": data, "paging": paging})
+
+    async def _audience(self, request: web.Request) -> web.Response:
+        body = await self._admitted(request)
+        if isinstance(body, web.Response):
+            return body
+        audience = request.match_info["audience"]
+        if audience not in self.audiences:
+            return failed(Failure(400, 100, 33, f"Object with ID '{audience}' does not exist"))
+        wanted = request.query["fields"].split(",")
+        return web.json_response({k: v for k, v in self._description(audience).items() if k in wanted})
+
+    def _description(self, audience: str) -> dict[str, Any]:
+        ordinary = {
+            "id": audience,
+            "name": f"Audience {audience}",
+            "subtype": "CUSTOM",
+            "approximate_count_lower_bound": 1_000,
+            "operation_status": {"code": 200, "description": "Normal"},
+            "permission_for_actions": {"can_edit": True, "can_see_insight": "True", "can_share": "True"},
+        }
+        return {**ordinary, **self.described.get(audience, {})}
+
+    async def _admitted(self, request: web.Request) -> dict[str, Any] | web.Response:
+        """The body of a request that may go on, else the answer to it."""
         if "access_token" in request.query or self.token in request.path_qs:
             self.violations.append("token in the address")
         if self.failures:
-            return _failed(self.failures.popleft())
+            return failed(self.failures.popleft())
         if request.headers.get("Authorization") != f"Bearer {self.token}":
-            return _failed(Failure(401, 190, 0, "Invalid OAuth access token - Cannot parse access token"))
-        if request.method not in ("POST", "DELETE"):
-            return _failed(Failure(400, 100, 33, "Unsupported request."))
+            return failed(Failure(401, 190, 0, "Invalid OAuth access token - Cannot parse access token"))
         if request.match_info["version"] not in VERSIONS:
-            return _failed(Failure(400, 2635, 0, "You are calling a deprecated version of the Ads API."))
-        audience = request.match_info["audience"]
-        if audience not in self.audiences:
-            return _failed(Failure(400, 100, 33, f"Object with ID '{audience}' does not exist"))
-        try:
-            body = json.loads(await request.read())
-        except ValueError:
-            return _failed(Failure(400, 100, 0, "Invalid parameter"))
+            return failed(Failure(400, 2635, 0, "You are calling a deprecated version of the Ads API."))
+        body: Any = dict(request.query)
+        if request.method != "GET":
+            try:
+                body = json.loads(await request.read())
+            except ValueError:
+                return failed(Failure(400, 100, 0, "Invalid parameter"))
         if self.app_secret:
             proof = hmac.new(self.app_secret.encode(), self.token.encode(), hashlib.sha256).hexdigest()
             if body.get("appsecret_proof") != proof:
-                return _failed(Failure(400, 100, 0, "Invalid appsecret_proof provided in the API argument"))
-        problem = _problem(body)
-        if problem:
-            return _failed(Failure(400, 100, 0, problem))
-        self.requests.append((request.method, request.path, body))
-        return web.json_response(self._change(audience, request.method, body["payload"]))
+                return failed(Failure(400, 100, 0, "Invalid appsecret_proof provided in the API argument"))
+        return body if isinstance(body, dict) else failed(Failure(400, 100, 0, "Invalid parameter"))
 
     def _change(self, audience: str, method: str, payload: dict[str, Any]) -> dict[str, Any]:
         held, people = self.rows.setdefault(audience, set()), self.people.setdefault(audience, set())
@@ -160,7 +220,8 @@ def _problem(body: Any) -> str:
     return ""
 
 
-def _failed(failure: Failure) -> web.Response:
+def failed(failure: Failure) -> web.Response:
+    """The answer with which Meta says that something failed."""
     if failure.html:
         return web.Response(
             status=failure.status, text="<html>Sorry</html>", content_type="text/html", headers=failure.headers

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import aiohttp
 
 from headrace.domain.times import now_us
+from headrace.plugins.authentication import authorised
 from headrace_sdk import Request, Response
+from headrace_sdk.auth import Auth
 
 
-async def send(request: Request) -> Response:
-    """Send a request once."""
+async def send(request: Request, auth: Auth | None = None, settings: Mapping[str, Any] | None = None) -> Response:
+    """Send a request once, with the credentials that the host would add."""
+    request = authorised(request, auth, settings or {}, now_us=now_us())
     async with (
         aiohttp.ClientSession() as session,
         session.request(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
-
-import msgspec
 
 from headrace_sdk import (
     AuthError,
@@ -44,19 +43,31 @@ def read(request: Request, response: Response) -> Outcomes:
         TransientError: Meta failed in a way that passes.
         RecordRejected: Meta will never take the request as it is.
     """
-    answer = response.json_object()
-    error = answer.get("error")
-    if isinstance(error, Mapping) or response.status >= 400 or response.status < 200:
-        _raise(error if isinstance(error, Mapping) else {}, response)
+    answer = answer_of(response)
     if "num_invalid_entries" not in answer and "audience_id" not in answer and "num_received" not in answer:
         raise TransientError("Meta answered with something that is no answer to this request", None)
     return _accepted(request, answer)
 
 
+def answer_of(response: Response) -> Mapping[str, Any]:
+    """The object that Meta answered with.
+
+    Raises:
+        ConnectorError: One of those of `read`: it answered with an error.
+    """
+    answer = response.json_object()
+    error = answer.get("error")
+    if isinstance(error, Mapping) or not 200 <= response.status < 300:
+        _raise(error if isinstance(error, Mapping) else {}, response)
+    return answer
+
+
 def _raise(error: Mapping[str, Any], response: Response) -> NoReturn:
     code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
-    said = f"Meta answered with error {code}" + (f", {subcode}" if subcode else "") + _explanation(error)
     status = response.status
+    said = f"Meta answered with error {code}" + (f", {subcode}" if subcode else "") + _explanation(error)
+    if not error:  # no JSON of Meta's: a proxy or a page in between
+        said = f"Meta answered with status {status} and no reason"
     if code in _CREDENTIALS or (not error and status == 401):
         raise AuthError(f"{said}: the access token is not valid (any more)")
     if code in _THROTTLED or status == 429:
@@ -71,10 +82,8 @@ def _raise(error: Mapping[str, Any], response: Response) -> NoReturn:
         raise ConfigError(f"{said}: the audience is gone, blocked or not shared with this token", "audience_id")
     if code in (3, 10, 294) or 200 <= code <= 299 or (not error and status == 403):
         raise AuthError(f"{said}: the token lacks a permission on the audience's ad account")
-    if code in _PASSING or error.get("is_transient") is True or status >= 500 or status == 408:
+    if code in _PASSING or error.get("is_transient") is True or status >= 500 or not error:
         raise TransientError(said, response.retry_after_s())
-    if not error:  # no JSON of Meta's: a proxy or a page in between
-        raise TransientError(f"Meta answered with status {status} and no reason", response.retry_after_s())
     raise RecordRejected(said)
 
 
@@ -124,12 +133,8 @@ def _accepted(request: Request, answer: Mapping[str, Any]) -> Outcomes:
 
 def _rows_of(request: Request) -> list[list[str]]:
     """The rows that a request of ours carries."""
-    try:
-        body = msgspec.json.decode(request.body)
-        data = body["payload"]["data"]
-        return [[cell for cell in row if isinstance(cell, str) and cell] for row in data]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return []
+    data = json.loads(request.body)["payload"]["data"]
+    return [[cell for cell in row if isinstance(cell, str) and cell] for row in data]
 
 
 def _is_sampled(row: list[str], samples: set[str], shared: Counter[str]) -> bool:
@@ -168,8 +173,8 @@ def _found(value: Any, member: str) -> Iterator[float]:
 
 def _json(text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return None
 
 

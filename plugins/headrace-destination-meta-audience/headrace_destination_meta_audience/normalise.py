@@ -58,22 +58,11 @@ DOBD = Key("DOBD", Rule(_two_digits))
 MADID = Key("MADID", Rule(values.advertising_id, hashed=False))
 EXTERN_ID = Key("EXTERN_ID", Rule(values.text(255), hashed=False))
 
+US_STATE = Rule(values.us_state)
+US_ZIP = Rule(values.us_zip)
+"""Where the country is the United States, Meta wants the code of the state and five digits."""
+
 SCHEMA = tuple(
     key.name for key in (EXTERN_ID, EMAIL, PHONE, MADID, FN, LN, GEN, DOBY, DOBM, DOBD, CT, ST, ZIP, COUNTRY)
 )
 """The columns of each request, always all and in this order: so a row is the same row whenever it is sent."""
-
-
-US_STATES = {
-    "alabama": "al", "alaska": "ak", "arizona": "az", "arkansas": "ar", "california": "ca", "colorado": "co",
-    "connecticut": "ct", "delaware": "de", "districtofcolumbia": "dc", "florida": "fl", "georgia": "ga",
-    "hawaii": "hi", "idaho": "id", "illinois": "il", "indiana": "in", "iowa": "ia", "kansas": "ks",
-    "kentucky": "ky", "louisiana": "la", "maine": "me", "maryland": "md", "massachusetts": "ma", "michigan": "mi",
-    "minnesota": "mn", "mississippi": "ms", "missouri": "mo", "montana": "mt", "nebraska": "ne", "nevada": "nv",
-    "newhampshire": "nh", "newjersey": "nj", "newmexico": "nm", "newyork": "ny", "northcarolina": "nc",
-    "northdakota": "nd", "ohio": "oh", "oklahoma": "ok", "oregon": "or", "pennsylvania": "pa",
-    "rhodeisland": "ri", "southcarolina": "sc", "southdakota": "sd", "tennessee": "tn", "texas": "tx",
-    "utah": "ut", "vermont": "vt", "virginia": "va", "washington": "wa", "westvirginia": "wv", "wisconsin": "wi",
-    "wyoming": "wy",
-}  # fmt: skip
-"""Code of each state of the United States, where Meta wants the code; elsewhere it wants the name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
@@ -66,6 +65,15 @@ _KEYS = {
     "zip": n.ZIP, "country": n.COUNTRY, "gender": n.GEN, "doby": n.DOBY, "dobm": n.DOBM, "dobd": n.DOBD,
     "madid": n.MADID, "user_id": n.EXTERN_ID,
 }  # fmt: skip
+FINDING = ("email", "phone", "madid", "user_id", "last_name")
+"""Fields of which a person needs at least one: without any of them nothing else finds anybody."""
+REMOVAL_KEYS = (
+    ("email",), ("phone",), ("madid",), ("user_id",),
+    ("first_name", "last_name", "zip"),
+    ("first_name", "last_name", "city"),
+    ("first_name", "last_name", "date_of_birth"),
+)  # fmt: skip
+"""Meta takes off whom it finds by any of these, whatever else was in the row that was added."""
 _ALIASES = {"external_id": "user_id", "dob": "date_of_birth", "postal_code": "zip"}
 _MANY = ("email", "phone", "madid")
 _BIRTH = (n.DOBY, n.DOBM, n.DOBD)
@@ -126,12 +134,10 @@ def _common(fields: Mapping[str, str | Sequence[str]], problems: list[tuple[str,
             found |= {key.name: sha256(part) for key, part in zip(_BIRTH, birth(value), strict=True)}
         except Unusable as error:
             problems.append(("date_of_birth", str(error)))
-    if found.get(n.COUNTRY.name) == sha256("us") and n.ST.name in found:
-        name = n.ST.apply(_values(fields, "state")[0])[0]
-        found[n.ST.name] = sha256(n.US_STATES[name]) if name in n.US_STATES else found[n.ST.name]
-    if found.get(n.COUNTRY.name) == sha256("us") and n.ZIP.name in found:
-        code = n.ZIP.apply(_values(fields, "zip")[0])[0]
-        found[n.ZIP.name] = sha256(code[:5]) if re.fullmatch("[0-9]{5,9}", code) else found[n.ZIP.name]
+    if found.get(n.COUNTRY.name) == sha256("us"):
+        for name, key, rule in (("state", n.ST, n.US_STATE), ("zip", n.ZIP, n.US_ZIP)):
+            if key.name in found:
+                found[key.name] = rule.apply(_values(fields, name)[0])[1]
     return found
 
 

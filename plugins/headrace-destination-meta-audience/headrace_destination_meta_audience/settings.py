@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 DEFAULT_VERSION = "v26.0"
 VERSION_ENDS = {"v22.0": "2026-02-19", "v23.0": "2026-06-09", "v24.0": "2026-11-10", "v25.0": "2027-02-23"}
-"""Days on which Meta stops answering a version of the Marketing API, as far as it has said so (November 2026)."""
+"""Days on which Meta stops answering a version of the Marketing API, as far as it has said so (November 2026):
+https://developers.facebook.com/documentation/ads-commerce/marketing-api/marketing-api-changelog/versions"""
 
 
 class MetaAudienceSettings(BaseModel):
@@ -20,6 +21,12 @@ class MetaAudienceSettings(BaseModel):
         pattern=r"^[0-9]{1,32}$",
         title="Audience id",
         description="Id of a customer-list custom audience, as Ads Manager shows it.",
+    )
+    ad_account_id: str = Field(
+        "",
+        pattern=r"^((act_)?[0-9]{1,32})?$",
+        title="Ad account id",
+        description="Ad account whose audiences are shown to choose from, and in which new ones are made.",
     )
     access_token: SecretStr = Field(
         min_length=1,
@@ -33,7 +40,7 @@ class MetaAudienceSettings(BaseModel):
         DEFAULT_VERSION,
         pattern=r"^v[0-9]{1,3}\.[0-9]{1,2}$",
         title="API version",
-        description="Version of the Marketing API. Each lives about a year: dry runs warn before its end.",
+        description="Version of the Marketing API. Each lives about a year.",
     )
     limited_data_use: bool = Field(
         False,

@@ -18,6 +18,7 @@ from headrace.plugins.host import ConnectorInstance, PluginHost
 from headrace.plugins.mapping import CompiledMapping, MappingError, compile_mapping
 from headrace.plugins.masking import MASK, Masker
 from headrace.plugins.offline import MemberLine, read_events, read_lines, read_members
+from headrace.plugins.versions import version_remark
 from headrace_sdk import EventBatch, EventItem, Member, MemberBatch, Request, Row
 
 _VALUES_AT_A_TIME = 5_000
@@ -32,7 +33,7 @@ class Rendering:
     Attributes:
         requests: In the order in which they would be sent.
         skipped: Items that would not be sent, with the reason.
-        warnings: Remarks on items that would be sent.
+        warnings: Remarks on items that would be sent, and on the destination as a whole (with an empty message_id).
     """
 
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -86,13 +87,18 @@ async def render(
         if events is not None:
             if not info.capabilities & {"event_sync", "forwarding"}:
                 raise ValueError(f"connector {name!r} takes members, no events")
-            return await _render_events(instance, show, compiled, read_events(events, now_us=now_us), now_us)
-        if "list_sync" not in info.capabilities:
+            rendering = await _render_events(instance, show, compiled, read_events(events, now_us=now_us), now_us)
+        elif "list_sync" in info.capabilities:
+            lines = read_members(members or (), field_names=(item.name for item in info.fields))
+            rendering = await _render_members(instance, show, compiled, lines, now_us)
+        else:
             raise ValueError(f"connector {name!r} takes events, no members")
-        lines = read_members(members or (), field_names=(item.name for item in info.fields))
-        return await _render_members(instance, show, compiled, lines, now_us)
     finally:
         await instance.close()
+    remark = version_remark(info, settings, now_us)
+    if remark:
+        rendering.warnings.append({"message_id": "", "reason": remark})
+    return rendering
 
 
 async def normalise(host: PluginHost, connector: str, field: str, value: str) -> dict[str, str | None]:

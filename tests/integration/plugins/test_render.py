@@ -81,8 +81,8 @@ async def test_meta_with_a_mapping_of_its_own(host: PluginHost) -> None:
         "PHONE": hashlib.sha256(b"16505551212").hexdigest(),
         "CT": hashlib.sha256(b"paloalto").hexdigest(),
     }
-    reason = "Meta stops answering Marketing API v25.0 on 2027-02-23"
-    assert rendering.warnings == [{"message_id": "a", "reason": reason}]
+    reason = "Meta Custom Audiences: the vendor stops answering version v25.0 on 2027-02-23: set a newer api_version"
+    assert rendering.warnings == [{"message_id": "", "reason": reason}]
 
 
 async def test_webhook_events(host: PluginHost) -> None:
