@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import headrace_sdk
-from headrace_sdk import values
+from headrace_sdk import commerce, values
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src/headrace_sdk"
@@ -62,9 +62,11 @@ def page(made: str) -> str:
         lines += [f"## {title}", ""]
         for name in names:
             lines += _section(name, getattr(headrace_sdk, name), written)
-    lines += ["## Values", "", *_prose((values.__doc__ or "").partition("\n")[2]), "", "In `headrace_sdk.values`.", ""]
-    for name in values.__all__:
-        lines += _section(name, getattr(values, name), written)
+    for title, module in (("Values", values), ("Commerce", commerce)):
+        prose = _prose((module.__doc__ or "").partition("\n")[2])
+        lines += [f"## {title}", "", *prose, "", f"In `{module.__name__}`.", ""]
+        for name in module.__all__:
+            lines += _section(name, getattr(module, name), written)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -147,14 +149,17 @@ def _text(name: str, value: Any, written: dict[str, str]) -> Iterator[str]:
 
 
 def _prose(docstring: str) -> Iterator[str]:
-    """A docstring in Markdown: its attributes and arguments become a list."""
-    head, *parts = re.split(r"\n+(?:Attributes|Args):\n", docstring)
+    """A docstring in Markdown: attributes, arguments and errors become a list."""
+    head, *parts = re.split(r"\n+(Attributes|Args|Returns|Raises):\n", docstring)
     yield head.strip()
-    for part in parts:
+    for title, part in zip(parts[::2], parts[1::2], strict=True):
         yield ""
+        if title == "Returns":
+            yield from textwrap.wrap(f"Returns: {' '.join(part.split())}", 118)
+            continue
         for entry in re.split(r"\n(?=\w[\w, ]*: )", textwrap.dedent(part)):
             name, _, what = entry.partition(": ")
-            yield from _bullet(name, " ".join(what.split()))
+            yield from _bullet(f"raises {name}" if title == "Raises" else name, " ".join(what.split()))
 
 
 def _bullet(name: str, what: str) -> Iterator[str]:

@@ -174,12 +174,17 @@ class Outcomes:
         misconfigured: Set when the settings cannot work (a list that was deleted): paused in the same way.
         throttle_s: Set when the vendor asks for fewer requests: the whole destination waits this many seconds; 0 leaves
             the time to the host.
+        refused_whole: True when the vendor carried out nothing of the request because of some of its items. Those are
+            `Rejected`; the host takes them out and sends the others again at once, whatever their outcome says. Where
+            all are `Rejected`, the vendor did not say which: the host looks for them by halves, and an item that is
+            refused alone is at fault.
     """
 
     items: tuple[Outcome, ...]
     unauthorized: str = ""
     misconfigured: str = ""
     throttle_s: float | None = None
+    refused_whole: bool = False
 
     @classmethod
     def every(cls, request: Request, outcome: Outcome) -> Outcomes:

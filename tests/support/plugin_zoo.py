@@ -102,6 +102,22 @@ CALL_FAULTS: Mapping[str, str] = {
     "segfaults": "def send_events(self, batch): import ctypes; ctypes.string_at(0)",
     "eats-memory": "def send_events(self, batch): x = bytearray(8 << 30)",
     "deep-recursion": "def send_events(self, batch): return self.send_events(batch)",
+    "refused-whole": """
+        def send_events(self, batch):
+            import json
+            body = json.dumps([event.message_id for event in batch.events]).encode()
+            return self.requests(len(batch.events), body=body)
+
+        def read(self, request, response):
+            import json
+            ids = json.loads(request.body)
+            bad = {one for one in ids if one.startswith("bad")}
+            if not bad:
+                return Outcomes.every(request, Delivered())
+            named = {one for one in bad if one.endswith("named")} or set(ids)
+            items = [Rejected(reason="bad") if one in named else Retry(reason="not carried out") for one in ids]
+            return Outcomes(items=tuple(items), refused_whole=True)
+    """,
     "loses-item": "def send_events(self, batch): return self.requests(len(batch.events) - 1)",
     "repeats-item": "def send_events(self, batch): return self.requests(len(batch.events)) * 2",
     "invents-item": "def send_events(self, batch): return self.requests(len(batch.events) + 1)",

@@ -41,7 +41,15 @@ from headrace_sync.breaker import Breaker
 from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.rates import RateLimiter, limits_of
 from headrace_sync.signing import Signer
-from headrace_sync.verdicts import LONGEST_REASON, Kind, Verdict, of_outcome, untried_unless_accepted, with_field
+from headrace_sync.verdicts import (
+    LONGEST_REASON,
+    Kind,
+    Verdict,
+    of_outcome,
+    untried_unless_accepted,
+    with_field,
+    without_culprits,
+)
 
 log = logs.get_logger(__name__)
 
@@ -276,16 +284,15 @@ class Outlet:
         for skip in built.skipped:
             reason = self._clean(with_field(skip.reason, skip.field), ())
             batch.decide(places[skip.item], Verdict(Kind.SKIPPED, reason))
-        broken: list[list[int]] = []
+        parts: list[Sequence[int]] = []
         await asyncio.gather(
             *(
-                self._send_request(opened, request, [places[i] for i in request.items], batch, broken)
+                self._send_request(opened, request, [places[i] for i in request.items], batch, parts)
                 for request in built.requests
             )
         )
-        for part in broken:
-            for half in halves(part):
-                await self._send_places(batch, half)
+        for part in parts:
+            await self._send_places(batch, part)
 
     async def _send_request(
         self,
@@ -293,12 +300,12 @@ class Outlet:
         request: Request,
         places: list[int],
         batch: _Batch,
-        broken: list[list[int]],
+        parts: list[Sequence[int]],
     ) -> None:
-        """Send one request; items that must be tried in smaller requests are added to `broken`."""
+        """Send one request; items that must be sent again at once are added to `parts`, one part for each request."""
         if len(request.body) > self.info.batch.max_bytes:
             if len(places) > 1:
-                broken.append(places)
+                parts += halves(places)
             else:
                 reason = f"larger than the {self.info.batch.max_bytes:,} bytes that the destination takes"
                 batch.decide(places[0], Verdict(Kind.REJECTED, reason))
@@ -306,18 +313,22 @@ class Outlet:
         async with self._under_way:
             found = await self._exchange(opened, request, places, batch)
         if found is None:
-            broken.append(places)
+            parts += halves(places)
             return
         if any(verdict.kind is Kind.PENDING for verdict in found):
             found = await self._follow_jobs(opened, found, places, batch)
+        rest = [place for place, verdict in zip(places, found, strict=True) if verdict.kind is Kind.AGAIN]
+        if rest:
+            parts.append(rest)
         for place, verdict in zip(places, found, strict=True):
-            reason = self._clean(verdict.reason, (*opened.secrets, *request.secrets))
-            batch.decide(place, Verdict(verdict.kind, reason, verdict.code, verdict.after_s))
+            if verdict.kind is not Kind.AGAIN:
+                reason = self._clean(verdict.reason, (*opened.secrets, *request.secrets))
+                batch.decide(place, Verdict(verdict.kind, reason, verdict.code, verdict.after_s))
 
     async def _exchange(
         self, opened: Connector, request: Request, places: list[int], batch: _Batch
     ) -> list[Verdict] | None:
-        """Send a request and read the answer; None when the plugin failed on the answer for several items."""
+        """Send a request and read the answer; None when the item at fault among several must be looked for."""
         await self._wait_for_turn()
         if self._draining:
             return [Verdict(Kind.UNTRIED, after_s=0.0)] * len(places)
@@ -432,6 +443,8 @@ class Outlet:
             return untried_unless_accepted(outcomes.items, code, reason)
         if outcomes.throttle_s is not None:
             self._throttle(outcomes.throttle_s)
+        if outcomes.refused_whole and len(places) > 1:
+            return without_culprits(outcomes.items, code)
         return [of_outcome(outcome, code) for outcome in outcomes.items]
 
     async def _after_plugin_error(

@@ -32,6 +32,8 @@ class Kind(StrEnum):
     """It was not sent, for a reason that is not its own: counts as no try."""
     PENDING = "pending"
     """The vendor took it into a job, whose id is the reason; never the last word."""
+    AGAIN = "again"
+    """The vendor refused its request because of other items: it is sent at once without them; never the last word."""
     GONE = "gone"
     """It is somebody else's by now: nothing is to be done."""
 
@@ -73,6 +75,13 @@ def untried_unless_accepted(outcomes: Sequence[Outcome], code: int, reason: str)
         of_outcome(o, code) if isinstance(o, Delivered | Warned) else Verdict(Kind.UNTRIED, reason, code)
         for o in outcomes
     ]
+
+
+def without_culprits(outcomes: Sequence[Outcome], code: int) -> list[Verdict] | None:
+    """The verdicts when the vendor carried out nothing of a request because of some items; None when it names none."""
+    if all(isinstance(outcome, Rejected) for outcome in outcomes):
+        return None
+    return [of_outcome(o, code) if isinstance(o, Rejected) else Verdict(Kind.AGAIN, code=code) for o in outcomes]
 
 
 def with_field(reason: str, field: str) -> str:

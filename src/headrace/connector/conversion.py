@@ -328,6 +328,7 @@ def put_read_results(messages: _Repeated[service.ReadResult], results: Iterable[
         outcomes.SetInParent()  # also when all of it is empty
         outcomes.unauthorized = found.unauthorized
         outcomes.misconfigured = found.misconfigured
+        outcomes.refused_whole = found.refused_whole
         if found.throttle_s is not None:
             outcomes.throttle_s = found.throttle_s
         for outcome in found.items:
@@ -343,6 +344,7 @@ def read_result_of(message: service.ReadResult) -> wire.ReadResult:
         items=tuple(map(_outcome_of, found.items)),
         unauthorized=found.unauthorized,
         misconfigured=found.misconfigured,
+        refused_whole=found.refused_whole,
         throttle_s=found.throttle_s if found.HasField("throttle_s") else None,
     )
     return wire.ReadResult(outcomes=outcomes)

@@ -26,6 +26,7 @@ FAULTS = (
     "no-outcomes",
     "leaky-reasons",
     "takes-jobs",
+    "refused-whole",
 )
 
 
@@ -72,6 +73,26 @@ async def test_unreadable_answers_are_looked_at_item_by_item(bench: Bench, fault
     found = await kinds(bench.outlet(fault), "a", "b")
     # Alone, each has as many outcomes as items with the first of the two plugins, and none with the other.
     assert found == [Kind.DELIVERED if fault == "few-outcomes" else Kind.PLUGIN] * 2
+
+
+@pytest.mark.parametrize(
+    ("message_ids", "requests"),
+    [
+        (["a", "bad", "b", "c"], 5),  # all four, the first two of them, each of these, the other two
+        (["a", "bad", "bad-2"], 5),
+        (["a", "bad-named", "b", "bad-2-named"], 2),
+        (["bad-named", "a", "bad", "b"], 6),  # first without the one that is named, then by halves
+        (["bad"], 1),
+        (["bad-named"], 1),
+        (["a", "b"], 1),
+    ],
+)
+async def test_a_vendor_that_refuses_all_for_one_gets_the_others(
+    bench: Bench, message_ids: list[str], requests: int
+) -> None:
+    found = await kinds(bench.outlet("refused-whole"), *message_ids)
+    assert found == [Kind.REJECTED if one.startswith("bad") else Kind.DELIVERED for one in message_ids]
+    assert bench.requests == requests
 
 
 async def test_a_vendor_that_counts_repetitions_is_not_asked_twice(bench: Bench) -> None:

@@ -73,6 +73,7 @@ OUTCOMES = st.builds(
     unauthorized=TEXT,
     misconfigured=TEXT,
     throttle_s=st.none() | SECONDS,
+    refused_whole=st.booleans(),
 )
 MEMBERS = st.builds(
     Member, profile_id=TEXT, fields=st.dictionaries(TEXT, TEXT | st.lists(TEXT, max_size=2), max_size=3)

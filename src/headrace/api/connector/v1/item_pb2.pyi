@@ -586,6 +586,7 @@ class Outcomes(google.protobuf.message.Message):
     UNAUTHORIZED_FIELD_NUMBER: builtins.int
     MISCONFIGURED_FIELD_NUMBER: builtins.int
     THROTTLE_S_FIELD_NUMBER: builtins.int
+    REFUSED_WHOLE_FIELD_NUMBER: builtins.int
     unauthorized: builtins.str
     """Optional. Set when the vendor refused the credentials: why. The destination stops; the items wait."""
     misconfigured: builtins.str
@@ -593,6 +594,11 @@ class Outcomes(google.protobuf.message.Message):
     throttle_s: builtins.float
     """Optional. Set when the vendor asks for fewer requests: seconds that the whole destination waits, 0 leaves them to the
     host.
+    """
+    refused_whole: builtins.bool
+    """Optional. True when the vendor carried out nothing of the request because of some of its items. Those are REJECTED;
+    the host takes them out and sends the others again at once. Where all are REJECTED, the vendor did not say which: the
+    host looks for them by halves.
     """
     @property
     def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Outcome]:
@@ -605,9 +611,10 @@ class Outcomes(google.protobuf.message.Message):
         unauthorized: builtins.str = ...,
         misconfigured: builtins.str = ...,
         throttle_s: builtins.float | None = ...,
+        refused_whole: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_throttle_s", b"_throttle_s", "throttle_s", b"throttle_s"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_throttle_s", b"_throttle_s", "items", b"items", "misconfigured", b"misconfigured", "throttle_s", b"throttle_s", "unauthorized", b"unauthorized"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_throttle_s", b"_throttle_s", "items", b"items", "misconfigured", b"misconfigured", "refused_whole", b"refused_whole", "throttle_s", b"throttle_s", "unauthorized", b"unauthorized"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_throttle_s", b"_throttle_s"]) -> typing.Literal["throttle_s"] | None: ...
 
 Global___Outcomes: typing_extensions.TypeAlias = Outcomes
