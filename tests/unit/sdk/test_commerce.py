@@ -71,5 +71,6 @@ def test_products_are_read_from_lists_and_from_properties() -> None:
     )  # fmt: skip
     assert [one.id for one in commerce.products({"sku": "S"})] == ["S"]
     assert [one.id for one in commerce.products([{"id": "I"}, {"sku": "", "product_id": "P"}])] == ["I", "P"]
-    for nothing in (None, {}, [], "x", 7, [[shoe]]):
+    nothings: tuple[Any, ...] = (None, {}, [], "x", 7, [[shoe]])
+    for nothing in nothings:
         assert commerce.products(nothing) == ()
