@@ -1,0 +1,96 @@
+"""What a mapping can fill. Defaults read Segment's spec, so that its events need no mapping."""
+
+from __future__ import annotations
+
+from headrace_sdk import Field, FieldType
+
+_WHO = (
+    Field(name="email", title="E-mail", hashed=True, many=True, example=" Ada.Byron@Example.com",
+          default="profile.identifiers.email || profile.traits.email || event.properties.email",
+          normalised="lower case; dots and +tag stay"),
+    Field(name="phone", title="Phone", hashed=True, many=True, example="+49 171 1234567",
+          default="profile.identifiers.phone || profile.traits.phone || event.properties.phone",
+          normalised="E.164 with its plus"),
+    Field(name="user_id", title="External id", hashed=True, many=True, anonymous=True, example="u-17",
+          default="event.identifiers.user_id[0] || profile.identifiers.user_id[0] || event.identifiers.anonymous_id[0]",
+          normalised="trimmed; its case stays",
+          description="Your own id of the person or of their browser, the same as your pixel sends."),
+    Field(name="first_name", title="First name", hashed=True, example="Ada", normalised="lower case, no spaces",
+          default="profile.traits.first_name || profile.traits.firstName"),
+    Field(name="last_name", title="Last name", hashed=True, example="Byron", normalised="lower case, no spaces",
+          default="profile.traits.last_name || profile.traits.lastName"),
+    Field(name="city", title="City", example="London", normalised="lower-case letters",
+          default="profile.traits.city || profile.traits.address.city"),
+    Field(name="state", title="State", example="California", normalised="lower-case letters",
+          default="profile.traits.state || profile.traits.address.state"),
+    Field(name="zip", title="Postal code", hashed=True, example="SW1Y 4JH", normalised="lower case, no spaces",
+          default="profile.traits.zip || profile.traits.postal_code || profile.traits.address.postalCode"),
+    Field(name="country", title="Country", example="GB", normalised="two lower-case letters by ISO 3166",
+          default="profile.traits.country || profile.traits.address.country"),
+)  # fmt: skip
+_VISIT = (
+    Field(name="ttclid", title="Click id", anonymous=True, example="E.C.P.Cs0BAbCdEf",
+          default="event.identifiers.ttclid[0] || event.properties.ttclid || event.context.ttclid "
+          "|| event.context.ad.callback || profile.identifiers.ttclid[0]",
+          description="The parameter ttclid of the landing page; read from the page's address where it is not given."),
+    Field(name="ttp", title="Cookie _ttp", anonymous=True,
+          default="event.identifiers.ttp[0] || event.properties.ttp || event.context.ttp || profile.identifiers.ttp[0]",
+          description="The first-party cookie of TikTok's pixel."),
+    Field(name="ip", title="IP address", anonymous=True, default="event.context.ip"),
+    Field(name="user_agent", title="User agent", anonymous=True,
+          default="event.context.userAgent || event.context.user_agent"),
+    Field(name="locale", title="Locale", default="event.context.locale", anonymous=True,
+          description="BCP 47, such as en-GB."),
+    Field(name="idfa", title="IDFA", anonymous=True,
+          description="Of an Apple device, such as event.context.device.advertisingId."),
+    Field(name="idfv", title="IDFV", anonymous=True),
+    Field(name="gaid", title="Google advertising id", anonymous=True,
+          description="Of an Android device, such as event.context.device.advertisingId."),
+    Field(name="att_status", title="Tracking authorisation", anonymous=True,
+          description="AUTHORIZED, DENIED, NOT_DETERMINED, RESTRICTED or NOT_APPLICABLE (Apple)."),
+    Field(name="page_url", title="Page address", default="event.context.page.url || event.properties.url"),
+    Field(name="page_referrer", title="Referrer", default="event.context.page.referrer || event.properties.referrer"),
+    Field(name="app_id", title="App", default="event.context.app.namespace", description="Bundle id or package name."),
+    Field(name="app_name", title="App name", default="event.context.app.name"),
+    Field(name="app_version", title="App version", default="event.context.app.version"),
+    Field(name="ad", title="Attribution", type=FieldType.OBJECT,
+          description="Sent as it is with app events: callback, campaign_id, attributed and so on."),
+    Field(name="lead_id", title="TikTok lead id", anonymous=True,
+          default="event.properties.lead_id || profile.traits.tiktok_lead_id",
+          description="CRM event sets: the id that TikTok gave the lead."),
+    Field(name="lead_event_source", title="CRM", default="event.properties.lead_event_source",
+          description="CRM event sets: name of your CRM."),
+)  # fmt: skip
+_WHAT = (
+    Field(name="event_id", title="Event id", default="event.properties.event_id || event.message_id",
+          description="TikTok counts an event of a name and id once in 48 hours, whether the pixel or this sends it."),
+    Field(name="value", title="Value", type=FieldType.NUMBER, example="29.9",
+          default="event.properties.revenue || event.properties.value || event.properties.total",
+          description="Where there is none, the sum of the products' prices."),
+    Field(name="currency", title="Currency", default="event.properties.currency", example="EUR",
+          normalised="three upper-case letters by ISO 4217"),
+    Field(name="products", title="Products", type=FieldType.LIST,
+          default="event.properties.products || event.properties.contents || event.properties.items",
+          description="Objects with product_id, sku, name, category, brand, price, quantity."),
+    Field(name="product", title="Product", type=FieldType.OBJECT, default="event.properties",
+          description="The product of an event about one, where there is no list."),
+    Field(name="content_type", title="Content type",
+          default="event.properties.content_type || event.properties.contentType",
+          description="product (which is sent where there is none) or product_group."),
+    Field(name="order_id", title="Order id", default="event.properties.order_id || event.properties.orderId"),
+    Field(name="query", title="Search", default="event.properties.query || event.properties.search_string"),
+    Field(name="description", title="Description",
+          default="event.properties.description || event.properties.audience_name || event.properties.audience_id",
+          description="For added_to_segment and removed_from_segment the audience."),
+    Field(name="status", title="Status", default="event.properties.status"),
+    Field(name="shop_id", title="Shop", default="event.properties.shop_id || event.properties.shopId"),
+    Field(name="custom_properties", title="Further properties", type=FieldType.OBJECT,
+          description="Name to value, sent as they are. No personal data."),
+    Field(name="limited_data_use", title="Limited Data Use", type=FieldType.BOOLEAN,
+          default="event.properties.limited_data_use", description="True for this event; else the setting counts."),
+)  # fmt: skip
+
+FIELDS = (*_WHO, *_VISIT, *_WHAT)
+
+FIND_SOMEBODY = ("email", "phone", "user_id", "ttclid", "ttp", "ip", "user_agent", "idfa", "idfv", "gaid", "lead_id")
+"""Fields of which an event needs at least one: by nothing else could TikTok match it."""
