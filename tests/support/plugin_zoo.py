@@ -142,6 +142,13 @@ CALL_FAULTS: Mapping[str, str] = {
             except OSError: pass
             return super().send_events(batch)
     """,
+    "forks": """
+        def send_events(self, batch):
+            import ctypes, pathlib, time
+            pid = ctypes.CDLL(None).fork()  # of which Python knows nothing
+            if pid: pathlib.Path(__file__).with_name("child.pid").write_text(str(pid))
+            time.sleep(60)
+    """,
     "starts-process": "def send_events(self, batch): import subprocess; subprocess.run(['true']); return []",
     "prints-secret": """
         def send_events(self, batch):

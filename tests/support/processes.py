@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def parent_of(pid: int) -> int:
+    """Process id of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def is_running(pid: int) -> bool:
     """True unless the process is gone, or a zombie that nobody has waited for."""
     try:

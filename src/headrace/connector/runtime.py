@@ -1,4 +1,4 @@
-"""The process of a Python plugin: `python -m headrace.connector.runtime MEMORY PARENT NAME=MODULE ...`.
+"""The process of a Python plugin, forked by the nursery.
 
 It serves `headrace.api.connector.v1.ConnectorService` on the UNIX socket that the host names, on one thread: one call
 at a time. Whatever the plugin prints goes to standard output and error, which the host reads, masks and keeps away from
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import sys
+from collections.abc import Sequence
 
 import grpc
 
 from headrace.connector import guard
 from headrace.connector.calls import CallError, Calls
-from headrace.connector.launch import restrict
-from headrace.connector.operations import MESSAGE_OPTIONS, OPERATIONS, SERVICE, SOCKET_VARIABLE, Operation
+from headrace.connector.operations import MESSAGE_OPTIONS, OPERATIONS, SERVICE, Operation
 
 _CODES = {"load": grpc.StatusCode.FAILED_PRECONDITION, "defect": grpc.StatusCode.INTERNAL}
 
@@ -38,7 +37,7 @@ def _handler(calls: Calls, operation: Operation[object, object]) -> grpc.RpcMeth
     return grpc.unary_unary_rpc_method_handler(answer)
 
 
-async def serve(socket: str, calls: Calls) -> None:
+async def _serve(socket: str, calls: Calls) -> None:
     """Serve until the process is ended.
 
     Args:
@@ -54,16 +53,13 @@ async def serve(socket: str, calls: Calls) -> None:
     await server.wait_for_termination()
 
 
-def main() -> None:
-    """Serve one host."""
-    memory_bytes, parent, *entry_points = sys.argv[1:]
-    restrict(int(memory_bytes), int(parent))
+def run(socket: str, entry_points: Sequence[tuple[str, str]]) -> None:
+    """Serve a plugin until the process is ended.
+
+    Args:
+        socket: Path of the UNIX socket.
+        entry_points: (name, "package.module") of each of its entry points.
+    """
     # A batch makes thousands of objects that live and die together: looking for cycles every 700 new ones is in vain.
     gc.set_threshold(50_000, 20, 20)
-    socket = os.environ.pop(SOCKET_VARIABLE)
-    pairs = [(name, value) for name, _, value in (point.partition("=") for point in entry_points)]
-    asyncio.run(serve(socket, Calls(pairs)))
-
-
-if __name__ == "__main__":
-    main()
+    asyncio.run(_serve(socket, Calls(entry_points)))

@@ -8,10 +8,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -32,56 +31,107 @@ _OPTIONS = (
 _REFUSALS = {grpc.StatusCode.FAILED_PRECONDITION: "load"}
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How a plugin's process is started.
+class Process(Protocol):
+    """A process, as `Spawned` and `Forked` have it."""
 
-    Attributes:
+    pid: int
+    stdout: asyncio.StreamReader
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; else its status, negative for the signal that ended it."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait until it has ended."""
+        ...
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal to it and all that it started."""
+        ...
+
+    def close(self) -> None:
+        """Read no more of what it prints."""
+        ...
+
+
+class Spawned:
+    """A process that this one started."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        """Take one that leads a session and whose output is piped."""
+        assert process.stdout is not None
+        self.pid = process.pid
+        self.stdout = process.stdout
+        self._process = process
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; else its status, negative for the signal that ended it."""
+        return self._process.returncode
+
+    async def wait(self) -> int:
+        """Wait until it has ended."""
+        return await self._process.wait()
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal to it and all that it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def close(self) -> None:
+        """Its pipe is closed with it."""
+
+
+async def spawn(command: Sequence[str], environment: Mapping[str, str], folder: Path | None, socket: Path) -> Spawned:
+    """Start a command that serves on a socket.
+
+    Args:
         command: The program and its arguments.
         environment: All of its environment but the socket.
         folder: Its working folder; None leaves it in the host's.
-    """
+        socket: Path of the socket.
 
-    command: Sequence[str]
-    environment: Mapping[str, str] = field(repr=False)
-    folder: Path | None = None
+    Raises:
+        OSError: There is no such program, or the system has no room for a process.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**environment, SOCKET_VARIABLE: str(socket)},
+        cwd=folder,
+        start_new_session=True,  # Ctrl-C is for us, and what the plugin starts ends with it
+    )
+    return Spawned(process)
 
 
 class Child:
     """A plugin's process and the line to it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, home: Path, output: Output) -> None:
+    def __init__(self, process: Process, home: Path, output: Output) -> None:
         """Made by `start`."""
         self._process = process
         self._home = home
         self._channel: grpc.aio.Channel | None = None
         self._calls: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
-        assert process.stdout is not None
         self._reader = asyncio.create_task(output.follow(process.stdout))
 
     @classmethod
-    async def start(cls, launch: Launch, output: Output) -> Child:
+    async def start(cls, begin: Callable[[Path], Awaitable[Process]], output: Output) -> Child:
         """Start a process.
 
         Args:
-            launch: How.
+            begin: Starts one that serves on the socket with this path.
             output: Takes what it prints.
 
         Raises:
-            OSError: There is no such program, or the system has no room for a process.
+            OSError: There is no process.
         """
         home = Path(tempfile.mkdtemp(prefix="headrace-"))  # only this user may look into it
         try:
-            socket = _socket_in(home)
-            process = await asyncio.create_subprocess_exec(
-                *launch.command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env={**launch.environment, SOCKET_VARIABLE: str(socket)},
-                cwd=launch.folder,
-                start_new_session=True,  # Ctrl-C is for us, and what the plugin starts ends with it
-            )
+            process = await begin(_socket_in(home))
         except BaseException:
             shutil.rmtree(home, ignore_errors=True)
             raise
@@ -164,18 +214,17 @@ class Child:
         if self._channel is not None:
             await self._channel.close(None)
         if gently:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
+            self._process.kill(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2.0):
                     await self._process.wait()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill(signal.SIGKILL)
         await self._process.wait()
         shutil.rmtree(self._home, ignore_errors=True)
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(1.0):
                 await self._reader
+        self._process.close()
 
 
 def _socket_in(home: Path) -> Path:

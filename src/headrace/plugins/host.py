@@ -19,8 +19,9 @@ from headrace.plugins.contract import ContractBroken, check_built, check_count, 
 from headrace.plugins.discovery import discover
 from headrace.plugins.errors import PluginError, PluginErrorKind, PluginFailure
 from headrace.plugins.masking import Masker, secrets_of
+from headrace.plugins.nursery import Nursery
 from headrace.plugins.options import Options
-from headrace.plugins.process import Instance, Limits, PluginProcess
+from headrace.plugins.process import Instance, Limits, PluginProcess, python_environment
 from headrace.plugins.reading import Reader
 from headrace.telemetry.logs import get_logger
 from headrace_sdk import (
@@ -76,6 +77,7 @@ class PluginHost:
         self._path = path
         self._folders = tuple(folders)
         self._in_process = in_process
+        self._nursery: Nursery | None = None
         self._processes: dict[str, PluginProcess] = {}
         self._connectors: dict[str, wire.ConnectorInfo] = {}
         self._failures: list[PluginFailure] = []
@@ -92,9 +94,10 @@ class PluginHost:
             discover, self._wanted, path=self._path, folders=self._folders
         )
         at_a_time = asyncio.Semaphore(_LOADED_AT_A_TIME)
-        processes = [
-            PluginProcess(plugin, self._limits, self._path or (), in_process=self._in_process) for plugin in plugins
-        ]
+        path = self._path or ()
+        nursery = self._nursery = Nursery(python_environment(path))
+        in_process = path if self._in_process else None
+        processes = [PluginProcess(plugin, self._limits, nursery, in_process=in_process) for plugin in plugins]
 
         async def load(process: PluginProcess) -> list[wire.ConnectorInfo] | PluginError:
             async with at_a_time:
@@ -107,6 +110,7 @@ class PluginHost:
             offers = await asyncio.gather(*map(load, processes))
         except BaseException:
             await asyncio.gather(*(process.close() for process in processes))
+            await nursery.close()
             raise
         for process, offer in zip(processes, offers, strict=True):
             reason = offer.reason if isinstance(offer, PluginError) else self._unusable(offer)
@@ -126,6 +130,8 @@ class PluginHost:
         """End all plugins; calls under way fail."""
         processes, self._processes = list(self._processes.values()), {}
         await asyncio.gather(*(process.close() for process in processes))
+        if self._nursery is not None:
+            await self._nursery.close()
 
     def connectors(self) -> Mapping[str, wire.ConnectorInfo]:
         """The connectors that can be used, by name."""

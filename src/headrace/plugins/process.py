@@ -10,16 +10,18 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from headrace.connector import launch, wire
 from headrace.connector.operations import CLOSE, LOAD, MAX_MESSAGE_BYTES, OPEN, WRONG_SHAPE, Operation, Settings
-from headrace.plugins.child import Child, Launch
+from headrace.plugins.child import Child, Process, spawn
 from headrace.plugins.discovery import InstalledPlugin
 from headrace.plugins.errors import PluginConfigError, PluginError, PluginErrorKind
 from headrace.plugins.in_process import InProcess
 from headrace.plugins.line import Line, LineClosed, Refused
 from headrace.plugins.masking import Masker
+from headrace.plugins.nursery import Nursery
 from headrace.plugins.output import Output
 from headrace.telemetry import metrics
 from headrace.telemetry.logs import get_logger
@@ -33,6 +35,7 @@ _INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
+_LONGEST_BEGIN_S = 60.0
 _LONGEST_REASON = 500
 ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")
@@ -46,11 +49,13 @@ class Limits:
         call_s: Seconds for a call.
         load_s: Seconds for starting the process and importing the plugin.
         memory_bytes: Private memory of the process; 0 for no limit.
+        idle_s: Seconds after which a process without an instance is ended; the next call starts one.
     """
 
     call_s: float = 15.0
     load_s: float = 60.0
     memory_bytes: int = 1 << 30
+    idle_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +89,21 @@ class PluginProcess:
     """One plugin. Calls from any number of tasks are answered one after another."""
 
     def __init__(
-        self, plugin: InstalledPlugin, limits: Limits, path: Sequence[str] = (), *, in_process: bool = False
+        self, plugin: InstalledPlugin, limits: Limits, nursery: Nursery, *, in_process: Sequence[str] | None = None
     ) -> None:
         """Describe the process; nothing is started yet.
 
         Args:
             plugin: What to load.
             limits: What it may use.
-            path: Folders that are searched for its code before all others.
-            in_process: Run it in the host's own process.
+            nursery: Forks the processes of Python plugins.
+            in_process: Run it in the host's own process, with these folders searched for its code before all others.
         """
         self.plugin = plugin
         self.output = Output()
         self.starts = 0
         self._limits = limits
-        self._path = tuple(path)
+        self._nursery = nursery
         self._in_process = in_process
         self._line: Line | None = None
         self._worker: asyncio.Task[None] | None = None
@@ -121,10 +126,12 @@ class PluginProcess:
             PluginError: It could not be loaded. The process is ended.
         """
         try:
-            return await self._start()
+            found = await self._start()
         except PluginError:
             await self._end()
             raise
+        self._worker = asyncio.create_task(self._work(), name=f"plugin {self.plugin.name}")
+        return found
 
     async def call(
         self, operation: Operation[ArgumentT, ResultT], argument: ArgumentT, *, instance: Instance | None = None
@@ -142,8 +149,6 @@ class PluginProcess:
         """
         if self._closed:
             raise self._error(PluginErrorKind.CRASHED, "the plugin host is closed", untried=True)
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name=f"plugin {self.plugin.name}")
         answer: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Job(operation, argument, instance, answer))
         self._wake.set()
@@ -178,8 +183,7 @@ class PluginProcess:
         """Answer the waiting calls in order."""
         while True:
             while not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._rest()
             job = self._waiting.popleft()
             if job.answer.done():
                 continue  # its caller gave up before its turn
@@ -200,6 +204,18 @@ class PluginProcess:
             else:
                 if not job.answer.done():
                     job.answer.set_result(answer)
+
+    async def _rest(self) -> None:
+        """Wait until somebody calls. A plugin that nobody has an instance of need not be there meanwhile."""
+        self._wake.clear()
+        if self._line is None or self._open or self._in_process is not None:
+            await self._wake.wait()
+            return
+        try:
+            async with asyncio.timeout(self._limits.idle_s):
+                await self._wake.wait()
+        except TimeoutError:
+            await self._end(gently=True)
 
     async def _serve(self, job: _Job[ArgumentT, ResultT]) -> ResultT | None:
         instance = job.instance
@@ -245,35 +261,32 @@ class PluginProcess:
         """Start the process and load the plugin in it."""
         self.starts += 1
         _starts.add(1, {"plugin": self.plugin.name})
-        left_s = self._limits.load_s
-        if self._in_process and not self.plugin.command:
-            self._line = InProcess(self.plugin.entry_points, self._path)
+        load_s = left_s = self._limits.load_s
+        if self._in_process is not None and not self.plugin.command:
+            self._line = InProcess(self.plugin.entry_points, self._in_process)
         else:
-            started = time.monotonic()
             try:
-                child = self._line = await Child.start(self._launch(), self.output)
+                async with asyncio.timeout(_LONGEST_BEGIN_S):
+                    child = self._line = await Child.start(self._begin, self.output)
+            except TimeoutError:
+                raise await self._broken(PluginErrorKind.CRASHED, f"no process within {_LONGEST_BEGIN_S:g} s") from None
             except OSError as error:
                 raise await self._broken(PluginErrorKind.CRASHED, f"no process ({error.strerror})") from None
+            started = time.monotonic()
             try:
-                async with asyncio.timeout(left_s):
+                async with asyncio.timeout(load_s):
                     await child.connect()
             except (TimeoutError, LineClosed) as error:
-                raise await self._cut(error, LOAD, self._limits.load_s) from None
-            left_s = max(left_s - (time.monotonic() - started), 0.001)
+                raise await self._cut(error, LOAD) from None
+            left_s = max(load_s - (time.monotonic() - started), 0.001)
         return await self._exchange(LOAD, None, left_s, None)
 
-    def _launch(self) -> Launch:
-        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        limits = [str(self._limits.memory_bytes), str(os.getpid())]
-        if self.plugin.command:
-            launcher = [sys.executable, "-I", "-S", launch.__file__]
-            return Launch([*launcher, *limits, *self.plugin.command], environment, self.plugin.folder)
-        environment["PYTHONPATH"] = os.pathsep.join([*self._path, *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8:replace"}
-        environment["MALLOC_ARENA_MAX"] = "2"  # the threads of gRPC would each reserve an arena
-        entry_points = [f"{name}={value}" for name, value in self.plugin.entry_points]
-        runtime = [sys.executable, "-P", "-m", "headrace.connector.runtime"]
-        return Launch([*runtime, *limits, *entry_points], environment)
+    async def _begin(self, socket: Path) -> Process:
+        plugin, memory_bytes = self.plugin, self._limits.memory_bytes
+        if not plugin.command:
+            return await self._nursery.fork(socket, plugin.entry_points, memory_bytes)
+        launcher = [sys.executable, "-I", "-S", launch.__file__, str(memory_bytes), str(os.getpid())]
+        return await spawn([*launcher, *plugin.command], inherited(), plugin.folder, socket)
 
     async def _exchange(
         self,
@@ -297,7 +310,7 @@ class PluginProcess:
         try:
             response = await line.ask(operation, request, limit_s)
         except (TimeoutError, LineClosed) as error:
-            raise await self._cut(error, operation, limit_s) from None
+            raise await self._cut(error, operation) from None
         except Refused as refused:
             raise self._refused(refused, instance) from None
         except asyncio.CancelledError:
@@ -315,9 +328,10 @@ class PluginProcess:
         kind = PluginErrorKind.LOAD if refused.kind == "load" else PluginErrorKind.DEFECT
         return self._error(kind, Masker(secrets).mask(refused.reason)[:_LONGEST_REASON])
 
-    async def _cut(self, error: Exception, operation: Operation[Any, Any], limit_s: float) -> PluginError:
+    async def _cut(self, error: Exception, operation: Operation[Any, Any]) -> PluginError:
         """End the process after a call without an answer."""
         if isinstance(error, TimeoutError):
+            limit_s = self._limits.load_s if operation is LOAD else self._limits.call_s
             reason = f"no answer to {operation.name} within {limit_s:g} s"
             return await self._broken(PluginErrorKind.TIMEOUT, reason)
         how = await self._line.how_it_ended() if self._line is not None else "its process closed the line"
@@ -362,6 +376,27 @@ class PluginProcess:
         self, kind: PluginErrorKind, reason: str, retry_after_s: float = 0.0, *, untried: bool = False
     ) -> PluginError:
         return PluginError(kind, self.plugin.name, reason, retry_after_s=retry_after_s, untried=untried)
+
+
+def inherited() -> dict[str, str]:
+    """What of the environment a plugin sees."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+def python_environment(path: Sequence[str]) -> dict[str, str]:
+    """All of the environment of a Python plugin.
+
+    Args:
+        path: Folders that are searched for its code before all others.
+    """
+    return {
+        **inherited(),
+        "PYTHONPATH": os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONIOENCODING": "utf-8:replace",
+        "MALLOC_ARENA_MAX": "2",  # the threads of gRPC would each reserve an arena
+    }
 
 
 def _settings_of(instance: Instance) -> Settings:

@@ -30,7 +30,7 @@ from headrace_sdk import (
     Subject,
 )
 from tests.support import plugin_zoo
-from tests.support.processes import is_running
+from tests.support.processes import is_running, parent_of
 
 SETTINGS = {"token": plugin_zoo.SECRET}
 LIMITS = Limits(call_s=20.0, load_s=60.0, memory_bytes=1 << 30)
@@ -472,3 +472,50 @@ async def test_jobs_checks_and_lists_are_asked_for(tmp_path: Path) -> None:
         wrong = await host.open("polls-wrongly", SETTINGS)
         with pytest.raises(PluginError, match="carries other items than it has to"):
             await wrong.poll(Job(id="j1", items=2, now_us=0))
+
+
+async def test_a_plugin_without_instances_is_ended_and_comes_back(tmp_path: Path) -> None:
+    async with zoo(tmp_path, "good", limits=Limits(idle_s=0.2)) as host:
+        for _ in range(500):
+            if host.processes() == {"zoo": None, "zoo-good-too": None}:
+                break
+            await asyncio.sleep(0.02)
+        assert host.processes() == {"zoo": None, "zoo-good-too": None}
+        assert (await host.normalise("good", [("email", "A")]))[0].sent == "A"
+        good = await host.open("good", SETTINGS)
+        pid = host.processes()["zoo"]
+        assert pid is not None
+        await asyncio.sleep(0.5)
+        assert host.processes()["zoo"] == pid
+        await good.close()
+        for _ in range(500):
+            if not is_running(pid):
+                break
+            await asyncio.sleep(0.02)
+        assert not is_running(pid)
+
+
+async def test_plugins_survive_the_death_of_the_process_that_forks_them(tmp_path: Path) -> None:
+    async with zoo(tmp_path, "good") as host:
+        good = await host.open("good", SETTINGS)
+        plugins = list(host.processes().values())
+        (nursery,) = {parent_of(pid) for pid in plugins if pid is not None}
+        assert nursery != os.getpid()
+        await killed(nursery)
+        for _ in range(3):
+            assert len((await good.send_events(events("a"))).requests) == 1
+        assert not any(is_running(pid) for pid in plugins if pid is not None)
+        assert host._processes["zoo"].starts == 2
+
+
+async def test_what_a_plugin_starts_ends_with_it(tmp_path: Path) -> None:
+    async with zoo(tmp_path, "forks", limits=Limits(call_s=1.0)) as host:
+        bad = await host.open("forks", SETTINGS)
+        with pytest.raises(PluginError, match="no answer to send_events"):
+            await bad.send_events(events("a"))
+        child = int((tmp_path / "child.pid").read_text())
+        for _ in range(200):
+            if not is_running(child):
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("what the plugin started is still there")
