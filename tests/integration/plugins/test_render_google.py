@@ -21,6 +21,17 @@ AUDIENCE = {
     "customer_id": "123-456-7890", "user_list_id": "777", "client_id": "client-id-for-tests",
     "client_secret": "client-secret-for-tests", "refresh_token": "refresh-token-for-tests",
 }  # fmt: skip
+CONVERSIONS = {
+    "customer_id": "123-456-7890", "client_id": "client-id-for-tests", "client_secret": "client-secret-for-tests",
+    "refresh_token": "refresh-token-for-tests", "developer_token": "developer-token-for-tests",
+    "events": {
+        "Order Completed": {"conversion_action": "11"},
+        "Called": {"conversion_action": "12", "kind": "call"},
+        "Order Paid": {"conversion_action": "13", "kind": "enhancement"},
+        "Order Updated": {"conversion_action": "11", "kind": "restatement"},
+        "Order Refunded": {"conversion_action": "11", "kind": "retraction"},
+    },
+}  # fmt: skip
 PERSON = {
     "identifiers": {
         "email": ["Ada.Byron+news@gmail.com"], "phone": ["+49 171 1234567"], "user_id": ["u-1"],
@@ -53,7 +64,7 @@ ORDER = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost(["google-analytics-4", "google-ads-audience"])
+    running = PluginHost(["google-analytics-4", "google-ads-audience", "google-ads-conversions"])
     await running.start()
     assert running.failures() == ()
     yield running
@@ -130,3 +141,44 @@ async def test_audience_of_other_kinds(host: PluginHost, key_type: str) -> None:
     settings = {**AUDIENCE, "key_type": key_type}
     found = await render(host, connector="google-ads-audience", settings=settings, now_us=NOW_US, members=members)
     check_golden(f"plugins/google_ads_audience_{key_type}", found.document())
+
+
+async def test_conversions_with_what_is_required_alone(host: PluginHost) -> None:
+    event = {
+        "type": "track", "event": "Order Completed", "messageId": "m", "anonymousId": "a",
+        "timestamp": "2026-11-29T08:00:00Z", "properties": {"gclid": "Cj0KCQ"},
+    }  # fmt: skip
+    found = await render(
+        host, connector="google-ads-conversions", settings=CONVERSIONS, now_us=NOW_US, events=lines(event)
+    )
+    document = found.document()
+    assert_hidden(document, *(str(CONVERSIONS[name]) for name in ("client_secret", "refresh_token", "developer_token")))
+    check_golden("plugins/google_ads_conversions_required", document)
+
+
+async def test_conversions_of_each_kind(host: PluginHost) -> None:
+    def event(name: str, number: str, **properties: Any) -> dict[str, Any]:
+        return {
+            "type": "track", "event": name, "messageId": number, "timestamp": "2026-11-29T08:00:00Z",
+            "profile": {"id": "p", **PERSON}, "context": {"userAgent": "Mozilla/5.0"}, "properties": properties,
+        }  # fmt: skip
+
+    events = lines(
+        {**ORDER, "identifiers": {"gclid": ["Cj0KCQ"]}},
+        event("Called", "call", callerId="+44 20 7946 0000", callStartDateTime="2026-11-28T08:00:00Z", value=5),
+        event("Order Paid", "enhancement", order_id="T-1001"),
+        event("Order Updated", "restatement", order_id="T-1001", value=20.5, currency="EUR"),
+        event("Order Refunded", "retraction", order_id="T-1001"),
+        event("Order Refunded", "unknown"),
+        event("Other", "other"),
+    )
+    settings = {
+        **CONVERSIONS, "login_customer_id": "9876543210", "send_cart": True, "merchant_id": "77", "environment": "web",
+    }  # fmt: skip
+    mapping = {"custom_variables": '{"5": profile.traits.plan}'}
+    found = await render(
+        host, connector="google-ads-conversions", settings=settings, now_us=NOW_US, mapping=mapping, events=events
+    )
+    document = found.document()
+    assert_hidden(document, "Ada.Byron", "Byron-King", "+49")
+    check_golden("plugins/google_ads_conversions_all", document)
