@@ -56,7 +56,7 @@ def render(
         )
 
     try:
-        result = with_plugins(use).document()
+        result = with_plugins(use, plugin=plugin).document()
     except ValueError as error:
         raise UsageProblem(str(error)) from None
     if as_json:
@@ -108,7 +108,7 @@ def normalise(
     async def use(host: Any) -> dict[str, str | None]:
         return await one(host, plugin, field, value)
 
-    answer = with_plugins(use)
+    answer = with_plugins(use, plugin=plugin)
     if as_json:
         write_json(answer)
     elif answer["rejected"] is not None:

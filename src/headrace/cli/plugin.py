@@ -34,7 +34,10 @@ def list_(as_json: Annotated[bool, Option("--json", help="JSON for machines in p
             }
             for info in host.connectors().values()
         ]
-        failures = [{"plugin": f.plugin, "version": f.version, "reason": f.reason} for f in host.failures()]
+        failures = [
+            {"plugin": f.plugin, "version": f.version, "reason": f.reason, "output": list(f.output)}
+            for f in host.failures()
+        ]
         return sorted(connectors, key=lambda c: str(c["connector"])), failures
 
     connectors, failures = with_plugins(use)
@@ -46,4 +49,7 @@ def list_(as_json: Annotated[bool, Option("--json", help="JSON for machines in p
         if failures:
             rows = [[f["plugin"], f["version"], f["reason"]] for f in failures]
             write("\n" + table(["NOT LOADED", "VERSION", "WHY"], rows))
+        for failure in failures:
+            for line in failure["output"]:
+                write(f"{failure['plugin']}: {line}")
     return FAILED if failures else 0

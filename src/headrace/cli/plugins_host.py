@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def with_plugins(use: Callable[[PluginHost], Awaitable[T]]) -> T:
-    """Load all plugins, use them, end them.
+def with_plugins(use: Callable[[PluginHost], Awaitable[T]], *, plugin: str = "") -> T:
+    """Load plugins, use them, end them.
+
+    Args:
+        use: Uses them.
+        plugin: What is to be used. When a plugin has this name, or an entry point of it, only that one is loaded; else
+            all are, for any may offer a connector of this name.
 
     Raises:
         UsageProblem: What was given to them cannot be used.
@@ -29,7 +35,7 @@ def with_plugins(use: Callable[[PluginHost], Awaitable[T]]) -> T:
 
     logging.getLogger("headrace").setLevel(logging.ERROR)  # failures to load are shown by `headrace plugin list`
     try:
-        return asyncio.run(_run(use))
+        return asyncio.run(_run(use, plugin))
     except PluginConfigError as error:
         raise UsageProblem(f"settings: {error}") from None
     except MappingError as error:
@@ -42,13 +48,17 @@ def with_plugins(use: Callable[[PluginHost], Awaitable[T]]) -> T:
         raise CommandFailed(str(error)) from None
 
 
-async def _run(use: Callable[[PluginHost], Awaitable[T]]) -> T:
+async def _run(use: Callable[[PluginHost], Awaitable[T]], plugin: str) -> T:
     from headrace.plugins import Options, PluginHost
+    from headrace.plugins.discovery import discover
 
     try:
-        host = PluginHost.of(Options.of_environment(os.environ))
+        options = Options.of_environment(os.environ)
     except ValueError as error:
         raise UsageProblem(str(error)) from None
+    if plugin and options.plugins is None and discover([plugin], folders=options.folders)[0]:
+        options = dataclasses.replace(options, plugins=(plugin,))
+    host = PluginHost.of(options)
     try:
         await host.start()
         return await use(host)

@@ -63,8 +63,10 @@ class PluginFailure:
         plugin: Name of the distribution.
         version: Its version, empty when unknown.
         reason: One sentence.
+        output: The last lines that it printed while it was loaded.
     """
 
     plugin: str
     version: str
     reason: str
+    output: tuple[str, ...] = ()

@@ -45,6 +45,7 @@ _log = get_logger(__name__)
 
 _LONGEST_REASON = 500
 _LONGEST_NAME = 128
+_SHOWN_LINES = 20
 _LOADED_AT_A_TIME = 4
 ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")
@@ -121,7 +122,8 @@ class PluginHost:
                     self._connectors[info.name] = named
                 continue
             await process.close()
-            self._failures.append(PluginFailure(process.plugin.name, process.plugin.version, reason))
+            printed = tuple(process.output.lines()[-_SHOWN_LINES:])
+            self._failures.append(PluginFailure(process.plugin.name, process.plugin.version, reason, printed))
         for failure in self._failures:
             _log.warning("plugin not loaded", plugin=failure.plugin, version=failure.version, reason=failure.reason)
         _log.info("plugins loaded", plugins=sorted(self._processes), connectors=sorted(self._connectors))

@@ -290,6 +290,22 @@ async def test_much_output_neither_blocks_nor_grows(tmp_path: Path) -> None:
         assert len(lines) <= 200 and all(len(line) <= 1_000 for line in lines)
 
 
+async def test_what_cannot_be_sent_is_a_defect_and_ends_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with zoo(tmp_path, "good") as host:
+        good = await host.open("good", SETTINGS)
+        with pytest.raises(PluginError, match="the batch for send_events cannot be sent") as caught:
+            await good.send_events(events("half a surrogate \ud800"))
+        assert caught.value.kind == PluginErrorKind.DEFECT
+        with monkeypatch.context() as changed:
+            changed.setattr("headrace.plugins.process.MAX_MESSAGE_BYTES", 1_000)
+            with pytest.raises(PluginError, match="the batch for send_events is larger than a message may be"):
+                await good.send_events(events("m" * 1_000))
+        assert len((await good.send_events(events("a"))).requests) == 1
+        assert host._processes["zoo"].starts == 1
+
+
 async def test_a_poison_batch_does_not_fail_the_calls_behind_it(tmp_path: Path) -> None:
     async with zoo(tmp_path, "hangs-once", limits=Limits(call_s=2.0)) as host:
         bad = await host.open("hangs-once", SETTINGS)

@@ -78,3 +78,10 @@ def test_a_plugin_that_cannot_be_imported_is_a_failure_to_load() -> None:
     with pytest.raises(CallError, match="No module named 'nowhere_at_all'") as caught:
         Calls([("x", "nowhere_at_all.plugin")]).answer(operations.LOAD, b"")
     assert caught.value.kind == "load"
+
+
+def test_an_answer_that_is_too_large_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = loaded()
+    monkeypatch.setattr("headrace.connector.calls.MAX_MESSAGE_BYTES", 3)
+    with pytest.raises(CallError, match="its answer to normalise is larger than a message may be"):
+        ask(calls, operations.NORMALISE, Values([("f", "v" * 9)], "webhook"))
