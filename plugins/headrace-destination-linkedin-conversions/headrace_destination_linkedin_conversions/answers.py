@@ -94,13 +94,12 @@ def _outcome(element: Any) -> Outcome:
 
 
 def _refused(request: Request, answer: Mapping[str, Any], said: str) -> Outcomes:
-    """LinkedIn stores nothing of a request with one bad event: the named ones are refused, the others go again."""
-    named = _named(str(answer.get("message")), len(request.items))
-    if not named or len(request.items) == 1:
-        raise RecordRejected(said)
-    again = Retry(reason="LinkedIn refused the request for another event in it", after_s=0.0)
-    rejected = Rejected(reason=said)
-    return Outcomes(items=tuple(rejected if place in named else again for place in range(len(request.items))))
+    """LinkedIn stores nothing of a request with one bad event: the named ones, or all if it names none, are refused."""
+    size = len(request.items)
+    named = _named(str(answer.get("message")), size)
+    rejected, again = Rejected(reason=said), Retry(reason="LinkedIn refused the request for another event in it")
+    items = tuple(rejected if place in named or not named else again for place in range(size))
+    return Outcomes(items=items, refused_whole=True)
 
 
 def _named(message: str, size: int) -> set[int]:

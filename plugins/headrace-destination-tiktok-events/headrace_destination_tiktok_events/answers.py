@@ -14,7 +14,6 @@ from headrace_sdk import (
     AuthError,
     ConfigError,
     Delivered,
-    Outcome,
     Outcomes,
     RateLimited,
     RecordRejected,
@@ -62,7 +61,9 @@ def read(request: Request, response: Response) -> Outcomes:
         raise TransientError(said, response.retry_after_s())
     if code == _BAD_PARAMETER and _blames_the_source(answer):
         raise ConfigError(f"{said}: TikTok does not know the event source", "event_source_id")
-    return _refused(request, answer, said)
+    if code == _BAD_PARAMETER:
+        return _refused(request, answer, said)
+    raise RecordRejected(said)
 
 
 def _raise_without_code(response: Response) -> NoReturn:
@@ -80,16 +81,12 @@ def _raise_without_code(response: Response) -> NoReturn:
 
 
 def _refused(request: Request, answer: Mapping[str, Any], said: str) -> Outcomes:
-    """TikTok stores nothing of a request with one bad event: the named ones are refused, the others go again."""
-    places = {int(place) for place in _PLACE.findall(str(answer.get("message")))}
-    named = {place for place in places if place < len(request.items)}
-    if not named or len(request.items) == 1:
-        raise RecordRejected(said)
-    again = Retry(reason="TikTok refused the request for another event in it", after_s=0.0)
-    outcomes: list[Outcome] = [
-        Rejected(reason=said) if place in named else again for place in range(len(request.items))
-    ]
-    return Outcomes(items=tuple(outcomes))
+    """TikTok stores nothing of a request with one bad event: the named ones, or all if it names none, are refused."""
+    size = len(request.items)
+    named = {int(place) for place in _PLACE.findall(str(answer.get("message")))} & set(range(size))
+    rejected, again = Rejected(reason=said), Retry(reason="TikTok refused the request for another event in it")
+    items = tuple(rejected if place in named or not named else again for place in range(size))
+    return Outcomes(items=items, refused_whole=True)
 
 
 def _blames_the_source(answer: Mapping[str, Any]) -> bool:

@@ -192,7 +192,6 @@ def answer(status: int, body: Any) -> Response:
         (500, {}, TransientError),
         (503, b"<html>", TransientError),
         (422, b"<html>", TransientError),
-        (400, {"message": "no index"}, RecordRejected),
         (413, {}, RecordRejected),
         (409, {}, RecordRejected),
         (200, b"<html>", TransientError),
@@ -225,9 +224,13 @@ def test_the_status_of_each_event_is_read() -> None:
 )
 @pytest.mark.parametrize("status", [400, 422])
 def test_named_events_are_refused_and_the_others_go_again(message: str, status: int) -> None:
-    found = answers.read(REQUEST, answer(status, {"message": message})).items
-    assert [type(outcome) for outcome in found] == [Retry, Rejected, Retry]
-    assert isinstance(found[0], Retry) and found[0].after_s == 0.0
+    found = answers.read(REQUEST, answer(status, {"message": message}))
+    assert [type(outcome) for outcome in found.items] == [Retry, Rejected, Retry] and found.refused_whole
+
+
+def test_where_no_event_is_named_all_are_suspects() -> None:
+    found = answers.read(REQUEST, answer(400, {"message": "Index: 17 of another request"}))
+    assert [type(outcome) for outcome in found.items] == [Rejected] * 3 and found.refused_whole
 
 
 def test_the_check_looks_at_the_rules() -> None:

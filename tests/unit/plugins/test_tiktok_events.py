@@ -237,7 +237,6 @@ def answer(code: Any, message: str = "", *, status: int = 200, **headers: str) -
         (answer(40002, "?", status=429), RateLimited),
         (answer(50000, "System error"), TransientError),
         (answer(51010, "?"), TransientError),
-        (answer(40002, "Invalid request"), RecordRejected),
         (answer(40999, "?"), RecordRejected),
         (answer(0, status=500), TransientError),
         (answer("0"), TransientError),
@@ -262,15 +261,15 @@ def test_answers_of_events() -> None:
     assert answers.read(REQUEST, answer(0)).items == (Delivered(),) * 3
     assert {type(found) for found in answers.read(REQUEST, answer(20001)).items} == {Warned}
     for message in ("data[1].user.email: Not a SHA-256", "data.1.event: Missing", "data[1], data[7]: wrong"):
-        found = answers.read(REQUEST, answer(40002, message)).items
-        assert [type(outcome) for outcome in found] == [Retry, Rejected, Retry]
-    assert [outcome.after_s for outcome in found if isinstance(outcome, Retry)] == [0.0, 0.0]
+        found = answers.read(REQUEST, answer(40002, message))
+        assert [type(outcome) for outcome in found.items] == [Retry, Rejected, Retry] and found.refused_whole
+    unnamed = answers.read(REQUEST, answer(40002, "one of the events is wrong"))
+    assert {type(outcome) for outcome in unnamed.items} == {Rejected} and unnamed.refused_whole
 
 
 def test_reasons_quote_nothing_personal() -> None:
-    with pytest.raises(RecordRejected) as raised:
-        answers.read(REQUEST, answer(40002, "bad ada@example.com, 4917112345678, " + "ab" * 32))
-    assert raised.value.reason == "TikTok answered with code 40002 (bad ... ..., ...)"
+    found = answers.read(REQUEST, answer(40002, "bad ada@example.com, 4917112345678, " + "ab" * 32))
+    assert found.items[0] == Rejected(reason="TikTok answered with code 40002 (bad ... ..., ...)")
 
 
 def test_the_manifest_names_the_header_of_the_token() -> None:
