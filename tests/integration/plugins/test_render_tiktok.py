@@ -46,7 +46,7 @@ ORDER = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost(["tiktok-events"])
+    running = PluginHost(["tiktok-events", "tiktok-audience"])
     await running.start()
     assert running.failures() == ()
     yield running
@@ -103,3 +103,24 @@ async def test_events_of_a_crm(host: PluginHost) -> None:
     }  # fmt: skip
     document = await rendered(host, lead, event_source="crm", event_source_id="9123")
     check_golden("plugins/tiktok_events_crm", document)
+
+
+async def test_audience_members(host: PluginHost) -> None:
+    """What is required alone, all there is, who is left out, and a removal."""
+    device = "AEBE52E7-03EE-455A-B3C4-E57283966239"
+    members = lines(
+        {"id": "required", "identifiers": {"email": "ada@example.com"}},
+        {"id": "all", "identifiers": {"email": ["b@example.com", "c@example.com"], "phone": ["+49 171 1234567"],
+                                      "idfa": [device], "gaid": [device]}},
+        {"id": "nobody", "traits": {"first_name": "Ada"}},
+        {"id": "gone", "identifiers": {"phone": "+49 171 1234567"}, "action": "remove"},
+    )  # fmt: skip
+    known = {
+        "access_token": "tiktok-token-for-tests",
+        "advertiser_id": "7178918106775994370",
+        "audience_id": "167290896",
+    }
+    found = await render(host, connector="tiktok-audience", settings=known, now_us=NOW_US, members=members)
+    document = found.document()
+    assert_hidden(document, known["access_token"], "@example.com", '1234567"', device)
+    check_golden("plugins/tiktok_audience_members", document)
