@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from headrace.cli.command import group
 from headrace.cli.files import read_json, read_lines, read_text
+from headrace.cli.moments import moment_us
 from headrace.cli.output import table, write, write_json
 from headrace.cli.plugins_host import with_plugins
 from headrace.cli.problems import FAILED, UsageProblem
@@ -29,6 +30,9 @@ def render(
     members: Annotated[
         Path | None, Option("--members", help="NDJSON with members of an audience; - is standard input.")
     ] = None,
+    at: Annotated[
+        str | None, Option("--at", help="The clock, ISO 8601; default: as of the moments at which the events came.")
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="JSON for machines.")] = False,
 ) -> None:
     """Show the exact HTTP requests for events or members, secrets masked. Nothing is sent."""
@@ -43,16 +47,18 @@ def render(
         raise UsageProblem(f"{settings}: settings are a JSON object")
     mapped = read_text(mapping) if mapping is not None else None
     lines = read_lines(events or members or Path())
+    at_us = moment_us(at, "--at") if at is not None else None
 
     async def use(host: Any) -> Rendering:
         return await rendered(
             host,
             connector=plugin,
             settings=given,
-            now_us=now_us(),
+            now_us=now_us() if at_us is None else at_us,
             mapping=mapped,
             events=lines if events is not None else None,
             members=lines if members is not None else None,
+            as_they_came=at_us is None,
         )
 
     try:

@@ -71,7 +71,8 @@ def read_events(lines: Iterable[str], *, now_us: int) -> list[EventItem]:
 
     Args:
         lines: The file.
-        now_us: Time of events that have none, in microseconds.
+        now_us: Time of events that have none, in microseconds. An event that does not say when it was received was so
+            when it happened.
 
     Raises:
         InputError: A line is no event.
@@ -110,12 +111,13 @@ def _event(number: int, value: dict[str, Any], now_us: int) -> EventItem:
     identifiers = {namespace: values for namespace, values in identifiers.items() if values}
     context = _object(number, value, "context")
     traits = _object(number, value, "traits") or _object(number, context, "traits")
+    timestamp_us = _time(number, value, now_us, "timestamp", "originalTimestamp", "original_timestamp")
     return EventItem(
         message_id=_text(number, value, "message_id", "messageId") or f"line-{number}",
         kind=kind,
         name=name,
-        timestamp_us=_time(number, value, now_us, "timestamp", "originalTimestamp", "original_timestamp"),
-        received_at_us=_time(number, value, now_us, "received_at", "receivedAt"),
+        timestamp_us=timestamp_us,
+        received_at_us=_time(number, value, timestamp_us, "received_at", "receivedAt"),
         source_id=_text(number, value, "source_id"),
         identifiers=identifiers,
         group_id=_text(number, value, "group_id", "groupId"),

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from headrace.connector import wire
+from headrace.domain.times import HOUR_US
 from headrace.plugins.authentication import authorised
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.plugins.functions import as_text
@@ -54,6 +55,7 @@ async def render(
     mapping: str | Mapping[str, Any] | None = None,
     events: Iterable[str] | None = None,
     members: Iterable[str] | None = None,
+    as_they_came: bool = False,
 ) -> Rendering:
     """The requests for the events or the members of an NDJSON file.
 
@@ -65,6 +67,8 @@ async def render(
         mapping: Field -> expression; None for the connector's defaults.
         events: Lines with events, or
         members: lines with members of an audience: exactly one of both.
+        as_they_came: True looks at events as of the moments at which they came, as delivery does, whatever the clock:
+            vendors refuse old events.
 
     Raises:
         PluginError: There is no such connector, its settings cannot work, or its plugin failed.
@@ -87,7 +91,8 @@ async def render(
         if events is not None:
             if not info.capabilities & {"event_sync", "forwarding"}:
                 raise ValueError(f"connector {name!r} takes members, no events")
-            rendering = await _render_events(instance, show, compiled, read_events(events, now_us=now_us), now_us)
+            items = read_events(events, now_us=now_us)
+            rendering = await _render_events(instance, show, compiled, items, None if as_they_came else now_us)
         elif "list_sync" in info.capabilities:
             lines = read_members(members or (), field_names=(item.name for item in info.fields))
             rendering = await _render_members(instance, show, compiled, lines, now_us)
@@ -165,7 +170,7 @@ def resolve(host: PluginHost, name: str) -> str:
 
 
 async def _render_events(
-    instance: ConnectorInstance, show: Show, mapping: CompiledMapping, events: Sequence[EventItem], now_us: int
+    instance: ConnectorInstance, show: Show, mapping: CompiledMapping, events: Sequence[EventItem], now_us: int | None
 ) -> Rendering:
     rendering = Rendering()
     ready: list[EventItem] = []
@@ -182,10 +187,30 @@ async def _render_events(
         ready.append(replace(event, fields=fields))
 
     async def build(part: Sequence[EventItem]) -> wire.BuiltBatch:
-        return await instance.send_events(EventBatch(events=tuple(part), now_us=now_us))
+        clock_us = max(map(_came_us, part)) if now_us is None else now_us
+        return await instance.send_events(EventBatch(events=tuple(part), now_us=clock_us))
 
-    await _build_all(rendering, instance, show, build, ready, lambda event: event.message_id)
+    for part in [ready] if now_us is not None else _about_the_same_time(ready):
+        await _build_all(rendering, instance, show, build, part, lambda event: event.message_id)
     return rendering
+
+
+def _came_us(event: EventItem) -> int:
+    return max(event.timestamp_us, event.received_at_us)
+
+
+def _about_the_same_time(events: Sequence[EventItem]) -> Iterator[list[EventItem]]:
+    """The events in their order, divided where they came at moments that lie far apart."""
+    part: list[EventItem] = []
+    earliest = latest = 0
+    for event in events:
+        came = _came_us(event)
+        if part and max(latest, came) - min(earliest, came) > HOUR_US:
+            yield part
+            part = []
+        earliest, latest = (min(earliest, came), max(latest, came)) if part else (came, came)
+        part.append(event)
+    yield part
 
 
 async def _render_members(

@@ -168,3 +168,19 @@ async def test_values_are_normalised_one_by_one_and_in_files(host: PluginHost) -
     assert answers[3]["rejected"] == "plugin, field and value must be texts"
     with pytest.raises(InputError, match="line 1"):
         await normalise_lines(host, ["["])
+
+
+async def test_events_are_shown_as_of_when_they_came(host: PluginHost) -> None:
+    """Vendors refuse old events; a dry run of recorded ones shows what was sent at the time."""
+    days = ("2025-01-01T10:00:00Z", "2025-01-01T10:30:00Z", "2026-06-01T00:00:00Z", "2025-01-01T10:00:00Z")
+    events = lines([{"event": "Purchased", "messageId": f"m-{at}", "timestamp": day} for at, day in enumerate(days)])
+    rendering = await render(
+        host,
+        connector="webhook",
+        settings={**HOOK, "batch_size": 10},
+        now_us=NOW_US,
+        events=events,
+        as_they_came=True,
+    )
+    assert [request["message_ids"] for request in rendering.requests] == [["m-0", "m-1"], ["m-2"], ["m-3"]]
+    assert "2025-01-01T10:00:00" in str(rendering.requests[0]["body"])
