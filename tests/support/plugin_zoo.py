@@ -74,6 +74,8 @@ LOAD_FAULTS: Mapping[str, str] = {
     "bad-manifest": _GOOD + "\n@hookimpl\ndef headrace_connectors():\n    return [manifest(name='Not A Name')]\n",
     "future-api": _GOOD + "\n@hookimpl\ndef headrace_connectors():\n    return [manifest(api='2.0')]\n",
     "twice": _GOOD + "\n@hookimpl\ndef headrace_connectors():\n    return [manifest(), manifest()]\n",
+    "looks-around-at-import": "import socket\ntry: socket.gethostbyname('vendor.example')\nexcept OSError: pass\n"
+    + _GOOD,
     "unknown-hook": _GOOD + "\n@hookimpl\ndef headrace_conectors():\n    return []\n",
 }
 """Code of a module each, which cannot be loaded."""
@@ -148,6 +150,14 @@ CALL_FAULTS: Mapping[str, str] = {
             pid = ctypes.CDLL(None).fork()  # of which Python knows nothing
             if pid: pathlib.Path(__file__).with_name("child.pid").write_text(str(pid))
             time.sleep(60)
+    """,
+    "forks-and-ends": """
+        def send_events(self, batch):
+            import ctypes, os, pathlib, time
+            pid = ctypes.CDLL(None).fork()
+            if pid == 0: time.sleep(60)
+            pathlib.Path(__file__).with_name("child.pid").write_text(str(pid))
+            os._exit(5)
     """,
     "starts-process": "def send_events(self, batch): import subprocess; subprocess.run(['true']); return []",
     "prints-secret": """

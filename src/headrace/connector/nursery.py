@@ -4,7 +4,7 @@ Loading Python code takes most of a plugin's start, and most of its memory. `pyt
 PARENT` loads it once for a plugin host; each plugin is then a process of its own that shares the loaded code.
 
 It reads JSON messages from its standard input, a socket: {"id", "socket", "memory_bytes", "entry_points"}, with a file
-descriptor for the plugin's output, to fork a plugin, and {"id", "signal"} to signal one and what it started. It writes
+descriptor for the plugin's output, to fork a plugin, and {"id", "signal"} to signal one. It writes
 {"id", "pid"} when one was forked and {"id", "status"} when one has ended. It has one thread and opens no connection, so
 forking is safe. It runs no code of a plugin. It ends with the socket, and what it forked ends with it.
 """
@@ -89,13 +89,10 @@ class _Nursery:
         return False
 
     def _signal(self, number: int, signal_number: int) -> None:
-        """Signal a process and what it started; it cannot have been waited for, so the id is still its own."""
+        """Signal a process. Nobody has waited for it, so the id is still its own."""
         for pid, known in self._ids.items():
             if known == number:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal_number)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal_number)  # also when it has no group of its own yet
+                os.kill(pid, signal_number)
 
     def _report_ended(self) -> None:
         while self._ids:

@@ -47,7 +47,7 @@ class Process(Protocol):
         ...
 
     def kill(self, number: signal.Signals) -> None:
-        """Send a signal to it and all that it started."""
+        """Send a signal to it. What it started ends with it."""
         ...
 
     def close(self) -> None:

@@ -48,7 +48,7 @@ class Forked:
         return self.returncode
 
     def kill(self, number: signal.Signals) -> None:
-        """Send a signal to it and all that it started; nothing happens when it has ended."""
+        """Send a signal to it; nothing happens when it has ended. What it started ends with it."""
         if self.returncode is None:
             self._nursery.tell({"id": self._number, "signal": number})
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -524,10 +525,11 @@ async def test_plugins_survive_the_death_of_the_process_that_forks_them(tmp_path
         assert host._processes["zoo"].starts == 2
 
 
-async def test_what_a_plugin_starts_ends_with_it(tmp_path: Path) -> None:
-    async with zoo(tmp_path, "forks", limits=Limits(call_s=1.0)) as host:
-        bad = await host.open("forks", SETTINGS)
-        with pytest.raises(PluginError, match="no answer to send_events"):
+@pytest.mark.parametrize(("name", "part"), [("forks", "no answer to send_events"), ("forks-and-ends", "with status 5")])
+async def test_what_a_plugin_starts_ends_with_it(tmp_path: Path, name: str, part: str) -> None:
+    async with zoo(tmp_path, name, limits=Limits(call_s=2.0)) as host:
+        bad = await host.open(name, SETTINGS)
+        with pytest.raises(PluginError, match=part):
             await bad.send_events(events("a"))
         child = int((tmp_path / "child.pid").read_text())
         for _ in range(200):
@@ -535,3 +537,48 @@ async def test_what_a_plugin_starts_ends_with_it(tmp_path: Path) -> None:
                 return
             await asyncio.sleep(0.05)
         raise AssertionError("what the plugin started is still there")
+
+
+async def test_no_folder_of_a_socket_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    plugin_zoo.install(tmp_path, "exits-at-import", "hangs-at-import")
+    async with zoo(tmp_path, "exits", limits=Limits(load_s=3.0)) as host:
+        assert len(host.failures()) == 2
+        assert list(folder.iterdir()) == []  # nobody else can connect, even while the plugins run
+        bad = await host.open("exits", SETTINGS)
+        with pytest.raises(PluginError):
+            await bad.send_events(events("a"))
+        assert await bad.rows([]) == []
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_temporary_folder_with_a_name_too_long_for_a_socket_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    plugin_zoo.install(tmp_path, "good")
+    async with started(tmp_path) as host:
+        (failure,) = host.failures()
+    assert failure.reason == "no process (the path of the temporary folder is too long for a socket: set TMPDIR)"
+    assert list(folder.iterdir()) == []
+
+
+async def test_an_instance_of_a_process_that_is_gone_is_closed_without_another(tmp_path: Path) -> None:
+    async with zoo(tmp_path, "good") as host:
+        good = await host.open("good", SETTINGS)
+        await killed(host.processes()["zoo"])
+        await good.close()
+        assert host.processes()["zoo"] is None
+        assert host._processes["zoo"].starts == 1
+
+
+async def test_a_library_that_looks_around_when_it_is_imported_spoils_nothing(tmp_path: Path) -> None:
+    plugin_zoo.install(tmp_path, "looks-around-at-import")
+    async with started(tmp_path) as host:
+        assert host.failures() == ()
+        curious = await host.open("looks-around-at-import", SETTINGS)
+        assert len((await curious.send_events(events("a"))).requests) == 1
