@@ -49,7 +49,7 @@ ORDER = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost(["linkedin-conversions"])
+    running = PluginHost(["linkedin-conversions", "linkedin-audience"])
     await running.start()
     assert running.failures() == ()
     yield running
@@ -106,3 +106,23 @@ async def test_several_conversions_and_the_end_of_a_version(host: PluginHost) ->
     rules = {"Order Completed": "104012", "added_to_segment": "urn:lla:llaPartnerConversion:104013"}
     document = await rendered(host, *events, conversion_rules=rules, api_version="202601")
     check_golden("plugins/linkedin_conversions_several", document)
+
+
+async def test_audience_members(host: PluginHost) -> None:
+    """What is required alone, all there is, who is left out, and a removal."""
+    device = "38400000-8CF0-11BD-B23E-10B96E40000D"
+    all_there_is = {
+        "email": ["b@example.com", "c@example.com"], "gaid": device, "first_name": "Ada", "last_name": "Byron",
+        "job_title": "Countess", "company": "Acme", "country": "gb",
+    }  # fmt: skip
+    members = lines(
+        {"id": "required", "identifiers": {"email": "ada@example.com"}},
+        {"id": "all", "fields": all_there_is},
+        {"id": "nobody", "traits": {"first_name": "Ada"}},
+        {"id": "gone", "identifiers": {"email": "ada@example.com"}, "action": "remove"},
+    )
+    known = {"access_token": "linkedin-token-for-tests", "segment_id": "101", "account_id": "123"}
+    found = await render(host, connector="linkedin-audience", settings=known, now_us=NOW_US, members=members)
+    document = found.document()
+    assert_hidden(document, known["access_token"], "@example.com")
+    check_golden("plugins/linkedin_audience_members", document)
