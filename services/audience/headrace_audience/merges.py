@@ -108,8 +108,10 @@ def apply(
             evaluation.batch_again(partition_of(merge.survivor))
     if loaded.events:
         engine.fold(loaded.events, now_us=now_us, cause="merge")
+    # An audience may have been archived, or be computed from events, since these were read.
+    constants = set(evaluation.constants)
     for audience_id, survivor in loaded.inherited:
-        if audience_id in evaluation.audiences and not engine.is_member(audience_id, survivor):
+        if audience_id in constants and not engine.is_member(audience_id, survivor):
             engine.set_membership(audience_id, [survivor])
             evaluation.pending.add([Flip(audience_id, survivor, True, now_us, "merge")])
 

@@ -142,8 +142,10 @@ def apply(evaluation: Evaluation, loaded: Loaded, now_us: int) -> None:
     evaluation.reassign(loaded.reassignments)
     holders = {one.profile_id for one in loaded.reassignments}
     engine.fold((e for e in loaded.events if e.profile_id in holders), now_us=engine.clock_us, cause="reassignment")
+    # An audience may have been archived, or be computed from events, since these were read.
+    constants = set(evaluation.constants)
     for audience_id, profile_id, member, cause in loaded.constant:
-        if profile_id not in holders or audience_id not in evaluation.audiences:
+        if profile_id not in holders or audience_id not in constants:
             continue
         if engine.is_member(audience_id, profile_id) != member:
             engine.set_membership(audience_id, [profile_id], member=member)
