@@ -96,13 +96,16 @@ class GoogleAnalytics4(Destination[GoogleAnalyticsSettings]):
         if not identity:
             yield Skip(item=place, reason=f"has no {who.replace('_', ' ')}", field=who)
             return
-        if event.timestamp_us and event.timestamp_us < now_us - OLDEST_US:
+        is_late = 0 < event.timestamp_us < now_us - OLDEST_US
+        if is_late and not self.settings.send_late_events:
             yield Skip(item=place, reason="is older than the 72 hours that Google Analytics takes")
             return
         remarks = params.Remarks()
         body = {who: identity, **self._envelope(event, now_us, remarks)}
         body["events"] = [self._own(name, event, remarks)]
         yield self._request(body, (place,), answers.VALIDATION_PATH if self.settings.validation_only else "/mp/collect")
+        if is_late:
+            yield Note(item=place, reason="is older than 72 hours: Google counts it as if it were 72 hours old")
         if sentence := remarks.sentence():
             yield Note(item=place, reason=sentence)
         for reason in _missing(name, body["events"][0]["params"]):

@@ -40,6 +40,11 @@ class GoogleAnalyticsSettings(BaseModel):
         description="Sends SHA-256 of e-mail, phone, name and street. Accept Google's policy for user-provided data "
         "in the property first: it cannot be taken back there.",
     )
+    send_late_events: bool = Field(
+        False,
+        title="Send late events",
+        description="Events that are older than 72 hours: Google counts them as if they were 72 hours old.",
+    )
     validation_only: bool = Field(
         False,
         title="Check only",

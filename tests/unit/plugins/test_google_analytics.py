@@ -119,6 +119,8 @@ def test_old_events_are_left_out_and_future_ones_are_set_to_now() -> None:
     assert isinstance(skip, Skip) and "72 hours" in skip.reason
     assert sent(at(NOW_US - 72 * HOUR_US))["timestamp_micros"] == NOW_US - 72 * HOUR_US
     assert sent(at(NOW_US + HOUR_US))["timestamp_micros"] == NOW_US
+    request, note = built(at(NOW_US - 80 * HOUR_US), send_late_events=True)
+    assert json.loads(request.body)["timestamp_micros"] == NOW_US - 80 * HOUR_US and "72 hours old" in note.reason
 
 
 def test_parameters_have_the_documented_types() -> None:
