@@ -56,8 +56,13 @@ _PREFIX = re.compile(r"PROCESSING_(ERROR|WARNING)_(REASON_)?")
 _PASSING = "INTERNAL_ERROR"
 
 
-def read(request: Request, response: Response) -> Outcomes:
+def read(request: Request, response: Response, *, patience_us: int) -> Outcomes:
     """One outcome per item of a request.
+
+    Args:
+        request: What was sent.
+        response: The answer.
+        patience_us: How long the end of a request is asked for, in microseconds.
 
     Raises:
         AuthError: Google does not accept who asks.
@@ -71,11 +76,16 @@ def read(request: Request, response: Response) -> Outcomes:
         error = answer.get("error")
         return _refused(request, response, error if isinstance(error, Mapping) else {})
     if STATUS_PATH in request.url:
-        return _ended(request, answer)
+        return _ended(request, response, patience_us)
     job = answer.get("requestId")
     if not isinstance(job, str) or not job:
         raise TransientError("Google answered with something that is no answer to this request")
-    return Outcomes.every(request, Pending(job=job, after_s=FIRST_LOOK_S))
+    return Outcomes.every(request, Pending(job=f"{response.received_at_us}.{job}", after_s=FIRST_LOOK_S))
+
+
+def request_id(job: str) -> str:
+    """Google's id of a request, in a job: that begins with the moment of the request, in microseconds since 1970."""
+    return job.partition(".")[2]
 
 
 def sentence(response: Response) -> str:
@@ -128,19 +138,20 @@ def _refused(request: Request, response: Response, error: Mapping[str, Any]) -> 
         raise_for(response, error)
     rest = Retry(reason="Google refused the request because of other members", after_s=0.0)
     return Outcomes(
-        items=tuple(Rejected(reason=f"Google refuses it: {guilty[n]}") if n in guilty else rest for n in places)
+        items=tuple(Rejected(reason=f"Google refuses it: {guilty[n]}") if n in guilty else rest for n in places),
+        refused_whole=True,
     )
 
 
-def _ended(request: Request, answer: Mapping[str, Any]) -> Outcomes:
+def _ended(request: Request, response: Response, patience_us: int) -> Outcomes:
     """What became of the members of a request that was taken earlier. All are for one destination."""
-    found = answer.get("requestStatusPerDestination")
+    found = response.json_object().get("requestStatusPerDestination")
     status = found[0] if isinstance(found, list) and found and isinstance(found[0], Mapping) else {}
     state = status.get("requestStatus")
     errors = _counts(status.get("errorInfo"), "errorCounts")
     warnings = _counts(status.get("warningInfo"), "warningCounts")
     if state in ("PROCESSING", "REQUEST_STATUS_UNKNOWN"):
-        return Outcomes.every(request, Pending(job=_job_of(request), after_s=FIRST_LOOK_S))
+        return Outcomes.every(request, _unfinished(request, response, patience_us))
     outcome: Outcome
     if state == "SUCCESS":
         outcome = Warned(reason=f"Google has remarks: {_told(warnings)}") if warnings else Delivered()
@@ -155,8 +166,14 @@ def _ended(request: Request, answer: Mapping[str, Any]) -> Outcomes:
     return Outcomes.every(request, outcome)
 
 
-def _job_of(request: Request) -> str:
-    return unquote(request.url.rpartition("requestId=")[2])
+def _unfinished(request: Request, response: Response, patience_us: int) -> Outcome:
+    """Asked for again, up to a time. After that the request counts as taken: sending it again would change nothing."""
+    job = unquote(request.url.partition("#")[2])
+    since = job.partition(".")[0]
+    if since.isdecimal() and response.received_at_us - int(since) < patience_us:
+        return Pending(job=job, after_s=FIRST_LOOK_S)
+    minutes = patience_us // 60_000_000
+    return Warned(reason=f"Google took it and was still working on it after {minutes} minutes: its end was not seen")
 
 
 def _reasons(error: Mapping[str, Any]) -> Iterator[str]:

@@ -63,7 +63,8 @@ MANIFEST = Manifest(
         RateLimit(count=300, per_s=60.0, scope=LimitScope.CONNECTOR),
         RateLimit(count=100_000, per_s=86_400.0, scope=LimitScope.CONNECTOR),
     ),
-    concurrency=4,
+    # A request's place is taken until its end is known, which is minutes: so there are many.
+    concurrency=16,
     timeout_s=60.0,
     idempotency=Idempotency.NATURAL,
     rows_match_people=True,
@@ -117,13 +118,17 @@ class GoogleAdsAudience(Destination[GoogleAdsAudienceSettings]):
 
     def read(self, request: Request, response: Response) -> Outcomes:
         """What Google's answer means, see `answers`."""
-        return answers.read(request, response)
+        return answers.read(request, response, patience_us=self.settings.patience_minutes * 60_000_000)
 
     def poll(self, job: Job) -> Request:
-        """GET requestStatus:retrieve with the id of the request."""
+        """GET requestStatus:retrieve with the id of the request.
+
+        The job stands behind the address as its fragment, which is not sent: `read` finds there how long it has lasted.
+        """
+        request_id = quote(answers.request_id(job.id), safe="")
         return Request(
             method="GET",
-            url=f"{self.settings.base_url}{answers.STATUS_PATH}?requestId={quote(job.id, safe='')}",
+            url=f"{self.settings.base_url}{answers.STATUS_PATH}?requestId={request_id}#{quote(job.id, safe='')}",
             items=tuple(range(job.items)),
         )
 

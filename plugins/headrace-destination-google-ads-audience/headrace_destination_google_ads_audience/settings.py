@@ -77,6 +77,14 @@ class GoogleAdsAudienceSettings(BaseModel):
     membership_days: int = Field(
         540, ge=1, le=540, title="Days on the list", description="For lists that are made here; 540 is Google's most."
     )
+    patience_minutes: int = Field(
+        10,
+        ge=0,
+        le=14,
+        title="Minutes to wait for the end",
+        description="Google works on a request for half an hour or longer. After this time it counts as taken, with a "
+        "warning that its end was not seen.",
+    )
     base_url: str = Field(
         "https://datamanager.googleapis.com",
         title="Address",

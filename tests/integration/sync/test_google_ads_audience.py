@@ -6,34 +6,33 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from headrace_sync import jobs
 from headrace_sync.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.verdicts import Kind, Verdict
 
 from headrace.connector import wire
 from headrace.domain.times import now_us
-from headrace.plugins import ConnectorInstance, PluginHost
+from headrace.plugins import PluginHost
 from headrace.plugins.authentication import authorised
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Redis
 from headrace_sdk import (
-    Delivered,
-    Job,
-    MemberBatch,
-    Outcome,
-    Pending,
     Profile,
     Request,
     Row,
     Subject,
-    Warned,
 )
 from tests.support.connector_outlets import Way, way
 from tests.support.vendor_calls import send
 from tests.support.vendors.google_data_manager import FakeDataManager, error
 
 CONNECTOR = "google-ads-audience"
-TAKEN = {Kind.LOST, Kind.DELIVERED}
-"""What an outlet makes of a job: its end is not seen here."""
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses between two looks at a request, which are half a minute else."""
+    monkeypatch.setattr(jobs, "_LONGEST_PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ async def test_people_go_onto_the_list_and_off_again(google: FakeDataManager, th
     made = await rows(there, person(1, ad_user_data="granted"), person(2), person(3, ad_personalization="denied"))
     assert len(made) == 2
     verdicts = await there.outlet.send(ADD_MEMBERS, made)
-    assert {verdict.kind for verdict in verdicts} <= TAKEN
+    assert [verdict.kind for verdict in verdicts] == [Kind.DELIVERED] * 2
     assert len(google.members["777"]) == 2 and google.consents == [{"adUserData": "CONSENT_GRANTED"}, None]
     assert all("@" not in member and "Byron" not in member for member in google.members["777"])
     await there.outlet.send(REMOVE_MEMBERS, made[:1])
@@ -118,10 +117,29 @@ async def test_a_bad_member_is_found_and_the_others_go_again(google: FakeDataMan
     made = [Row.of({"userData": {"userIdentifiers": [one, {"phoneNumber": f"{n:064x}"}]}}) for n, one in
             enumerate([good, bad, good])]  # fmt: skip
     verdicts = await there.outlet.send(ADD_MEMBERS, made)
-    assert [verdict.kind for verdict in verdicts] == [Kind.RETRY, Kind.REJECTED, Kind.RETRY]
-    assert "INVALID_SHA256_FORMAT" in verdicts[1].reason and google.requests == []
-    await there.outlet.send(ADD_MEMBERS, [made[0], made[2]])
-    assert len(google.members["777"]) == 2
+    assert [verdict.kind for verdict in verdicts] == [Kind.DELIVERED, Kind.REJECTED, Kind.DELIVERED]
+    assert "INVALID_SHA256_FORMAT" in verdicts[1].reason
+    assert len(google.members["777"]) == 2 and len(google.requests) == 1
+
+
+async def test_a_request_is_followed_to_its_end(google: FakeDataManager, there: Way) -> None:
+    made = await rows(there, person(1), person(2))
+    no_consent = {"errorCounts": [{"reason": "PROCESSING_ERROR_REASON_NO_CONSENT", "recordCount": "1"}]}
+    for state, kind in (("PARTIAL_SUCCESS", Kind.WARNED), ("FAILED", Kind.REJECTED)):
+        google.statuses += [{"requestStatus": "PROCESSING"}] * 3
+        google.statuses.append({"requestStatus": state, "errorInfo": no_consent})
+        verdicts = await there.outlet.send(ADD_MEMBERS, made)
+        assert [verdict.kind for verdict in verdicts] == [kind] * 2
+        assert "NO_CONSENT for 1" in verdicts[0].reason and not google.statuses
+
+
+async def test_a_request_whose_end_is_not_seen_counts_as_taken(
+    google: FakeDataManager, host: PluginHost, redis: Redis, db: Database
+) -> None:
+    async with way(host, CONNECTOR, settings(google, patience_minutes=0), redis, db) as there:
+        google.statuses.append({"requestStatus": "PROCESSING"})
+        (verdict,) = await there.outlet.send(ADD_MEMBERS, await rows(there, person(1)))
+    assert verdict.kind is Kind.WARNED and "its end was not seen" in verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -163,25 +181,6 @@ async def test_throttling_and_failures(google: FakeDataManager, there: Way) -> N
     assert (slow.kind, slow.after_s) == (Kind.RETRY, 3.0)
 
 
-async def test_the_end_of_a_request_is_asked_for(google: FakeDataManager, there: Way) -> None:
-    made = await rows(there, person(1), person(2))
-    instance = await there.host.open(CONNECTOR, settings(google))
-    built = await instance.add_members(MemberBatch(rows=tuple(made), now_us=now_us()))
-    taken = await exchange(there, google, instance, built.requests[0])
-    assert taken == (Pending(job="request-1", after_s=1800.0),) * 2
-    google.statuses += [
-        {"requestStatus": "PROCESSING"},
-        {
-            "requestStatus": "PARTIAL_SUCCESS",
-            "errorInfo": {"errorCounts": [{"reason": "PROCESSING_ERROR_REASON_NO_CONSENT", "recordCount": "1"}]},
-        },
-    ]
-    for expected in (Pending, Warned, Delivered):
-        poll = await instance.poll(Job(id="request-1", items=2, now_us=now_us()))
-        ended = await exchange(there, google, instance, poll)
-        assert [type(outcome) for outcome in ended] == [expected] * 2
-
-
 async def test_lists_of_the_account_are_shown_and_made(google: FakeDataManager, there: Way) -> None:
     instance = await there.host.open(CONNECTOR, settings(google))
 
@@ -208,9 +207,3 @@ def signed(there: Way, google: FakeDataManager, request: Request) -> Request:
     google.tokens.add("by-hand")
     auth = there.host.connectors()[CONNECTOR].auth
     return authorised(request, auth, settings(google), now_us=now_us(), token="by-hand")
-
-
-async def exchange(
-    there: Way, google: FakeDataManager, instance: ConnectorInstance, request: Request
-) -> tuple[Outcome, ...]:
-    return (await instance.read(request, await send(signed(there, google, request)))).items

@@ -214,7 +214,7 @@ UPLOAD = Request(method="POST", url="https://g.example/v1/audienceMembers:ingest
 def read(status: int, body: Any, request: Request = UPLOAD, **headers: str) -> Outcomes:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return connector().read(request, Response(status=status, body=raw, headers=named))
+    return connector().read(request, Response(status=status, body=raw, headers=named, received_at_us=5_000_000))
 
 
 def error(code: int, *violations: tuple[str, str], reason: str = "") -> dict[str, Any]:
@@ -225,10 +225,27 @@ def error(code: int, *violations: tuple[str, str], reason: str = "") -> dict[str
 
 
 def test_a_request_that_is_taken_is_a_job() -> None:
-    assert read(200, {"requestId": "r/1"}).items == (Pending(job="r/1", after_s=FIRST_LOOK_S),) * 3
-    poll = connector().poll(Job(id="r/1", items=3, now_us=0))
+    assert read(200, {"requestId": "r/1"}).items == (Pending(job="5000000.r/1", after_s=FIRST_LOOK_S),) * 3
+    poll = connector().poll(Job(id="5000000.r/1", items=3, now_us=0))
     assert (poll.method, poll.items) == ("GET", (0, 1, 2))
-    assert poll.url == "https://datamanager.googleapis.com/v1/requestStatus:retrieve?requestId=r%2F1"
+    sent, _, kept = poll.url.partition("#")
+    assert sent == "https://datamanager.googleapis.com/v1/requestStatus:retrieve?requestId=r%2F1"
+    assert kept == "5000000.r%2F1"
+
+
+def test_a_job_counts_as_taken_after_a_time() -> None:
+    made = connector(patience_minutes=2)
+    poll = made.poll(Job(id="5000000.r/1", items=1, now_us=0))
+    body = json.dumps(status("PROCESSING")).encode()
+
+    def after(seconds: int) -> Any:
+        moment_us = 5_000_000 + seconds * 1_000_000
+        return made.read(poll, Response(status=200, body=body, received_at_us=moment_us)).items[0]
+
+    assert after(119) == Pending(job="5000000.r/1", after_s=FIRST_LOOK_S)
+    assert after(120) == Warned(
+        reason="Google took it and was still working on it after 2 minutes: its end was not seen"
+    )
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b"{}", b"[]", b'{"requestId": 7}'])
@@ -273,12 +290,12 @@ ERROR = "PROCESSING_ERROR_REASON_"
             Retry(reason="Google could not process it: INTERNAL_ERROR for 3"),
         ),
         (status("FAILED"), Retry(reason="Google could not process it: no reason is given")),
-        (status("PROCESSING"), Pending(job="r/1", after_s=FIRST_LOOK_S)),
-        (status("REQUEST_STATUS_UNKNOWN"), Pending(job="r/1", after_s=FIRST_LOOK_S)),
+        (status("PROCESSING"), Pending(job="5000000.r/1", after_s=FIRST_LOOK_S)),
+        (status("REQUEST_STATUS_UNKNOWN"), Pending(job="5000000.r/1", after_s=FIRST_LOOK_S)),
     ],
 )
 def test_the_end_of_a_job(answer: Any, outcome: Any) -> None:
-    poll = connector().poll(Job(id="r/1", items=3, now_us=0))
+    poll = connector().poll(Job(id="5000000.r/1", items=3, now_us=0))
     assert read(200, answer, poll).items == (outcome,) * 3
 
 
@@ -290,7 +307,9 @@ def test_a_status_that_is_none_is_asked_for_again(answer: Any) -> None:
 
 def test_members_that_are_named_are_at_fault_and_the_others_go_again() -> None:
     path = "audience_members[1].user_data.user_identifiers[0].email_address"
-    first, second, third = read(400, error(400, (path, "INVALID_SHA256_FORMAT"), reason="INVALID_ARGUMENT")).items
+    found = read(400, error(400, (path, "INVALID_SHA256_FORMAT"), reason="INVALID_ARGUMENT"))
+    assert found.refused_whole
+    first, second, third = found.items
     assert second == Rejected(reason="Google refuses it: INVALID_SHA256_FORMAT")
     assert first == third == Retry(reason="Google refused the request because of other members", after_s=0.0)
     (_, again, _) = read(400, error(400, ("audienceMembers[1].consent", "odd ada@example.com"))).items
@@ -379,6 +398,7 @@ def test_making_a_list() -> None:
         {"customer_id": "123"}, {"customer_id": ""}, {"customer_id": "12345678901"}, {"login_customer_id": "abc"},
         {"user_list_id": "list"}, {"user_list_id": ""}, {"key_type": "email"}, {"client_id": ""},
         {"client_secret": "a b"}, {"refresh_token": ""}, {"consent_ad_user_data": "denied"}, {"membership_days": 541},
+        {"patience_minutes": 15},
         {"base_url": "datamanager"}, {"token_url": "https://x/?a=1"}, {"developer_token": "x"},
     ],
 )  # fmt: skip
