@@ -27,6 +27,7 @@ from headrace_ingest.messages import (
     event_name,
     group_of,
     identifier_of,
+    is_online,
     new_event,
     note_consent,
     require_ids,
@@ -84,6 +85,8 @@ def check_event(given: Event, arrival: Arrival, limits: Limits = DEFAULT_LIMITS)
     note_consent(kind, name, properties, repairs)
     event = new_event(arrival, kind, message_id, name, found, original, sent, traceparent, repairs)
     set_parts(event, previous_id, group_id, traits_bytes, properties_bytes, context_bytes)
+    if given.online or is_online(arrival, kind, context.get("channel")):
+        event.online = True
     return event
 
 

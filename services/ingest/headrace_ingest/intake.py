@@ -24,7 +24,7 @@ from headrace_ingest.location import CountryOf
 from headrace_ingest.mapping import Mapping, apply_mapping, records_of
 from headrace_ingest.messages import Arrival, Scalar, read_message
 from headrace_ingest.refusal import Code, Refused, person_erased
-from headrace_ingest.sources import Source
+from headrace_ingest.sources import WEBSITE, Source
 from headrace_ingest.store import raw_message_document, rejected_document
 from headrace_ingest.webhook_bodies import read_body
 
@@ -271,6 +271,7 @@ def arrival_of(
         message_id=message_id,
         country_of=country_of,
         country=delivery.country,
+        online=source.kind == WEBSITE,
     )
 
 

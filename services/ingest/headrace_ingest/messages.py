@@ -76,6 +76,7 @@ class Arrival:
         message_id: Id for a message that has none; "" makes one.
         country_of: Finds the country of a message's IP address; None: no country is looked for.
         country: Country of the request's own address, for messages that say no address; "" for none.
+        online: True when its source is a website: whatever it sends happened there.
     """
 
     workspace_id: str
@@ -88,6 +89,7 @@ class Arrival:
     message_id: str = ""
     country_of: CountryOf | None = None
     country: str = ""
+    online: bool = False
 
 
 class _Envelope(msgspec.Struct):
@@ -105,10 +107,14 @@ class _Envelope(msgspec.Struct):
     timestamp: Scalar = None
     originalTimestamp: Scalar = None  # noqa: N815
     sentAt: Scalar = None  # noqa: N815
+    channel: Any = None
     properties: Raw = _NONE
     traits: Raw = _NONE
     context: Raw = _NONE
 
+
+_ONLINE_KINDS = frozenset({EventKind.EVENT_KIND_PAGE, EventKind.EVENT_KIND_SCREEN})
+_ONLINE_CHANNELS = frozenset({"web", "browser", "mobile"})
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -189,7 +195,22 @@ def _event(envelope: _Envelope, arrival: Arrival, repairs: list[str]) -> Event:
     note_consent(kind, name, properties, repairs)
     event = new_event(arrival, kind, message_id, name, identifiers, original, sent, arrival.traceparent, repairs)
     set_parts(event, previous_id, group_id, traits_bytes, properties_bytes, context_bytes)
+    if is_online(arrival, kind, envelope.channel, context.get("channel")):
+        event.online = True
     return event
+
+
+def is_online(arrival: Arrival, kind: EventKind.ValueType, *channels: Any) -> bool:
+    """Whether an event happened on a website or in an app: by its source, by its kind, or because it says so.
+
+    Args:
+        arrival: How it came.
+        kind: Its kind.
+        channels: What it says of the way it came: `channel` (RudderStack) and `context.channel` (Segment).
+    """
+    if arrival.online or kind in _ONLINE_KINDS:
+        return True
+    return any(isinstance(channel, str) and channel.strip().lower() in _ONLINE_CHANNELS for channel in channels)
 
 
 def note_consent(kind: EventKind.ValueType, name: str, properties: Mapping[str, Any], repairs: list[str]) -> None:

@@ -143,6 +143,8 @@ class SyncConfig:
         changed_us: When something that decides on events last changed; 0 means never.
         revision: Counts changes; the etag.
         request_id: Of the call that made it.
+        offline_only: Forwarding: True when the connector takes events of offline sources alone, as it said when the
+            sync was made. What becomes of an event must come out the same however often it is asked.
     """
 
     doc_id: str
@@ -162,6 +164,7 @@ class SyncConfig:
     changed_us: int
     revision: int
     request_id: str = ""
+    offline_only: bool = False
 
     @property
     def name(self) -> str:
@@ -210,6 +213,7 @@ class SyncConfig:
             paused=self.paused,
             created_us=self.created_us,
             changed_us=self.changed_us,
+            offline_only=self.offline_only,
         )
 
     @classmethod
@@ -222,6 +226,7 @@ class SyncConfig:
             id=document["i"],
             event_names=tuple(document["event_names"]),
             request_id=document.get("rid", ""),
+            offline_only=document.get("offline_only", False),
             **values,
         )
 
@@ -233,6 +238,7 @@ class SyncConfig:
             "i": self.id,
             "event_names": list(self.event_names),
             "rid": self.request_id,
+            "offline_only": self.offline_only,
             **{name: getattr(self, name) for name in _SYNC_FIELDS},
         }
 

@@ -16,6 +16,8 @@ from headrace.domain.times import SECOND_US
 
 PAUSED = "paused"
 OTHER_EVENT_NAME = "event_name"
+ONLINE_SOURCE = "online_source"
+"""Reason of an event of a website or an app, at a destination that takes offline events alone."""
 REMOVALS_OFF = "removals_off"
 MERGED = "merged"
 ERASED = "erased"
@@ -36,6 +38,7 @@ class Forwarding:
         paused: True sends nothing.
         created_us: When it was made: earlier events are not its business.
         changed_us: When event_names or paused last changed; 0 means never.
+        offline_only: True when the destination takes events of stores and CRMs alone.
     """
 
     key: str
@@ -45,6 +48,7 @@ class Forwarding:
     paused: bool
     created_us: int
     changed_us: int = 0
+    offline_only: bool = False
 
     @property
     def first_segment_id(self) -> str:
@@ -65,6 +69,8 @@ class Forwarding:
             return PAUSED
         if self.event_names and event.event.name not in self.event_names:
             return OTHER_EVENT_NAME
+        if self.offline_only and event.event.online:
+            return ONLINE_SOURCE
         return ""
 
 

@@ -14,6 +14,7 @@ from headrace.plugins.mapping import MappingError, compile_mapping
 from headrace.rpc import names
 from headrace.rpc.errors import already_exists, etag_mismatch, invalid_argument, not_found, wrong_state
 from headrace.storage.mongo.client import Document
+from headrace_sdk import Sources
 from headrace_sync.accounts import Account, Accounts
 from headrace_sync.audiences import Audiences
 from headrace_sync.config import SyncConfig, key_of
@@ -94,8 +95,9 @@ class SyncHandlers:
             revision=1,
             request_id=request_id,
         )
-        await self._check(sync)
-        sync = dataclasses.replace(sync, created_us=now_us())
+        info = await self._check(sync)
+        offline_only = sync.is_forwarding and info.sources is Sources.OFFLINE
+        sync = dataclasses.replace(sync, created_us=now_us(), offline_only=offline_only)
         if await self._store.insert_sync(sync):
             return sync
         existing = await self._store.get_sync(workspace_id, sync.doc_id)
@@ -260,8 +262,8 @@ class SyncHandlers:
             raise invalid_argument("sync.audience", "is an audience of groups; destinations take people")
         return audience_id
 
-    async def _check(self, sync: SyncConfig) -> None:
-        """Refuse what cannot work."""
+    async def _check(self, sync: SyncConfig) -> wire.ConnectorInfo:
+        """Refuse what cannot work; gives the connector."""
         if sync.event_names and not sync.is_forwarding:
             raise invalid_argument("sync.event_names", "is for FORWARDING syncs only")
         if len(sync.event_names) > _MOST_EVENT_NAMES or any(
@@ -287,6 +289,7 @@ class SyncHandlers:
         except MappingError as error:
             field = f"sync.mapping.{error.field}" if error.field else "sync.mapping"
             raise invalid_argument(field, error.reason) from None
+        return info
 
 
 def position_of(document: Document) -> Position:

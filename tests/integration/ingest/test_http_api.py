@@ -177,6 +177,27 @@ async def test_identifiers_of_context_and_traits(ingest: Ingest) -> None:
     }
 
 
+async def test_events_of_websites_are_online(ingest: Ingest) -> None:
+    """Whatever their sources send: destinations for offline events refuse them."""
+    site, server = await ingest.source("site", "website"), await ingest.source("server", "http")
+    hook = await ingest.source("hook", "webhook")
+    track = {"type": "track", "event": "Purchased", "userId": "u"}
+    for source, message in (
+        (site, {**track, "messageId": "site"}),
+        (server, {**track, "messageId": "server"}),
+        (server, {**track, "messageId": "browser", "channel": "web"}),
+    ):
+        assert await ingest.post("/v1/track", message, source.write_key) == (200, {"success": True})
+    body = {"batch": [{"type": "page", "messageId": "page", "userId": "u"}]}
+    assert (await ingest.post("/v1/batch", body, server.write_key))[0] == 200
+    async with ingest.http.post(f"{ingest.url}/webhooks/{hook.webhook_token}", json={**track, "id": "o-1"}) as answer:
+        assert answer.status == 200
+    found = {e.source_id + ":" + e.message_id: e.online for e in await ingest.logged()}
+    online = {name for name, is_online in found.items() if is_online}
+    assert online == {"site:site", "server:browser", "server:page"}
+    assert set(found) - online == {"server:server", *(name for name in found if name.startswith("hook:"))}
+
+
 async def test_browsers(ingest: Ingest) -> None:
     source = await ingest.source("site", "website", allowed_origins=["https://*.shop.example"])
     origin = {"Origin": "https://www.shop.example"}

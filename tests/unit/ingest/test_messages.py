@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -50,6 +51,35 @@ def _refusal(**message: Any) -> Refused:
 )
 def test_names_of_events(given: Any, stored: str) -> None:
     assert _read(event=given).name == stored
+
+
+@pytest.mark.parametrize(
+    ("message", "online"),
+    [
+        ({}, False),
+        ({"type": "page"}, True),
+        ({"type": "screen"}, True),
+        ({"type": "identify"}, False),
+        ({"channel": "web"}, True),
+        ({"channel": " Mobile "}, True),
+        ({"context": {"channel": "browser"}}, True),
+        ({"channel": "server", "context": {"channel": "server"}}, False),
+        ({"channel": {"web": True}, "context": {"channel": 7}}, False),
+        ({"channel": None}, False),
+    ],
+)
+def test_events_of_websites_and_apps_are_online(message: dict[str, Any], online: bool) -> None:
+    assert _read(**message).online is online
+    website = dataclasses.replace(_ARRIVAL, online=True)
+    assert _read(website, **message).online
+    given = Event(
+        kind=EventKind.EVENT_KIND_TRACK, name="A", identifiers=[Identifier(namespace="user_id", value="u")],
+        context=json.dumps(message.get("context", {})).encode(),
+    )  # fmt: skip
+    assert check_event(given, _ARRIVAL).online is (message.get("context", {}).get("channel") == "browser")
+    assert check_event(given, website).online
+    given.online = True
+    assert check_event(given, _ARRIVAL).online
 
 
 def test_every_canonical_name_is_itself_and_no_alias_is_ambiguous() -> None:

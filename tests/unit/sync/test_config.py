@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from headrace_sync.config import SyncConfig
 
@@ -30,6 +32,14 @@ def _sync(*event_names: str) -> SyncConfig:
 @pytest.mark.parametrize("name", ["Purchased", "Order Completed", "order_completed"])
 def test_a_standard_name_means_the_same_event_in_any_spelling(name: str) -> None:
     assert "Purchased" in _sync(name).forwarding.event_names
+
+
+def test_a_sync_keeps_that_it_takes_offline_events_alone() -> None:
+    sync = dataclasses.replace(_sync(), offline_only=True)
+    assert SyncConfig.from_document(sync.document()) == sync
+    assert sync.forwarding.offline_only and not _sync().forwarding.offline_only
+    stored_before = {name: value for name, value in _sync().document().items() if name != "offline_only"}
+    assert SyncConfig.from_document(stored_before) == _sync()
 
 
 def test_the_names_are_kept_as_they_were_written() -> None:

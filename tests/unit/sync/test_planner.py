@@ -12,7 +12,9 @@ from headrace.domain.times import SECOND_US
 MADE_US = 1_000 * SECOND_US
 
 
-def sync(*, names: tuple[str, ...] = (), paused: bool = False, changed_us: int = 0) -> Forwarding:
+def sync(
+    *, names: tuple[str, ...] = (), paused: bool = False, changed_us: int = 0, offline_only: bool = False
+) -> Forwarding:
     return Forwarding(
         key="k",
         workspace_id="acme",
@@ -21,12 +23,13 @@ def sync(*, names: tuple[str, ...] = (), paused: bool = False, changed_us: int =
         paused=paused,
         created_us=MADE_US,
         changed_us=changed_us,
+        offline_only=offline_only,
     )
 
 
-def event(name: str, at_us: int, index: int = 0) -> ResolvedEvent:
+def event(name: str, at_us: int, index: int = 0, *, online: bool = False) -> ResolvedEvent:
     return ResolvedEvent(
-        event=Event(message_id=f"{name}{at_us}-{index}", name=name),
+        event=Event(message_id=f"{name}{at_us}-{index}", name=name, online=online),
         segment_id=time_ordered_floor(at_us),
         segment_index=index,
     )
@@ -48,6 +51,17 @@ def test_names_and_pauses_filter_with_their_reason() -> None:
     paused = plan(sync(names=("a",), paused=True), events)
     assert not paused.deliver
     assert set(paused.filtered[events[0].segment_id, "paused"]) == {0, 1, 2}
+
+
+def test_destinations_for_offline_events_refuse_those_of_websites() -> None:
+    late = MADE_US + SECOND_US
+    events = [event("a", late, 0), event("a", late, 1, online=True), event("b", late, 2, online=True)]
+    made = plan(sync(names=("a",), offline_only=True), events)
+    assert [e.segment_index for e in made.deliver] == [0]
+    assert {reason: set(places) for (_, reason), places in made.filtered.items()} == {
+        "online_source": {1}, "event_name": {2},
+    }  # fmt: skip
+    assert len(plan(sync(), events).deliver) == 3
 
 
 def test_around_a_change_plans_are_compared_with_what_was_planned() -> None:

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/api/common/v1/event.proto\x12\x16headrace.api.common.v1\".\n\nIdentifier\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xb3\x03\n\x05\x45vent\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\tsource_id\x18\x03 \x01(\t\x12/\n\x04kind\x18\x04 \x01(\x0e\x32!.headrace.api.common.v1.EventKind\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x37\n\x0bidentifiers\x18\x06 \x03(\x0b\x32\".headrace.api.common.v1.Identifier\x12\x13\n\x0bprevious_id\x18\x07 \x01(\t\x12\x10\n\x08group_id\x18\x08 \x01(\t\x12\x0e\n\x06traits\x18\t \x01(\x0c\x12\x12\n\nproperties\x18\n \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x0b \x01(\x0c\x12\x1d\n\x15original_timestamp_us\x18\x0c \x01(\x03\x12\x12\n\nsent_at_us\x18\r \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x0e \x01(\x03\x12\x14\n\x0ctimestamp_us\x18\x0f \x01(\x03\x12\x13\n\x0btraceparent\x18\x10 \x01(\t\x12\x0e\n\x06\x66uture\x18\x11 \x01(\x08\x12\x13\n\x0b\x63orrections\x18\x12 \x03(\t\"e\n\nEventBatch\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12-\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1d.headrace.api.common.v1.Event*\xae\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45VENT_KIND_IDENTIFY\x10\x01\x12\x14\n\x10\x45VENT_KIND_TRACK\x10\x02\x12\x13\n\x0f\x45VENT_KIND_PAGE\x10\x03\x12\x15\n\x11\x45VENT_KIND_SCREEN\x10\x04\x12\x14\n\x10\x45VENT_KIND_GROUP\x10\x05\x12\x14\n\x10\x45VENT_KIND_ALIAS\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/api/common/v1/event.proto\x12\x16headrace.api.common.v1\".\n\nIdentifier\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xc3\x03\n\x05\x45vent\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\tsource_id\x18\x03 \x01(\t\x12/\n\x04kind\x18\x04 \x01(\x0e\x32!.headrace.api.common.v1.EventKind\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x37\n\x0bidentifiers\x18\x06 \x03(\x0b\x32\".headrace.api.common.v1.Identifier\x12\x13\n\x0bprevious_id\x18\x07 \x01(\t\x12\x10\n\x08group_id\x18\x08 \x01(\t\x12\x0e\n\x06traits\x18\t \x01(\x0c\x12\x12\n\nproperties\x18\n \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x0b \x01(\x0c\x12\x1d\n\x15original_timestamp_us\x18\x0c \x01(\x03\x12\x12\n\nsent_at_us\x18\r \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x0e \x01(\x03\x12\x14\n\x0ctimestamp_us\x18\x0f \x01(\x03\x12\x13\n\x0btraceparent\x18\x10 \x01(\t\x12\x0e\n\x06\x66uture\x18\x11 \x01(\x08\x12\x13\n\x0b\x63orrections\x18\x12 \x03(\t\x12\x0e\n\x06online\x18\x13 \x01(\x08\"e\n\nEventBatch\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12-\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1d.headrace.api.common.v1.Event*\xae\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45VENT_KIND_IDENTIFY\x10\x01\x12\x14\n\x10\x45VENT_KIND_TRACK\x10\x02\x12\x13\n\x0f\x45VENT_KIND_PAGE\x10\x03\x12\x15\n\x11\x45VENT_KIND_SCREEN\x10\x04\x12\x14\n\x10\x45VENT_KIND_GROUP\x10\x05\x12\x14\n\x10\x45VENT_KIND_ALIAS\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.api.common.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTKIND']._serialized_start=652
-  _globals['_EVENTKIND']._serialized_end=826
+  _globals['_EVENTKIND']._serialized_start=668
+  _globals['_EVENTKIND']._serialized_end=842
   _globals['_IDENTIFIER']._serialized_start=62
   _globals['_IDENTIFIER']._serialized_end=108
   _globals['_EVENT']._serialized_start=111
-  _globals['_EVENT']._serialized_end=546
-  _globals['_EVENTBATCH']._serialized_start=548
-  _globals['_EVENTBATCH']._serialized_end=649
+  _globals['_EVENT']._serialized_end=562
+  _globals['_EVENTBATCH']._serialized_start=564
+  _globals['_EVENTBATCH']._serialized_end=665
 # @@protoc_insertion_point(module_scope)

@@ -109,6 +109,7 @@ class Event(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     FUTURE_FIELD_NUMBER: builtins.int
     CORRECTIONS_FIELD_NUMBER: builtins.int
+    ONLINE_FIELD_NUMBER: builtins.int
     message_id: builtins.str
     """Optional. Unique in the workspace, up to 100 characters; made by the server when empty. The de-duplication key."""
     workspace_id: builtins.str
@@ -141,6 +142,10 @@ class Event(google.protobuf.message.Message):
     """Optional. W3C trace context of the event; made by the server when empty."""
     future: builtins.bool
     """Output only. True when the event time lay more than 5 minutes after received_at: it counts from its time on."""
+    online: builtins.bool
+    """Optional. True when it happened on a website or in an app: so are all events of sources of kind "website", page and
+    screen views, and messages whose channel is "web", "browser" or "mobile". Destinations for offline events refuse it.
+    """
     @property
     def identifiers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Identifier]:
         """Identifiers as they came, trimmed; normalised and checked when the event is resolved. At most 50."""
@@ -170,8 +175,9 @@ class Event(google.protobuf.message.Message):
         traceparent: builtins.str = ...,
         future: builtins.bool = ...,
         corrections: collections.abc.Iterable[builtins.str] | None = ...,
+        online: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["context", b"context", "corrections", b"corrections", "future", b"future", "group_id", b"group_id", "identifiers", b"identifiers", "kind", b"kind", "message_id", b"message_id", "name", b"name", "original_timestamp_us", b"original_timestamp_us", "previous_id", b"previous_id", "properties", b"properties", "received_at_us", b"received_at_us", "sent_at_us", b"sent_at_us", "source_id", b"source_id", "timestamp_us", b"timestamp_us", "traceparent", b"traceparent", "traits", b"traits", "workspace_id", b"workspace_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["context", b"context", "corrections", b"corrections", "future", b"future", "group_id", b"group_id", "identifiers", b"identifiers", "kind", b"kind", "message_id", b"message_id", "name", b"name", "online", b"online", "original_timestamp_us", b"original_timestamp_us", "previous_id", b"previous_id", "properties", b"properties", "received_at_us", b"received_at_us", "sent_at_us", b"sent_at_us", "source_id", b"source_id", "timestamp_us", b"timestamp_us", "traceparent", b"traceparent", "traits", b"traits", "workspace_id", b"workspace_id"]) -> None: ...
 
 Global___Event: typing_extensions.TypeAlias = Event
 
