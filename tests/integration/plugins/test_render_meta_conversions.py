@@ -1,4 +1,4 @@
-"""Dry runs of the Meta Conversions API: exact requests as golden files."""
+"""Dry runs of the Meta Conversions API and of offline conversions: exact requests as golden files."""
 
 from __future__ import annotations
 
@@ -67,16 +67,23 @@ SEVERAL: list[dict[str, Any]] = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost(["meta-conversions"])
+    running = PluginHost(["meta-conversions", "meta-offline"])
     await running.start()
     assert running.failures() == ()
     yield running
     await running.close()
 
 
-async def rendered(host: PluginHost, events: list[dict[str, Any]], mapping: Any = None, **more: Any) -> dict[str, Any]:
+async def rendered(
+    host: PluginHost,
+    events: list[dict[str, Any]],
+    mapping: Any = None,
+    connector: str = "meta-conversions",
+    settings: dict[str, Any] = SETTINGS,
+    **more: Any,
+) -> dict[str, Any]:
     rendering = await render(
-        host, connector="meta-conversions", settings={**SETTINGS, **more}, now_us=NOW_US, mapping=mapping,
+        host, connector=connector, settings={**settings, **more}, now_us=NOW_US, mapping=mapping,
         events=[json.dumps(event) for event in events],
     )  # fmt: skip
     document = rendering.document()
@@ -108,6 +115,17 @@ async def test_a_mapping_of_its_own(host: PluginHost) -> None:
     assert (event["event_name"], event["action_source"]) == ("Subscribe", "phone_call")
     assert event["custom_data"]["value"] == 45 and event["custom_data"]["coupon"] == "SPRING"
     assert isinstance(event["user_data"]["em"], str) and "fbc" not in event["user_data"]
+
+
+async def test_offline_conversions(host: PluginHost) -> None:
+    settings = {"dataset_id": "555", **{name: SETTINGS[name] for name in ("access_token", "app_secret")}}
+    visit = {
+        "type": "track", "event": "Store visited", "messageId": "m-0", "userId": "u-1",
+        "timestamp": "2026-10-01T08:00:00Z", "properties": {"order_id": "r-1"},
+    }  # fmt: skip
+    document = await rendered(host, [visit, ORDER, *SEVERAL], None, "meta-offline", settings, upload_tag="store 7")
+    check_golden("plugins/meta_offline_events", document)
+    check_golden("plugins/meta_offline_required", await rendered(host, REQUIRED, None, "meta-offline", settings))
 
 
 async def test_the_end_of_a_version_is_said(host: PluginHost) -> None:

@@ -130,7 +130,11 @@ class FakeConversions:
             return refusal
         self.requests.append(body)
         data = body.get("data")
-        if set(body) - {"data", "test_event_code", "appsecret_proof"} or not isinstance(data, list) or not data:
+        if (
+            set(body) - {"data", "test_event_code", "appsecret_proof", "upload_tag"}
+            or not isinstance(data, list)
+            or not data
+        ):
             return failed(Failure(400, 100, 0, "Invalid parameter"))
         if len(data) > MOST_EVENTS:
             return failed(Failure(400, 100, 0, f"Too many events: at most {MOST_EVENTS}"))

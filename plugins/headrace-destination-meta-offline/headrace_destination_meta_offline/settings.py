@@ -1,0 +1,109 @@
+"""Settings of the Meta offline conversions destination."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+DEFAULT_VERSION = "v25.0"
+VERSION_ENDS = {
+    "v20.0": "2026-09-24",
+    "v21.0": "2027-01-21",
+    "v22.0": "2027-05-20",
+    "v23.0": "2027-10-08",
+    "v24.0": "2028-02-18",
+    "v25.0": "2028-07-29",
+}
+"""Days on which Meta stops answering a version, as far as it has said so (November 2026). The Conversions API follows
+the Graph API, not the Marketing API: https://developers.facebook.com/docs/graph-api/changelog"""
+
+
+class MetaOfflineSettings(BaseModel):
+    """Which dataset, and who asks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    dataset_id: str = Field(
+        pattern=r"^[0-9]{1,32}$",
+        title="Dataset id",
+        description="Id of the dataset, as Events Manager shows it. Offline event sets were made into datasets.",
+    )
+    access_token: SecretStr = Field(
+        min_length=1,
+        title="Access token",
+        description="Token from Events Manager, or of a system user with a role on the dataset.",
+    )
+    app_secret: SecretStr | None = Field(
+        None, title="App secret", description="Adds appsecret_proof to each request, which apps may require."
+    )
+    test_event_code: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9]{0,64}$",
+        title="Test event code",
+        description="Shows events in Events Manager under Test Events, where they count all the same. Remove it after.",
+    )
+    upload_tag: str = Field(
+        "",
+        max_length=255,
+        title="Upload tag",
+        description="Marks what this destination sends, as uploads of the old Offline Conversions API were marked.",
+    )
+    currency: str = Field(
+        "",
+        pattern=r"^([A-Z]{3})?$",
+        title="Currency",
+        description="Three letters by ISO 4217, for events with a value that name no currency.",
+    )
+    hash_user_id: bool = Field(
+        True,
+        title="Hash external ids",
+        description="Sends the SHA-256 of external ids. Off, they go in the clear: choose what your pixel sends.",
+    )
+    event_names: dict[str, str] = Field(
+        default_factory=dict,
+        title="Event names",
+        description='Name at Meta by name of the event, before the standard ones; "" leaves an event out.',
+    )
+    limited_data_use: bool = Field(
+        False, title="Limited Data Use", description="Marks each event for Limited Data Use (states of the US)."
+    )
+    limited_data_use_country: Literal[0, 1] = Field(
+        0, title="Country of Limited Data Use", description="1 for the United States, 0 lets Meta find out."
+    )
+    limited_data_use_state: int = Field(
+        0,
+        ge=0,
+        le=9999,
+        title="State of Limited Data Use",
+        description="Meta's number of the state (1000 for California), 0 lets Meta find out.",
+    )
+    api_version: str = Field(
+        DEFAULT_VERSION,
+        pattern=r"^v[0-9]{1,3}\.[0-9]{1,2}$",
+        title="API version",
+        description="Version of the Graph API. Each lives about two years.",
+    )
+    base_url: str = Field(
+        "https://graph.facebook.com",
+        title="Address",
+        description="Where the Graph API is; others are for tests.",
+    )
+
+    @field_validator("access_token", "app_secret")
+    @classmethod
+    def _one_word(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            text = secret.get_secret_value()
+            if not text.isascii() or not text.isprintable() or " " in text:
+                raise ValueError("must be printable ASCII characters without spaces")
+        return secret
+
+    @field_validator("base_url")
+    @classmethod
+    def _absolute(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
+            raise ValueError("must be an absolute http or https address without query")
+        return url.rstrip("/")
