@@ -154,7 +154,10 @@ def test_nothing_is_changed_when_anything_is_wrong(run: Run, tmp_path: Path) -> 
         "error: nothing was changed:",
         f"{file}:8: there is no Destination 'cli-nowhere', in the files or on the platform",
         f"{file}:9: there is no Audience 'cli-nobody', in the files or on the platform",
-        f"{file}:13: there is no such connector; there are: meta-audience, webhook",
+        f"{file}:13: there is no such connector; there are: google-ads-audience, "
+        "google-ads-conversions, google-analytics-4, linkedin-audience, linkedin-conversions, meta-audience, "
+        "meta-conversions, meta-offline, slack, "
+        "tiktok-audience, tiktok-events, webhook",
     ]
     assert run("sources", "get", "cli-first")[0] == 1
 

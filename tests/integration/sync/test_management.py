@@ -179,7 +179,7 @@ async def test_connectors_are_listed(serve: Any) -> None:
         answer = await api.destinations.ListConnectors(dest.ListConnectorsRequest(parent=PARENT))
         found = {connector.name: connector for connector in answer.connectors}
         assert set(found) >= {"webhook", "meta-audience"}
-        assert list(found["meta-audience"].capabilities) == ["deletion", "list_sync"]
+        assert list(found["meta-audience"].capabilities) == ["check", "deletion", "list_sync", "lists"]
         assert {"email", "phone"} <= {field.name for field in found["meta-audience"].fields}
         assert json.loads(found["webhook"].settings_schema)["properties"]["url"]
         assert not found["webhook"].error
