@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -539,9 +539,17 @@ async def test_what_a_plugin_starts_ends_with_it(tmp_path: Path, name: str, part
         raise AssertionError("what the plugin started is still there")
 
 
-async def test_no_folder_of_a_socket_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "tmp"
-    folder.mkdir()
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket, as that of `tmp_path` may not."""
+    with tempfile.TemporaryDirectory(prefix="zoo-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+async def test_no_folder_of_a_socket_is_left_behind(
+    tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = short_folder
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     plugin_zoo.install(tmp_path, "exits-at-import", "hangs-at-import")
     async with zoo(tmp_path, "exits", limits=Limits(load_s=3.0)) as host:
