@@ -25,8 +25,8 @@ class Destination(Generic[SettingsT]):
     bytes. It keeps nothing between calls. The host makes one instance per configured destination and may throw it
     away at any time.
 
-    Each method that makes requests must account for every item of its batch exactly once: in `items` of one Request, or
-    by one Skip. Notes may come on top.
+    Each method that makes requests must account for every item of its batch exactly once: in `items` of one Request (or
+    of several that carry nothing but this item), or by one Skip. Notes may come on top.
 
     Attributes:
         manifest: What the connector is.

@@ -19,7 +19,10 @@ class Request:
         url: Absolute http or https address. Never put a secret into it.
         headers: Headers by name; the host adds Content-Length, Host and User-Agent.
         body: Body as it goes over the wire.
-        items: Places in the batch (from 0) of the items that the request carries, in the order of the outcomes.
+        items: Places in the batch (from 0) of the items that the request carries, in the order of the outcomes. Several
+            requests may carry the same single item: they are sent one after the other, in the order in which they were
+            yielded, each when the one before was accepted. When one is not, the rest is not sent, and a later try
+            begins with the first again.
         secrets: Texts in it to be masked wherever the request is shown, besides the secrets of the settings, which are
             always masked: what was *made* of a secret, such as the Base64 of a user name and password.
     """
@@ -40,11 +43,14 @@ class Skip:
         item: Place in the batch, from 0.
         reason: A sentence for the customer, without personal data.
         field: The field at fault, empty when it is no single one.
+        is_failure: True when the item should have been sent and cannot be: it goes to the dead letter, from which it
+            can be replayed, in place of being left out for good.
     """
 
     item: int
     reason: str
     field: str = ""
+    is_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

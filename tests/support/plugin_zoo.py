@@ -120,6 +120,19 @@ CALL_FAULTS: Mapping[str, str] = {
             items = [Rejected(reason="bad") if one in named else Retry(reason="not carried out") for one in ids]
             return Outcomes(items=tuple(items), refused_whole=True)
     """,
+    "one-by-one": """
+        def send_events(self, batch):
+            for place, event in enumerate(batch.events):
+                if event.message_id.startswith("bad"):
+                    yield Skip(item=place, reason="cannot be written", is_failure=True)
+                for step in range(0 if event.message_id.startswith("bad") else 3):
+                    yield from self.requests(1, url=f"{self.settings.url}?{event.message_id}{step}", items=(place,))
+
+        def read(self, request, response):
+            if response.status >= 500:
+                raise TransientError(f"answered {response.status}")
+            return Outcomes.every(request, Warned(reason="odd") if response.status == 202 else Delivered())
+    """,
     "loses-item": "def send_events(self, batch): return self.requests(len(batch.events) - 1)",
     "repeats-item": "def send_events(self, batch): return self.requests(len(batch.events)) * 2",
     "invents-item": "def send_events(self, batch): return self.requests(len(batch.events) + 1)",

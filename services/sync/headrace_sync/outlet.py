@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from opentelemetry.trace import SpanKind
@@ -65,6 +65,7 @@ _NO_TOKEN_S = 10.0
 _CALL_AGAIN = 3
 _LONGEST_PATIENCE_S = 5.0
 T = TypeVar("T")
+_ACCEPTED = frozenset({Kind.DELIVERED, Kind.WARNED})
 _TRACED = frozenset({"webhook"})
 """Connectors whose receivers are the customer's own and take the trace context; vendors are not told."""
 
@@ -283,47 +284,66 @@ class Outlet:
             return
         for skip in built.skipped:
             reason = self._clean(with_field(skip.reason, skip.field), ())
-            batch.decide(places[skip.item], Verdict(Kind.SKIPPED, reason))
+            batch.decide(places[skip.item], Verdict(Kind.REJECTED if skip.is_failure else Kind.SKIPPED, reason))
         parts: list[Sequence[int]] = []
         await asyncio.gather(
             *(
-                self._send_request(opened, request, [places[i] for i in request.items], batch, parts)
-                for request in built.requests
+                self._send_requests(opened, requests, [places[i] for i in requests[0].items], batch, parts)
+                for requests in _in_turn(built.requests)
             )
         )
         for part in parts:
             await self._send_places(batch, part)
 
-    async def _send_request(
+    async def _send_requests(
         self,
         opened: Connector,
-        request: Request,
+        requests: Sequence[Request],
         places: list[int],
         batch: _Batch,
         parts: list[Sequence[int]],
     ) -> None:
-        """Send one request; items that must be sent again at once are added to `parts`, one part for each request."""
-        if len(request.body) > self.info.batch.max_bytes:
+        """Send a request, or several of one item; what must be sent again at once goes into `parts`."""
+        if any(len(request.body) > self.info.batch.max_bytes for request in requests):
             if len(places) > 1:
                 parts += halves(places)
             else:
                 reason = f"larger than the {self.info.batch.max_bytes:,} bytes that the destination takes"
                 batch.decide(places[0], Verdict(Kind.REJECTED, reason))
             return
-        async with self._under_way:
-            found = await self._exchange(opened, request, places, batch)
+        found = await self._sent(opened, requests[0], places, batch)
+        for request in requests[1:]:
+            if found is None or found[0].kind not in _ACCEPTED:
+                break
+            remark = found[0]
+            found = await self._sent(opened, request, places, self._following(batch))
+            if found is not None and found[0].kind is Kind.DELIVERED and remark.kind is Kind.WARNED:
+                found = [remark]
         if found is None:
             parts += halves(places)
             return
-        if any(verdict.kind is Kind.PENDING for verdict in found):
-            found = await self._follow_jobs(opened, found, places, batch)
+        secrets = (*opened.secrets, *(secret for request in requests for secret in request.secrets))
         rest = [place for place, verdict in zip(places, found, strict=True) if verdict.kind is Kind.AGAIN]
         if rest:
             parts.append(rest)
         for place, verdict in zip(places, found, strict=True):
             if verdict.kind is not Kind.AGAIN:
-                reason = self._clean(verdict.reason, (*opened.secrets, *request.secrets))
+                reason = self._clean(verdict.reason, secrets)
                 batch.decide(place, Verdict(verdict.kind, reason, verdict.code, verdict.after_s))
+
+    async def _sent(
+        self, opened: Connector, request: Request, places: list[int], batch: _Batch
+    ) -> list[Verdict] | None:
+        """Send one request and see the end of its jobs; None when the item at fault must be looked for."""
+        async with self._under_way:
+            found = await self._exchange(opened, request, places, batch)
+        if found is not None and any(verdict.kind is Kind.PENDING for verdict in found):
+            return await self._follow_jobs(opened, found, places, batch)
+        return found
+
+    def _following(self, batch: _Batch) -> _Batch:
+        """The batch for a further request of an item: where each try is counted, the first request was counted."""
+        return replace(batch, permit=None) if self.info.idempotency == "none" else batch
 
     async def _exchange(
         self, opened: Connector, request: Request, places: list[int], batch: _Batch
@@ -512,6 +532,14 @@ class Outlet:
 
 def _outcome_attributes(verdict: Verdict) -> dict[str, str | int]:
     return {"headrace.outcome": verdict.kind.value, "http.response.status_code": verdict.code}
+
+
+def _in_turn(requests: Sequence[Request]) -> list[list[Request]]:
+    """The requests, those of the same items together, which are sent one after the other."""
+    found: dict[tuple[int, ...], list[Request]] = {}
+    for request in requests:
+        found.setdefault(request.items, []).append(request)
+    return list(found.values())
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

@@ -222,7 +222,7 @@ def put_built(message: pb.BuiltBatch, built: wire.BuiltBatch) -> None:
     for request in built.requests:
         put_request(message.requests.add(), request)
     for skip in built.skipped:
-        message.skipped.add(item=skip.item, reason=skip.reason, field=skip.field)
+        message.skipped.add(item=skip.item, reason=skip.reason, field=skip.field, is_failure=skip.is_failure)
     for note in built.notes:
         message.notes.add(item=note.item, reason=note.reason)
 
@@ -231,7 +231,10 @@ def built_of(message: pb.BuiltBatch) -> wire.BuiltBatch:
     """What became of a batch."""
     return wire.BuiltBatch(
         requests=tuple(map(request_of, message.requests)),
-        skipped=tuple(sdk.Skip(item=skip.item, reason=skip.reason, field=skip.field) for skip in message.skipped),
+        skipped=tuple(
+            sdk.Skip(item=skip.item, reason=skip.reason, field=skip.field, is_failure=skip.is_failure)
+            for skip in message.skipped
+        ),
         notes=tuple(sdk.Note(item=note.item, reason=note.reason) for note in message.notes),
     )
 

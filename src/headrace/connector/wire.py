@@ -88,7 +88,7 @@ class MemberRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltBatch:
-    """What became of a batch: every item is in exactly one request, or skipped.
+    """What became of a batch: every item is in one request, in several that carry nothing but it, or skipped.
 
     Attributes:
         requests: To be sent; their `items` are places in the batch.

@@ -37,7 +37,7 @@ def check_info(info: wire.ConnectorInfo) -> None:
 
 
 def check_built(size: int, built: wire.BuiltBatch) -> None:
-    """Every item of a batch is in exactly one request or skipped once, and the requests are HTTP.
+    """Every item of a batch is in one request, in several that carry nothing but it, or skipped once; all are HTTP.
 
     Args:
         size: Items in the batch.
@@ -47,7 +47,8 @@ def check_built(size: int, built: wire.BuiltBatch) -> None:
         ContractBroken: It is not so.
     """
     times = [0] * size
-    places = [place for request in built.requests for place in request.items]
+    alone = {request.items[0] for request in built.requests if len(request.items) == 1}
+    places = [*alone, *(place for request in built.requests if len(request.items) != 1 for place in request.items)]
     places += [skip.item for skip in built.skipped]
     for place in places:
         if not 0 <= place < size:

@@ -38,7 +38,6 @@ from headrace_sdk import (
     Pending,
     Request,
     Response,
-    Skip,
 )
 
 _log = get_logger(__name__)
@@ -353,7 +352,7 @@ class ConnectorInstance:
         return dataclasses.replace(
             built,
             skipped=tuple(
-                Skip(item=skip.item, reason=self._text(skip.reason), field=self._text(skip.field))
+                dataclasses.replace(skip, reason=self._text(skip.reason), field=self._text(skip.field))
                 for skip in built.skipped
             ),
             notes=tuple(Note(item=note.item, reason=self._text(note.reason)) for note in built.notes),

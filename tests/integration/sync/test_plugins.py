@@ -27,6 +27,7 @@ FAULTS = (
     "leaky-reasons",
     "takes-jobs",
     "refused-whole",
+    "one-by-one",
 )
 
 
@@ -66,6 +67,30 @@ async def test_a_plugin_that_ends_its_process_harms_only_its_own(bench: Bench) -
     found = await kinds(bench.outlet("exits"), "a", "b")
     assert set(found) <= {Kind.PLUGIN, Kind.UNTRIED}
     assert Kind.PLUGIN in found
+
+
+async def test_requests_of_one_item_go_out_one_after_the_other(bench: Bench) -> None:
+    outlet = bench.outlet("one-by-one")
+    assert await kinds(outlet, "a", "bad", "b") == [Kind.DELIVERED, Kind.REJECTED, Kind.DELIVERED]
+    for name in "ab":
+        assert [path for path in bench.paths if f"?{name}" in path] == [f"/in?{name}{step}" for step in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "kind", "sent"),
+    [
+        ([200, 503], Kind.RETRY, 2),
+        ([500], Kind.RETRY, 1),
+        ([202, 200, 200], Kind.WARNED, 3),
+        ([200, 200, 503], Kind.RETRY, 3),
+    ],
+)
+async def test_the_first_request_that_is_not_accepted_ends_an_item(
+    bench: Bench, statuses: list[int], kind: Kind, sent: int
+) -> None:
+    bench.statuses = statuses
+    assert await kinds(bench.outlet("one-by-one"), "a") == [kind]
+    assert bench.requests == sent
 
 
 @pytest.mark.parametrize("fault", ["few-outcomes", "no-outcomes"])

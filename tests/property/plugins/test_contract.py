@@ -1,4 +1,4 @@
-"""The contract of answers, against a naive reading of it: every item exactly once."""
+"""The contract of answers, against a naive reading of it: every item once, or alone in several requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def test_every_item_once(size: int, requests: list[tuple[int, ...]], skipped: li
         skipped=tuple(Skip(item=item, reason="r") for item in skipped),
         notes=tuple(Note(item=item, reason="r") for item in noted),
     )
-    everything = [item for items in requests for item in items] + skipped
+    different = [items for place, items in enumerate(requests) if len(items) != 1 or items not in requests[:place]]
+    everything = [item for items in different for item in items] + skipped
     fine = sorted(everything) == list(range(size)) and all(requests) and all(0 <= item < size for item in noted)
     try:
         check_built(size, built)

@@ -408,7 +408,10 @@ class Request(google.protobuf.message.Message):
 
     @property
     def items(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Required for batches. Places in the batch, from 0, of the items that it carries, in the order of the outcomes."""
+        """Required for batches. Places in the batch, from 0, of the items that it carries, in the order of the outcomes.
+        Several requests may carry the same single item: they are sent one after the other, each when the one before was
+        accepted. When one is not, the rest is not sent, and a later try begins with the first again.
+        """
 
     @property
     def secrets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -437,20 +440,26 @@ class Skip(google.protobuf.message.Message):
     ITEM_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     FIELD_FIELD_NUMBER: builtins.int
+    IS_FAILURE_FIELD_NUMBER: builtins.int
     item: builtins.int
     """Required. Place in the batch, from 0."""
     reason: builtins.str
     """Required. A sentence for the customer, without personal data."""
     field: builtins.str
     """Optional. The field at fault."""
+    is_failure: builtins.bool
+    """Optional. True when the item should have been sent and cannot be: it goes to the dead letter, from which it can be
+    replayed, in place of being left out for good.
+    """
     def __init__(
         self,
         *,
         item: builtins.int = ...,
         reason: builtins.str = ...,
         field: builtins.str = ...,
+        is_failure: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["field", b"field", "item", b"item", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["field", b"field", "is_failure", b"is_failure", "item", b"item", "reason", b"reason"]) -> None: ...
 
 Global___Skip: typing_extensions.TypeAlias = Skip
 
@@ -478,7 +487,7 @@ Global___Note: typing_extensions.TypeAlias = Note
 
 @typing.final
 class BuiltBatch(google.protobuf.message.Message):
-    """What became of a batch: every item is in exactly one request, or skipped once."""
+    """What became of a batch: every item is in one request, in several that carry nothing but it, or skipped once."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
