@@ -40,13 +40,16 @@ class Audiences:
         """All members, by profile id; those who come or go meanwhile may be among them or not."""
         token = ""
         while True:
-            request = ListMembersRequest(parent=name, page_size=_PAGE, page_token=token)
-            answer = await self._stub.ListMembers(request)
-            for member in answer.members:
+            members, token = await self.page(name, _PAGE, token)
+            for member in members:
                 yield member
-            token = answer.next_page_token
             if not token:
                 return
+
+    async def page(self, name: str, size: int, token: str) -> tuple[list[Member], str]:
+        """(members by profile id, token of the page after them): a page of members; the first one has no token."""
+        answer = await self._stub.ListMembers(ListMembersRequest(parent=name, page_size=size, page_token=token))
+        return list(answer.members), answer.next_page_token
 
     async def changes_since(self, name: str, since_us: int) -> AsyncIterator[MembershipChange]:
         """Recorded changes that were found at or after a moment in microseconds, newest first."""

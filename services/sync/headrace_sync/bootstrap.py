@@ -42,6 +42,7 @@ from headrace_sync.leases import Leases
 from headrace_sync.list_store import ListStore
 from headrace_sync.lists import Lists
 from headrace_sync.log_events import LogEvents
+from headrace_sync.plans.dry_run import DryRuns
 from headrace_sync.profiles import Profiles
 from headrace_sync.rates import RateLimiter
 from headrace_sync.readiness import ReadinessHandlers
@@ -94,7 +95,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         token = settings.service_token.get_secret_value()
         request_ids, pager = RequestIds(parts.db), Pager(token)
         destinations = DestinationServicer(parts.destination_handlers, parts.vendor_handlers, request_ids, pager)
-        syncs = SyncServicer(parts.sync_handlers, parts.readiness, request_ids, pager)
+        syncs = SyncServicer(parts.sync_handlers, parts.readiness, parts.dry_runs, request_ids, pager)
         erasure = erasure_servicer(parts.eraser)
         hosted = [
             Hosted(
@@ -245,6 +246,14 @@ class _Parts:
         self.destination_handlers = DestinationHandlers(config_store, host, sealer)
         self.vendor_handlers = VendorHandlers(host, sealer, tokens, vendors, limiter)
         self.readiness = ReadinessHandlers(config_store, audiences, fleet, items)
+        self.dry_runs = DryRuns(
+            store=config_store,
+            audiences=audiences,
+            fleet=fleet,
+            items=items,
+            lists=list_store,
+            deliveries=deliveries,
+        )
         self.sync_handlers = SyncHandlers(
             store=config_store,
             connectors=host.connectors,

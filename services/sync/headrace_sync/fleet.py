@@ -92,11 +92,16 @@ class Fleet:
         return self._connectors.get(destination.connector)
 
     @asynccontextmanager
-    async def lent(self, destination: DestinationConfig) -> AsyncIterator[Outlet | None]:
-        """The outlet of a destination inside the block, though no sync may use it; None when it does not deliver."""
+    async def lent(self, destination: DestinationConfig, *, stopped_too: bool = False) -> AsyncIterator[Outlet | None]:
+        """The outlet of a destination inside the block, though no sync may use it; None when it does not deliver.
+
+        Args:
+            destination: The destination.
+            stopped_too: Also of one that is paused or unauthorized: for what sends nothing.
+        """
         own = self.outlet(destination.key)
         info = self.info(destination)
-        if own is not None or info is None or not destination.is_active:
+        if own is not None or info is None or not (destination.is_active or stopped_too):
             yield own
             return
         outlet = self._make_outlet(destination, info)

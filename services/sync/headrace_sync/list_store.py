@@ -125,6 +125,14 @@ class ListStore:
         ids = [member_id(sync_key, p) for p in profile_ids]
         return {d["p"]: d async for d in self._db[LIST_MEMBERS].find({"_id": {"$in": ids}})}
 
+    async def known(self, sync_key: str, *, after: str, limit: int) -> list[Document]:
+        """Documents of members and of who has rows, with a greater profile id, by profile id."""
+        query = {
+            "_id": {"$gt": member_id(sync_key, after), "$lt": member_id(sync_key, "\uffff")},
+            "$or": [{"desired": True}, {"rows.0": {"$exists": True}}],
+        }
+        return [d async for d in self._db[LIST_MEMBERS].find(query).sort("_id", ASCENDING).limit(limit)]
+
     async def save_rows(self, records: Sequence[tuple[str, MemberRecord]]) -> None:
         """Store the rows of records, each of a sync key."""
         operations = [

@@ -21,6 +21,7 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.plugins.authentication import CredentialsRefused, TokenUnavailable
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.plugins.masking import mask
+from headrace.plugins.render import Rendering, build_all, masked_request
 from headrace.telemetry import logs, metrics, spans
 from headrace_sdk import (
     DeleteBatch,
@@ -232,6 +233,31 @@ class Outlet:
             return await self._after_plugin_error(
                 error, members, self.rows, lambda reason: Verdict(Kind.PLUGIN, reason)
             )
+
+    async def preview(self, operation: str, items: Sequence[tuple[str, Any]]) -> Rendering:
+        """The requests for any number of items, as they would be sent, secrets masked; nothing is sent.
+
+        Args:
+            operation: ADD_MEMBERS, REMOVE_MEMBERS or SEND_EVENTS.
+            items: (id to name the item by, row or event).
+
+        Raises:
+            PluginError: The connector cannot be opened, or fails.
+        """
+        rendering = Rendering()
+        if not items:
+            return rendering
+        opened = await self._connector()
+
+        async def build(part: Sequence[tuple[str, Any]]) -> wire.BuiltBatch:
+            batch = _Batch(operation, [item for _, item in part], (), None)
+            return await _patiently(lambda: batch.build(opened, range(len(part))))
+
+        def show(request: Request) -> dict[str, Any]:
+            return masked_request(self._signer.show(request), (*opened.secrets, *self._signer.secrets))
+
+        await build_all(rendering, self.info.batch, show, build, items, lambda pair: pair[0])
+        return rendering
 
     async def send(
         self,

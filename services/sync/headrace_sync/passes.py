@@ -12,22 +12,22 @@ import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Document
-from headrace_sdk import Member, Row
+from headrace_sdk import Row
 from headrace_sync.backoff import delay_us
 from headrace_sync.batching import chunks
 from headrace_sync.config import SyncConfig
-from headrace_sync.consents import FRESH_S, Consents
+from headrace_sync.consents import FRESH_S
 from headrace_sync.items import ItemBuilder
 from headrace_sync.leases import Lease
 from headrace_sync.list_store import ListStore, MemberResult, record_of
 from headrace_sync.listdiff import Difference, MemberRecord, difference, doubt, intend, removable, resend_everything
+from headrace_sync.looking import Looked, Looker
 from headrace_sync.outlet import ADD_MEMBERS, REMOVE_MEMBERS, Outlet
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, WAITING, WARNING
-from headrace_sync.verdicts import Kind, Verdict, with_field
+from headrace_sync.verdicts import Kind, Verdict
 
 MEMBERS_AT_ONCE = 1_000
 HOLD_US = 30 * SECOND_US
@@ -70,21 +70,6 @@ class Tally:
         }
 
 
-@dataclass(slots=True)
-class _Looked:
-    """A member within a pass."""
-
-    document: Document
-    record: MemberRecord
-    wanted: dict[str, Any] = field(default_factory=dict)
-    consents: Consents = field(default_factory=dict)
-    kept_out: Verdict | None = None
-    changes: Difference = field(default_factory=lambda: Difference({}, {}))
-    verdicts: list[Verdict] = field(default_factory=list)
-    changed: bool = False
-    again_us: int = 0
-
-
 class ListPass:
     """A pass over the members of one list sync that something is to be done for."""
 
@@ -114,7 +99,7 @@ class ListPass:
         self._sync = sync
         self._outlet = outlet
         self._lists = lists
-        self._items = items
+        self._looker = Looker(sync, outlet, items)
         self._lease = lease
         self._tally = tally
         self._handed_over = False
@@ -153,10 +138,9 @@ class ListPass:
             self._handed_over = True
             found = await self._lists.get(self._sync.key, [document["p"] for document in stay])
             stay = [found[document["p"]] for document in stay if document["p"] in found]
-        members = [_Looked(document, record_of(document)) for document in stay]
-        await self._want(members)
-        for member in members:
-            member.changes = self._difference(member)
+        members = [Looked(document, record_of(document)) for document in stay]
+        self._not_after = time.monotonic() + FRESH_S if self._outlet.required_consents else None
+        await self._looker.look(members)
         await self._remove(members)
         await self._add(members)
         await self._finish(members)
@@ -175,47 +159,7 @@ class ListPass:
         )
         return True
 
-    async def _want(self, members: Sequence[_Looked]) -> None:
-        """Find the rows that each desired member should have."""
-        desired = [member for member in members if member.record.desired]
-        self._not_after = time.monotonic() + FRESH_S if self._outlet.required_consents else None
-        made = await self._items.members(self._outlet, self._sync, [m.record.profile_id for m in desired])
-        usable: list[tuple[_Looked, Member]] = []
-        for member in desired:
-            found = made[member.record.profile_id]
-            if isinstance(found, Verdict):
-                member.kept_out = found
-            else:
-                member.consents = found.consents
-                usable.append((member, found.item))
-        answers = await self._outlet.rows([found for _, found in usable])
-        for (member, _), answer in zip(usable, answers, strict=True):
-            if isinstance(answer, Verdict):
-                member.kept_out = answer
-            elif answer.rejected is not None:
-                reason = with_field(answer.rejected.reason, answer.rejected.field)
-                member.kept_out = Verdict(Kind.SKIPPED, reason)
-            else:
-                member.wanted = {row.key: row.data for row in answer.rows}
-                if not member.wanted:
-                    member.kept_out = Verdict(Kind.SKIPPED, "the connector makes no row of the member")
-
-    def _difference(self, member: _Looked) -> Difference:
-        """What is to be sent for a member."""
-        kept_out, now = member.kept_out, now_us()
-        if kept_out is not None and kept_out.kind is not Kind.SKIPPED:
-            # Merged (its exit is on its way), or the plugin failed: nothing is known, so nothing is changed.
-            return Difference({}, {})
-        if not member.record.desired and member.document.get("hold", 0) > now:
-            member.again_us = member.document["hold"]
-            return Difference({}, {})
-        changes = difference(member.record, member.wanted)
-        if changes.remove and member.record.desired and self._outlet.info.rows_match_people:
-            # Taking one row off takes the person off: all rows that stay are in doubt, and sent after it.
-            return Difference(dict(member.wanted), changes.remove)
-        return changes
-
-    async def _remove(self, members: Sequence[_Looked]) -> None:
+    async def _remove(self, members: Sequence[Looked]) -> None:
         """Take rows off the list, unless another member holds them."""
         losing = [member for member in members if member.changes.remove]
         if not losing:
@@ -225,8 +169,8 @@ class ListPass:
         others = await self._lists.holders(
             self._sync.key, list(keys), besides=[member.record.profile_id for member in members]
         )
-        sending: list[tuple[_Looked, Row]] = []
-        doubted: list[_Looked] = []
+        sending: list[tuple[Looked, Row]] = []
+        doubted: list[Looked] = []
         for member in losing:
             to_send, to_forget = removable(member.changes.remove, others | here)
             if to_forget:
@@ -251,7 +195,7 @@ class ListPass:
                 member.verdicts.append(verdict)
                 self._tally.failed += 1
 
-    async def _add(self, members: Sequence[_Looked]) -> None:
+    async def _add(self, members: Sequence[Looked]) -> None:
         """Put rows on the list, written down beforehand."""
         adding = [member for member in members if member.changes.add]
         new = [member for member in adding if intend(member.record, member.changes.add)]
@@ -273,14 +217,14 @@ class ListPass:
             self._tally.failed += 1
 
     async def _send(
-        self, operation: str, rows: Sequence[tuple[_Looked, Row]], *, not_after: float | None = None
-    ) -> list[tuple[_Looked, Row, Verdict]]:
+        self, operation: str, rows: Sequence[tuple[Looked, Row]], *, not_after: float | None = None
+    ) -> list[tuple[Looked, Row, Verdict]]:
         """Send rows in batches, several at a time."""
         if not rows:
             return []
         at_a_time = asyncio.Semaphore(self._outlet.info.concurrency)
 
-        async def batch(part: Sequence[tuple[_Looked, Row]]) -> list[tuple[_Looked, Row, Verdict]]:
+        async def batch(part: Sequence[tuple[Looked, Row]]) -> list[tuple[Looked, Row, Verdict]]:
             async with at_a_time:
                 self._lease.check()
                 verdicts = await self._outlet.send(operation, [row for _, row in part], not_after=not_after)
@@ -289,7 +233,7 @@ class ListPass:
         sent = await asyncio.gather(*map(batch, chunks(rows, self._outlet.info.batch.max_items)))
         return [answer for part in sent for answer in part]
 
-    async def _finish(self, members: Sequence[_Looked]) -> None:
+    async def _finish(self, members: Sequence[Looked]) -> None:
         """Write down what became of the members."""
         now = now_us()
         results = [self._result(member, now) for member in members]
@@ -298,7 +242,7 @@ class ListPass:
                 self._tally.skipped[result.reason] = self._tally.skipped.get(result.reason, 0) + 1
         await self._lists.finish(results, sync_key=self._sync.key, now=now)
 
-    def _result(self, member: _Looked, now: int) -> MemberResult:
+    def _result(self, member: Looked, now: int) -> MemberResult:
         tries = int(member.document.get("at", 0))
         result = MemberResult(
             record=member.record,

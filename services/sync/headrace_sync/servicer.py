@@ -10,6 +10,7 @@ import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.sync.v1 import destination_service_pb2 as dest
+from headrace.api.sync.v1 import plan_pb2 as plan
 from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.api.sync.v1.destination_service_pb2_grpc import DestinationServiceServicer
 from headrace.api.sync.v1.sync_service_pb2_grpc import SyncServiceServicer
@@ -23,6 +24,9 @@ from headrace_sdk import VendorList
 from headrace_sync import consents, destination_handlers, sync_handlers
 from headrace_sync.config import DestinationConfig, SyncConfig
 from headrace_sync.destination_handlers import DestinationHandlers
+from headrace_sync.plans.dry_run import DryRuns
+from headrace_sync.plans.messages import dry_run_message
+from headrace_sync.plans.pages import Position
 from headrace_sync.readiness import ReadinessHandlers
 from headrace_sync.requests import changed_fields, etag
 from headrace_sync.store import WAITING
@@ -169,11 +173,17 @@ class SyncServicer(SyncServiceServicer):
     """Syncs over gRPC."""
 
     def __init__(
-        self, handlers: SyncHandlers, readiness: ReadinessHandlers, request_ids: RequestIds, pager: Pager
+        self,
+        handlers: SyncHandlers,
+        readiness: ReadinessHandlers,
+        dry_runs: DryRuns,
+        request_ids: RequestIds,
+        pager: Pager,
     ) -> None:
         """Serve these handlers."""
         self._handlers = handlers
         self._readiness = readiness
+        self._dry_runs = dry_runs
         self._request_ids = request_ids
         self._pager = pager
 
@@ -235,6 +245,20 @@ class SyncServicer(SyncServiceServicer):
         return await self._request_ids.once(
             workspace_id, "DeleteSync", request.request_id, request, pb.DeleteSyncResponse, act
         )
+
+    async def DryRunSync(self, request: plan.DryRunSyncRequest, context: Any) -> plan.DryRunSyncResponse:
+        """A page of what a sync would do."""
+        auth.authorize_name(scopes.SYNCS_WRITE, request.name)
+        sync = await self._handlers.get(*names.parse(names.SYNC, request.name))
+        bound = [request.name, str(request.full)]
+        place = self._pager.decode("DryRunSync", bound, request.page_token)
+        position = Position(*place) if place else Position()
+        made = await self._dry_runs.page(sync, position, page_size(request.page_size), full=request.full)
+        response = dry_run_message(made)
+        if made.following is not None:
+            place = [made.following.token, made.following.after]
+            response.next_page_token = self._pager.encode("DryRunSync", bound, place)
+        return response
 
     async def RunSync(self, request: pb.RunSyncRequest, context: Any) -> pb.RunSyncResponse:
         """Start a pass."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.domain.times import now_us
 from headrace.plugins.authentication import authorised
+from headrace.plugins.masking import MASK
 from headrace_sdk import Request, Response
 from headrace_sdk.auth import Auth, OAuth2, ServiceAccount
 from headrace_sync.http import VendorClient
@@ -65,6 +66,12 @@ class Signer:
             signed = await self._sign(request, renew=True)
             response = await client.send(signed, timeout_s=timeout_s, headers=headers)
         return response
+
+    def show(self, request: Request) -> Request:
+        """A request with credentials as it would be sent, an access token that is fetched first being masked."""
+        if self._auth is None:
+            return request
+        return authorised(request, self._auth, self._read_settings(), now_us=now_us(), token=MASK)
 
     async def _sign(self, request: Request, *, renew: bool = False) -> Request:
         if self._auth is None:

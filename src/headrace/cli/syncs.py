@@ -150,6 +150,43 @@ async def delete(platform: Platform, out: Output, id: Id) -> None:
     out.done(f"deleted {name}", answer)
 
 
+@command(app, "dry-run")
+async def dry_run(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    full: Annotated[bool, Option("--full", help="What a full run would do.")] = False,
+    requests: Annotated[bool, Option("--requests", help="Show the requests in place of the people.")] = False,
+    limit: Limit = DEFAULT_LIMIT,
+    everything: All = False,
+) -> None:
+    """Show who would be added, updated, removed or left out and why; --requests and --json with the exact requests."""
+    from headrace.api.sync.v1.plan_pb2 import DryRunSyncRequest, DryRunSyncResponse
+
+    found, token, looked_at = DryRunSyncResponse(), "", 0
+    while True:
+        request = DryRunSyncRequest(
+            name=platform.name("syncs", id),
+            full=full,
+            page_size=1_000 if everything else min(limit, 1_000),
+            page_token=token,
+        )
+        page = await platform.syncs.DryRunSync(request)
+        looked_at += page.unchanged + len(page.changes)
+        token = page.next_page_token
+        unchanged = found.unchanged + page.unchanged
+        found.MergeFrom(page)
+        found.unchanged, found.next_page_token = unchanged, token
+        if not token or (looked_at >= limit and not everything):
+            break
+    if out.as_json:
+        out.item(found)
+    elif requests:
+        out.rows(found.requests, ("method", "url", "profiles=profile_ids", "body"))
+    else:
+        out.rows(found.changes, ("profile_id", "operation", "added", "removed", "reason"))
+
+
 @command(app, "run")
 async def run(
     platform: Platform,

@@ -20,7 +20,7 @@ from headrace.plugins.mapping import CompiledMapping, MappingError, compile_mapp
 from headrace.plugins.masking import MASK, Masker
 from headrace.plugins.offline import MemberLine, read_events, read_lines, read_members
 from headrace.plugins.versions import version_remark
-from headrace_sdk import EventBatch, EventItem, Member, MemberBatch, Request, Row
+from headrace_sdk import BatchPolicy, EventBatch, EventItem, Member, MemberBatch, Request, Row
 
 _VALUES_AT_A_TIME = 5_000
 ItemT = TypeVar("ItemT")
@@ -191,7 +191,7 @@ async def _render_events(
         return await instance.send_events(EventBatch(events=tuple(part), now_us=clock_us))
 
     for part in [ready] if now_us is not None else _about_the_same_time(ready):
-        await _build_all(rendering, instance, show, build, part, lambda event: event.message_id)
+        await build_all(rendering, instance.info.batch, show, build, part, lambda event: event.message_id)
     return rendering
 
 
@@ -243,21 +243,29 @@ async def _render_members(
         return await instance.add_members(MemberBatch(rows=tuple(row for _, row in part), now_us=now_us))
 
     # Removals first: where the vendor keeps people, not rows, the additions put back who is still to be there.
-    await _build_all(rendering, instance, show, remove, rows[True], lambda item: item[0])
-    await _build_all(rendering, instance, show, add, rows[False], lambda item: item[0])
+    await build_all(rendering, instance.info.batch, show, remove, rows[True], lambda item: item[0])
+    await build_all(rendering, instance.info.batch, show, add, rows[False], lambda item: item[0])
     return rendering
 
 
-async def _build_all(
+async def build_all(
     rendering: Rendering,
-    instance: ConnectorInstance,
+    policy: BatchPolicy,
     show: Show,
     build: Callable[[Sequence[ItemT]], Awaitable[wire.BuiltBatch]],
     items: Sequence[ItemT],
     name_of: Callable[[ItemT], str],
 ) -> None:
-    """Build batches of the connector's size; one whose request is too large is halved, as in delivery."""
-    policy = instance.info.batch
+    """Build batches of the connector's size; one whose request is too large is halved, as in delivery.
+
+    Args:
+        rendering: Takes what is found.
+        policy: The connector's batches.
+        show: A request as it is shown.
+        build: Lets the connector make requests of a batch.
+        items: What is to be sent.
+        name_of: What an item is called.
+    """
     waiting = [list(items[start : start + policy.max_items]) for start in range(0, len(items), policy.max_items)]
     waiting.reverse()
     while waiting:

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from headrace.api.sync.v1 import plan_pb2 as headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2
 from headrace.api.sync.v1 import sync_service_pb2 as headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -59,6 +60,11 @@ class SyncServiceStub(object):
                 '/headrace.api.sync.v1.SyncService/DeleteSync',
                 request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.DeleteSyncRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.DeleteSyncResponse.FromString,
+                _registered_method=True)
+        self.DryRunSync = channel.unary_unary(
+                '/headrace.api.sync.v1.SyncService/DryRunSync',
+                request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncResponse.FromString,
                 _registered_method=True)
         self.RunSync = channel.unary_unary(
                 '/headrace.api.sync.v1.SyncService/RunSync',
@@ -126,6 +132,13 @@ class SyncServiceServicer(object):
 
     def DeleteSync(self, request, context):
         """Deletes a sync and what it remembers; the vendor's list stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DryRunSync(self, request, context):
+        """Says who would be added, updated, removed or left out and why, with the exact requests; sends and changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +213,11 @@ def add_SyncServiceServicer_to_server(servicer, server):
                     servicer.DeleteSync,
                     request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.DeleteSyncRequest.FromString,
                     response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.DeleteSyncResponse.SerializeToString,
+            ),
+            'DryRunSync': grpc.unary_unary_rpc_method_handler(
+                    servicer.DryRunSync,
+                    request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncResponse.SerializeToString,
             ),
             'RunSync': grpc.unary_unary_rpc_method_handler(
                     servicer.RunSync,
@@ -368,6 +386,33 @@ class SyncService(object):
             '/headrace.api.sync.v1.SyncService/DeleteSync',
             headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.DeleteSyncRequest.SerializeToString,
             headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.DeleteSyncResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DryRunSync(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.sync.v1.SyncService/DryRunSync',
+            headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncRequest.SerializeToString,
+            headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncResponse.FromString,
             options,
             channel_credentials,
             insecure,

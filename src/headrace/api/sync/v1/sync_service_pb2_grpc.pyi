@@ -7,6 +7,7 @@ import abc
 import collections.abc
 import grpc
 import grpc.aio
+import headrace.api.sync.v1.plan_pb2
 import headrace.api.sync.v1.sync_service_pb2
 import sys
 import typing
@@ -102,6 +103,22 @@ _SyncServiceDeleteSyncType = typing_extensions.TypeVar(
     default=grpc.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.sync_service_pb2.DeleteSyncRequest,
         headrace.api.sync.v1.sync_service_pb2.DeleteSyncResponse,
+    ],
+)
+
+_SyncServiceDryRunSyncType = typing_extensions.TypeVar(
+    '_SyncServiceDryRunSyncType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.plan_pb2.DryRunSyncRequest,
+        headrace.api.sync.v1.plan_pb2.DryRunSyncResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.plan_pb2.DryRunSyncRequest,
+        headrace.api.sync.v1.plan_pb2.DryRunSyncResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.plan_pb2.DryRunSyncRequest,
+        headrace.api.sync.v1.plan_pb2.DryRunSyncResponse,
     ],
 )
 
@@ -201,7 +218,7 @@ _SyncServiceGetAudienceReadinessType = typing_extensions.TypeVar(
     ],
 )
 
-class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGetSyncType, _SyncServiceListSyncsType, _SyncServiceUpdateSyncType, _SyncServiceDeleteSyncType, _SyncServiceRunSyncType, _SyncServiceListSyncRunsType, _SyncServiceListDeliveriesType, _SyncServiceReplayDeliveriesType, _SyncServiceGetLedgerType, _SyncServiceGetAudienceReadinessType]):
+class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGetSyncType, _SyncServiceListSyncsType, _SyncServiceUpdateSyncType, _SyncServiceDeleteSyncType, _SyncServiceDryRunSyncType, _SyncServiceRunSyncType, _SyncServiceListSyncRunsType, _SyncServiceListDeliveriesType, _SyncServiceReplayDeliveriesType, _SyncServiceGetLedgerType, _SyncServiceGetAudienceReadinessType]):
     """Manages syncs and reads what was delivered. Scopes: syncs:read, syncs:write."""
 
     @typing.overload
@@ -225,6 +242,10 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.sync_service_pb2.DeleteSyncRequest,
             headrace.api.sync.v1.sync_service_pb2.DeleteSyncResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.plan_pb2.DryRunSyncRequest,
+            headrace.api.sync.v1.plan_pb2.DryRunSyncResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.sync_service_pb2.RunSyncRequest,
@@ -275,6 +296,10 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
             headrace.api.sync.v1.sync_service_pb2.DeleteSyncResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.plan_pb2.DryRunSyncRequest,
+            headrace.api.sync.v1.plan_pb2.DryRunSyncResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.sync_service_pb2.RunSyncRequest,
             headrace.api.sync.v1.sync_service_pb2.RunSyncResponse,
         ],
@@ -315,6 +340,9 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
     DeleteSync: _SyncServiceDeleteSyncType
     """Deletes a sync and what it remembers; the vendor's list stays."""
 
+    DryRunSync: _SyncServiceDryRunSyncType
+    """Says who would be added, updated, removed or left out and why, with the exact requests; sends and changes nothing."""
+
     RunSync: _SyncServiceRunSyncType
     """Starts a pass now: compares what should be with what was acknowledged and sends the difference."""
 
@@ -353,6 +381,10 @@ SyncServiceAsyncStub: typing_extensions.TypeAlias = SyncServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.sync_service_pb2.DeleteSyncRequest,
         headrace.api.sync.v1.sync_service_pb2.DeleteSyncResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.plan_pb2.DryRunSyncRequest,
+        headrace.api.sync.v1.plan_pb2.DryRunSyncResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.sync_service_pb2.RunSyncRequest,
@@ -422,6 +454,14 @@ class SyncServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.sync.v1.sync_service_pb2.DeleteSyncResponse, collections.abc.Awaitable[headrace.api.sync.v1.sync_service_pb2.DeleteSyncResponse]]:
         """Deletes a sync and what it remembers; the vendor's list stays."""
+
+    @abc.abstractmethod
+    def DryRunSync(
+        self,
+        request: headrace.api.sync.v1.plan_pb2.DryRunSyncRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.sync.v1.plan_pb2.DryRunSyncResponse, collections.abc.Awaitable[headrace.api.sync.v1.plan_pb2.DryRunSyncResponse]]:
+        """Says who would be added, updated, removed or left out and why, with the exact requests; sends and changes nothing."""
 
     @abc.abstractmethod
     def RunSync(

@@ -1,0 +1,252 @@
+"""Dry runs: what a sync would do for each person of its audience, with the exact requests. Nothing is sent or changed.
+
+Members go the same way as in a pass of a list sync, and changes of memberships the same way as in an event sync, up to
+the requests: so what is shown is what would be sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.api.audience.v1.audience_pb2 import Member, MembershipChange
+from headrace.api.sync.v1.plan_pb2 import PlannedOperation
+from headrace.domain.times import now_us
+from headrace.plugins.errors import PluginError
+from headrace.plugins.render import Rendering
+from headrace.rpc.errors import not_found, wrong_state
+from headrace.storage.mongo.client import Document
+from headrace_sdk import Row
+from headrace_sync.audiences import Audiences
+from headrace_sync.config import SyncConfig
+from headrace_sync.delivery_store import DeliveryStore
+from headrace_sync.fleet import Fleet
+from headrace_sync.items import ItemBuilder
+from headrace_sync.list_store import ListStore, record_of
+from headrace_sync.listdiff import MemberRecord, removable, resend_everything
+from headrace_sync.looking import Looked, Looker
+from headrace_sync.outlet import ADD_MEMBERS, REMOVE_MEMBERS, SEND_EVENTS, Outlet
+from headrace_sync.planner import MERGED, event_sync_message_id
+from headrace_sync.plans.pages import Position, next_position
+from headrace_sync.plans.rules import Operation, operation_of
+from headrace_sync.store import ConfigStore
+from headrace_sync.verdicts import Verdict
+from headrace_sync.work import membership_event
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What would be done for one person; see the proto."""
+
+    profile_id: str
+    operation: PlannedOperation.ValueType
+    reason: str = ""
+    added: int = 0
+    removed: int = 0
+
+
+@dataclass(slots=True)
+class DryRun:
+    """A page of a dry run.
+
+    Attributes:
+        changes: What would be done, by profile id.
+        requests: The requests, each {"method", "url", "headers", "body", "message_ids"}; the last are profile ids.
+        warnings: Remarks of the connector.
+        unchanged: People for whom nothing is to be done.
+        audience_size: Members of the audience.
+        following: Where the next page begins; None on the last.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    audience_size: int = 0
+    following: Position | None = None
+
+    def take(self, rendering: Rendering) -> None:
+        """Take over requests, and what the connector left out in the end."""
+        self.requests += rendering.requests
+        self.warnings += dict.fromkeys(remark["reason"] for remark in rendering.warnings)
+        left_out = {skip["message_id"]: skip["reason"] for skip in rendering.skipped}
+        self.changes = [
+            Change(change.profile_id, PlannedOperation.PLANNED_OPERATION_SKIP, left_out[change.profile_id])
+            if change.profile_id in left_out
+            else change
+            for change in self.changes
+        ]
+
+
+class DryRuns:
+    """Makes dry runs."""
+
+    def __init__(
+        self,
+        *,
+        store: ConfigStore,
+        audiences: Audiences,
+        fleet: Fleet,
+        items: ItemBuilder,
+        lists: ListStore,
+        deliveries: DeliveryStore,
+    ) -> None:
+        """Wire them."""
+        self._store = store
+        self._audiences = audiences
+        self._fleet = fleet
+        self._items = items
+        self._lists = lists
+        self._deliveries = deliveries
+
+    async def page(self, sync: SyncConfig, position: Position, size: int, *, full: bool) -> DryRun:
+        """A page of a dry run.
+
+        Args:
+            sync: A list or event sync.
+            position: Where the page begins.
+            size: About so many people are looked at.
+            full: List sync: as a full run would do.
+
+        Raises:
+            ApiError: FAILED_PRECONDITION when the destination's plugin is not loaded or fails; NOT_FOUND when the
+                audience is gone.
+            grpc.aio.AioRpcError: Identity or the audience service does not answer.
+        """
+        if sync.is_forwarding:
+            raise wrong_state("FORWARDING", "A FORWARDING sync sends events as they come: it has no dry run of people.")
+        audience = await self._audiences.get(sync.audience_name)
+        if audience is None:
+            raise not_found(sync.audience_name)
+        made = DryRun(audience_size=audience.size)
+        members, next_token = await self._audiences.page(sync.audience_name, size, position.token)
+        known = await self._lists.known(sync.key, after=position.after, limit=size) if sync.is_list else []
+        made.following = next_position(
+            position,
+            members=[member.profile_id for member in members],
+            next_token=next_token,
+            known=[document["p"] for document in known],
+            size=size,
+        )
+        upto = made.following.after if made.following else None
+
+        def is_here(profile_id: str) -> bool:
+            return profile_id > position.after and (upto is None or profile_id <= upto)
+
+        here = [member for member in members if is_here(member.profile_id)]
+        async with self._outlet(sync) as outlet:
+            try:
+                if sync.is_list:
+                    documents = {d["p"]: d for d in known if is_here(d["p"])}
+                    await self._list(made, sync, outlet, here, documents, full=full)
+                else:
+                    await self._events(made, sync, outlet, here)
+            except PluginError as error:
+                raise wrong_state("PLUGIN_FAILED", f"The plugin failed: {error.reason}.") from None
+        return made
+
+    @asynccontextmanager
+    async def _outlet(self, sync: SyncConfig) -> AsyncIterator[Outlet]:
+        destination = await self._store.get_destination(sync.workspace_id, sync.destination_key)
+        if destination is None:
+            raise not_found(sync.destination_key)
+        async with self._fleet.lent(destination, stopped_too=True) as outlet:
+            if outlet is None:
+                raise wrong_state("PLUGIN_MISSING", f"The plugin of connector {destination.connector!r} is not loaded.")
+            yield outlet
+
+    async def _list(
+        self,
+        made: DryRun,
+        sync: SyncConfig,
+        outlet: Outlet,
+        members: Sequence[Member],
+        documents: Mapping[str, Document],
+        *,
+        full: bool,
+    ) -> None:
+        """What a pass would do for these members, and for who was one."""
+        present = {member.profile_id for member in members}
+        looked: list[Looked] = []
+        for profile_id in sorted(present | documents.keys()):
+            document = documents.get(profile_id, {})
+            record = record_of(document) if document else MemberRecord(profile_id)
+            record.desired = profile_id in present
+            if not record.desired and record.merged_into and record.rows:
+                made.changes.append(Change(profile_id, PlannedOperation.PLANNED_OPERATION_SKIP, MERGED))
+                continue
+            if full:
+                resend_everything(record)
+            looked.append(Looked(document, record))
+        await Looker(sync, outlet, self._items).look(looked)
+        removing, adding = await self._rows(sync, looked)
+        for member in looked:
+            _note(made, member)
+        made.changes.sort(key=lambda change: change.profile_id)
+        # Removals first, as in a pass.
+        for operation, rows in ((REMOVE_MEMBERS, removing), (ADD_MEMBERS, adding)):
+            made.take(await outlet.preview(operation, rows))
+
+    async def _rows(
+        self, sync: SyncConfig, looked: Sequence[Looked]
+    ) -> tuple[list[tuple[str, Row]], list[tuple[str, Row]]]:
+        """The (profile id, row) pairs to remove and to add; rows that another member holds are not removed."""
+        keys = [key for member in looked for key in member.changes.remove]
+        others: set[str] = set()
+        if keys:
+            others = await self._lists.holders(sync.key, keys, besides=[member.record.profile_id for member in looked])
+        others |= {key for member in looked if member.record.desired for key in member.wanted}
+        removing: list[tuple[str, Row]] = []
+        adding: list[tuple[str, Row]] = []
+        for member in looked:
+            id = member.record.profile_id
+            to_send, _ = removable(member.changes.remove, others)
+            removing += [(id, Row(key=key, data=member.changes.remove[key])) for key in to_send]
+            adding += [(id, Row(key=key, data=data)) for key, data in member.changes.add.items()]
+        return removing, adding
+
+    async def _events(self, made: DryRun, sync: SyncConfig, outlet: Outlet, members: Sequence[Member]) -> None:
+        """What is not told yet of these members."""
+        ids = {event_sync_message_id(sync.key, m.profile_id, m.version): m for m in members}
+        told = await self._deliveries.existing(sync.key, ids) if ids else set()
+        made.unchanged += len(told)
+        untold = [(id, member) for id, member in ids.items() if id not in told]
+        pairs = [
+            (sync, membership_event(sync, sync.workspace_id, id, _entry(sync, member)), member.profile_id, "")
+            for id, member in untold
+        ]
+        sending = []
+        for (_, member), item in zip(untold, await self._items.event_items(outlet, pairs), strict=True):
+            if isinstance(item, Verdict):
+                skip = Change(member.profile_id, PlannedOperation.PLANNED_OPERATION_SKIP, item.reason)
+                made.changes.append(skip)
+            else:
+                made.changes.append(Change(member.profile_id, PlannedOperation.PLANNED_OPERATION_SEND))
+                sending.append((member.profile_id, item.item))
+        made.take(await outlet.preview(SEND_EVENTS, sending))
+
+
+def _note(made: DryRun, member: Looked) -> None:
+    operation = operation_of(member.record, member.changes)
+    reason = member.kept_out.reason if member.kept_out else ""
+    id = member.record.profile_id
+    if operation is not Operation.NOTHING:
+        planned = PlannedOperation.ValueType(operation)
+        made.changes.append(Change(id, planned, reason, len(member.changes.add), len(member.changes.remove)))
+    elif reason:
+        made.changes.append(Change(id, PlannedOperation.PLANNED_OPERATION_SKIP, reason))
+    else:
+        made.unchanged += 1
+
+
+def _entry(sync: SyncConfig, member: Member) -> MembershipChange:
+    return MembershipChange(
+        audience_id=sync.audience_id,
+        profile_id=member.profile_id,
+        member=True,
+        version=member.version,
+        effective_at_us=member.since_us,
+        changed_at_us=now_us(),
+    )

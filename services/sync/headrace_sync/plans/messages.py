@@ -1,0 +1,41 @@
+"""Dry runs as messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.api.sync.v1 import plan_pb2
+from headrace_sync.plans.dry_run import DryRun
+
+
+def dry_run_message(made: DryRun) -> plan_pb2.DryRunSyncResponse:
+    """A page of a dry run; the caller adds the token of the next one."""
+    return plan_pb2.DryRunSyncResponse(
+        changes=[
+            plan_pb2.PlannedChange(
+                profile_id=change.profile_id,
+                operation=change.operation,
+                reason=change.reason,
+                added=change.added,
+                removed=change.removed,
+            )
+            for change in made.changes
+        ],
+        requests=map(_request, made.requests),
+        unchanged=made.unchanged,
+        audience_size=made.audience_size,
+        warnings=made.warnings,
+    )
+
+
+def _request(shown: dict[str, Any]) -> plan_pb2.PlannedRequest:
+    body = shown["body"]
+    is_base64 = isinstance(body, dict)
+    return plan_pb2.PlannedRequest(
+        method=shown["method"],
+        url=shown["url"],
+        headers=shown["headers"],
+        body=body["base64"] if is_base64 else body,
+        body_is_base64=is_base64,
+        profile_ids=shown["message_ids"],
+    )

@@ -1,0 +1,113 @@
+"""Dry runs of syncs with the real Meta and webhook plugins: exactly what the run then does, and nothing sent before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from headrace.api.sync.v1 import plan_pb2 as plan
+from headrace.api.sync.v1.sync_service_pb2 import Sync, SyncKind, UpdateSyncRequest
+from headrace.rpc import errors
+from headrace.storage.mongo.client import Database
+from tests.support import sync as support
+from tests.support.fake_meta import FakeMeta
+from tests.support.sync import Hooks, Others
+
+ADD, UPDATE = plan.PLANNED_OPERATION_ADD, plan.PLANNED_OPERATION_UPDATE
+REMOVE, RESEND = plan.PLANNED_OPERATION_REMOVE, plan.PLANNED_OPERATION_RESEND
+SEND, SKIP = plan.PLANNED_OPERATION_SEND, plan.PLANNED_OPERATION_SKIP
+
+
+@pytest.fixture
+async def meta() -> AsyncIterator[FakeMeta]:
+    vendor = FakeMeta()
+    await vendor.start()
+    yield vendor
+    await vendor.stop()
+
+
+async def dry_run(api: support.Api, name: str, **more: Any) -> plan.DryRunSyncResponse:
+    """All pages of a dry run."""
+    found, token = plan.DryRunSyncResponse(), ""
+    while True:
+        page = await api.syncs.DryRunSync(plan.DryRunSyncRequest(name=name, page_token=token, **more))
+        unchanged = found.unchanged + page.unchanged
+        token = page.next_page_token
+        found.MergeFrom(page)
+        found.unchanged = unchanged
+        if not token:
+            return found
+
+
+def operations(found: plan.DryRunSyncResponse) -> dict[str, int]:
+    return {change.profile_id: change.operation for change in found.changes}
+
+
+async def test_a_list_is_shown_before_and_after_it_is_sent(serve: Any, meta: FakeMeta, others: Others) -> None:
+    for id in ("p1", "p2", "p3"):
+        others.people.put(id, email=f"{id}@example.com")
+        others.buyers.change(id, True)
+    others.people.put("p4", plan="no way to reach this one")
+    others.buyers.change("p4", True)
+    async with serve() as api:
+        destination = await api.destination(
+            "meta", "", connector="meta-audience", audience_id="1234567890", access_token=meta.token, base_url=meta.url
+        )
+        sync = await api.sync("buyers", destination, SyncKind.SYNC_KIND_LIST, audience=support.AUDIENCE, paused=True)
+        before = await dry_run(api, sync, page_size=2)
+        assert operations(before) == {"p1": ADD, "p2": ADD, "p3": ADD, "p4": SKIP}
+        (skipped,) = [change for change in before.changes if change.operation == SKIP]
+        assert skipped.reason
+        assert before.audience_size == 4
+        shown = [json.loads(request.body) for request in before.requests]
+        assert [list(request.profile_ids) for request in before.requests] == [["p1", "p2"], ["p3"]]
+        assert meta.token not in str(before)
+        assert not meta.requests
+
+        await api.syncs.UpdateSync(
+            UpdateSyncRequest(sync=Sync(name=sync, paused=False), update_mask=FieldMask(paths=["paused"]))
+        )
+        await support.until(lambda: len(meta.rows.get("1234567890", ())) == 3, "sent")
+        await support.settled(api, sync)
+        sent = [row for _, _, body in meta.requests for row in body["payload"]["data"]]
+        assert sorted(sent) == sorted(row for body in shown for row in body["payload"]["data"])
+
+        after = await dry_run(api, sync)
+        assert (after.unchanged, operations(after), list(after.requests)) == (3, {"p4": SKIP}, [])
+        again = await dry_run(api, sync, full=True)
+        assert operations(again) == {"p1": RESEND, "p2": RESEND, "p3": RESEND, "p4": SKIP}
+
+        others.people.put("p1", email="new@example.com")
+        others.buyers.change("p2", False)
+        changed = await dry_run(api, sync, page_size=1)
+        assert operations(changed) == {"p1": UPDATE, "p2": REMOVE, "p4": SKIP}
+        assert {request.method for request in changed.requests} == {"POST", "DELETE"}
+    assert not meta.violations
+
+
+async def test_an_event_sync_shows_who_is_not_told_yet(serve: Any, hooks: Hooks, others: Others, db: Database) -> None:
+    for id in ("p1", "p2"):
+        others.people.put(id, email=f"{id}@example.com")
+        others.buyers.change(id, True)
+    async with serve() as api:
+        destination = await api.destination("hook", hooks.url)
+        sync = await api.sync("tell", destination, SyncKind.SYNC_KIND_EVENT, audience=support.AUDIENCE)
+        await support.until(lambda: len(hooks.accepted) == 2, "the first members are told")
+        others.people.put("p3", email="p3@example.com")
+        others.buyers.change("p3", True)  # told to nobody yet
+        found = await dry_run(api, sync, page_size=2)
+        assert (operations(found), found.unchanged) == ({"p3": SEND}, 2)
+        (request,) = found.requests
+        assert list(request.profile_ids) == ["p3"]
+        assert json.loads(request.body)["name"] == "added_to_segment"
+        assert "p3" not in str(hooks.bodies)
+
+        forwarding = await api.forwarding("all", destination)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await dry_run(api, forwarding)
+        assert errors.reason_of(refused.value) == errors.WRONG_STATE

@@ -1,0 +1,51 @@
+"""Plans of list syncs: pages of a dry run see everybody once; an operation says what becomes of the rows."""
+
+from __future__ import annotations
+
+from headrace_sync.listdiff import HeldRow, MemberRecord, RowState, difference
+from headrace_sync.plans.pages import Position, next_position
+from headrace_sync.plans.rules import Operation, operation_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+ids = st.lists(st.text("abcde", min_size=1, max_size=3), unique=True, max_size=15).map(sorted)
+rows = st.dictionaries(st.sampled_from("abcd"), st.just("data"), max_size=4)
+
+
+@given(ids, ids, st.integers(1, 4), st.integers(1, 4))
+def test_pages_see_everybody_once(members: list[str], known: list[str], size: int, page: int) -> None:
+    """The audience pages by tokens of its own, here numbers; what the sync knows is read from an id on."""
+    seen: list[str] = []
+    position: Position | None = Position()
+    for _ in range(200):
+        assert position is not None
+        start = int(position.token or 0)
+        there = members[start : start + page]
+        token = str(start + page) if start + page < len(members) else ""
+        own = [id for id in known if id > position.after][:size]
+        following = next_position(position, members=there, next_token=token, known=own, size=size)
+        upto = following.after if following else None
+        seen += sorted(id for id in {*there, *own} if id > position.after and (upto is None or id <= upto))
+        position = following
+        if position is None:
+            break
+    assert position is None
+    assert seen == sorted({*members, *known})
+
+
+@given(rows, rows, st.booleans(), st.sampled_from(RowState))
+def test_an_operation_says_what_becomes_of_the_rows(
+    held: dict[str, str], wanted: dict[str, str], desired: bool, state: RowState
+) -> None:
+    record = MemberRecord("p", desired=desired, rows={key: HeldRow(data, state) for key, data in held.items()})
+    changes = difference(record, wanted)
+    after = wanted.keys() if desired else set()
+    operation = operation_of(record, changes)
+    if held.keys() == after:
+        assert operation is (Operation.RESEND if held and state is RowState.SENT else Operation.NOTHING)
+    elif not held:
+        assert operation is Operation.ADD
+    elif not after:
+        assert operation is Operation.REMOVE
+    else:
+        assert operation is Operation.UPDATE
