@@ -219,7 +219,8 @@ def _with_key(request: Request, auth: ApiKey, key: str) -> Request:
 
 
 def _with_header(request: Request, name: str, prefix: str, secret: str) -> Request:
-    if not secret:
+    """A request with a credential in a header. One that the connector put there itself stays: see `Request.secrets`."""
+    if not secret or any(given.lower() == name.lower() for given in request.headers):
         return request
     return dataclasses.replace(
         request, headers={**request.headers, name: prefix + secret}, secrets=(*request.secrets, secret)

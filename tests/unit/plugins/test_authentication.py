@@ -63,6 +63,15 @@ def test_headers_carry_the_credentials(auth: Auth | None, headers: dict[str, str
         assert value.rpartition(" ")[2] in signed.secrets
 
 
+def test_a_credential_that_the_connector_put_there_itself_stays() -> None:
+    """A vendor may want another one for some requests than the scheme of the manifest."""
+    own = Request(method="POST", url="https://vendor.example/in", headers={"authorization": "Bearer own"}, items=())
+    for auth in (Bearer(setting="token"), Basic(username="user", password="token"), OAUTH):
+        assert authorised(own, auth, SETTINGS, now_us=NOW_US, token="fetched") == own
+    keyed = authorised(own, ApiKey(setting="token", header="X-Key"), SETTINGS, now_us=NOW_US)
+    assert keyed.headers == {"authorization": "Bearer own", "X-Key": "se:cret/1"}
+
+
 @pytest.mark.parametrize(("url", "separator"), [("https://v.example/in", "?"), ("https://v.example/in?a=1", "&")])
 def test_a_key_in_the_query_is_encoded(url: str, separator: str) -> None:
     signed = authorised(request(url), ApiKey(setting="token", query="key"), SETTINGS, now_us=NOW_US)
