@@ -49,6 +49,7 @@ LEAST_OTHERS = 500
 IN_THREAD = 500
 """Events from which on folding is done in a thread, so that calls are answered meanwhile."""
 BLOCK_MS = 200
+LOOK_S = 0.02
 PAUSE_S = 0.5
 
 _numbers = itertools.count(1)
@@ -103,7 +104,8 @@ class Cohort:
         """Partitions that are up to date and miss no history in any workspace."""
         if self.passing.catches_up:
             return frozenset()
-        complete = {p for p in self.may_start() if streaming.is_at(self.held[p].position, self.held[p].target)}
+        held = [p for p in self.may_start() if p not in self.replay.waiting]
+        complete = {p for p in held if streaming.is_at(self.held[p].position, self.held[p].target)}
         for evaluation in self.evaluations.values():
             complete &= {p for p in evaluation.started if not evaluation.missing[p].tickets}
         return frozenset(complete)
@@ -114,15 +116,16 @@ class Cohort:
         return any(len(e.pending) for e in self.evaluations.values())
 
     def may_start(self) -> list[int]:
-        """Partitions whose entries are folded up to the moment that is reached."""
+        """Partitions of which everything is folded that came before the moment at which they start."""
         moment = self.passing.moment_us
-        return [
-            p
-            for p, held in self.held.items()
-            if p not in self.replay.waiting
-            and moment >= held.start_us
-            and (held.follows or streaming.is_at(held.position, held.target))
-        ]
+        return [p for p, held in self.held.items() if moment >= held.start_us and self._is_read(p, held)]
+
+    def _is_read(self, partition: int, held: Held) -> bool:
+        if partition in self.replay.waiting:
+            return held.follows and self.replay.reached_us >= held.start_us
+        if streaming.is_at(held.position, held.target):
+            return True
+        return held.follows and streaming.moment_us(held.position) >= held.start_us
 
     def may_be_left(self, partition: int) -> bool:
         """Whether a partition can be given to another replica as it is."""
@@ -231,10 +234,16 @@ class Cohort:
         await self._fold_and_advance(reading, until_us())
 
     async def _read(self, waits: bool) -> streaming.Reading:
+        # Until the log has come to where the stream begins, what is on the stream is not to be known.
+        replaying = self._replaying()
+        positions = {p: held.position for p, held in self.held.items() if p not in replaying}
+        if not positions:
+            await asyncio.sleep(LOOK_S)
+            return streaming.NOTHING
         busy = not waits or any(len(e.pending) or e.leaving.audience_ids for e in self.evaluations.values())
         return await streaming.read(
             self._redis,
-            {p: held.position for p, held in self.held.items()},
+            positions,
             count=self._settings.audience_batch_entries,
             block_ms=1 if busy else BLOCK_MS,
         )
@@ -242,7 +251,7 @@ class Cohort:
     async def _fold_and_advance(self, reading: streaming.Reading, until_us: int) -> None:
         found = streaming.by_workspace(reading.batches)
         started = {p for e in self.evaluations.values() for p in e.started}
-        moment = self.passing.aim(until_us, reading, self.held, started)
+        moment = self.passing.aim(until_us, reading, self.held, started, self._replaying())
         catches_up = self.passing.catches_up
         # Whoever catches up folds no later event before its time: it waits in the engine.
         horizon = self.passing.moment_us if catches_up else moment
@@ -257,7 +266,7 @@ class Cohort:
                     self.held[partition].position = position
                     self.held[partition].dirty = True
                 for partition, entry in reading.broken.items():
-                    self.hold_and_replay(partition, streaming.moment_us(entry))
+                    self.read_log(partition, streaming.moment_us(entry))
                 if not catches_up:
                     await self._advance(moment, found, tracing)
             if catches_up:
@@ -300,10 +309,29 @@ class Cohort:
         if loaded is not None:
             merges.apply(evaluation, loaded, self.held, self.partition_of, moment)
 
-    def hold_and_replay(self, partition: int, from_us: int) -> None:
-        """Report nothing of a partition, entries of which were lost, until the log is folded."""
+    def _replaying(self) -> dict[int, int]:
+        """Partitions for which the log is folded as time passes, with the moment up to which it is."""
+        return {p: self.replay.reached_us for p in self.replay.waiting if self.held[p].follows}
+
+    async def replay_log(self) -> None:
+        """Fold the log for the partitions that wait for it."""
+        await self.replay.run(self.evaluations, self._passed)
+
+    async def _passed(self, moment_us: int) -> None:
+        while self._replaying() and self.passing.moment_us < moment_us:  # noqa: ASYNC110 - looked at by one task, seldom
+            await asyncio.sleep(LOOK_S)
+
+    def read_log(self, partition: int, from_us: int) -> None:
+        """Entries of a partition were lost that had not been read: read the log instead.
+
+        Nothing of it is told until that is done. But where the log is being read as time passes, it goes on farther.
+        """
+        if partition in self._replaying():
+            self.replay.ask_on(partition)
+            return
         for evaluation in self.evaluations.values():
             evaluation.hold_partition(partition)
+        self.held[partition].follows = False
         self.replay.ask(partition, from_us)
 
     def save_soon(self, partitions: Iterable[int]) -> None:

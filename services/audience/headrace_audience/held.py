@@ -19,7 +19,7 @@ class Held:
     start_us: int = 0
     """The moment up to which its changes are written: memberships are not compared at an earlier one."""
     follows: bool = False
-    """Whether its changes are found while its stream is read, from `start_us` on, as if it had been held then."""
+    """Whether its changes are found while its stream or the log is read, from `start_us` on, as if held since then."""
     dirty: bool = True
     saved: float = 0.0
     """When its snapshot was last stored, by the monotonic clock."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from headrace.domain.times import SECOND_US
 from headrace_audience import streaming
@@ -45,11 +46,25 @@ class Passing:
         """Whether time passes by steps because it is far behind."""
         return self._goal_us - self.moment_us > (STEP_US if self._starts else CATCHES_UP_FROM_US)
 
-    def aim(self, now_us: int, reading: streaming.Reading, held: Mapping[int, Held], started: Iterable[int]) -> int:
-        """Let time pass up to a moment that the streams allow; returns it.
+    def aim(
+        self,
+        now_us: int,
+        reading: streaming.Reading,
+        held: Mapping[int, Held],
+        started: Iterable[int],
+        replayed_us: Mapping[int, int] = MappingProxyType({}),
+    ) -> int:
+        """Let time pass up to a moment that streams and log allow; returns it.
 
         While more of a started partition waits, time stands where its last entry stood: a window must not pass that an
         entry still to be read would have prolonged.
+
+        Args:
+            now_us: The moment at which to arrive.
+            reading: What was read.
+            held: The partitions.
+            started: Those of which changes are told.
+            replayed_us: Partition to the moment up to which the log is folded in place of its stream.
         """
         if self.catches_up:
             return self._goal_us
@@ -62,8 +77,11 @@ class Passing:
         limits += [
             max(one.start_us, streaming.moment_us(one.position))
             for p, one in held.items()
-            if one.follows and not streaming.is_at(reading.positions.get(p, one.position), one.target)
+            if one.follows
+            and p not in replayed_us
+            and not streaming.is_at(reading.positions.get(p, one.position), one.target)
         ]
+        limits += [max(held[p].start_us, until_us) for p, until_us in replayed_us.items()]
         self._goal_us = max(self.moment_us, min([now_us, *limits]))
         if self._goal_us == now_us and not self.catches_up:
             self._starts = False

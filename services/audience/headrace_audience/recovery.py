@@ -3,6 +3,9 @@
 The log names the profile to which an event was resolved; that one may have been merged since, so all merges are read
 first and events go to the profiles that they belong to now. Profiles whose events were assigned anew since are folded
 anew before. New entries are read from the stream meanwhile; what they say of reassigned profiles is newer.
+
+Where the changes of a partition are to be found as if it had been held all the time, the log is folded as time passes
+for it: no further than it was written by then, and some more when that is reached.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from contextlib import ExitStack
 
 from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedEvent
@@ -61,6 +64,8 @@ class LogReplay:
         self._margin_us = int(settings.audience_margin_seconds * SECOND_US)
         self._chunk = settings.audience_fill_events
         self._asked: dict[int, tuple[int, int]] = {}
+        self.reached_us = 0
+        """Everything is folded that was committed before this moment, but for late commits."""
 
     @property
     def waiting(self) -> frozenset[int]:
@@ -73,12 +78,21 @@ class LogReplay:
             from_sequence = min(from_sequence, self._asked[partition][0])
         self._asked[partition] = (from_sequence, next(_tickets))
 
+    def ask_on(self, partition: int) -> None:
+        """Ask for what was committed since the log was opened too, of a partition that waits."""
+        self._asked[partition] = (max(self.reached_us, self._asked[partition][0]), next(_tickets))
+
     def forget(self, partition: int) -> None:
         """The partition is not held any more."""
         self._asked.pop(partition, None)
 
-    async def run(self, evaluations: Mapping[str, Evaluation]) -> None:
-        """Fold the log for the partitions that wait now."""
+    async def run(self, evaluations: Mapping[str, Evaluation], passed: Callable[[int], Awaitable[None]]) -> None:
+        """Fold the log for the partitions that wait now.
+
+        Args:
+            evaluations: The workspaces.
+            passed: Waits until time has passed up to a moment.
+        """
         order = dict(self._asked)
         if not order:
             return
@@ -86,7 +100,7 @@ class LogReplay:
         await self._reassign(evaluations, order, begin)
         with ExitStack() as reading:
             newer = {w: reading.enter_context(e.reassigned_meanwhile()) for w, e in evaluations.items()}
-            count = await self._read(evaluations, order, begin, newer)
+            count = await self._read(evaluations, order, begin, newer, passed)
         for partition, asked in order.items():
             if self._asked.get(partition) == asked:
                 del self._asked[partition]
@@ -98,6 +112,7 @@ class LogReplay:
         order: Mapping[int, tuple[int, int]],
         begin: int,
         newer: Mapping[str, Set[str]],
+        passed: Callable[[int], Awaitable[None]],
     ) -> int:
         """Fold what the log has from a moment on; returns the number of events that were read."""
         survivors: dict[str, Survivors] = {}
@@ -113,6 +128,8 @@ class LogReplay:
             count += 1
             if len(events) >= self._chunk:
                 await self._fold(evaluations, order, events, survivors, newer)
+                self.reached_us = max(self.reached_us, events[-1].decision.sequence - 1)
+                await passed(self.reached_us)
                 events = []
         await self._fold(evaluations, order, events, survivors, newer)
         for evaluation in evaluations.values():

@@ -52,6 +52,11 @@ class Head:
     """The latest moment for which changes were written: by snapshot and memberships together nothing is known of an
     earlier one. 0: unknown."""
 
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether there is a snapshot."""
+        return bool(self.incarnation)
+
     def is_kept(self, incarnation: str, here: Edges) -> bool:
         """Whether the stream has everything that came after the snapshot."""
         return self.incarnation == incarnation and here.reach_back_to(self.position)

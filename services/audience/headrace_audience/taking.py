@@ -94,7 +94,7 @@ class Taking:
         await self._writer.claim(tokens)
         found = _Found(tokens, incarnated, edges, asked_us, await self._snapshots.heads(tokens))
         cohort = Cohort(self._db, self._redis, self._reader, self._writer, self._settings)
-        stood = [h.moment_us for p, h in found.heads.items() if found.is_kept(p) and h.moment_us]
+        stood = [head.moment_us for head in found.heads.values() if head.has_snapshot and head.moment_us]
         cohort.passing.take(stood, asked_us)
         # After the claim: what was decided before our tokens were there must not be overlooked.
         catalog = Catalog(self._db)
@@ -126,7 +126,7 @@ class Taking:
             target=here.last,
             mark_us=snapshot.sequence if snapshot is not None else found.asked_us,
             start_us=start_us,
-            follows=snapshot is not None and kept and start_us >= cohort.passing.moment_us > 0,
+            follows=snapshot is not None and start_us >= cohort.passing.moment_us > 0,
             saved=time.monotonic(),
         )
         if snapshot is not None and not kept:

@@ -301,7 +301,7 @@ class Worker:
                     here = edges[partition]
                     # A stream that was empty at the last look has everything since: it is trimmed when it is long.
                     if held.position != streaming.START and not here.reach_back_to(held.position):
-                        cohort.hold_and_replay(partition, held.mark_us)
+                        cohort.read_log(partition, held.mark_us)
                         held.position = held.target = here.last
                     elif partition not in cohort.replay.waiting:
                         current = streaming.is_at(held.position, here.last)
@@ -318,7 +318,7 @@ class Worker:
         for cohort in self._cohorts:
             async with cohort.lock:
                 for partition, held in cohort.held.items():
-                    cohort.hold_and_replay(partition, held.mark_us)
+                    cohort.read_log(partition, held.mark_us)
                     held.position = held.target = edges[partition].last
             if cohort.held:
                 oldest = min(held.mark_us for held in cohort.held.values())
@@ -381,8 +381,7 @@ class Worker:
                     bring = cohort.backfill.bring
                     self._beside(cohort, f"backfill:{workspace_id}", lambda b=bring, e=evaluation: b(e))  # type: ignore[misc]  # the defaults bind the loop's values
             if cohort.replay.waiting:
-                run = cohort.replay.run
-                self._beside(cohort, "replay", lambda r=run, e=cohort.evaluations: r(e))  # type: ignore[misc]  # as above
+                self._beside(cohort, "replay", cohort.replay_log)
 
     def _beside(self, cohort: Cohort, name: str, work: Callable[[], Awaitable[None]]) -> None:
         key = (cohort.number, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +29,7 @@ from headrace.api.identity.v1.profile_pb2 import ResolvedBatch, ResolvedEvent
 from headrace.domain.ids import partition_of
 from headrace.domain.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 from headrace.domain.times import now_us as real_now_us
+from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
@@ -90,6 +91,13 @@ async def sent_at(redis: streams.Redis, at_us: int, events: Sequence[ResolvedEve
         await redis.xadd(stream, {b"b": batch}, id=f"{at_us // 1_000}-{number}")
 
 
+async def stored_at(identity: FakeIdentity, resolved: ResolvedEvent) -> None:
+    """Commit an event to the log as if it were when it happened."""
+    resolved.decision.sequence = resolved.event.timestamp_us
+    await identity.db[log.EVENTS].insert_one(log.event_document(resolved))
+    identity.stored.append(resolved)
+
+
 async def before_the_pause(settings: Settings, identity: FakeIdentity) -> int:
     """Run until everybody has looked at something; returns the moment of that."""
     with clock_back(PAUSE_US):
@@ -119,7 +127,7 @@ async def during_the_pause(identity: FakeIdentity, begin: int) -> None:
         told.append(event(profile_id, "Viewed", at_us=at + 20 * MINUTE_US + n * SECOND_US))
     told.append(event("late", "Viewed", at_us=begin + 5 * HOUR_US + 30 * MINUTE_US))
     for resolved in sorted(told, key=lambda e: e.event.timestamp_us):
-        await identity.store([resolved])
+        await stored_at(identity, resolved)
         await sent_at(identity.redis, resolved.event.timestamp_us, [resolved])
 
 
@@ -168,14 +176,39 @@ async def all_written(db: Database, wanted: int) -> None:
     await eventually(enough, lambda: f"{found} of {wanted} changes were written")
 
 
+async def lose_streams(redis: streams.Redis) -> None:
+    """What was sent is in the log only."""
+    await redis.delete(*(names.resolved(p) for p in range(PARTITIONS)))
+
+
+LITTLE: dict[str, Any] = {"audience_batch_entries": 2, "audience_fill_events": 5}
+"""Streams and log are read in many parts, between which time passes."""
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["from the streams", "from the log"])
 async def test_all_that_was_due_happens_once_and_in_order(
-    make_settings: MakeSettings, db: Database, redis: streams.Redis, identity: FakeIdentity
+    make_settings: MakeSettings,
+    db: Database,
+    redis: streams.Redis,
+    identity: FakeIdentity,
+    lost: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = make_settings(Settings, **QUICK)
+    settings = make_settings(Settings, **(QUICK | LITTLE))
+    events_between = log.events_between
+
+    async def slowly(*args: Any) -> AsyncIterator[ResolvedEvent]:
+        async for resolved in events_between(*args):
+            await asyncio.sleep(0.02)  # the clock, if nothing held it back, would be at its end long before
+            yield resolved
+
+    monkeypatch.setattr(log, "events_between", slowly)
     begin = await before_the_pause(settings, identity)
     told_before = len(await sent(redis))
     assert told_before == await db[CHANGES].count_documents({})
     await during_the_pause(identity, begin)
+    if lost:
+        await lose_streams(redis)
     now = real_now_us()
     wanted = expected(identity.stored, begin, now)
     passing = of_each(wanted)["returning", "p12"]
@@ -194,17 +227,22 @@ async def test_all_that_was_due_happens_once_and_in_order(
     await consistent(db)
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["from the streams", "from the log"])
 async def test_killed_in_the_middle_of_catching_up(
     make_settings: MakeSettings,
     settings_env: dict[str, str],
     db: Database,
     redis: streams.Redis,
     identity: FakeIdentity,
+    lost: bool,
 ) -> None:
     settings = make_settings(Settings, **QUICK)
+    settings_env = settings_env | {f"HEADRACE_{name.upper()}": str(value) for name, value in LITTLE.items()}
     begin = await before_the_pause(settings, identity)
     told_before = await db[CHANGES].count_documents({})
     await during_the_pause(identity, begin)
+    if lost:
+        await lose_streams(redis)
     wanted = expected(identity.stored, begin, real_now_us())
     for part in (0.2, 0.5):
         with replica_process(settings_env, 1.5):
