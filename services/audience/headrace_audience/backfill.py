@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 
 import duckdb
 
@@ -18,6 +19,8 @@ from headrace.storage.mongo.client import Database
 from headrace.telemetry import logs, metrics
 from headrace_audience.archive.reader import ArchiveReader, View
 from headrace_audience.batch import queries
+from headrace_audience.batching import batched
+from headrace_audience.catalog import Audience
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.evaluation import Evaluation, Order
 from headrace_audience.references import referenced_whole
@@ -33,6 +36,7 @@ _failures = metrics.counter("headrace_audience_fill_failures", "Parts of a histo
 FAILED_PAUSE_S = 5.0
 UNSETTLED_PAUSE_S = 0.5
 """Until one whose named audiences were being refreshed is looked at again."""
+MEMBERS_AT_A_TIME = 20_000
 CLOCK_LOOKS = 150
 """A clock that stands because its stream lags is waited for so often, 20 ms each."""
 
@@ -151,5 +155,30 @@ class Backfill:
         if audience.is_kept_up:
             turns = functools.partial(queries.next_moment, definition=definition, now_us=at_us, audiences=known)
             turns_us = await view.run(turns)
-        async with self._lock:
-            evaluation.batch_computed(audience_id, audience.generation, tickets, members, turns_us)
+        await self._tell(evaluation, audience, tickets, members, turns_us)
+
+    async def _tell(
+        self,
+        evaluation: Evaluation,
+        audience: Audience,
+        tickets: Mapping[int, int],
+        members: Iterable[str],
+        turns_us: int | None,
+    ) -> None:
+        """Tell an evaluation who is in a batch audience, some at a time: it has other things to do meanwhile."""
+        found: dict[int, list[str]] = defaultdict(list)
+        for some in batched(members, MEMBERS_AT_A_TIME):
+            async with self._lock:
+                divided = await in_thread(evaluation.divided, audience, some)
+            for partition, own in divided.items():
+                found[partition] += own
+        for partition, ticket in sorted(tickets.items()):
+            async with self._lock:
+                await in_thread(
+                    evaluation.batch_computed,
+                    audience.audience_id,
+                    audience.generation,
+                    {partition: ticket},
+                    found[partition],
+                    turns_us,
+                )

@@ -43,7 +43,7 @@ from headrace_audience.versions import Limits
 log = logs.get_logger(__name__)
 
 FLIPS_PER_STEP = LANES * ROWS_PER_TRANSACTION
-WRITING_S = 1.0
+WRITING_S = 0.5
 """About so long may be written what is not due."""
 LEAST_OTHERS = 500
 IN_THREAD = 500
@@ -240,7 +240,7 @@ class Cohort:
         if not positions:
             await asyncio.sleep(LOOK_S)
             return streaming.NOTHING
-        busy = not waits or any(len(e.pending) or e.leaving.audience_ids for e in self.evaluations.values())
+        busy = not waits or any(e.is_busy for e in self.evaluations.values())
         return await streaming.read(
             self._redis,
             positions,
@@ -281,7 +281,8 @@ class Cohort:
     async def _advance(self, moment: int, found: Collection[str], tracing: EvaluationSpans) -> None:
         sweep = time.monotonic() - self._swept_at >= self._settings.audience_sweep_seconds
         for workspace_id, evaluation in self.evaluations.items():
-            if evaluation.start_what_is_complete(self.may_start()) or sweep or workspace_id in found:
+            is_started = evaluation.start_what_is_complete(self.may_start())
+            if is_started or sweep or workspace_id in found or evaluation.engine.is_sweeping:
                 flips = await asyncio.to_thread(evaluation.advance, moment)
                 evaluation.pending.add(tracing.replaced(flips))
         if sweep:

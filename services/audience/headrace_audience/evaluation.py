@@ -25,6 +25,9 @@ from headrace_audience.leaving import Leaving
 from headrace_audience.pending import Pending
 from headrace_audience.store import ACTIVE, COMPUTED
 
+MANY_FLIPS = 20_000
+"""After so many flips the rest of an audience that starts is left for later: what is due meanwhile must not wait."""
+
 _tickets = itertools.count(1)
 
 
@@ -244,7 +247,7 @@ class Evaluation:
     def is_settled(self) -> bool:
         """Whether no audience and no partition misses anything that it waits for."""
         is_missing = any(missing.tickets for missing in self.missing.values()) or self._batch.is_waiting
-        return not is_missing and not self._starting and self.started == self.missing.keys()
+        return not (is_missing or self._starting or self.engine.starting) and self.started == self.missing.keys()
 
     @property
     def stored_people(self) -> list[str]:
@@ -334,13 +337,23 @@ class Evaluation:
         partitions = self._batch.take(audience_id, tickets)
         self.behind.computed(audience_id, turns_us)
         keeper = self._keeper(audience)
-        found = map(self.merged.of, members) if audience.definition.of == "people" else members
-        wanted = {m for m in found if self._partition_of(m) in partitions}
-        present = {m for m in keeper.members(audience_id) if self._partition_of(m) in partitions}
+        wanted = {m for m in self._as_now(audience, members) if self._partition_of(m) in partitions}
+        present = {m for p in partitions for m in keeper.members_in(audience_id, p)}
         for ids, member in ((sorted(present - wanted), False), (sorted(wanted - present), True)):
             keeper.set_membership(audience_id, ids, member=member)
             if audience.is_stored:
                 self.pending.add(Flip(audience_id, p, member, audience.at_us, audience.cause) for p in ids)
+
+    def divided(self, audience: Audience, members: Iterable[str]) -> dict[int, list[str]]:
+        """Members of a batch audience by partition."""
+        found: dict[int, list[str]] = {}
+        for member in self._as_now(audience, members):
+            found.setdefault(self._partition_of(member), []).append(member)
+        return found
+
+    def _as_now(self, audience: Audience, members: Iterable[str]) -> Iterable[str]:
+        """Members as who they are by now: some may have been merged."""
+        return map(self.merged.of, members) if audience.definition.of == "people" else members
 
     def batch_again(self, partition: int) -> None:
         """A merge or a reassignment came while batch audiences are computed: compute them again for a partition."""
@@ -413,14 +426,14 @@ class Evaluation:
     def advance(self, now_us: int) -> list[Flip]:
         """Move the clock; returns the flips, which the caller hands to `pending`."""
         fresh = self.started - self.settled
-        flips = self.engine.advance(now_us)
+        flips = self.engine.advance(now_us, most=MANY_FLIPS)
         versions = {a.audience_id for a in self.audiences.values() if a.version_of}
         if versions:
             flips = [flip for flip in flips if flip.audience_id not in versions]
         if fresh:
             flips = [self._filled(flip) if self._partition_of(flip.profile_id) in fresh else flip for flip in flips]
         self.settled = set(self.started)
-        self._evaluated = self.audiences.keys() - self._starting.keys()
+        self._evaluated = self.audiences.keys() - self._starting.keys() - self.engine.starting
         return flips
 
     def take_flips(self, limit: int, others: int) -> list[Flip]:
@@ -436,6 +449,11 @@ class Evaluation:
             if not self.pending.waits_for(audience_id):
                 self.pending.add(self.leaving.next(audience_id, others, self.audiences[audience_id].cause))
         return self.pending.take(limit, last, others)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether flips wait to be written, or to be found of audiences that start or end."""
+        return bool(len(self.pending) or self.leaving.audience_ids or self.engine.is_sweeping)
 
     @property
     def has_due_unwritten(self) -> bool:

@@ -170,6 +170,64 @@ def test_a_removed_audience_has_no_members_for_the_others() -> None:
     assert [(f.audience_id, f.profile_id, f.member) for f in flips] == [("b", "p", False)]
 
 
+def test_the_start_of_a_large_audience_goes_on_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens meanwhile is told at once; of whom was not looked at yet the start is the cause."""
+    monkeypatch.setattr("headrace_audience.engine.engine.CHUNK", 4)
+    engine = engine_with(a={"event": "A", "within": "60s"})
+    people = [f"p{i:02}" for i in range(20)]
+    engine.fold([event(p, 1) for p in people], now_us=at(2))
+    engine.advance(at(2))
+    assert engine.set_audience("new", definition({"event": "A", "within": "60s"})) == frozenset()
+    engine.start_audience("new")
+    first = engine.advance(at(3), most=1)
+    assert [(f.profile_id, f.cause) for f in first] == [(p, "fill") for p in people[:4]]
+    assert engine.is_sweeping and engine.starting == {"new"}
+
+    # One who was looked at stays by an event, one who was not is in by his start, and one comes by an event.
+    engine.fold([event(people[0], 50), event(people[19], 50), event("late", 50)], now_us=at(50))
+    second = [f for f in engine.advance(at(50), most=1) if f.audience_id == "new"]
+    assert {(f.profile_id, f.cause) for f in second} == {
+        *((p, "fill") for p in [*people[4:8], people[19]]),
+        ("late", "event"),
+    }
+    # Time goes on for those who were looked at, and nobody enters who is out by then.
+    third = [f for f in engine.advance(at(61), most=1) if f.audience_id == "new"]
+    assert {(f.profile_id, f.member, f.cause) for f in third} == {(p, False, "time") for p in people[1:8]}
+    while engine.is_sweeping:
+        assert [f for f in engine.advance(at(62), most=1) if f.audience_id == "new"] == []
+    assert engine.starting == frozenset()
+    assert engine.members("new") == engine.members("a") == ["late", people[0], people[19]]
+
+
+def test_an_audience_that_is_started_again_in_the_middle_is_evaluated_for_everybody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headrace_audience.engine.engine.CHUNK", 4)
+    engine = engine_with(a={"event": "A"}, b={"event": "B"})
+    people = [f"p{i:02}" for i in range(20)]
+    engine.fold([event(p, 1, name) for p in people for name in ("A", "B")], now_us=at(2))
+    engine.advance(at(2))
+    engine.set_audience("inner", definition({"event": "A"}))
+    engine.set_audience("outer", definition({"not": {"audience": "inner"}}))
+    for audience_id in ("inner", "outer"):
+        engine.start_audience(audience_id)
+    told = engine.advance(at(3), most=1)
+    engine.set_audience("inner", definition({"not": {"event": "B"}}))
+    engine.start_audience("inner", cause="definition")
+    engine.drop_partition(partition_of(people[-1], PARTITIONS))
+    there = [p for p in people if partition_of(p, PARTITIONS) != partition_of(people[-1], PARTITIONS)]
+    while True:
+        told += engine.advance(at(4), most=1)
+        if not engine.is_sweeping:
+            break
+    assert engine.members("inner") == [] and engine.members("outer") == there
+    told = [f for f in told if f.profile_id in there]
+    inner = {f.profile_id for f in told if f.audience_id == "inner" and f.member}
+    assert {f.profile_id for f in told if f.audience_id == "inner" and not f.member} == inner
+    assert {f.cause for f in told if f.audience_id == "inner" and not f.member} == {"definition"}
+    assert [f.profile_id for f in told if f.audience_id == "outer"] == there
+
+
 def test_circles_are_refused_and_change_nothing() -> None:
     engine = engine_with(a={"event": "A"}, b={"audience": "a"})
     with pytest.raises(DefinitionError, match="a -> b -> a"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import cast
+
+import numpy as np
 
 from headrace_audience.engine.frames import Slot, View
 from headrace_audience.engine.past import LOOK_BACK, Past, PastSlot, holding_since
@@ -42,6 +44,20 @@ class Flip:
 
 
 @dataclass(slots=True)
+class Sweep:
+    """Everybody is evaluated for audiences that start, some at a time."""
+
+    ahead: Ordinals
+    """Who is still to be looked at, ascending."""
+
+    def is_ahead(self, ordinals: Ordinals) -> Bools:
+        """Who of some is still to be looked at; perhaps some others whose numbers lie between."""
+        if not len(self.ahead):
+            return np.zeros(len(ordinals), np.bool_)
+        return cast("Bools", (ordinals >= self.ahead[0]) & (ordinals <= self.ahead[-1]))
+
+
+@dataclass(slots=True)
 class Audience:
     """An audience, and what follows from all audiences together."""
 
@@ -53,6 +69,8 @@ class Audience:
     started: bool = False
     cause: str = ""
     """Why everybody must be evaluated; empty: no need."""
+    sweep: Sweep | None = None
+    """How far that is, once it has begun."""
     live: bool = False
     """Started, and so is all that it refers to."""
     slots: tuple[Slot, ...] = ()
@@ -119,6 +137,19 @@ class Changes:
     entered: Bools
     cause: str = ""
     """"fill" or "definition" when everybody was evaluated; empty: to be found."""
+
+
+def by_sweep(changes: Iterable[Changes]) -> Iterator[Changes]:
+    """Changes that were come upon while an audience starts: of those not yet looked at its start is the cause."""
+    for change in changes:
+        sweep = change.audience.sweep
+        if sweep is None or change.cause:
+            yield change
+            continue
+        is_ahead = sweep.is_ahead(change.ordinals)
+        for some, cause in ((is_ahead, change.audience.cause), (~is_ahead, "")):
+            if some.any():
+                yield Changes(change.audience, change.ordinals[some], change.entered[some], cause)
 
 
 class Explainer:

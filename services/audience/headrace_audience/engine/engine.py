@@ -29,6 +29,7 @@ How a replica uses it::
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -36,7 +37,7 @@ import numpy as np
 
 from headrace.api.identity.v1.profile_pb2 import Reassignment, ResolvedEvent
 from headrace_audience.engine import history, snapshot
-from headrace_audience.engine.audience import Audience, Changes, Explainer, Flip
+from headrace_audience.engine.audience import Audience, Changes, Explainer, Flip, Sweep, by_sweep
 from headrace_audience.engine.conditions import states_of
 from headrace_audience.engine.frames import Frame, Moment, Slot, View
 from headrace_audience.engine.memberships import Memberships
@@ -116,7 +117,7 @@ class Engine:
         if not audience.static:
             self._filling -= states_of(audience.definition).keys()
         self._relink(audience_id, cause)
-        audience.cause = "" if audience.static else cause
+        audience.cause, audience.sweep = "" if audience.static else cause, None
 
     def remove_audience(self, audience_id: str) -> None:
         """Forget an audience and the state that no other one needs. Reports no flips."""
@@ -266,10 +267,11 @@ class Engine:
         if known:
             self._states.clear(np.array(known, np.int64))
 
-    def advance(self, now_us: int) -> list[Flip]:
+    def advance(self, now_us: int, *, most: int = sys.maxsize) -> list[Flip]:
         """Move the clock and return all flips since the last call, by events, merges and time alone.
 
-        A moment before the clock is taken as the clock.
+        A moment before the clock is taken as the clock. The start of a large audience may bring very many flips: about
+        `most` of them are found, and the rest by the next calls, while `is_sweeping` is true.
         """
         before = self._clock
         now = self._clock = self._horizon = max(now_us, self._clock, self._horizon)
@@ -286,23 +288,12 @@ class Engine:
         due = np.flatnonzero(people.next_moment[: len(people.ids)] <= now)
         fresh = [np.array(touched.new, np.int64), dead, *started]
         explainer = Explainer(people, touched.candidates, self._anew, before, now, self._view, self._past_truths)
-        flips: list[Flip] = []
-        whole = [a for a in self._order if a.live and a.cause]
-        if whole:
-            everybody = people.all_reporting()
-            for start in range(0, len(everybody), CHUNK):
-                changes = self._evaluate(everybody[start : start + CHUNK], whole, now, settle=False)
-                for change in changes:
-                    change.cause = change.audience.cause
-                flips += explainer.flips(changes)
-            for audience in whole:
-                audience.cause = ""
+        flips = self._sweep(explainer, now, most)
         # Profiles are looked at for those audiences only that the changed states can move; audiences that read the
         # same changed states share the work.
         classes: dict[frozenset[str], list[Audience]] = {}
-        evaluated = {id(audience) for audience in whole}
         for audience in self._order:
-            if audience.live and id(audience) not in evaluated:
+            if audience.live:
                 changed = audience.keys.intersection(touched.ordinals)
                 if changed:
                     classes.setdefault(changed, []).append(audience)
@@ -320,6 +311,16 @@ class Engine:
             # What comes of them in a partition that is held is found when it starts.
             self._anew = {p: c for p, c in self._anew.items() if people.partition_of(p) in people.held}
         return flips
+
+    @property
+    def starting(self) -> frozenset[str]:
+        """Audiences for which not everybody was evaluated since they were started."""
+        return frozenset(a.id for a in self._order if a.cause)
+
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether the next advance() goes on with evaluating everybody for audiences that start."""
+        return any(a.sweep is not None for a in self._order)
 
     # --- reading
 
@@ -469,7 +470,7 @@ class Engine:
             audience.reach = {}
             audience.depends_on = frozenset(references).union(*(a.depends_on for a in named))
             if changed in audience.depends_on:
-                audience.cause = cause
+                audience.cause, audience.sweep = cause, None
         self._order = [audiences[audience_id] for audience_id in order]
         self._slots.keep_only({leaf for a in self._order for leaf in a.leaves})
         used = {key for a in self._order if not a.static for key in states_of(a.definition)}
@@ -477,6 +478,27 @@ class Engine:
             self._states.remove(key)
             self._filling.discard(key)
         self._moving = self._slots.moving()
+
+    def _sweep(self, explainer: Explainer, now: int, most: int) -> list[Flip]:
+        """Evaluate everybody for the audiences that start, until about so many flips are found."""
+        if new := [a for a in self._order if a.live and a.cause and a.sweep is None]:
+            sweep = Sweep(self._people.all_reporting())
+            for audience in new:
+                audience.sweep = sweep
+        flips: list[Flip] = []
+        for sweep in {id(a.sweep): a.sweep for a in self._order if a.sweep is not None}.values():
+            audiences = [a for a in self._order if a.live and a.sweep is sweep]
+            while len(sweep.ahead) and len(flips) < most:
+                some, sweep.ahead = sweep.ahead[:CHUNK], sweep.ahead[CHUNK:]
+                # Some may have gone since.
+                changes = self._evaluate(some[self._people.reporting[some]], audiences, now, settle=False)
+                for change in changes:
+                    change.cause = change.audience.cause
+                flips += explainer.flips(changes)
+            if not len(sweep.ahead):
+                for audience in audiences:
+                    audience.cause, audience.sweep = "", None
+        return flips
 
     def _settle(
         self, explainer: Explainer, parts: list[Ordinals], audiences: list[Audience], now: int, settle: bool
@@ -486,7 +508,8 @@ class Engine:
         ordinals = ordinals[self._people.reporting[ordinals]]
         flips: list[Flip] = []
         for start in range(0, len(ordinals), CHUNK):
-            flips += explainer.flips(self._evaluate(ordinals[start : start + CHUNK], audiences, now, settle=settle))
+            changes = self._evaluate(ordinals[start : start + CHUNK], audiences, now, settle=settle)
+            flips += explainer.flips(by_sweep(changes))
         return flips
 
     def _evaluate(self, ordinals: Ordinals, audiences: Sequence[Audience], now: int, *, settle: bool) -> list[Changes]:
