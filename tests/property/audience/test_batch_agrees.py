@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 import duckdb
 import pytest
 from headrace_audience.batch import queries
 from headrace_audience.engine.engine import PROFILES, Engine
+from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact, resolved_of, table_of
@@ -16,6 +18,7 @@ from headrace_audience.offline.reference import Audiences, Reference
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from headrace.domain.computed_traits.definition import parse_definition as parse_computed
 from headrace.domain.times import SECOND_US, parse_time_us
 from tests.support import audience_histories as random
 
@@ -185,3 +188,45 @@ def test_calendar_days_of_any_year_end_when_the_reference_says(year: int) -> Non
                 assert found.member == reference.holds(definition.where, found.profile, at_us)
                 assert found.since_us == reference.since(definition, found.profile, at_us)
                 assert found.changes_at_us == reference.next_change(definition, found.profile, at_us)
+
+
+def of_number(number: int) -> list[dict[str, Any]]:
+    """One condition of each kind, which others of other numbers share no name with."""
+    name = f"n{number}"
+    return [
+        {"trait": name, "eq": number},
+        {"consent": name, "eq": "granted"},
+        {"first_touch": "campaign.source", "eq": name},
+        {"identifier": name, "exists": True},
+        {"event": name, "within": f"{number + 1}h"},
+        {"event": "A", "sum": {"of": name, "gte": number}},
+        {"last_time": "A", "where": [{"property": name, "gte": number}]},
+        {"computed": name, "eq": number},
+    ]
+
+
+def test_the_number_of_conditions_has_no_limit_of_its_own() -> None:
+    """Audiences of audiences have more conditions than one definition may have."""
+    numbers = range(1, 81)
+    computed = {f"n{n}": parse_computed({"event": "A", "compute": {"first": f"n{n}"}}) for n in numbers}
+    parts = {f"part{n}": bind(parse_definition({"where": {"any": of_number(n)}}), computed) for n in numbers}
+    at_us = random.START
+    facts = [
+        Fact("trait", at_us, "1", kind="identify", traits={"n3": 3}),
+        Fact("consent", at_us, "2", kind="identify", consents={"n40": True}),
+        Fact("touch", at_us, "3", kind="page", context={"campaign": {"source": "n50"}}),
+        Fact("identifier", at_us, "4", kind="page", identifiers=(("n60", "v"),)),
+        Fact("event", at_us - 70 * 3600 * SECOND_US, "5", name="n70"),
+        Fact("too old", at_us - 71 * 3600 * SECOND_US, "6", name="n70"),
+        Fact("sum", at_us, "7", name="A", properties={"n78": 79}),
+        Fact("first", at_us, "8", name="A", properties={"n79": 79}),
+        Fact("nothing", at_us, "9", name="A", properties={"n77": 76}),
+        Fact("nobody", at_us, "10", kind="identify", traits={"n76": 75}, consents={"n75": False}),
+    ]
+    definition = parse_definition({"where": {"any": [{"audience": part} for part in parts]}})
+    with duckdb.connect() as connection:
+        connection.register("events", table_of(facts))
+        members = queries.evaluate(connection, definition, at_us, parts)
+    assert members == Reference(facts, parts).members(definition, at_us)
+    assert {"trait", "consent", "touch", "identifier", "event", "sum", "first"} <= set(members)
+    assert not {"too old", "nobody"} & set(members)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace_audience.batch.moments import Moments
-from headrace_audience.batch.relations import writes_sql
-from headrace_audience.batch.statement import Audiences, Statement
+from headrace_audience.batch.relations import held_sql, held_value, writes_sql
+from headrace_audience.batch.statement import Audiences, Statement, members_sql
 from headrace_audience.batch.values import Parameters, json_path, moment_sql, near_sql, passes_sql
 from headrace_audience.language.definition import (
     All,
@@ -77,8 +77,8 @@ _SOME = (
     f" (SELECT profile FROM members_of WHERE %s ORDER BY profile LIMIT {MOST_EXAMPLES}))"
 )
 _OF_MEMBERS = {
-    "numbers": ("NULL", "coalesce(counted.number, 0)"),
-    "holding": ("NULL", "coalesce(counted.{}, 0)"),
+    "numbers": ("NULL", "coalesce(held_by_members.number, 0)"),
+    "holding": ("NULL", "coalesce(held_by_members.{}, 0)"),
     "some_holding": ("NULL", _SOME % "{}"),
     "some_lacking": ("NULL", _SOME % "NOT {}"),
 }
@@ -100,9 +100,9 @@ class GroupStatement:
         self._parameters = parameters
         self._people: Statement | None = None
         self._held: dict[Condition, tuple[str, str]] = {}
-        self._traits: dict[str, str] = {}
+        self._traits: dict[str, None] = {}
         self._near: list[str] = []
-        self._members: dict[str, str] = {}
+        self._members: dict[str, None] = {}
         self._condition = self._build(definition.where)
 
     def members_sql(self) -> str:
@@ -129,9 +129,9 @@ class GroupStatement:
         for column, (empty, expression) in _OF_MEMBERS.items():
             named = [self._held[leaf.part][0] if isinstance(leaf, Members) else "" for leaf in leaves]
             columns.append(f"[{', '.join(expression.format(name) if name else empty for name in named)}] AS {column}")
-        tables = [self._traits[leaf.path[0]] if isinstance(leaf, TraitTest) else "" for leaf in leaves]
-        columns.append(f"[{', '.join(f'CAST({table}_value AS VARCHAR)' if table else 'NULL' for table in tables)}]")
-        columns.append(f"[{', '.join(f'{table}_writer' if table else 'NULL' for table in tables)}]")
+        newest = [self._newest(leaf.path[0]) if isinstance(leaf, TraitTest) else "" for leaf in leaves]
+        columns.append(f"[{', '.join(f'CAST(({n}).value AS VARCHAR)' if n else 'NULL' for n in newest)}]")
+        columns.append(f"[{', '.join(f'({n}).writer' if n else 'NULL' for n in newest)}]")
         return f"WITH {', '.join(entries)} SELECT {', '.join(columns)} FROM {joins}"
 
     def _relations(self, groups: str, people: str) -> tuple[list[str], str]:
@@ -150,19 +150,20 @@ class GroupStatement:
                 f"links AS (SELECT DISTINCT group_id, profile FROM mentions WHERE profile <> '' AND {past})",
                 "linked AS (SELECT * FROM links SEMI JOIN everybody ON everybody.profile = links.group_id)",
                 "members_of AS (SELECT * FROM linked JOIN people USING (profile))",
-                f"counted AS (SELECT group_id, count(*) AS number, {counts} FROM members_of GROUP BY group_id)",
+                f"held_by_members AS (SELECT group_id, count(*) AS number, {counts} FROM members_of GROUP BY group_id)",
             ]
-            joins.append("LEFT JOIN counted ON counted.group_id = everybody.profile")
-        for name, table in self._traits.items():
-            said = f"{writes_sql('mentions', 'group_id', 'traits', name, self._parameters)} AND {past}"
+            joins.append("LEFT JOIN held_by_members ON held_by_members.group_id = everybody.profile")
+        if self._traits:
+            said = writes_sql("traits", self._traits, self._parameters, "mentions")
             written = "row(timestamp_us, message_id)"
-            newest = f"arg_max(value, {written}) AS {table}_value, max({written}) AS {table}_writer"
-            entries.append(f"{table} AS (SELECT group_id, {newest} FROM ({said}) GROUP BY group_id)")
-            joins.append(f"LEFT JOIN {table} ON {table}.group_id = everybody.profile")
-        for audience_id, table in self._members.items():
-            bound = self._parameters.bind(sorted(self._audiences.get(audience_id, ())))  # type: ignore[arg-type]  # ids
-            entries.append(f"{table} AS (SELECT DISTINCT unnest(CAST({bound} AS VARCHAR[])) AS group_id)")
-            joins.append(f"LEFT JOIN {table} ON {table}.group_id = everybody.profile")
+            newest = f"{{'value': arg_max(value, {written}), 'writer': max({written})}} AS value"
+            rows = f"SELECT group_id, name, {newest} FROM ({said}) WHERE {past} GROUP BY group_id, name"
+            entries.append(f"group_traits AS ({held_sql(rows, 'group_id')})")
+            joins.append("LEFT JOIN group_traits ON group_traits.group_id = everybody.profile")
+        if self._members:
+            members = members_sql(self._audiences, self._members, "group_id", self._parameters)
+            entries.append(f"group_audiences AS ({members})")
+            joins.append("LEFT JOIN group_audiences ON group_audiences.group_id = everybody.profile")
         return entries, " ".join(joins)
 
     def edges_sql(self) -> tuple[str, Moments]:
@@ -196,8 +197,8 @@ class GroupStatement:
             meaning = self._audiences.get(condition.audience_id, ())
             if isinstance(meaning, Definition):
                 return self._build(meaning.where)
-            table = self._members.setdefault(condition.audience_id, f"members{len(self._members)}")
-            return f"({table}.group_id IS NOT NULL)"
+            self._members[condition.audience_id] = None
+            return f"({held_value('group_audiences', condition.audience_id, self._parameters)} IS NOT NULL)"
         if isinstance(condition, TraitTest):
             return self._trait(condition)
         assert isinstance(condition, Members)  # the parser lets nothing else into an audience of groups
@@ -210,22 +211,28 @@ class GroupStatement:
         if condition.part not in self._held:
             self._held[condition.part] = f"held{len(self._held)}", self._people.expression(condition.part)
         name, _ = self._held[condition.part]
-        held = f"coalesce(counted.{name}, 0)"
+        held = f"coalesce(held_by_members.{name}, 0)"
         if condition.quantifier == "any":
             return f"({held} > 0)"
         if condition.quantifier == "none":
             return f"({held} = 0)"
-        return f"({held} > 0 AND {held} = counted.number)"
+        return f"({held} > 0 AND {held} = held_by_members.number)"
+
+    def _newest(self, name: str) -> str:
+        """What was said last of a trait: its value, and who wrote it."""
+        return held_value("group_traits", name, self._parameters)
 
     def _trait(self, condition: TraitTest) -> str:
         name, *inside = condition.path
-        table = self._traits.setdefault(name, f"group_trait{len(self._traits)}")
+        self._traits[name] = None
         path = self._parameters.bind(json_path(inside)) if inside else ""
-        value, written = (f"json_extract({v}, {path})" if inside else v for v in (f"{table}_value", "value"))
+        value, written = (
+            f"json_extract({v}, {path})" if inside else v for v in (f"({self._newest(name)}).value", "value")
+        )
         test = condition.test
         if test.op not in ("in_last", "in_next"):
             return passes_sql(test, value, self._parameters)
-        said = writes_sql("mentions", "group_id", "traits", name, self._parameters)
+        said = writes_sql("traits", (name,), self._parameters, "mentions")
         near = moment_sql(written, self._parameters)
         for shift in near_spans(test):
             self._near.append(f"SELECT {near} + {shift} AS at_us FROM ({said}) WHERE {near} IS NOT NULL")

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
@@ -61,16 +61,11 @@ class Moments:
             bounds.append(f"{time} <= {window.to_us}")
         return " AND ".join(bounds)
 
-    def edges(self, table: str, spans: Iterable[Span | None]) -> list[str]:
-        """Selects of (profile, at_us): when events of a table leave spans; None stands for their own time."""
-        found = []
-        for span in spans:
-            if isinstance(span, Calendar):
-                passes = self._function(span, "passes")
-                found.append(f"SELECT profile, {passes}(timestamp_us) AS at_us FROM {table}")
-            else:
-                found.append(f"SELECT profile, timestamp_us + {0 if span is None else span.us} AS at_us FROM {table}")
-        return found
+    def passes(self, span: Span | None, time: str) -> str:
+        """When a span has passed over a time; None stands for the time itself."""
+        if span is None:
+            return time
+        return f"{self._function(span, 'passes')}({time})" if isinstance(span, Calendar) else f"{time} + {span.us}"
 
     def with_starts(self, moments: str) -> str:
         """A relation of (profile, at_us) with the beginnings of the calendar spans beside each moment."""

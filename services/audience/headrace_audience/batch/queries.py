@@ -50,20 +50,11 @@ import pyarrow as pa
 
 from headrace_audience.batch.computed_sql import EXACT_NUMBER, EXACT_RATIO, register
 from headrace_audience.batch.groups import GroupFacts, GroupStatement, LeafFacts, MemberFacts
-from headrace_audience.batch.relations import (
-    consent_writes_sql,
-    identifiers_sql,
-    matching_sql,
-    touch_writes_sql,
-    trait_writes_sql,
-)
+from headrace_audience.batch.relations import WRITTEN, identifiers_sql, matching_sql, writes_sql
 from headrace_audience.batch.statement import Audiences, Statement
 from headrace_audience.batch.values import Parameters
 from headrace_audience.engine.conditions import (
-    CONSENT,
     FIRST_TOUCH,
-    LAST_TOUCH,
-    TRAIT,
     EventState,
     FirstState,
     IdentifierState,
@@ -86,13 +77,6 @@ __all__ = [
     "outlook",
     "preview",
 ]
-
-_WRITES = {
-    TRAIT: trait_writes_sql,
-    CONSENT: consent_writes_sql,
-    FIRST_TOUCH: touch_writes_sql,
-    LAST_TOUCH: touch_writes_sql,
-}
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -197,7 +181,7 @@ def outlook(
     statement = Statement(definition, audiences, None, parameters)
     ids = f"SELECT unnest({parameters.bind(wanted)}) AS profile"
     now = parameters.bind(now_us)
-    edges = " UNION ".join([*statement.edges(), f"SELECT profile, {now} AS at_us FROM wanted"])
+    edges = " UNION ALL ".join([*statement.edges(), f"SELECT profile, {now} AS at_us FROM wanted"])
     moments = statement.moments.with_starts(
         "SELECT * FROM inside UNION SELECT profile, min(at_us) - 1 FROM inside GROUP BY profile"
     )
@@ -208,7 +192,8 @@ def outlook(
         connection,
         f"WITH wanted AS ({ids}), {''.join(f'{table}, ' for table in sources)}"
         f"edges(profile, at_us) AS ({edges}),"
-        f" inside AS (SELECT DISTINCT e.profile, e.at_us FROM edges e JOIN wanted USING (profile)),"
+        f" inside AS (SELECT DISTINCT e.profile, e.at_us FROM edges e JOIN wanted USING (profile)"
+        f" WHERE e.at_us IS NOT NULL),"
         f" moments AS ({moments}),"
         f" {''.join(f'{table}, ' for table in tables)} base AS ({base})"
         f" SELECT base.profile, base.at_us, {statement.condition} AS truth FROM {statement.joins()} ORDER BY ALL",
@@ -313,8 +298,8 @@ def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:
         return "SELECT DISTINCT profile, CAST(0 AS BIGINT) AS timestamp_us, '' AS message_id FROM events"
     state = state_of_key(key)
     if isinstance(state, IdentifierState):
-        first = identifiers_sql(state.namespace, parameters)
-        return f"SELECT profile, timestamp_us, '' AS message_id FROM ({first})"
+        first = identifiers_sql((state.namespace,), parameters)
+        return f"SELECT profile, value AS timestamp_us, '' AS message_id FROM ({first})"
     if isinstance(state, FirstState):
         found = matching_sql(state.names, (), parameters)
         return f"SELECT profile, min(timestamp_us) AS timestamp_us, '' AS message_id FROM ({found}) GROUP BY profile"
@@ -328,7 +313,7 @@ def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:
         matching = matching_sql(state.names, state.where, parameters, values)
         found = f"SELECT * FROM ({matching}) WHERE {' AND '.join(inside) or 'true'}"
     else:
-        found = _WRITES[state.kind](state.path[0], parameters)
+        found = writes_sql(WRITTEN[state.kind], state.path[:1], parameters)
         value = ", CAST(value AS VARCHAR) AS value"
         if state.kind == FIRST_TOUCH:
             first = "row_number() OVER (PARTITION BY profile ORDER BY timestamp_us, message_id) AS place"

@@ -4,26 +4,23 @@ One description gives two forms. At one moment, the statement says which profile
 as a relation of (profile, at_us), it says for each whether the profile is a member then; so the times at which
 somebody enters and leaves are found by asking at all moments at which anything can change.
 
-Each kind of event is looked for once, whatever the number of conditions on it (`event_sql`); each trait and each
-namespace once. What is found is joined to the profiles, and the condition is an expression over the joined columns.
+Each kind of thing is looked for once, whatever the number of conditions on it: events (`event_sql`), traits, consents,
+touches, namespaces, members of other audiences. What is found of a kind is one table, with all that the conditions ask
+for, so the joins to the profiles are few. The condition is an expression over the joined columns.
 """
 
 # ruff: noqa: S608  # values are bound parameters; only names and whole numbers made here are put into statements
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from headrace.domain.consent import GRANTED
 from headrace_audience.batch.event_sql import EventTables
 from headrace_audience.batch.moments import Moments
-from headrace_audience.batch.relations import (
-    consent_writes_sql,
-    identifiers_sql,
-    touch_writes_sql,
-    trait_writes_sql,
-)
+from headrace_audience.batch.relations import WRITTEN, held_sql, held_value, identifiers_sql, newest_sql, writes_sql
 from headrace_audience.batch.values import Parameters, json_path, moment_sql, near_sql, passes_sql
+from headrace_audience.engine.conditions import CONSENT, FIRST_TOUCH, LAST_TOUCH, TRAIT
 from headrace_audience.language.definition import (
     All,
     AudienceMember,
@@ -61,12 +58,9 @@ class Statement:
         self._parameters = parameters
         self.moments = Moments(now_us)
         self._events = EventTables(self.moments, parameters)
-        self._traits: dict[str, str] = {}
-        self._consents: dict[str, str] = {}
-        self._first_touches: dict[str, str] = {}
-        self._last_touches: dict[str, str] = {}
-        self._namespaces: dict[str, str] = {}
-        self._members: dict[str, str] = {}
+        self._written: dict[str, dict[str, None]] = {}
+        self._namespaces: dict[str, None] = {}
+        self._members: dict[str, None] = {}
         self._edges: list[str] = []
         self.condition = self._condition(definition.where)
 
@@ -77,59 +71,44 @@ class Statement:
     def sources(self) -> list[str]:
         """The WITH entries of what is read of `events`, whatever the moment."""
         entries = self._events.sources()
-        for name, table in self._traits.items():
-            entries.append(f"{table}_writes AS ({trait_writes_sql(name, self._parameters)})")
-        for purpose, table in self._consents.items():
-            entries.append(f"{table}_writes AS ({consent_writes_sql(purpose, self._parameters)})")
-        for touches in (self._first_touches, self._last_touches):
-            for name, table in touches.items():
-                entries.append(f"{table}_writes AS ({touch_writes_sql(name, self._parameters)})")
-        for namespace, table in self._namespaces.items():
-            first = identifiers_sql(namespace, self._parameters)
-            entries.append(f"{table} AS (SELECT profile, timestamp_us AS {table}_first FROM ({first}))")
-        for audience_id, table in self._members.items():
-            members = self._audiences.get(audience_id, ())
-            assert not isinstance(members, Definition)
-            bound = self._parameters.bind(sorted(members))
-            entries.append(f"{table} AS (SELECT DISTINCT unnest(CAST({bound} AS VARCHAR[])) AS profile)")
+        for kind, names in self._written.items():
+            entries.append(f"{kind}_writes AS ({writes_sql(WRITTEN[kind], names, self._parameters)})")
+        if self._namespaces:
+            first = identifiers_sql(self._namespaces, self._parameters)
+            entries.append(f"namespace_values AS ({held_sql(first, 'profile')})")
+        if self._members:
+            members = members_sql(self._audiences, self._members, "profile", self._parameters)
+            entries.append(f"audience_values AS ({members})")
         return entries
 
     def tables(self) -> list[str]:
         """The WITH entries of what holds at the moment, or at the moments."""
-        return [*self._events.tables(), *(f"{table} AS ({self._written(table)})" for table in self._written_tables())]
+        return [*self._events.tables(), *(f"{kind}_values AS ({self._newest(kind)})" for kind in self._written)]
 
     def joins(self) -> str:
-        """The relation `base` with everything that the condition reads."""
-        at_moment = [*self._events.names(), *self._written_tables()]
+        """The relation `base` with everything that the condition reads: a table for each kind of condition."""
+        at_moment = [*self._events.names(), *(f"{kind}_values" for kind in self._written)]
         joins = [self.moments.join(table) for table in at_moment]
-        always = (*self._namespaces.values(), *self._members.values())
+        always = [*(["namespace_values"] if self._namespaces else []), *(["audience_values"] if self._members else [])]
         joins += [f"LEFT JOIN {table} ON {table}.profile = base.profile" for table in always]
         return " ".join(["base", *joins])
 
     def edges(self) -> list[str]:
         """Selects of (profile, at_us): all moments at which the condition may change."""
         edges = [*self._edges, *self._events.edges()]
-        edges += [f"SELECT profile, timestamp_us FROM {table}_writes" for table in self._written_tables()]
-        edges += [f"SELECT profile, {table}_first FROM {table}" for table in self._namespaces.values()]
+        edges += [f"SELECT profile, timestamp_us FROM {kind}_writes" for kind in self._written]
+        if self._namespaces:
+            edges.append("SELECT profile, unnest(map_values(held)) FROM namespace_values")
         return edges
 
-    def _written_tables(self) -> list[str]:
-        """The tables of what events write."""
-        kinds = (self._traits, self._consents, self._first_touches, self._last_touches)
-        return [table for tables in kinds for table in tables.values()]
-
-    def _written(self, table: str) -> str:
-        """The value that was written last up to the moment; of first touches the first."""
-        pick = "arg_min" if table in self._first_touches.values() else "arg_max"
-        value = f"{pick}(value, row(timestamp_us, message_id)) AS {table}_value"
+    def _newest(self, kind: str) -> str:
+        """What was written last up to the moment, or to each of the moments."""
         if self.moments.now_us is not None:
-            past = f"timestamp_us <= {self.moments.at}"
-            return f"SELECT profile, {value} FROM {table}_writes WHERE {past} GROUP BY profile"
-        return (
-            f"SELECT moments.profile, moments.at_us, {value} FROM moments JOIN {table}_writes AS e"
-            " ON e.profile = moments.profile AND e.timestamp_us <= moments.at_us"
-            " GROUP BY moments.profile, moments.at_us"
-        )
+            past = f"{kind}_writes WHERE timestamp_us <= {self.moments.at}"
+            return held_sql(newest_sql(past, kind, "profile"), "profile")
+        keys = "moments.profile, moments.at_us"
+        past = f"moments JOIN {kind}_writes AS e ON e.profile = moments.profile AND e.timestamp_us <= moments.at_us"
+        return held_sql(newest_sql(past, kind, keys), "profile, at_us")
 
     def _condition(self, condition: Condition) -> str:
         if isinstance(condition, All | AnyOf):
@@ -144,50 +123,66 @@ class Statement:
         if isinstance(condition, TouchTest):
             return self._touch(condition)
         if isinstance(condition, IdentifierExists):
-            table = self._namespaces.setdefault(condition.namespace, f"namespace{len(self._namespaces)}")
-            seen = f"coalesce({table}_first <= {self.moments.base_at}, false)"
+            self._namespaces[condition.namespace] = None
+            first = held_value("namespace_values", condition.namespace, self._parameters)
+            seen = f"coalesce({first} <= {self.moments.base_at}, false)"
             return seen if condition.exists else f"(NOT {seen})"
         if isinstance(condition, AudienceMember):
             meaning = self._audiences.get(condition.audience_id, ())
             if isinstance(meaning, Definition):
                 return self._condition(meaning.where)
-            table = self._members.setdefault(condition.audience_id, f"members{len(self._members)}")
-            return f"({table}.profile IS NOT NULL)"
+            self._members[condition.audience_id] = None
+            return f"({held_value('audience_values', condition.audience_id, self._parameters)} IS NOT NULL)"
         assert not isinstance(condition, Members)  # that is a condition on groups, see `groups`
         assert not isinstance(condition, ComputedTest)  # `language.computed.bind` comes first
         return self._events.condition(condition)
 
+    def _value(self, kind: str, path: Sequence[str]) -> str:
+        """The value of something that events write, such as a trait, or what lies inside of it."""
+        name, *inside = path
+        self._written.setdefault(kind, {})[name] = None
+        value = held_value(f"{kind}_values", name, self._parameters)
+        return self._inside(value, inside)
+
+    def _inside(self, value: str, path: Sequence[str]) -> str:
+        return f"json_extract({value}, {self._parameters.bind(json_path(path))})" if path else value
+
     def _trait(self, condition: TraitTest) -> str:
         name, *inside = condition.path
-        table = self._traits.setdefault(name, f"trait{len(self._traits)}")
-        value = f"{table}_value"
-        path = self._parameters.bind(json_path(inside)) if inside else ""
-        if inside:
-            value = f"json_extract({value}, {path})"
-        test = condition.test
+        test, value = condition.test, self._value(TRAIT, condition.path)
         if test.op not in ("in_last", "in_next"):
             return passes_sql(test, value, self._parameters)
-        written = moment_sql(f"json_extract(value, {path})" if inside else "value", self._parameters)
-        for shift in near_spans(test):
-            self._edges.append(
-                f"SELECT profile, {written} + {shift} AS at_us FROM {table}_writes WHERE {written} IS NOT NULL"
-            )
+        written = moment_sql(self._inside("value", inside), self._parameters)
+        shifts = ", ".join(f"{written} + {shift}" for shift in near_spans(test))
+        self._edges.append(
+            f"SELECT profile, unnest([{shifts}]) AS at_us FROM trait_writes WHERE name = {self._parameters.bind(name)}"
+        )
         return near_sql(test, moment_sql(value, self._parameters), self.moments.base_at)
 
     def _touch(self, condition: TouchTest) -> str:
-        name, *inside = condition.path
-        tables = self._first_touches if condition.which == "first" else self._last_touches
-        table = tables.setdefault(name, f"{condition.which}_touch{len(tables)}")
-        value = f"{table}_value"
-        if inside:
-            value = f"json_extract({value}, {self._parameters.bind(json_path(inside))})"
-        return passes_sql(condition.test, value, self._parameters)
+        kind = FIRST_TOUCH if condition.which == "first" else LAST_TOUCH
+        return passes_sql(condition.test, self._value(kind, condition.path), self._parameters)
 
     def _consent(self, condition: ConsentTest) -> str:
-        table = self._consents.setdefault(condition.purpose, f"consent{len(self._consents)}")
-        value = f"CAST({table}_value AS VARCHAR)"
+        value = f"CAST({self._value(CONSENT, (condition.purpose,))} AS VARCHAR)"
         test = condition.test
         if test.op == "exists":
             return f"({value} IS NOT NULL)" if test.values[0] else f"({value} IS NULL)"
         said = f"coalesce({value} = '{'true' if test.values[0] == GRANTED else 'false'}', false)"
         return said if test.op == "eq" else f"(NOT {said})"
+
+
+def members_sql(audiences: Audiences, wanted: Collection[str], whose: str, parameters: Parameters) -> str:
+    """The audiences of which somebody is a member, of those that are given by their members: whose, held."""
+    ids: list[str] = []
+    names: list[str] = []
+    for audience_id in wanted:
+        members = audiences.get(audience_id, ())
+        assert not isinstance(members, Definition)
+        ids += sorted(set(members))
+        names += [audience_id] * (len(ids) - len(names))
+    each = (
+        f"SELECT unnest(CAST({parameters.bind(ids)} AS VARCHAR[])) AS {whose},"
+        f" unnest(CAST({parameters.bind(names)} AS VARCHAR[])) AS name, true AS value"
+    )
+    return held_sql(each, whose)

@@ -46,9 +46,10 @@ def text_sql(value: str) -> str:
 
 def number_sql(value: str) -> str:
     """A JSON number as a finite DOUBLE, or NULL."""
-    kinds = "('UBIGINT', 'BIGINT', 'HUGEINT', 'UHUGEINT', 'DOUBLE')"
     number = f"TRY_CAST({text_sql(value)} AS DOUBLE)"
-    return f"(CASE WHEN json_type({value}) IN {kinds} AND isfinite({number}) THEN {number} END)"
+    # Numbers are DOUBLE, BIGINT, UBIGINT, HUGEINT and UHUGEINT. With IN, DuckDB would join a table of these five names.
+    is_number = f"(json_type({value}) = 'DOUBLE' OR suffix(json_type({value}), 'INT'))"
+    return f"(CASE WHEN {is_number} AND isfinite({number}) THEN {number} END)"
 
 
 def moment_sql(value: str, parameters: Parameters) -> str:
@@ -84,13 +85,17 @@ def near_sql(test: Test, said: str, now: str) -> str:
     return f"coalesce({said} + {first} <= {now} AND {now} < {said} + {last}, false)"
 
 
-def passes_sql(test: Test, value: str, parameters: Parameters) -> str:
-    """A boolean expression, never NULL, that says whether a JSON value (or NULL) passes a test without a clock."""
+def passes_sql(test: Test, value: str, parameters: Parameters, number: str = "") -> str:
+    """A boolean expression, never NULL, that says whether a JSON value (or NULL) passes a test without a clock.
+
+    `number` is what number_sql() gives for the value, where that is at hand: many tests of one value need it once.
+    """
+    number = number or number_sql(value)
     match test.op:
         case "eq" | "in":
-            return _among(test.values, test.ignore_case, value, parameters)
+            return _among(test.values, test.ignore_case, value, number, parameters)
         case "neq" | "not_in":
-            return f"(NOT {_among(test.values, test.ignore_case, value, parameters)})"
+            return f"(NOT {_among(test.values, test.ignore_case, value, number, parameters)})"
         case "contains":
             return _contains(test, value, parameters)
         case "not_contains":
@@ -103,7 +108,6 @@ def passes_sql(test: Test, value: str, parameters: Parameters) -> str:
             return f"coalesce({moment_sql(value, parameters)} {compare} {bound}, false)"
         case "exists":
             return _present(value) if test.values[0] else f"(NOT {_present(value)})"
-    number = number_sql(value)
     low, high = parameters.bind(float(test.values[0])), parameters.bind(float(test.values[-1]))
     if test.op == "between":
         return f"coalesce({number} >= {low} AND {number} <= {high}, false)"
@@ -128,7 +132,7 @@ def _in(value: str, operands: Sequence[Any], parameters: Parameters) -> str:
     return f"{value} IN (SELECT unnest({bound}))"
 
 
-def _among(operands: Sequence[Scalar], ignore_case: bool, value: str, parameters: Parameters) -> str:
+def _among(operands: Sequence[Scalar], ignore_case: bool, value: str, number: str, parameters: Parameters) -> str:
     texts = [fold_case(o) if ignore_case else o for o in operands if isinstance(o, str)]
     truths = {o for o in operands if isinstance(o, bool)}
     numbers = [float(o) for o in operands if isinstance(o, int | float) and not isinstance(o, bool)]
@@ -139,13 +143,13 @@ def _among(operands: Sequence[Scalar], ignore_case: bool, value: str, parameters
         wanted = ", ".join("'true'" if truth else "'false'" for truth in sorted(truths))
         ways.append(f"(json_type({value}) = 'BOOLEAN' AND {text_sql(value)} IN ({wanted}))")
     if numbers:
-        ways.append(f"({_in(number_sql(value), numbers, parameters)})")
+        ways.append(f"({_in(number, numbers, parameters)})")
     return f"coalesce({' OR '.join(f'coalesce({way}, false)' for way in ways)}, false)"
 
 
 def _contains(test: Test, value: str, parameters: Parameters) -> str:
     operand = test.values[0]
-    item = _among((operand,), test.ignore_case, "item", parameters)
+    item = _among((operand,), test.ignore_case, "item", number_sql("item"), parameters)
     ways = f"WHEN 'ARRAY' THEN len([item for item in json_extract({value}, '$[*]') if {item}]) > 0"
     if isinstance(operand, str):
         part = parameters.bind(fold_case(operand) if test.ignore_case else operand)
