@@ -50,18 +50,9 @@ import pyarrow as pa
 
 from headrace_audience.batch.computed_sql import EXACT_NUMBER, EXACT_RATIO, register
 from headrace_audience.batch.groups import GroupFacts, GroupStatement, LeafFacts, MemberFacts
-from headrace_audience.batch.relations import WRITTEN, identifiers_sql, matching_sql, writes_sql
+from headrace_audience.batch.history_sql import history_sql
 from headrace_audience.batch.statement import Audiences, Statement
 from headrace_audience.batch.values import Parameters
-from headrace_audience.engine.conditions import (
-    FIRST_TOUCH,
-    EventState,
-    FirstState,
-    IdentifierState,
-    ListState,
-    state_of_key,
-)
-from headrace_audience.engine.people import NEVER
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.language.definition import Definition, Members, walk
 
@@ -289,59 +280,8 @@ def condition_history(connection: Connection, key: str, now_us: int) -> pa.Table
         duckdb.Error: The relation cannot be read.
     """
     parameters = Parameters()
-    statement = _history_sql(key, now_us, parameters)
+    statement = history_sql(key, now_us, parameters)
     return connection.sql(statement, params=parameters.of(statement)).to_arrow_table()
-
-
-def _history_sql(key: str, now_us: int, parameters: Parameters) -> str:
-    if key == PROFILES:
-        return "SELECT DISTINCT profile, CAST(0 AS BIGINT) AS timestamp_us, '' AS message_id FROM events"
-    state = state_of_key(key)
-    if isinstance(state, IdentifierState):
-        first = identifiers_sql((state.namespace,), parameters)
-        return f"SELECT profile, value AS timestamp_us, '' AS message_id FROM ({first})"
-    if isinstance(state, FirstState):
-        found = matching_sql(state.names, (), parameters)
-        return f"SELECT profile, min(timestamp_us) AS timestamp_us, '' AS message_id FROM ({found}) GROUP BY profile"
-    keep, until, value = 1, now_us, ""
-    if isinstance(state, EventState | ListState):
-        values = []
-        if isinstance(state, ListState):
-            values = ["properties AS value" if state.values else "CAST(NULL AS VARCHAR) AS value"]
-        inside = [f"timestamp_us >= {state.from_us}"] if state.from_us is not None else []
-        inside += [f"timestamp_us <= {state.to_us}"] if state.to_us is not None else []
-        matching = matching_sql(state.names, state.where, parameters, values)
-        found = f"SELECT * FROM ({matching}) WHERE {' AND '.join(inside) or 'true'}"
-    else:
-        found = writes_sql(WRITTEN[state.kind], state.path[:1], parameters)
-        value = ", CAST(value AS VARCHAR) AS value"
-        if state.kind == FIRST_TOUCH:
-            first = "row_number() OVER (PARTITION BY profile ORDER BY timestamp_us, message_id) AS place"
-            return (
-                f"SELECT profile, timestamp_us, message_id{value} FROM (SELECT *, {first} FROM ({found}))"
-                " WHERE place = 1"
-            )
-    if isinstance(state, EventState):
-        keep, until = state.keep, now_us if state.delay is None else state.delay.start(now_us)
-        past, event = f"FILTER (WHERE timestamp_us <= {until})", "{'t': timestamp_us, 'm': message_id}"
-        newest = f"SELECT profile, unnest(max({event}, {keep}) {past}) AS event FROM ({found}) GROUP BY profile"
-        if keep == 1:  # only its time counts then
-            newest = (
-                f"SELECT profile, {{'t': max(timestamp_us) {past}, 'm': ''}} AS event FROM ({found}) GROUP BY profile"
-            )
-        return (
-            f"SELECT profile, event.t AS timestamp_us, event.m AS message_id FROM ({newest}) WHERE event.t IS NOT NULL"
-            f" UNION ALL SELECT profile, timestamp_us, message_id FROM ({found}) WHERE timestamp_us > {until}"
-        )
-    if isinstance(state, ListState):
-        # All of the span, and the newest before it.
-        value = ", value"
-        until = NEVER if state.span is None else state.span.start(now_us)
-    return (
-        f"SELECT profile, timestamp_us, message_id{value} FROM (SELECT *, row_number() OVER"
-        f" (PARTITION BY profile, timestamp_us <= {until} ORDER BY timestamp_us DESC, message_id DESC) AS place"
-        f" FROM ({found})) WHERE timestamp_us > {until} OR place <= {keep}"
-    )
 
 
 def _members_sql(definition: Definition, now_us: int, audiences: Audiences, parameters: Parameters) -> str:

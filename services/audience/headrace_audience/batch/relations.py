@@ -23,22 +23,32 @@ def named_sql(names: Collection[str], parameters: Parameters) -> str:
 
 
 def matching_sql(
-    names: Sequence[str], where: Sequence[Predicate], parameters: Parameters, values: Sequence[str] = ()
+    names: Sequence[str],
+    where: Sequence[Predicate],
+    parameters: Parameters,
+    values: Sequence[str] = (),
+    *,
+    from_us: int | None = None,
+    to_us: int | None = None,
 ) -> str:
-    """The different events of these names that pass all predicates: profile, timestamp_us, message_id.
+    """The events of these names that pass all predicates: profile, timestamp_us, message_id; some perhaps repeated.
 
-    Beside them `values`: further columns, as expressions over the relation.
+    Beside them `values`: further columns, as expressions over the relation. Only those with times in [from_us, to_us].
     """
-    named = named_sql(names, parameters)
+    tests = [named_sql(names, parameters)]
+    if from_us is not None:
+        tests.append(f"timestamp_us >= {from_us}")
+    if to_us is not None:
+        tests.append(f"timestamp_us <= {to_us}")
     columns = ", ".join(["profile, timestamp_us, message_id", *values])
+    named = f"FROM events WHERE {' AND '.join(tests)}"
     if not where:
-        return f"SELECT DISTINCT {columns} FROM events WHERE {named}"
+        return f"SELECT {columns} {named}"
     tested = [
         f"json_extract({PROPERTIES}, {parameters.bind(json_path(p.path))}) AS tested{i}" for i, p in enumerate(where)
     ]
-    tests = [passes_sql(p.test, f"tested{i}", parameters) for i, p in enumerate(where)]
-    inner = f"SELECT *, {', '.join(tested)} FROM events WHERE {named}"
-    return f"SELECT DISTINCT {columns} FROM ({inner}) WHERE {' AND '.join(tests)}"
+    passes = [passes_sql(p.test, f"tested{i}", parameters) for i, p in enumerate(where)]
+    return f"SELECT {columns} FROM (SELECT *, {', '.join(tested)} {named}) WHERE {' AND '.join(passes)}"
 
 
 def writes_sql(column: str, names: Collection[str], parameters: Parameters, relation: str = "events") -> str:

@@ -11,7 +11,7 @@ from headrace.domain.consent import DENIED, GRANTED
 from headrace.domain.predicates import decode_object, decode_value
 from headrace_audience.engine.columns import hash_of
 from headrace_audience.engine.conditions import CONSENT
-from headrace_audience.engine.people import Ordinals, People
+from headrace_audience.engine.people import Ordinals, People, Times
 from headrace_audience.engine.states import PROFILES, States, TraitRoute
 from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite
 
@@ -64,17 +64,38 @@ def fold_table(
     attribute = states.attribute_of(key)
     if attribute is None:
         return
-    rows = zip(
-        ordinals.tolist(),
-        times.tolist(),
-        table.column("message_id").to_pylist(),
-        table.column("value").to_pylist(),
-        strict=True,
-    )
-    for ordinal, time, message_id, value in rows:
-        if ordinal < 0:
-            continue
-        write = TraitWrite(attribute.kind, attribute.name, _value_of(attribute, value))
+    _fold_writes(states, people, future, attribute, table, ordinals, times, horizon)
+
+
+def _fold_writes(
+    states: States,
+    people: People,
+    future: Future,
+    attribute: TraitRoute,
+    table: Any,
+    ordinals: Ordinals,
+    times: Times,
+    horizon: int,
+) -> None:
+    """Take in what events wrote: of most profiles one write, and it is the first that is known here."""
+    message_ids = table.column("message_id").to_pylist()
+    texts = table.column("value").combine_chunks().dictionary_encode()
+    of_text = [_value_of(attribute, text) for text in texts.dictionary.to_pylist()]
+    of_null = _value_of(attribute, None)
+    values = [of_null if place is None else of_text[place] for place in texts.indices.to_pylist()]
+    wanted = (ordinals >= 0) & (times <= horizon)
+    _, place_of, count = np.unique(ordinals, return_inverse=True, return_counts=True)
+    fresh = wanted & (count[place_of] == 1)
+    fresh[fresh] = ~attribute.column.knows(ordinals[fresh])
+    places = np.flatnonzero(fresh)
+    if len(places):
+        some = places.tolist()
+        written = [message_ids[place] for place in some], [values[place] for place in some]
+        attribute.column.write_first(ordinals[places], times[places], *written)
+        states.touched.writes.setdefault((attribute.kind, attribute.name), set()).update(ordinals[places].tolist())
+    for place in np.flatnonzero((ordinals >= 0) & ~fresh).tolist():
+        ordinal, time, message_id = int(ordinals[place]), int(times[place]), message_ids[place]
+        write = TraitWrite(attribute.kind, attribute.name, values[place])
         if time > horizon:
             future.add(FutureItem(time, message_id, people.ids[ordinal], write, "event"))
         else:
@@ -95,7 +116,8 @@ def _fold_list(states: States, key: str, table: Any, ordinals: list[int], times:
     rows = zip(ordinals, times, table.column("message_id").to_pylist(), table.column("value").to_pylist(), strict=True)
     for ordinal, time, message_id, value in rows:
         if ordinal >= 0:
-            route.take(ordinal, route.event(time, message_id, decode_object(value)))
+            properties = decode_object(value) if route.reads_properties else {}
+            route.take(ordinal, route.event(time, message_id, properties))
     states.touched.add(key, route.flush(horizon))
 
 

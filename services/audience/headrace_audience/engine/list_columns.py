@@ -38,7 +38,10 @@ class ListColumn:
 
     def insert(self, ordinal: int, event: Event, clock_us: int) -> bool:
         """Add an event; returns whether that changed anything."""
-        events = self._events.setdefault(ordinal, [])
+        events = self._events.get(ordinal)
+        if events is None:
+            self._events[ordinal] = [event]
+            return True
         place = bisect_left(events, event[:2])
         if place < len(events) and events[place][:2] == event[:2]:
             return False
@@ -97,6 +100,8 @@ class ListRoute:
 
     def event(self, time_us: int, message_id: str, properties: Mapping[str, Any]) -> Event:
         """What is kept of an event."""
+        if not self._readers:
+            return time_us, message_id
         return (time_us, message_id, *(reader.read(properties) for reader in self._readers))
 
     @property

@@ -38,6 +38,10 @@ class Rule(Protocol):
         """Whether the condition holds at a moment."""
         ...
 
+    def looks_back_to(self, moment: int) -> int:
+        """Who has no event after this time is at a moment, and later, as if there were none; NEVER: nobody."""
+        ...
+
     def edges(self, lists: Lists) -> Iterator[int]:
         """All moments at which the truth may change."""
         ...
@@ -62,6 +66,10 @@ def _inside(window: Window, events: Sequence[Event], moment: int) -> tuple[int, 
     return start, max(start, end)
 
 
+def _looks_back_to(window: Window, moment: int) -> int:
+    return NEVER if window.within is None else window.within.start(moment)
+
+
 def _window_edges(window: Window, time: int) -> Iterator[int]:
     yield time
     if window.within is not None:
@@ -83,6 +91,10 @@ class _WindowRule:
 
     def __init__(self, window: Window) -> None:
         self._window = window
+
+    def looks_back_to(self, moment: int) -> int:
+        """See Rule."""
+        return _looks_back_to(self._window, moment)
 
     def edges(self, lists: Lists) -> Iterator[int]:
         """See Rule."""
@@ -183,6 +195,10 @@ class DatedRule:
             for said, (first, last) in zip(event[2:], self._spans, strict=True)
         )
 
+    def looks_back_to(self, moment: int) -> int:
+        """See Rule."""
+        return _looks_back_to(self._window, moment)
+
     def edges(self, lists: Lists) -> Iterator[int]:
         """See Rule."""
         for event in lists[0]:
@@ -216,6 +232,10 @@ class LastRule:
         start, end = _inside(self._window, events, moment)
         return start <= place < end
 
+    def looks_back_to(self, moment: int) -> int:
+        """See Rule."""
+        return _looks_back_to(self._window, moment)
+
     def edges(self, lists: Lists) -> Iterator[int]:
         """See Rule."""
         for event in lists[0]:
@@ -243,6 +263,10 @@ class RestartedRule:
         older = until(events, self._gone.start(moment))
         before_active = until(events, self._active.start(moment))
         return 0 < older == before_active < until(events, moment)
+
+    def looks_back_to(self, moment: int) -> int:
+        """See Rule."""
+        return NEVER
 
     def edges(self, lists: Lists) -> Iterator[int]:
         """See Rule."""
@@ -280,6 +304,10 @@ class RegularlyRule:
             right += self._accept[min(end - start, most)]
             end = start
         return right >= self._at_least
+
+    def looks_back_to(self, moment: int) -> int:
+        """See Rule."""
+        return moment - self._periods * self._period
 
     def edges(self, lists: Lists) -> Iterator[int]:
         """See Rule."""
@@ -394,6 +422,10 @@ class InOrderRule:
             if value is None or value != found[self._places[number][path]]:
                 return False
         return True
+
+    def looks_back_to(self, moment: int) -> int:
+        """See Rule."""
+        return _looks_back_to(self._window, moment)
 
     def edges(self, lists: Lists) -> Iterator[int]:
         """See Rule."""

@@ -84,9 +84,10 @@ class ListSlot:
         truths: Bools = np.full(len(frame.ordinals), self._of_nobody, np.bool_)
         edges = np.full(len(frame.ordinals), FOREVER, np.int64)
         rule, columns, now = self._rule, self._columns, frame.now_us
+        before = rule.looks_back_to(now)
         for place, ordinal in enumerate(frame.ordinals.tolist()):
             lists = [column.of(ordinal) for column in columns]
-            if any(lists):
+            if any(events and events[-1][0] > before for events in lists):
                 truths[place] = rule.holds(lists, now)
                 edges[place] = rule.next_edge(lists, now)
         frame.add_edges(edges)

@@ -7,7 +7,7 @@ The value itself is not kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from headrace.domain.definitions import MOVING_OPS
 from headrace.domain.predicates import ValueTest, compile_test, moment_of, value_at
 from headrace_audience.engine.columns import Rows, grown
 from headrace_audience.engine.conditions import AttributeState
-from headrace_audience.engine.people import FOREVER, NEVER, Ordinals, Times
+from headrace_audience.engine.people import FOREVER, NEVER, Bools, Ordinals, Times
 
 REMEMBERED_VALUES = 10_000
 """Of so many values of a trait it is remembered what the readings make of them."""
@@ -106,6 +106,23 @@ class TraitColumn:
                 reading.codes[row] = code
                 changed = True
         return changed
+
+    def write_first(self, ordinals: Ordinals, times: Times, message_ids: Sequence[str], values: Sequence[Any]) -> None:
+        """Take in writes of different profiles that have none yet: quicker than one by one."""
+        self.rows.give(ordinals)
+        self._make_room()
+        rows = self.rows.of[ordinals]
+        self._times[rows] = times
+        found = [self._codes_of(value) for value in values]
+        for row, message_id, codes in zip(rows.tolist(), message_ids, found, strict=True):
+            self._writers[row] = message_id
+            self._codes[row] = codes
+        for place, reading in enumerate(self.readings.values()):
+            reading.codes[rows] = [codes[place] for codes in found]
+
+    def knows(self, ordinals: Ordinals) -> Bools:
+        """Of which profiles there is a write."""
+        return self.rows.of[ordinals] > 0
 
     def _codes_of(self, value: Any) -> tuple[int, ...]:
         """What all readings make of a value; the same tuple for the same value, as long as it is remembered."""

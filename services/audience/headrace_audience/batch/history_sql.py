@@ -1,0 +1,93 @@
+"""What the past says of one state, as SQL; `queries.condition_history` runs it.
+
+Columns take in sets (see `engine`), so the same event twice does no harm, unless SQL itself counts events.
+"""
+
+# ruff: noqa: S608  # values are bound parameters; only names and whole numbers made here are put into statements
+
+from __future__ import annotations
+
+from headrace_audience.batch.relations import WRITTEN, identifiers_sql, matching_sql, writes_sql
+from headrace_audience.batch.values import Parameters
+from headrace_audience.engine.conditions import (
+    FIRST_TOUCH,
+    AttributeState,
+    EventState,
+    FirstState,
+    IdentifierState,
+    ListState,
+    state_of_key,
+)
+from headrace_audience.engine.states import PROFILES
+
+
+def history_sql(key: str, now_us: int, parameters: Parameters) -> str:
+    """A select of profile, timestamp_us and message_id, of lists and of what events write also value (JSON text).
+
+    Args:
+        key: Key of a state, or PROFILES.
+        now_us: What lies after this moment is all given.
+        parameters: Get the values.
+
+    Raises:
+        ValueError: The key is none.
+    """
+    if key == PROFILES:
+        return "SELECT DISTINCT profile, CAST(0 AS BIGINT) AS timestamp_us, '' AS message_id FROM events"
+    state = state_of_key(key)
+    if isinstance(state, IdentifierState):
+        first = identifiers_sql((state.namespace,), parameters)
+        return f"SELECT profile, value AS timestamp_us, '' AS message_id FROM ({first})"
+    if isinstance(state, FirstState):
+        found = matching_sql(state.names, (), parameters)
+        return f"SELECT profile, min(timestamp_us) AS timestamp_us, '' AS message_id FROM ({found}) GROUP BY profile"
+    if isinstance(state, EventState):
+        return _events_sql(state, now_us, parameters)
+    if isinstance(state, ListState):
+        return _list_sql(state, now_us, parameters)
+    return _writes_sql(state, now_us, parameters)
+
+
+def _events_sql(state: EventState, now_us: int, parameters: Parameters) -> str:
+    """The newest that are kept, and all that do not count yet."""
+    matching = matching_sql(state.names, state.where, parameters, from_us=state.from_us, to_us=state.to_us)
+    until = now_us if state.delay is None else state.delay.start(now_us)
+    past, later = f"FILTER (WHERE timestamp_us <= {until})", f"FILTER (WHERE timestamp_us > {until})"
+    if state.keep == 1:  # only its time counts then
+        events = f"list_concat([max(timestamp_us) {past}], coalesce(list(timestamp_us) {later}, []))"
+        each = f"SELECT profile, {events} AS events FROM ({matching}) GROUP BY profile"
+        times = f"SELECT profile, unnest(events) AS timestamp_us FROM ({each})"
+        return f"SELECT profile, timestamp_us, '' AS message_id FROM ({times}) WHERE timestamp_us IS NOT NULL"
+    event = "{'t': timestamp_us, 'm': message_id}"
+    events = f"list_concat(coalesce(max({event}, {state.keep}) {past}, []), coalesce(list({event}) {later}, []))"
+    different = f"SELECT DISTINCT * FROM ({matching})"
+    each = f"SELECT profile, unnest({events}) AS event FROM ({different}) GROUP BY profile"
+    return f"SELECT profile, event.t AS timestamp_us, event.m AS message_id FROM ({each})"
+
+
+def _list_sql(state: ListState, now_us: int, parameters: Parameters) -> str:
+    """All of the span, and the newest before it."""
+    value = "properties AS value" if state.values else "CAST(NULL AS VARCHAR) AS value"
+    found = matching_sql(state.names, state.where, parameters, (value,), from_us=state.from_us, to_us=state.to_us)
+    if state.span is None:
+        return found
+    return _newest_and_later(found, state.span.start(now_us))
+
+
+def _writes_sql(state: AttributeState, now_us: int, parameters: Parameters) -> str:
+    """The last write, and all that come later; of first touches the first, whenever it comes."""
+    written = writes_sql(WRITTEN[state.kind], state.path[:1], parameters)
+    found = f"SELECT profile, timestamp_us, message_id, CAST(value AS VARCHAR) AS value FROM ({written})"
+    return _one(found, "min") if state.kind == FIRST_TOUCH else _newest_and_later(found, now_us)
+
+
+def _newest_and_later(rows: str, until_us: int) -> str:
+    newest = _one(f"SELECT * FROM ({rows}) WHERE timestamp_us <= {until_us}", "max")
+    return f"SELECT * FROM ({rows}) WHERE timestamp_us > {until_us} UNION ALL {newest}"
+
+
+def _one(rows: str, pick: str) -> str:
+    """The first ("min") or last ("max") row of each profile by (time, message id)."""
+    row = "{'t': timestamp_us, 'm': message_id, 'v': value}"
+    each = f"SELECT profile, {pick}({row}) AS one FROM ({rows}) GROUP BY profile"
+    return f"SELECT profile, one.t AS timestamp_us, one.m AS message_id, one.v AS value FROM ({each})"
