@@ -113,12 +113,19 @@ def _value_of(attribute: TraitRoute, text: str | None) -> Any:
 def _fold_list(states: States, key: str, table: Any, ordinals: list[int], times: list[int], horizon: int) -> None:
     """Take in events with their properties; a list holds those of the future too."""
     route = states.lists[key]
-    rows = zip(ordinals, times, table.column("message_id").to_pylist(), table.column("value").to_pylist(), strict=True)
-    for ordinal, time, message_id, value in rows:
-        if ordinal >= 0:
-            properties = decode_object(value) if route.reads_properties else {}
-            route.take(ordinal, route.event(time, message_id, properties))
-    states.touched.add(key, route.flush(horizon))
+    message_ids, values = table.column("message_id").to_pylist(), table.column("value").to_pylist()
+    decode = decode_object if route.reads_properties else _nothing
+    rows = zip(ordinals, times, message_ids, values, strict=True)
+    changed = [
+        ordinal
+        for ordinal, time, message_id, value in rows
+        if ordinal >= 0 and route.insert(ordinal, route.event(time, message_id, decode(value)), horizon)
+    ]
+    states.touched.add(key, np.array(changed, np.int64))
+
+
+def _nothing(_: str | None) -> dict[str, Any]:
+    return {}
 
 
 def _ordinal(states: States, people: People, profile_id: str, partitions: Collection[int] | None) -> int:

@@ -114,6 +114,10 @@ class ListRoute:
         state = self.state
         return (state.from_us is None or time_us >= state.from_us) and (state.to_us is None or time_us <= state.to_us)
 
+    def insert(self, ordinal: int, event: Event, clock_us: int) -> bool:
+        """Put a matching event into the column; returns whether that changed anything."""
+        return self.in_range(event[0]) and self.column.insert(ordinal, event, clock_us)
+
     def take(self, ordinal: int, event: Event) -> None:
         """Let a matching event come in at the next flush()."""
         if self.in_range(event[0]):
