@@ -12,14 +12,15 @@ from typing import Any
 import duckdb
 import pytest
 from headrace_audience.batch import queries
-from headrace_audience.engine.conditions import ListState, key_of, state_of, state_of_key
+from headrace_audience.engine.conditions import CHOOSING, ListState, key_of, state_of, state_of_key
+from headrace_audience.engine.engine import PROFILES, Engine
 from headrace_audience.engine.list_columns import Event, ListRoute
 from headrace_audience.engine.list_slots import rule_of
 from headrace_audience.engine.people import FOREVER, NEVER
 from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import ComputedValue, Definition
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.offline.facts import Fact, table_of
+from headrace_audience.offline.facts import Fact, resolved_of, table_of
 from headrace_audience.offline.reference import Reference
 from headrace_audience.offline.reference_events import matches
 from hypothesis import given, settings
@@ -73,12 +74,14 @@ def history(r: Random, values: tuple[Any, ...]) -> list[Fact]:
 
 
 def some_condition(r: Random) -> tuple[ComputedValue, list[Fact]]:
-    function = r.choice(("count", *PROPERTY_FUNCTIONS))
+    return condition_on(r, r.choice(("count", *PROPERTY_FUNCTIONS)), r.choice(({}, {"within": "3s"})))
+
+
+def condition_on(r: Random, function: str, window: dict[str, str]) -> tuple[ComputedValue, list[Fact]]:
     values = values_of(r)
     trait = {"event": "A", "compute": function if function == "count" else {function: "v"}}
     operands = tuple(v for v in values if isinstance(v, str | int | float) and v != 10**400) or (1,)
     test = {"lt": 10_001} if function == "count" else comparison(r, operands)
-    window = r.choice(({}, {"within": "3s"}))
     bound = bind(parse_definition({"where": {"computed": "t", **test}}), {"t": parse_computed({**trait, **window})})
     assert isinstance(bound.where, ComputedValue)
     return bound.where, history(r, values)
@@ -126,3 +129,64 @@ def test_the_rule_says_at_every_moment_what_the_reference_says(r: Random) -> Non
         for moment in moments:
             assert rule.next_edge([found], moment) == min((e for e in edges if e > moment), default=FOREVER)
             assert rule.last_edge([found], moment) == max((e for e in edges if e <= moment), default=NEVER)
+
+
+@settings(max_examples=150, deadline=None)
+@given(r=seeds)
+def test_the_one_event_that_is_kept_says_what_all_say(r: Random) -> None:
+    """Of a first, last, least or greatest value of all time; events come late, twice, unordered, ahead of the clock."""
+    leaf, facts = condition_on(r, r.choice(CHOOSING), {})
+    (state,) = state_of(leaf)
+    assert isinstance(state, ListState)
+    rule, reference = rule_of(leaf), Reference(facts)
+    for person in reference.profiles:
+        coming = [f for f in facts if f.profile == person and matches(f, state.names, state.where)]
+        clock, end = START + r.randint(0, 3) * SECOND_US, START + r.randint(3, 7) * SECOND_US
+        routes = []
+        for _ in range(2):
+            route = ListRoute("", state)
+            coming = r.sample(coming, len(coming)) + r.choices(coming, k=len(coming))
+            for place, fact in enumerate(coming):
+                now = clock if place < len(coming) // 2 else end
+                route.insert(0, route.event(fact.timestamp_us, fact.message_id, fact.properties), now)
+            routes.append(route)
+        column = routes[0].column
+        for moment in {m + d for m in {end, *reference.edges(leaf, person)} for d in (-1, 0, 1)}:
+            if moment >= end or column.is_complete(0, moment):
+                assert rule.holds([column.of(0)], moment) == reference.holds(leaf, person, moment)
+        if coming:
+            assert column.is_complete(0, end)
+        # However they came: the same is kept, and of what is past no more than one.
+        settled = [ListRoute("", state) for _ in routes]
+        for route in settled:
+            for fact in r.sample(coming, len(coming)):
+                route.insert(0, route.event(fact.timestamp_us, fact.message_id, fact.properties), end)
+        assert settled[0].column.of(0) == settled[1].column.of(0)
+        assert sum(event[0] <= end for event in settled[0].column.of(0)) <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(r=seeds)
+def test_the_one_event_is_found_in_history_too(connection: duckdb.DuckDBPyConnection, r: Random) -> None:
+    """A new audience is filled from history, some of which comes live as well, and goes on through a snapshot."""
+    leaf, facts = condition_on(r, r.choice(CHOOSING), {})
+    definition, reference = Definition("dynamic", leaf), Reference(facts)
+    clock = START + r.randint(0, 5) * SECOND_US
+    engine = Engine("w", 1, clock)
+    (key,) = engine.set_audience("chosen", definition)
+    engine.fold(map(resolved_of, r.choices(facts, k=len(facts) // 2)), now_us=clock)
+    connection.register("events", table_of(facts))
+    for history_of in (PROFILES, key):
+        engine.fold_history(history_of, queries.condition_history(connection, history_of, clock))
+    engine.start_audience("chosen")
+    engine.advance(clock)
+    assert engine.members("chosen") == reference.members(definition, clock)
+    restored = Engine("w", 1, clock)
+    restored.set_audience("chosen", definition)
+    restored.start_audience("chosen")
+    assert restored.import_partition(0, engine.export_partition(0)) == frozenset()
+    restored.start_partition(0)
+    for later in range(clock, START + 7 * SECOND_US, SECOND_US):
+        for one in (engine, restored):
+            one.advance(later)
+            assert one.members("chosen") == reference.members(definition, later)

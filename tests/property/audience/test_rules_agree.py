@@ -136,7 +136,10 @@ def test_a_rule_says_at_every_moment_what_the_reference_says(make: Maker, r: Ran
     assert {m for m, truth, before in zip(moments[1:], truths[1:], truths, strict=False) if truth != before} <= set(
         edges
     )
-    for moment in moments:
+    for place, moment in enumerate(moments):
+        before = rule.looks_back_to(moment)
+        if all(event[0] <= before for events in lists for event in events):
+            assert set(truths[place:]) == {rule.holds([()] * len(lists), 0)}
         assert rule.last_edge(lists, moment) == max((edge for edge in edges if edge <= moment), default=NEVER)
         assert rule.next_edge(lists, moment) == next((edge for edge in edges if edge > moment), FOREVER)
 

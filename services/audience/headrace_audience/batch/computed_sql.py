@@ -45,7 +45,7 @@ def _millionths(number: str) -> str:
     )
 
 
-def _kind(json: str) -> str:
+def kind_sql(json: str) -> str:
     """A number by which values of different types order; NULL of a value that does not count."""
     return (
         f"(CASE json_type({json}) WHEN 'BOOLEAN' THEN CAST({text_sql(json)} = 'true' AS INTEGER)"
@@ -85,9 +85,9 @@ def aggregate_sql(function: str, json: str, of: Callable[[str], str]) -> str:
         total, others = f"coalesce(sum({whole}), 0)", f"string_agg({other}, ',')"
         return f"(CASE WHEN {numbers} > 0 THEN {_json(_ratio(total, others, parts))} END)"
     assert function in ("first", "last")
-    order = f"row(timestamp_us, {_kind(json)}, coalesce({number}, 0), {_text(json)})"
+    order = f"row(timestamp_us, {kind_sql(json)}, coalesce({number}, 0), {_text(json)})"
     pick = "arg_min" if function == "first" else "arg_max"
-    return f"{pick}({of(json)}, {of(f'CASE WHEN {_kind(json)} IS NOT NULL THEN {order} END')})"
+    return f"{pick}({of(json)}, {of(f'CASE WHEN {kind_sql(json)} IS NOT NULL THEN {order} END')})"
 
 
 def value_sql(function: str, occurrences: str, keys: Sequence[str]) -> str:
@@ -101,7 +101,7 @@ def value_sql(function: str, occurrences: str, keys: Sequence[str]) -> str:
     by = ", ".join(keys)
     counted = (
         f"SELECT *, {number_sql('json')} AS number, {_text('json')} AS text"
-        f" FROM (SELECT *, {_kind('json')} AS kind FROM ({occurrences})) WHERE kind IS NOT NULL"
+        f" FROM (SELECT *, {kind_sql('json')} AS kind FROM ({occurrences})) WHERE kind IS NOT NULL"
     )
     different = (
         f"SELECT {by}, any_value(json) AS json, any_value(kind) AS kind, any_value(number) AS number,"

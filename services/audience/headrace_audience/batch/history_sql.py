@@ -7,10 +7,16 @@ Columns take in sets (see `engine`), so the same event twice does no harm, unles
 
 from __future__ import annotations
 
-from headrace_audience.batch.relations import WRITTEN, identifiers_sql, matching_sql, writes_sql
-from headrace_audience.batch.values import Parameters
+from headrace.domain.amounts import LARGEST
+from headrace_audience.batch.computed_sql import kind_sql
+from headrace_audience.batch.relations import PROPERTIES, WRITTEN, identifiers_sql, matching_sql, writes_sql
+from headrace_audience.batch.values import Parameters, json_path, number_sql
 from headrace_audience.engine.conditions import (
+    AMOUNT,
+    FIRST,
     FIRST_TOUCH,
+    GREATEST,
+    LAST,
     AttributeState,
     EventState,
     FirstState,
@@ -66,12 +72,35 @@ def _events_sql(state: EventState, now_us: int, parameters: Parameters) -> str:
 
 
 def _list_sql(state: ListState, now_us: int, parameters: Parameters) -> str:
-    """All of the span, and the newest before it."""
+    """All of the span, and the newest before it; of a list that chooses, what may be chosen, and what comes later."""
+    if state.chosen:
+        return _chosen_sql(state, now_us, parameters)
     value = "properties AS value" if state.values else "CAST(NULL AS VARCHAR) AS value"
     found = matching_sql(state.names, state.where, parameters, (value,), from_us=state.from_us, to_us=state.to_us)
     if state.span is None:
         return found
     return _newest_and_later(found, state.span.start(now_us))
+
+
+def _chosen_sql(state: ListState, now_us: int, parameters: Parameters) -> str:
+    """The events that come first as far as SQL can tell: columns know which of equal doubles, or times, it is."""
+    (kept,) = state.values
+    json = f"json_extract({PROPERTIES}, {parameters.bind(json_path(kept.path))}) AS json"
+    values = ("properties AS value", json)
+    found = matching_sql(state.names, state.where, parameters, values, from_us=state.from_us, to_us=state.to_us)
+    if state.chosen in (FIRST, LAST):
+        ranked, counts = "timestamp_us", f"{kind_sql('json')} IS NOT NULL"
+    else:
+        ranked = number_sql("json")
+        counts = f"abs({ranked}) <= {LARGEST}" if kept.kind == AMOUNT else f"{ranked} IS NOT NULL"
+    order = f"{ranked} {'DESC' if state.chosen in (LAST, GREATEST) else 'ASC'}"
+    columns = "profile, timestamp_us, message_id, value"
+    counting = f"SELECT {columns}, json FROM ({found}) WHERE {counts}"
+    first = f"rank() OVER (PARTITION BY profile ORDER BY {order}) = 1"
+    return (
+        f"SELECT {columns} FROM ({counting}) WHERE timestamp_us > {now_us} UNION ALL"
+        f" SELECT {columns} FROM ({counting}) WHERE timestamp_us <= {now_us} QUALIFY {first}"
+    )
 
 
 def _writes_sql(state: AttributeState, now_us: int, parameters: Parameters) -> str:

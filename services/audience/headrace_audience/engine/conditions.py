@@ -9,6 +9,7 @@ evaluator name states by it. Which condition needs which is in state_of().
 | EventState | times and ids of the newest n matching events | counts; last time |
 | FirstState | the time of the first event | first time |
 | ListState | all matching events of a span, and the newest before it, with values | the rest |
+| ListState that chooses | the one event with the first, last, least or greatest value | such values of all time |
 | AttributeState | who wrote last, or first, and what a test makes of the value | traits, consents, touches |
 | IdentifierState | when it was first seen | identifiers |
 """
@@ -47,7 +48,11 @@ from headrace_audience.language.spans import Calendar, Fixed, Span
 TRAIT, CONSENT, FIRST_TOUCH, LAST_TOUCH = "trait", "consent", "first_touch", "last_touch"
 """What events write: kinds of AttributeState. Of FIRST_TOUCH the first write counts, of the others the last."""
 
-AMOUNT, IDENTITY, MATCH, MOMENT, SCALAR = "amount", "identity", "match", "moment", "scalar"
+FIRST, LAST, LEAST, GREATEST = "first", "last", "min", "max"
+CHOOSING = (FIRST, LAST, LEAST, GREATEST)
+"""Functions whose value is that of one event; of events of all time, no other is kept."""
+
+AMOUNT, IDENTITY, MATCH, MOMENT, NUMBER, SCALAR = "amount", "identity", "match", "moment", "number", "scalar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Kept:
     Attributes:
         kind: AMOUNT: the number at `path`, as an amount. IDENTITY: a number that stands for the value at `path`, equal
             for equal values. MATCH: whether the event passes `where`. MOMENT: the time that the text at `path` says.
-            SCALAR: the value at `path` in the form in which computed traits count it.
+            SCALAR: the value at `path` in the form in which computed traits count it. NUMBER: the same, when it is one.
         path: Path of the property.
         where: Predicates.
     """
@@ -95,6 +100,9 @@ class ListState:
     """All different events that match, with times in [from_us, to_us] and within `span`, and the newest before it.
 
     `span` None means ever. `values` are kept of each.
+
+    With `chosen`, one of CHOOSING, of the events up to now only the one is kept whose value, `values[0]`, is the first,
+    the last, the least or the greatest; those without a value do not count.
     """
 
     names: tuple[str, ...]
@@ -103,6 +111,7 @@ class ListState:
     span: Span | None = None
     from_us: int | None = None
     to_us: int | None = None
+    chosen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +154,8 @@ def state_of(leaf: Leaf) -> tuple[State, ...]:
     if isinstance(leaf, Aggregate):
         kept = Kept(IDENTITY if leaf.function == "distinct" else AMOUNT, leaf.path)
         window = leaf.window
-        return (ListState(leaf.names, leaf.where, (kept,), window.within, window.from_us, window.to_us),)
+        chosen = leaf.function if leaf.function in CHOOSING and not window.moves else ""
+        return (ListState(leaf.names, leaf.where, (kept,), window.within, window.from_us, window.to_us, chosen),)
     if isinstance(leaf, ComputedValue):
         return _states_of_computed(leaf)
     if isinstance(leaf, DatedCount):
@@ -175,8 +185,11 @@ def _states_of_computed(leaf: ComputedValue) -> tuple[State, ...]:
     count = as_count(leaf)
     if count is not None:
         return state_of(count)
-    values = () if leaf.function == COUNT else (Kept(SCALAR, leaf.path),)
-    return (ListState(leaf.names, leaf.where, values, leaf.window.within),)
+    if leaf.function == COUNT:
+        return (ListState(leaf.names, leaf.where, (), leaf.window.within),)
+    chosen = leaf.function if leaf.function in CHOOSING and not leaf.window.moves else ""
+    kind = NUMBER if chosen in (LEAST, GREATEST) else SCALAR
+    return (ListState(leaf.names, leaf.where, (Kept(kind, leaf.path),), leaf.window.within, chosen=chosen),)
 
 
 def _states_of_steps(leaf: InOrder) -> tuple[ListState, ...]:
@@ -213,6 +226,7 @@ def key_of(state: State) -> str:
         values = [[kept.kind, list(kept.path), _where_json(kept.where)] for kept in state.values]
         bounds = [_span_json(state.span), state.from_us, state.to_us]
         raw = ["list", list(state.names), _where_json(state.where), values, *bounds]
+        raw += [state.chosen] if state.chosen else []
     elif isinstance(state, AttributeState):
         raw = [state.kind, list(state.path), _test_json(state.test), *([state.rules] if state.rules else [])]
     else:
@@ -227,9 +241,9 @@ def state_of_key(key: str) -> State:
             return EventState(tuple(names), _where(where), keep, from_us, to_us, _span(delay))
         case ["first", names]:
             return FirstState(tuple(names))
-        case ["list", names, where, values, span, from_us, to_us]:
+        case ["list", names, where, values, span, from_us, to_us, *chosen]:
             kept = tuple(Kept(kind, tuple(path), _where(tests)) for kind, path, tests in values)
-            return ListState(tuple(names), _where(where), kept, _span(span), from_us, to_us)
+            return ListState(tuple(names), _where(where), kept, _span(span), from_us, to_us, *chosen)
         case ["trait" | "consent" | "first_touch" | "last_touch" as kind, path, test, *rules]:
             return AttributeState(kind, tuple(path), _test(test), *rules)
         case ["identifier", namespace]:

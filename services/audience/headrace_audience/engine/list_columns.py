@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from headrace.domain.amounts import amount_of
-from headrace.domain.computed_traits.scalars import scalar_of
+from headrace.domain.computed_traits.scalars import order_of, scalar_of
+from headrace.domain.computed_traits.values import is_number
 from headrace.domain.predicates import comparable, compile_predicates, moment_of, value_at
 from headrace_audience.engine.columns import hash_of
-from headrace_audience.engine.conditions import AMOUNT, IDENTITY, MOMENT, SCALAR, Kept, ListState
+from headrace_audience.engine.conditions import (
+    AMOUNT,
+    FIRST,
+    GREATEST,
+    IDENTITY,
+    LAST,
+    LEAST,
+    MOMENT,
+    NUMBER,
+    SCALAR,
+    Kept,
+    ListState,
+)
 from headrace_audience.engine.people import Bools, Ordinals
 from headrace_audience.language.spans import Span
 
@@ -88,13 +102,60 @@ class ListColumn:
         self._cut.update(ordinal for ordinal in ordinals if ordinal in self._events)
 
 
+class ChosenColumn(ListColumn):
+    """Of the events of each profile up to the clock only the one that a function chooses; and those of the future.
+
+    It is the first under a total order, so whatever the order in which events come, and how often, it ends as the same.
+    """
+
+    def __init__(self, function: str, rank: Callable[[Event], Any]) -> None:
+        """Keep what is least by `rank`, with the function LAST what is greatest."""
+        super().__init__(None)
+        self._function = function
+        self._rank = rank
+
+    def insert(self, ordinal: int, event: Event, clock_us: int) -> bool:
+        """See ListColumn."""
+        if not super().insert(ordinal, event, clock_us):
+            return False
+        events = self._events[ordinal]
+        past = until(events, clock_us)
+        if past < 2:
+            return True
+        best = (max if self._function == LAST else min)(events[:past], key=self._rank)
+        events[:past] = [best]
+        if self._function != FIRST:  # before the first there was nothing
+            self._cut.add(ordinal)
+        return best is event or event[0] > clock_us
+
+    def is_complete(self, ordinal: int, moment: int) -> bool:
+        """Whether everything is kept that counts at a moment of the past: later ones have changed nothing since."""
+        return ordinal not in self._cut or bool(self._events[ordinal][0][0] <= moment)
+
+
+def _by_time(event: Event) -> Any:
+    return event[0], order_of(event[2]), event[1]
+
+
+def _by_value(event: Event) -> Any:
+    # Of equal values that of the first event: it is known from then on.
+    return Decimal(event[2]), event[0], event[1]
+
+
+def _by_value_falling(event: Event) -> Any:
+    return Decimal(event[2]).copy_negate(), event[0], event[1]
+
+
+_RANKS = {FIRST: _by_time, LAST: _by_time, LEAST: _by_value, GREATEST: _by_value_falling}
+
+
 class ListRoute:
     """One list state, its column, and the events that are on their way into it."""
 
     def __init__(self, key: str, state: ListState) -> None:
         self.key = key
         self.state = state
-        self.column = ListColumn(state.span)
+        self.column = ChosenColumn(state.chosen, _RANKS[state.chosen]) if state.chosen else ListColumn(state.span)
         self._readers = [_Reader(kept) for kept in state.values]
         self._coming: list[tuple[int, Event]] = []
 
@@ -109,6 +170,10 @@ class ListRoute:
         """Whether anything beside time and id is kept."""
         return bool(self._readers)
 
+    def counts(self, event: Event) -> bool:
+        """Whether an event can ever count."""
+        return self.in_range(event[0]) and (not self.state.chosen or event[2] is not None)
+
     def in_range(self, time_us: int) -> bool:
         """Whether an event at this time can ever count."""
         state = self.state
@@ -116,11 +181,11 @@ class ListRoute:
 
     def insert(self, ordinal: int, event: Event, clock_us: int) -> bool:
         """Put a matching event into the column; returns whether that changed anything."""
-        return self.in_range(event[0]) and self.column.insert(ordinal, event, clock_us)
+        return self.counts(event) and self.column.insert(ordinal, event, clock_us)
 
     def take(self, ordinal: int, event: Event) -> None:
         """Let a matching event come in at the next flush()."""
-        if self.in_range(event[0]):
+        if self.counts(event):
             self._coming.append((ordinal, event))
 
     def flush(self, clock_us: int) -> Ordinals:
@@ -147,6 +212,9 @@ class _Reader:
             return moment_of(value)
         if self._kept.kind == SCALAR:
             return scalar_of(value)
+        if self._kept.kind == NUMBER:
+            text = scalar_of(value)
+            return text if text is not None and is_number(text) else None
         assert self._kept.kind == IDENTITY
         same = comparable(value, ignore_case=False)
         return None if same is None else hash_of(f"{same[0]}{same[1]!r}")

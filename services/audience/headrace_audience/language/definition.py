@@ -30,6 +30,11 @@ class Window:
     from_us: int | None = None
     to_us: int | None = None
 
+    @property
+    def moves(self) -> bool:
+        """Whether an event that counted may count no more, or one that came does not count yet."""
+        return self.within is not None or self.older_than is not None
+
 
 EVER = Window()
 
