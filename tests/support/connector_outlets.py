@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +15,13 @@ from headrace_sync.signing import Signer
 from headrace_sync.tokens import TokenStore
 from headrace_sync.verdicts import Verdict
 
+from headrace.embedded.stores import EmbeddedStores
 from headrace.plugins import PluginHost
 from headrace.plugins.mapping import compile_mapping
+from headrace.storage.mongo import client as mongo_client
 from headrace.storage.mongo.client import Database
 from headrace.storage.sealing import Sealer
+from headrace.storage.streams import client as streams_client
 from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Member, Profile
 from tests.support.outlets import MASTER_KEY
@@ -79,3 +82,42 @@ async def way(
     finally:
         await outlet.close()
         await client.close()
+
+
+@dataclass(frozen=True)
+class Station:
+    """What the ways of one connector's tests share: its process and the stores.
+
+    Attributes:
+        host: Of the plugin.
+        connector: Name of the connector.
+        redis: Holds its rates.
+        db: Holds its tokens.
+    """
+
+    host: PluginHost
+    connector: str
+    redis: Redis
+    db: Database
+
+    def way(self, settings: dict[str, Any]) -> AbstractAsyncContextManager[Way]:
+        """The way to a destination with these settings."""
+        return way(self.host, self.connector, settings, self.redis, self.db)
+
+
+@asynccontextmanager
+async def station(stores: EmbeddedStores, connector: str) -> AsyncIterator[Station]:
+    """A connector's process and clients of the stores, for all tests of a module: each takes a second to start."""
+    host = PluginHost([connector])
+    redis = streams_client.connect(stores.redis_url)
+    mongo = mongo_client.connect(stores.mongo_url)
+    try:
+        await redis.flushall()
+        await host.start()
+        if host.failures():
+            raise RuntimeError(host.failures()[0].reason)
+        yield Station(host, connector, redis, mongo["test_connector_outlets"])
+    finally:
+        await host.close()
+        await redis.aclose()
+        await mongo_client.close(mongo)

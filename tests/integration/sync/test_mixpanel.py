@@ -6,24 +6,25 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from headrace_sync.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.verdicts import Kind
 
 from headrace.connector import wire
 from headrace.domain.times import now_us
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
+from headrace.embedded.stores import EmbeddedStores
 from headrace_sdk import EventItem, Profile, Row, Subject
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way, station
 from tests.support.vendor_calls import send
 from tests.support.vendors.mixpanel import FakeMixpanel
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTOR = "mixpanel"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def mixpanel() -> AsyncIterator[FakeMixpanel]:
     fake = FakeMixpanel()
     await fake.start()
@@ -31,13 +32,10 @@ async def mixpanel() -> AsyncIterator[FakeMixpanel]:
     await fake.stop()
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost([CONNECTOR])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(stores: EmbeddedStores) -> AsyncIterator[Station]:
+    async with station(stores, CONNECTOR) as found:
+        yield found
 
 
 def settings(mixpanel: FakeMixpanel, **more: Any) -> dict[str, Any]:
@@ -51,9 +49,9 @@ def account(mixpanel: FakeMixpanel) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture
-async def there(mixpanel: FakeMixpanel, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, CONNECTOR, settings(mixpanel), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def there(mixpanel: FakeMixpanel, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(mixpanel)) as found:
         yield found
 
 
@@ -107,38 +105,32 @@ async def test_people_go_onto_the_audience_and_off_again(mixpanel: FakeMixpanel,
     assert mixpanel.profiles == {"u0": {"Audiences": []}, "u1": {"Audiences": ["VIPs"]}, "u2": {"Audiences": ["VIPs"]}}
 
 
-async def test_people_are_forgotten(
-    mixpanel: FakeMixpanel, host: PluginHost, there: Way, redis: Redis, db: Database
-) -> None:
+async def test_people_are_forgotten(mixpanel: FakeMixpanel, shared: Station, there: Way) -> None:
     mixpanel.profiles = {"u1": {}, "u2": {}}
     subjects = [Subject(profile_id="p", identifiers={"user_id": ["u1"]}), Subject(profile_id="q")]
     kinds = [verdict.kind for verdict in await there.outlet.send(DELETE_PEOPLE, subjects)]
     assert kinds == [Kind.DELIVERED, Kind.SKIPPED] and mixpanel.profiles == {"u2": {}}
     known = settings(mixpanel, gdpr_token=mixpanel.gdpr_token, **account(mixpanel))
-    async with way(host, CONNECTOR, known, redis, db) as whole:
+    async with shared.way(known) as whole:
         await whole.outlet.send(DELETE_PEOPLE, subjects)
     assert mixpanel.deletions == [["u1"]]
 
 
-async def test_a_service_account_is_let_in_and_checked(
-    mixpanel: FakeMixpanel, host: PluginHost, redis: Redis, db: Database
-) -> None:
+async def test_a_service_account_is_let_in_and_checked(mixpanel: FakeMixpanel, shared: Station) -> None:
     known = settings(mixpanel, **account(mixpanel))
-    async with way(host, CONNECTOR, known, redis, db) as there:
+    async with shared.way(known) as there:
         (verdict,) = await there.deliver([event("A")])
         assert verdict.kind is Kind.DELIVERED
     for secret, problem in ((mixpanel.secret, ""), ("wrong", "refuses the service account")):
         tried = {**known, "service_account_secret": secret}
-        instance = await host.open(CONNECTOR, tried)
+        instance = await shared.host.open(CONNECTOR, tried)
         (check,) = await instance.check()
         said = await instance.read_check(check, await send(check.request, instance.info.auth, tried))
         assert problem in said and bool(problem) == bool(said)
 
 
-async def test_credentials_that_are_refused_pause_the_destination(
-    mixpanel: FakeMixpanel, host: PluginHost, redis: Redis, db: Database
-) -> None:
-    async with way(host, CONNECTOR, settings(mixpanel, project_token="wrong"), redis, db) as there:
+async def test_credentials_that_are_refused_pause_the_destination(mixpanel: FakeMixpanel, shared: Station) -> None:
+    async with shared.way(settings(mixpanel, project_token="wrong")) as there:
         (verdict,) = await there.deliver([event("A")])
         assert verdict.kind is Kind.UNTRIED and "refuses the credentials" in there.halted[0]
     assert mixpanel.events == {}
