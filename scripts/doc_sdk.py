@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import headrace_sdk
-from headrace_sdk import commerce, values
+from headrace_sdk import commerce, samples, values
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src/headrace_sdk"
@@ -62,7 +62,7 @@ def page(made: str) -> str:
         lines += [f"## {title}", ""]
         for name in names:
             lines += _section(name, getattr(headrace_sdk, name), written)
-    for title, module in (("Values", values), ("Commerce", commerce)):
+    for title, module in (("Values", values), ("Commerce", commerce), ("Test data", samples)):
         prose = _prose((module.__doc__ or "").partition("\n")[2])
         lines += [f"## {title}", "", *prose, "", f"In `{module.__name__}`.", ""]
         for name in module.__all__:
@@ -86,7 +86,7 @@ def block(name: str, value: Any) -> str:
         return "\n".join([f"class {name}(StrEnum)", *(f'    {member.name} = "{member.value}"' for member in value)])
     bases = [base.__name__ for base in value.__bases__ if base.__module__.startswith("headrace_sdk")]
     if issubclass(value, Exception) and not bases:
-        bases = ["Exception"]
+        bases = [value.__bases__[0].__name__]
     lines = [f"class {name}({', '.join(bases)})" if bases else f"class {name}", f"    {name}{_made_by(value)}"]
     for method, function in _methods(value):
         kind = "classmethod " if isinstance(vars(value)[method], classmethod) else ""
@@ -120,7 +120,7 @@ def _made_by(value: type) -> str:
 
 
 def _signature(function: Any) -> str:
-    return _plain(str(inspect.signature(function)))
+    return re.sub(r"<(\w+\.\w+): [^>]*>", r"\1", _plain(str(inspect.signature(function))))
 
 
 def _plain(text: str) -> str:
