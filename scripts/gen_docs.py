@@ -287,6 +287,7 @@ def configuration() -> str:
         Holds.TEXT: "text",
         Holds.TEXTS: "list of texts",
         Holds.FLAG: "true or false",
+        Holds.NUMBER: "number",
         Holds.OBJECT: "mapping",
         Holds.DEFINITION: "text or mapping",
         Holds.CHOICE: "word",

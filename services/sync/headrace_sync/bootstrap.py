@@ -43,6 +43,8 @@ from headrace_sync.list_store import ListStore
 from headrace_sync.lists import Lists
 from headrace_sync.log_events import LogEvents
 from headrace_sync.plans.dry_run import DryRuns
+from headrace_sync.plans.keeper import PlanKeeper
+from headrace_sync.plans.store import PlanStore
 from headrace_sync.profiles import Profiles
 from headrace_sync.rates import RateLimiter
 from headrace_sync.readiness import ReadinessHandlers
@@ -164,12 +166,14 @@ class _Parts:
             owner=owner,
         )
         fleet.register_metrics()
+        plans = PlanStore(db)
         self.lists = lists = Lists(
             registry=registry,
             fleet=fleet,
             lists=list_store,
             items=items,
             leases=leases,
+            plans=PlanKeeper(plans, list_store, items),
             debounce_s=settings.list_debounce_seconds,
             every_s=settings.list_pass_seconds,
         )
@@ -261,6 +265,7 @@ class _Parts:
             deliveries=deliveries,
             lists=list_store,
             accounts=accounts,
+            plans=plans,
             wake_list=lists.wake,
             wake_destination=fleet.wake,
         )

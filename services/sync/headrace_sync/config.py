@@ -145,6 +145,8 @@ class SyncConfig:
         request_id: Of the call that made it.
         offline_only: Forwarding: True when the connector takes events of offline sources alone, as it said when the
             sync was made. What becomes of an event must come out the same however often it is asked.
+        require_approval: List sync: True sends no change before it is approved.
+        most_changed_percent: List sync: share of the list that may be changed unasked within a day; 0 for all of it.
     """
 
     doc_id: str
@@ -165,6 +167,13 @@ class SyncConfig:
     revision: int
     request_id: str = ""
     offline_only: bool = False
+    require_approval: bool = False
+    most_changed_percent: int = 0
+
+    @property
+    def is_guarded(self) -> bool:
+        """True when not everything may be sent unasked."""
+        return self.require_approval or self.most_changed_percent > 0
 
     @property
     def name(self) -> str:
@@ -226,7 +235,7 @@ class SyncConfig:
             id=document["i"],
             event_names=tuple(document["event_names"]),
             request_id=document.get("rid", ""),
-            offline_only=document.get("offline_only", False),
+            **{name: document[name] for name in _OPTIONAL_FIELDS if name in document},
             **values,
         )
 
@@ -238,8 +247,7 @@ class SyncConfig:
             "i": self.id,
             "event_names": list(self.event_names),
             "rid": self.request_id,
-            "offline_only": self.offline_only,
-            **{name: getattr(self, name) for name in _SYNC_FIELDS},
+            **{name: getattr(self, name) for name in (*_SYNC_FIELDS, *_OPTIONAL_FIELDS)},
         }
 
 
@@ -257,3 +265,6 @@ _SYNC_FIELDS = (
     "changed_us",
     "revision",
 )
+
+_OPTIONAL_FIELDS = ("offline_only", "require_approval", "most_changed_percent")
+"""Fields with defaults: syncs that were stored before there were these have none."""

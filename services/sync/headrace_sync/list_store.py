@@ -5,7 +5,8 @@ that; a pass takes `due` away only if `g` is still what it read. Only passes wri
 
 Fields: k sync key, w workspace, p profile id, desired, v version, rows [{k, d, s}], into survivor of a merge, due, g,
 st state, r reason, at tries, hold no removal before, a when the version came in, u changed, co the consents that
-allowed the last addition, where the destination requires any. All times in microseconds.
+allowed the last addition, where the destination requires any, pn the plan that holds what is to be done (its id, a
+digest of what). All times in microseconds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace_sync.config import SEPARATOR
 from headrace_sync.consents import REASON_PREFIX, Consents, Spoken, stored
 from headrace_sync.listdiff import HeldRow, MemberRecord, RowState
+from headrace_sync.plans.rules import APPROVAL
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, LIST_MEMBERS, STATE, SYNC_RUNS, WAITING, WARNING
 
 MEMBER_STATES = (WAITING, DELIVERED, WARNING, FAILED, FILTERED)
@@ -133,6 +135,23 @@ class ListStore:
         }
         return [d async for d in self._db[LIST_MEMBERS].find(query).sort("_id", ASCENDING).limit(limit)]
 
+    async def planned(self, sync_key: str, plan_id: str, *, after: str, limit: int) -> list[Document]:
+        """Documents of people whom a plan holds, with a greater profile id, by profile id."""
+        query = {
+            "_id": {"$gt": member_id(sync_key, after), "$lt": member_id(sync_key, "\uffff")},
+            "pn.0": plan_id,
+        }
+        return [d async for d in self._db[LIST_MEMBERS].find(query).sort("_id", ASCENDING).limit(limit)]
+
+    async def release_held(self, sync_key: str, *, now: int) -> None:
+        """Look again at members whose changes wait for approval."""
+        query = {"k": sync_key, "desired": {"$in": [True, False]}, "st": WAITING, "r": APPROVAL}
+        await self._db[LIST_MEMBERS].update_many(query, {"$set": {"due": now}})
+
+    async def count_on_list(self, sync_key: str) -> int:
+        """How many people have something on the list, or may have."""
+        return await self._db[LIST_MEMBERS].count_documents({"k": sync_key, "rows.0": {"$exists": True}})
+
     async def save_rows(self, records: Sequence[tuple[str, MemberRecord]]) -> None:
         """Store the rows of records, each of a sync key."""
         operations = [
@@ -169,10 +188,15 @@ class ListStore:
             id = member_id(sync_key, result.record.profile_id)
             rows: Document = {"rows": stored_rows(result.record)} if result.rows_changed else {}
             change: Document = {"$set": {**rows, "st": result.state, "r": result.reason, "at": result.tries, "u": now}}
+            gone = [] if result.due else ["due", "hold"]
             if result.due:
                 change["$set"]["due"] = result.due
-            else:
-                change["$unset"] = {"due": "", "hold": ""}
+            if result.plan:
+                change["$set"]["pn"] = result.plan
+            elif not result.due or result.reason == APPROVAL:
+                gone.append("pn")
+            if gone:
+                change["$unset"] = dict.fromkeys(gone, "")
             operations.append(UpdateOne({"_id": id, "g": result.generation}, change))
             if rows:
                 operations.append(UpdateOne({"_id": id, "g": {"$ne": result.generation}}, {"$set": rows}))
@@ -364,6 +388,7 @@ class MemberResult(msgspec.Struct, kw_only=True):
         reason: Why, when it is not DELIVERED.
         tries: Tries in a row that failed.
         due: When to look again; 0 when nothing is to be done.
+        plan: The plan that holds what is to be done, and what that is, while it waits for approval.
         rows_changed: True when the record's rows are to be stored.
     """
 
@@ -373,6 +398,7 @@ class MemberResult(msgspec.Struct, kw_only=True):
     reason: str = ""
     tries: int = 0
     due: int = 0
+    plan: list[str] | None = None
     rows_changed: bool = False
 
 

@@ -17,6 +17,7 @@ from headrace_sync.leases import Lease, LeaseLost, Leases
 from headrace_sync.list_store import ListStore
 from headrace_sync.outlet import Outlet
 from headrace_sync.passes import ListPass, Tally
+from headrace_sync.plans.keeper import PlanKeeper
 from headrace_sync.registry import Registry
 
 log = logs.get_logger(__name__)
@@ -38,10 +39,12 @@ class Lists:
         lists: ListStore,
         items: ItemBuilder,
         leases: Leases,
+        plans: PlanKeeper,
         debounce_s: float,
         every_s: float,
     ) -> None:
         """Wire it; `run` starts it."""
+        self._plans = plans
         self._registry = registry
         self._fleet = fleet
         self._lists = lists
@@ -108,6 +111,7 @@ class Lists:
             not requested
             and self._evaluated.get(key, 0) == outlet.consents_changed_us
             and not await self._lists.has_due(key, now=now_us())
+            and not await self._plans.needs_pass(sync)
         ):
             return True
         async with self._leases.hold(f"pass{SEPARATOR}{key}") as lease:
@@ -121,6 +125,7 @@ class Lists:
         if outlet is None or not await self._follow_requirements(sync, outlet):
             return
         requested = await self._lists.requested_runs(sync.key)
+        anew = any(not run.get("marked") for run in requested)
         for run in requested:
             if not run.get("marked"):
                 await self._lists.mark_all(sync.key, now=now_us(), doubt=bool(run.get("full")))
@@ -133,8 +138,13 @@ class Lists:
             await self._lists.insert_run(new_run(sync, ids[0], end=-1))
         tally = Tally()
         try:
-            work = ListPass(sync=sync, outlet=outlet, lists=self._lists, items=self._items, lease=lease, tally=tally)
+            gate = await self._plans.gate(sync, outlet, lease, anew=anew)
+            work = ListPass(
+                sync=sync, outlet=outlet, lists=self._lists, items=self._items, lease=lease, tally=tally, gate=gate
+            )
             await work.run()
+            if gate is not None and not outlet.paused_s() and await self._plans.conclude(sync, gate):
+                tally.plan_id = gate.plan_id
         except LeaseLost:
             tally.error = "another process has taken over"
         except grpc.aio.AioRpcError as error:

@@ -31,6 +31,8 @@ class Looked:
         verdicts: What became of that.
         changed: True when its rows are to be stored.
         again_us: When to look again though nothing failed; 0 for never.
+        held: True when its changes wait for approval.
+        plan: The plan that holds them, and what they are, when they are in one.
     """
 
     document: Document
@@ -42,6 +44,8 @@ class Looked:
     verdicts: list[Verdict] = field(default_factory=list)
     changed: bool = False
     again_us: int = 0
+    held: bool = False
+    plan: list[str] | None = None
 
 
 class Looker:

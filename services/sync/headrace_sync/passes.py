@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.domain.times import SECOND_US, now_us
+from headrace.domain.times import DAY_US, SECOND_US, now_us
 from headrace.storage.mongo.client import Document
 from headrace_sdk import Row
 from headrace_sync.backoff import delay_us
@@ -26,6 +26,8 @@ from headrace_sync.list_store import ListStore, MemberResult, record_of
 from headrace_sync.listdiff import Difference, MemberRecord, difference, doubt, intend, removable, resend_everything
 from headrace_sync.looking import Looked, Looker
 from headrace_sync.outlet import ADD_MEMBERS, REMOVE_MEMBERS, Outlet
+from headrace_sync.plans.gate import Gate
+from headrace_sync.plans.rules import APPROVAL
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, WAITING, WARNING
 from headrace_sync.verdicts import Kind, Verdict
 
@@ -36,6 +38,8 @@ HOLD_US = 30 * SECOND_US
 _GIVE_UP_TRIES = 20
 """Refused tries in a row after which a member counts as failed; the difference is still looked at now and then."""
 _FAILED_AGAIN_US = 3600 * SECOND_US
+FAR_US = 3650 * DAY_US
+"""After how long a member is looked at that waits for somebody to decide."""
 
 
 @dataclass(slots=True)
@@ -49,6 +53,8 @@ class Tally:
         skipped: Members left out, by reason.
         error: What stopped it.
         looked_at: Members looked at.
+        held: Members whose changes wait for approval.
+        plan_id: The plan that was made of them.
     """
 
     added: int = 0
@@ -57,6 +63,8 @@ class Tally:
     skipped: dict[str, int] = field(default_factory=dict)
     error: str = ""
     looked_at: int = 0
+    held: int = 0
+    plan_id: str = ""
 
     def document(self) -> Document:
         """Its stored form."""
@@ -67,6 +75,8 @@ class Tally:
             "failed": self.failed,
             "skipped": skipped,
             "error": self.error,
+            "held": self.held,
+            "plan": self.plan_id,
         }
 
 
@@ -83,6 +93,7 @@ class ListPass:
         lease: Lease,
         tally: Tally,
         only: Sequence[str] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Make a pass; `run` carries it out.
 
@@ -94,6 +105,7 @@ class ListPass:
             lease: Of its passes, held.
             tally: Counts what is done.
             only: Looks at these profiles alone; None looks at all.
+            gate: What may be sent; None lets everything through.
         """
         self._extra = {} if only is None else {"p": {"$in": list(only)}}
         self._sync = sync
@@ -102,6 +114,7 @@ class ListPass:
         self._looker = Looker(sync, outlet, items)
         self._lease = lease
         self._tally = tally
+        self._gate = gate
         self._handed_over = False
         self._not_after: float | None = None
 
@@ -141,6 +154,8 @@ class ListPass:
         members = [Looked(document, record_of(document)) for document in stay]
         self._not_after = time.monotonic() + FRESH_S if self._outlet.required_consents else None
         await self._looker.look(members)
+        if self._gate is not None:
+            await self._gate.admit(members)
         await self._remove(members)
         await self._add(members)
         await self._finish(members)
@@ -250,6 +265,11 @@ class ListPass:
             state=DELIVERED,
             rows_changed=member.changed,
         )
+        if member.held:
+            self._tally.held += 1
+            result.state, result.reason, result.plan = WAITING, APPROVAL, member.plan
+            result.due, result.tries = now + FAR_US, tries
+            return result
         verdicts = [*member.verdicts]
         if member.kept_out is not None:
             if member.kept_out.kind is Kind.PLUGIN:

@@ -25,7 +25,7 @@ from headrace_sync import consents, destination_handlers, sync_handlers
 from headrace_sync.config import DestinationConfig, SyncConfig
 from headrace_sync.destination_handlers import DestinationHandlers
 from headrace_sync.plans.dry_run import DryRuns
-from headrace_sync.plans.messages import dry_run_message
+from headrace_sync.plans.messages import dry_run_message, plan_message
 from headrace_sync.plans.pages import Position
 from headrace_sync.readiness import ReadinessHandlers
 from headrace_sync.requests import changed_fields, etag
@@ -195,7 +195,7 @@ class SyncServicer(SyncServiceServicer):
 
         async def act() -> pb.CreateSyncResponse:
             made = await self._handlers.create(workspace_id, id, request.sync, request.request_id)
-            return pb.CreateSyncResponse(sync=_sync(made))
+            return pb.CreateSyncResponse(sync=await self._shown(made))
 
         return await self._request_ids.once(
             workspace_id, "CreateSync", request.request_id, request, pb.CreateSyncResponse, act
@@ -204,7 +204,8 @@ class SyncServicer(SyncServiceServicer):
     async def GetSync(self, request: pb.GetSyncRequest, context: Any) -> pb.GetSyncResponse:
         """Read a sync."""
         auth.authorize_name(scopes.SYNCS_READ, request.name)
-        return pb.GetSyncResponse(sync=_sync(await self._handlers.get(*names.parse(names.SYNC, request.name))))
+        found = await self._handlers.get(*names.parse(names.SYNC, request.name))
+        return pb.GetSyncResponse(sync=await self._shown(found))
 
     async def ListSyncs(self, request: pb.ListSyncsRequest, context: Any) -> pb.ListSyncsResponse:
         """A page of syncs."""
@@ -213,7 +214,8 @@ class SyncServicer(SyncServiceServicer):
         size = page_size(request.page_size)
         after = self._pager.decode("ListSyncs", [request.parent], request.page_token) or ""
         found = await self._handlers.page(workspace_id, after, size + 1)
-        response = pb.ListSyncsResponse(syncs=[_sync(s) for s in found[:size]])
+        plans = await self._handlers.pending_plans(found[:size])
+        response = pb.ListSyncsResponse(syncs=[_sync(s, plans.get(s.key)) for s in found[:size]])
         if len(found) > size:
             response.next_page_token = self._pager.encode("ListSyncs", [request.parent], found[size - 1].id)
         return response
@@ -227,7 +229,8 @@ class SyncServicer(SyncServiceServicer):
         fields = changed_fields(request.update_mask, set_fields, sync_handlers.CHANGEABLE, sync_handlers.FIXED)
 
         async def act() -> pb.UpdateSyncResponse:
-            return pb.UpdateSyncResponse(sync=_sync(await self._handlers.update(ids[0], ids[1], wanted, fields)))
+            changed = await self._handlers.update(ids[0], ids[1], wanted, fields)
+            return pb.UpdateSyncResponse(sync=await self._shown(changed))
 
         return await self._request_ids.once(
             workspace_id, "UpdateSync", request.request_id, request, pb.UpdateSyncResponse, act
@@ -250,15 +253,33 @@ class SyncServicer(SyncServiceServicer):
         """A page of what a sync would do."""
         auth.authorize_name(scopes.SYNCS_WRITE, request.name)
         sync = await self._handlers.get(*names.parse(names.SYNC, request.name))
-        bound = [request.name, str(request.full)]
+        bound = [request.name, str(request.full), request.plan_id]
         place = self._pager.decode("DryRunSync", bound, request.page_token)
         position = Position(*place) if place else Position()
-        made = await self._dry_runs.page(sync, position, page_size(request.page_size), full=request.full)
+        made = await self._dry_runs.page(
+            sync, position, page_size(request.page_size), full=request.full, plan_id=request.plan_id
+        )
         response = dry_run_message(made)
         if made.following is not None:
             place = [made.following.token, made.following.after]
             response.next_page_token = self._pager.encode("DryRunSync", bound, place)
         return response
+
+    async def ApproveSync(self, request: plan.ApproveSyncRequest, context: Any) -> plan.ApproveSyncResponse:
+        """Approve a plan."""
+        workspace_id = auth.authorize_name(scopes.SYNCS_WRITE, request.name)
+        ids = names.parse(names.SYNC, request.name)
+        if not request.plan_id:
+            raise invalid_argument("plan_id", "must be the id of the plan that waits")
+
+        async def act() -> plan.ApproveSyncResponse:
+            return plan.ApproveSyncResponse(
+                plan=plan_message(await self._handlers.approve(ids[0], ids[1], request.plan_id))
+            )
+
+        return await self._request_ids.once(
+            workspace_id, "ApproveSync", request.request_id, request, plan.ApproveSyncResponse, act
+        )
 
     async def RunSync(self, request: pb.RunSyncRequest, context: Any) -> pb.RunSyncResponse:
         """Start a pass."""
@@ -366,6 +387,9 @@ class SyncServicer(SyncServiceServicer):
             ],
         )
 
+    async def _shown(self, sync: SyncConfig) -> pb.Sync:
+        return _sync(sync, (await self._handlers.pending_plans([sync])).get(sync.key))
+
 
 def _connector(info: wire.ConnectorInfo) -> dest.Connector:
     return dest.Connector(
@@ -398,7 +422,7 @@ def _destination(config: DestinationConfig) -> dest.Destination:
     )
 
 
-def _sync(config: SyncConfig) -> pb.Sync:
+def _sync(config: SyncConfig, pending: Document | None = None) -> pb.Sync:
     return pb.Sync(
         name=config.name,
         display_name=config.display_name,
@@ -412,6 +436,9 @@ def _sync(config: SyncConfig) -> pb.Sync:
         create_time=_time(config.created_us),
         update_time=_time(config.updated_us),
         etag=etag(config.revision),
+        require_approval=config.require_approval,
+        most_changed_percent=config.most_changed_percent,
+        pending_plan=plan_message(pending) if pending is not None else None,
     )
 
 
@@ -425,6 +452,8 @@ def _run(document: Document) -> pb.SyncRun:
         failed=document["failed"],
         skipped={entry["r"]: entry["n"] for entry in document["skipped"]},
         error=document["error"],
+        held=document.get("held", 0),
+        plan_id=document.get("plan", ""),
     )
 
 

@@ -18,11 +18,12 @@ DELIVERIES = "deliveries"
 LEDGER = "ledger"
 LIST_MEMBERS = "list_members"
 SYNC_RUNS = "sync_runs"
+SYNC_PLANS = "sync_plans"
 STATE = "sync_state"
 ERASURES = "sync_erasures"
 TOKENS = "sync_tokens"
 
-STATE_KINDS = ("balanced", "consents", "erased", "initial", "reconciled", "settled", "tally")
+STATE_KINDS = ("balanced", "consents", "erased", "initial", "reconciled", "settled", "tally", "window")
 """What `sync_state` holds per sync, as kind + separator + sync key."""
 
 WAITING = 1
@@ -53,6 +54,10 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     SYNC_RUNS: [
         IndexModel([("k", ASCENDING), ("_id", DESCENDING)], name="sync"),
+        IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
+    ],
+    SYNC_PLANS: [
+        IndexModel([("k", ASCENDING), ("st", ASCENDING), ("_id", DESCENDING)], name="sync_state"),
         IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
     ],
     ERASURES: [
@@ -152,7 +157,7 @@ class ConfigStore:
         """Delete a sync and all that it remembers; False when there is none."""
         result = await self._db[SYNCS].delete_one({"_id": sync.doc_id, "w": sync.workspace_id, "key": sync.key})
         await self.announce()
-        for collection in (DELIVERIES, LIST_MEMBERS, LEDGER, SYNC_RUNS):
+        for collection in (DELIVERIES, LIST_MEMBERS, LEDGER, SYNC_RUNS, SYNC_PLANS):
             await self._db[collection].delete_many({"k": sync.key, "w": sync.workspace_id})
         await self._db[STATE].delete_many({"_id": {"$in": [f"{kind}{SEPARATOR}{sync.key}" for kind in STATE_KINDS]}})
         return result.deleted_count == 1

@@ -21,11 +21,14 @@ from headrace_sync.config import SyncConfig, key_of
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.list_store import ListStore
 from headrace_sync.lists import new_run
+from headrace_sync.plans.store import PlanState, PlanStore
 from headrace_sync.requests import LONGEST_TEXT, check_etag
 from headrace_sync.store import ConfigStore
 
-CHANGEABLE = frozenset({"display_name", "event_names", "mapping", "send_removals", "paused"})
-FIXED = frozenset({"name", "kind", "destination", "audience", "create_time", "update_time", "etag"})
+_PLAIN = frozenset({"mapping", "send_removals", "paused", "require_approval", "most_changed_percent"})
+"""Fields that are stored as they are given."""
+CHANGEABLE = frozenset({"display_name", "event_names"}) | _PLAIN
+FIXED = frozenset({"name", "kind", "destination", "audience", "create_time", "update_time", "etag", "pending_plan"})
 
 _MOST_EVENT_NAMES = 500
 _MOST_MAPPING_BYTES = 256 * 1024
@@ -51,6 +54,7 @@ class SyncHandlers:
         deliveries: DeliveryStore,
         lists: ListStore,
         accounts: Accounts,
+        plans: PlanStore,
         wake_list: Callable[[str], None],
         wake_destination: Callable[[str], None],
     ) -> None:
@@ -61,6 +65,7 @@ class SyncHandlers:
         self._deliveries = deliveries
         self._lists = lists
         self._accounts = accounts
+        self._plans = plans
         self._wake_list = wake_list
         self._wake_destination = wake_destination
 
@@ -94,6 +99,8 @@ class SyncHandlers:
             changed_us=0,
             revision=1,
             request_id=request_id,
+            require_approval=wanted.require_approval,
+            most_changed_percent=wanted.most_changed_percent,
         )
         info = await self._check(sync)
         offline_only = sync.is_forwarding and info.sources is Sources.OFFLINE
@@ -137,7 +144,7 @@ class SyncHandlers:
                 )
             if "event_names" in fields:
                 after = dataclasses.replace(after, event_names=tuple(dict.fromkeys(wanted.event_names)))
-            for name in fields & {"mapping", "send_removals", "paused"}:
+            for name in fields & _PLAIN:
                 after = dataclasses.replace(after, **{name: getattr(wanted, name)})
             await self._check(after)
             if (after.event_names, after.paused) != (before.event_names, before.paused):
@@ -172,6 +179,26 @@ class SyncHandlers:
         await self._lists.insert_run(run)
         self._wake_list(sync.key)
         return run
+
+    async def approve(self, workspace_id: str, sync_id: str, plan_id: str) -> Document:
+        """Approve what a list sync would change; gives the plan as stored.
+
+        Raises:
+            ApiError: NOT_FOUND, FAILED_PRECONDITION when another plan took its place.
+        """
+        sync = await self.get(workspace_id, sync_id)
+        plan = await self._plans.approve(sync.key, plan_id, now=now_us())
+        if plan is None:
+            raise not_found(f"plan {plan_id[:LONGEST_TEXT]} of {sync.name}", "the sync shows which plan waits")
+        if plan["st"] != PlanState.APPROVED:
+            raise wrong_state("DISCARDED", "Another plan took its place: approve the one that the sync shows.")
+        self._wake_list(sync.key)
+        return plan
+
+    async def pending_plans(self, syncs: Sequence[SyncConfig]) -> dict[str, Document]:
+        """The plans that wait for approval, by sync key."""
+        keys = [sync.key for sync in syncs if sync.is_list]
+        return await self._plans.waiting(keys) if keys else {}
 
     async def runs(self, workspace_id: str, sync_id: str, before_id: str, limit: int) -> list[Document]:
         """Passes, newest first."""
@@ -273,6 +300,10 @@ class SyncHandlers:
             raise invalid_argument("sync.event_names", text)
         if sync.send_removals and not sync.is_event:
             raise invalid_argument("sync.send_removals", "is for EVENT syncs only")
+        if sync.is_guarded and not sync.is_list:
+            raise invalid_argument("sync.require_approval", "and most_changed_percent are for LIST syncs only")
+        if not 0 <= sync.most_changed_percent <= 100:
+            raise invalid_argument("sync.most_changed_percent", "must be a share in percent, 0 to 100; 0 for no limit")
         destination = await self._store.get_destination(sync.workspace_id, sync.destination_key)
         if destination is None:
             raise invalid_argument("sync.destination", "there is no such destination")

@@ -74,6 +74,12 @@ async def create(
     ] = None,
     mapping: Annotated[str, Option("--mapping", help="The mapping as JSON, or @FILE.")] = "",
     send_removals: Annotated[bool, Option("--send-removals", help="For event: also removed_from_segment.")] = False,
+    require_approval: Annotated[
+        bool, Option("--require-approval", help="For list: send no change before it is approved.")
+    ] = False,
+    most_changed: Annotated[
+        int, Option("--most-changed", help="For list: percent of the list that may change within a day unasked.")
+    ] = 0,
     paused: Annotated[bool, Option("--paused", help="Make it without starting it.")] = False,
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
 ) -> None:
@@ -88,6 +94,8 @@ async def create(
         event_names=event or (),
         mapping=json_argument("--mapping", mapping) if mapping else "",
         send_removals=send_removals,
+        require_approval=require_approval,
+        most_changed_percent=most_changed,
         paused=paused,
     )
     request = CreateSyncRequest(parent=platform.parent, sync_id=id, sync=sync, request_id=new_request_id())
@@ -107,6 +115,12 @@ async def update(
     mapping: Annotated[str | None, Option("--mapping", help="The mapping as JSON, or @FILE.")] = None,
     send_removals: Annotated[
         bool | None, Option("--send-removals/--no-removals", help="For event.", show_default=False)
+    ] = None,
+    require_approval: Annotated[
+        bool | None, Option("--require-approval/--no-approval", help="For list.", show_default=False)
+    ] = None,
+    most_changed: Annotated[
+        int | None, Option("--most-changed", help="For list: percent that may change unasked; 0: no limit.")
     ] = None,
     paused: Annotated[bool | None, Option("--pause/--resume", help="Stop it, or go on.", show_default=False)] = None,
 ) -> None:
@@ -131,6 +145,12 @@ async def update(
     if send_removals is not None:
         sync.send_removals = send_removals
         paths.append("send_removals")
+    if require_approval is not None:
+        sync.require_approval = require_approval
+        paths.append("require_approval")
+    if most_changed is not None:
+        sync.most_changed_percent = most_changed
+        paths.append("most_changed_percent")
     if paused is not None:
         sync.paused = paused
         paths.append("paused")
@@ -156,6 +176,7 @@ async def dry_run(
     out: Output,
     id: Id,
     full: Annotated[bool, Option("--full", help="What a full run would do.")] = False,
+    plan: Annotated[str, Option("--plan", help="Only people of this plan, which waits for approval.")] = "",
     requests: Annotated[bool, Option("--requests", help="Show the requests in place of the people.")] = False,
     limit: Limit = DEFAULT_LIMIT,
     everything: All = False,
@@ -168,6 +189,7 @@ async def dry_run(
         request = DryRunSyncRequest(
             name=platform.name("syncs", id),
             full=full,
+            plan_id=plan,
             page_size=1_000 if everything else min(limit, 1_000),
             page_token=token,
         )
@@ -185,6 +207,20 @@ async def dry_run(
         out.rows(found.requests, ("method", "url", "profiles=profile_ids", "body"))
     else:
         out.rows(found.changes, ("profile_id", "operation", "added", "removed", "reason"))
+
+
+@command(app, "approve")
+async def approve(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    plan: Annotated[str, Argument(help="Id of the plan that waits, as `syncs get` shows it.")],
+) -> None:
+    """Approve what a list sync would change: exactly that is sent."""
+    from headrace.api.sync.v1.plan_pb2 import ApproveSyncRequest
+
+    request = ApproveSyncRequest(name=platform.name("syncs", id), plan_id=plan, request_id=new_request_id())
+    out.item((await platform.syncs.ApproveSync(request)).plan)
 
 
 @command(app, "run")
@@ -214,7 +250,7 @@ async def runs(platform: Platform, out: Output, id: Id, limit: Limit = DEFAULT_L
             limit=limit,
             everything=everything,
         ),
-        ("start_time", "end_time", "id", "added", "removed", "failed", "skipped", "error"),
+        ("start_time", "end_time", "id", "added", "removed", "failed", "held", "skipped", "error"),
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headrace_sync.listdiff import HeldRow, MemberRecord, RowState, difference
+from headrace_sync.listdiff import Difference, HeldRow, MemberRecord, RowState, difference
 from headrace_sync.plans.pages import Position, next_position
-from headrace_sync.plans.rules import Operation, operation_of
+from headrace_sync.plans.rules import Counts, Operation, Window, digest, operation_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,3 +49,28 @@ def test_an_operation_says_what_becomes_of_the_rows(
         assert operation is Operation.REMOVE
     else:
         assert operation is Operation.UPDATE
+
+
+@given(rows, rows, rows, rows)
+def test_an_approval_is_bound_to_the_rows(
+    add: dict[str, str], remove: dict[str, str], other_add: dict[str, str], other_remove: dict[str, str]
+) -> None:
+    same = (add.keys(), remove.keys()) == (other_add.keys(), other_remove.keys())
+    assert (digest(Difference(add, remove)) == digest(Difference(other_add, other_remove))) == same
+
+
+steps = st.lists(st.builds(Counts, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)), max_size=8)
+
+
+@given(st.integers(0, 50), st.integers(1, 100), steps)
+def test_no_more_than_the_share_is_changed_unasked(size: int, percent: int, passes: list[Counts]) -> None:
+    """Whatever comes in how many passes: what goes through unasked is at most the share of what was there."""
+    window = Window(0, size)
+    changed = added = 0
+    for counts in passes:
+        if window.share(counts) <= percent:
+            window.count(counts)
+            changed += counts.updated + counts.removed
+            added += counts.added
+    base = size or added
+    assert 100 * (changed + (added if size else 0)) <= percent * base

@@ -115,6 +115,10 @@ BAD = {
     "list sync without audience": (SYNC + "type: list", "a.yaml:1: a sync of type list needs audience"),
     "forwarding with audience": (SYNC + "type: forwarding\naudience: a", "a.yaml:5: a forwarding sync has no audience"),
     "names of a list": (SYNC + "type: list\naudience: a\nevent_names: [x]", "a.yaml:6: event_names is for forwarding "),
+    "approval of events": (
+        SYNC + "type: event\naudience: a\nrequire_approval: true",
+        "a.yaml:6: require_approval is for list",
+    ),
     "removals of a list": (SYNC + "type: list\naudience: a\nsend_removals: true", "a.yaml:6: send_removals is for"),
     "bomb": ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"{c}: &{c} [{','.join(['*' + chr(ord(c) - 1)] * 9)}]\n" for c in "bcdefgh"), "nested too deeply or too large"),

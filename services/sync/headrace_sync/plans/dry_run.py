@@ -6,7 +6,7 @@ the requests: so what is shown is what would be sent.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +30,7 @@ from headrace_sync.looking import Looked, Looker
 from headrace_sync.outlet import ADD_MEMBERS, REMOVE_MEMBERS, SEND_EVENTS, Outlet
 from headrace_sync.planner import MERGED, event_sync_message_id
 from headrace_sync.plans.pages import Position, next_position
-from headrace_sync.plans.rules import Operation, operation_of
+from headrace_sync.plans.rules import Operation, digest, operation_of
 from headrace_sync.store import ConfigStore
 from headrace_sync.verdicts import Verdict
 from headrace_sync.work import membership_event
@@ -101,7 +101,7 @@ class DryRuns:
         self._lists = lists
         self._deliveries = deliveries
 
-    async def page(self, sync: SyncConfig, position: Position, size: int, *, full: bool) -> DryRun:
+    async def page(self, sync: SyncConfig, position: Position, size: int, *, full: bool, plan_id: str = "") -> DryRun:
         """A page of a dry run.
 
         Args:
@@ -109,6 +109,7 @@ class DryRuns:
             position: Where the page begins.
             size: About so many people are looked at.
             full: List sync: as a full run would do.
+            plan_id: List sync: only people whom this plan holds.
 
         Raises:
             ApiError: FAILED_PRECONDITION when the destination's plugin is not loaded or fails; NOT_FOUND when the
@@ -121,6 +122,9 @@ class DryRuns:
         if audience is None:
             raise not_found(sync.audience_name)
         made = DryRun(audience_size=audience.size)
+        if plan_id:
+            await self._plan(made, sync, position, size, plan_id)
+            return made
         members, next_token = await self._audiences.page(sync.audience_name, size, position.token)
         known = await self._lists.known(sync.key, after=position.after, limit=size) if sync.is_list else []
         made.following = next_position(
@@ -137,15 +141,21 @@ class DryRuns:
 
         here = [member for member in members if is_here(member.profile_id)]
         async with self._outlet(sync) as outlet:
-            try:
-                if sync.is_list:
-                    documents = {d["p"]: d for d in known if is_here(d["p"])}
-                    await self._list(made, sync, outlet, here, documents, full=full)
-                else:
-                    await self._events(made, sync, outlet, here)
-            except PluginError as error:
-                raise wrong_state("PLUGIN_FAILED", f"The plugin failed: {error.reason}.") from None
+            if sync.is_list:
+                documents = {d["p"]: d for d in known if is_here(d["p"])}
+                await self._list(made, sync, outlet, {m.profile_id for m in here}, documents, full=full)
+            else:
+                await self._events(made, sync, outlet, here)
         return made
+
+    async def _plan(self, made: DryRun, sync: SyncConfig, position: Position, size: int, plan_id: str) -> None:
+        """What is held by a plan, as it is now."""
+        documents = await self._lists.planned(sync.key, plan_id, after=position.after, limit=size)
+        if len(documents) == size:
+            made.following = Position(after=documents[-1]["p"])
+        present = {d["p"] for d in documents if d["desired"]}
+        async with self._outlet(sync) as outlet:
+            await self._list(made, sync, outlet, present, {d["p"]: d for d in documents}, plan_id=plan_id)
 
     @asynccontextmanager
     async def _outlet(self, sync: SyncConfig) -> AsyncIterator[Outlet]:
@@ -155,20 +165,23 @@ class DryRuns:
         async with self._fleet.lent(destination, stopped_too=True) as outlet:
             if outlet is None:
                 raise wrong_state("PLUGIN_MISSING", f"The plugin of connector {destination.connector!r} is not loaded.")
-            yield outlet
+            try:
+                yield outlet
+            except PluginError as error:
+                raise wrong_state("PLUGIN_FAILED", f"The plugin failed: {error.reason}.") from None
 
     async def _list(
         self,
         made: DryRun,
         sync: SyncConfig,
         outlet: Outlet,
-        members: Sequence[Member],
+        present: Set[str],
         documents: Mapping[str, Document],
         *,
-        full: bool,
+        full: bool = False,
+        plan_id: str = "",
     ) -> None:
-        """What a pass would do for these members, and for who was one."""
-        present = {member.profile_id for member in members}
+        """What a pass would do for the members who are present, and for who was one."""
         looked: list[Looked] = []
         for profile_id in sorted(present | documents.keys()):
             document = documents.get(profile_id, {})
@@ -183,7 +196,7 @@ class DryRuns:
         await Looker(sync, outlet, self._items).look(looked)
         removing, adding = await self._rows(sync, looked)
         for member in looked:
-            _note(made, member)
+            _note(made, member, plan_id)
         made.changes.sort(key=lambda change: change.profile_id)
         # Removals first, as in a pass.
         for operation, rows in ((REMOVE_MEMBERS, removing), (ADD_MEMBERS, adding)):
@@ -228,9 +241,11 @@ class DryRuns:
         made.take(await outlet.preview(SEND_EVENTS, sending))
 
 
-def _note(made: DryRun, member: Looked) -> None:
+def _note(made: DryRun, member: Looked, plan_id: str) -> None:
     operation = operation_of(member.record, member.changes)
     reason = member.kept_out.reason if member.kept_out else ""
+    if plan_id and member.document["pn"][1] != digest(member.changes):
+        reason = reason or "changed since the plan was made: it is not sent with it"
     id = member.record.profile_id
     if operation is not Operation.NOTHING:
         planned = PlannedOperation.ValueType(operation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.api.sync.v1 import plan_pb2
+from headrace.storage.mongo.client import Document
 from headrace_sync.plans.dry_run import DryRun
 
 
@@ -26,6 +27,22 @@ def dry_run_message(made: DryRun) -> plan_pb2.DryRunSyncResponse:
         audience_size=made.audience_size,
         warnings=made.warnings,
     )
+
+
+def plan_message(document: Document) -> plan_pb2.SyncPlan:
+    """A plan as it is stored."""
+    message = plan_pb2.SyncPlan(
+        id=document["_id"],
+        state=plan_pb2.SyncPlanState.ValueType(document["st"]),
+        reason=document["r"],
+        added=document["added"],
+        updated=document["updated"],
+        removed=document["removed"],
+    )
+    message.create_time.FromMicroseconds(document["c"])
+    if "ap" in document:
+        message.approve_time.FromMicroseconds(document["ap"])
+    return message
 
 
 def _request(shown: dict[str, Any]) -> plan_pb2.PlannedRequest:

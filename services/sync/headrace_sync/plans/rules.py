@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import dataclass
 from enum import IntEnum
 
+from headrace_sync.consents import REASON_PREFIX
 from headrace_sync.listdiff import Difference, MemberRecord
+from headrace_sync.planner import ERASED
+
+APPROVAL = "approval"
+"""Reason of a member whose changes wait to be approved."""
 
 
 class Operation(IntEnum):
@@ -15,6 +23,62 @@ class Operation(IntEnum):
     UPDATE = 2
     REMOVE = 3
     RESEND = 4
+
+
+@dataclass(slots=True)
+class Counts:
+    """People for whom the list would change."""
+
+    added: int = 0
+    updated: int = 0
+    removed: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.updated or self.removed)
+
+    def take(self, operation: Operation) -> None:
+        """Count a person."""
+        self.added += operation is Operation.ADD
+        self.updated += operation is Operation.UPDATE
+        self.removed += operation is Operation.REMOVE
+
+
+@dataclass(slots=True)
+class Window:
+    """What was changed of a list since a moment.
+
+    Attributes:
+        begun_us: The moment.
+        size: People on the list then.
+        added: People added since, unasked.
+        others: People changed or taken off since, unasked.
+        granted: People added since by approval.
+    """
+
+    begun_us: int
+    size: int
+    added: int = 0
+    others: int = 0
+    granted: int = 0
+
+    def share(self, counts: Counts) -> float:
+        """The share of the list, in percent, that is changed since the moment when these people are too.
+
+        The first fill of a list replaces nobody, so additions do not count where the list was empty; changes of what
+        was added since then do.
+        """
+        others = self.others + counts.updated + counts.removed
+        held = self.size + self.granted
+        added = self.added + counts.added if held else 0
+        base = held or self.added
+        if not others and not added:
+            return 0.0
+        return 100.0 * (others + added) / base if base else 100.0
+
+    def count(self, counts: Counts) -> None:
+        """Take in what is being changed unasked."""
+        self.added += counts.added
+        self.others += counts.updated + counts.removed
 
 
 def operation_of(record: MemberRecord, changes: Difference) -> Operation:
@@ -35,3 +99,14 @@ def operation_of(record: MemberRecord, changes: Difference) -> Operation:
     if not record.rows:
         return Operation.ADD
     return Operation.UPDATE if changes.add or record.rows.keys() - gone else Operation.REMOVE
+
+
+def digest(changes: Difference) -> str:
+    """What an approval is bound to: which rows are added and which removed. A row's key stands for its data."""
+    canonical = json.dumps([sorted(changes.add), sorted(changes.remove)], separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def never_waits(reason: str) -> bool:
+    """True when somebody is taken off a list for a reason that no approval may hold up."""
+    return reason == ERASED or reason.startswith(REASON_PREFIX)

@@ -13,6 +13,7 @@ class Holds(Enum):
     TEXT = auto()
     TEXTS = auto()
     FLAG = auto()
+    NUMBER = auto()
     OBJECT = auto()
     DEFINITION = auto()
     CHOICE = auto()
@@ -154,6 +155,12 @@ KINDS: dict[str, Kind] = {
                 "event_names": Key(Holds.TEXTS, "For forwarding: only events of these names.", default=[]),
                 "mapping": Key(Holds.OBJECT, "Field of the connector: expression."),
                 "send_removals": Key(Holds.FLAG, "For event: also removed_from_segment.", default=False),
+                "require_approval": Key(
+                    Holds.FLAG, "For list: true sends no change before it is approved.", default=False
+                ),
+                "most_changed_percent": Key(
+                    Holds.NUMBER, "For list: percent of the list that may change within a day unasked.", default=0
+                ),
                 "paused": Key(Holds.FLAG, "True stops it.", switch=True),
             },
             after=("Destination", "Audience"),

@@ -173,6 +173,8 @@ async def _read_syncs(platform: calls.Platform) -> dict[str, Stored]:
                 "event_names": list(sync.event_names),
                 "mapping": _object(sync.mapping),
                 "send_removals": sync.send_removals,
+                "require_approval": sync.require_approval,
+                "most_changed_percent": sync.most_changed_percent,
                 "paused": sync.paused,
             },
             sync.etag,
@@ -315,6 +317,8 @@ async def _apply_sync(platform: calls.Platform, step: Step) -> str:
         event_names=values["event_names"] or (),
         mapping=_json(values["mapping"]),
         send_removals=values["send_removals"],
+        require_approval=values["require_approval"],
+        most_changed_percent=values["most_changed_percent"],
         paused=values.get("paused", False),
     )
     if step.action == CREATE:

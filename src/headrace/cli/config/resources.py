@@ -158,6 +158,7 @@ _TYPES = {
     Holds.REFERENCE: _Type(lambda v: isinstance(v, str), "an id"),
     Holds.TEXTS: _Type(lambda v: isinstance(v, list) and all(isinstance(t, str) for t in v), "a list of texts"),
     Holds.FLAG: _Type(lambda v: isinstance(v, bool), "true or false"),
+    Holds.NUMBER: _Type(lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, "a whole number"),
     Holds.OBJECT: _Type(lambda v: isinstance(v, dict), "a mapping"),
     Holds.DEFINITION: _Type(lambda v: isinstance(v, dict | str), "a text or a mapping"),
 }
@@ -264,6 +265,9 @@ def _check_sync(sync: Resource) -> list[Problem]:
         problems.append(Problem(sync.place_of("event_names"), "event_names is for forwarding syncs only"))
     if type_ != "event" and values["send_removals"]:
         problems.append(Problem(sync.place_of("send_removals"), "send_removals is for event syncs only"))
+    for name in ("require_approval", "most_changed_percent"):
+        if type_ != "list" and values[name]:
+            problems.append(Problem(sync.place_of(name), f"{name} is for list syncs only"))
     return problems
 
 

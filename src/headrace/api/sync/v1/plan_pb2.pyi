@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import sys
 import typing
 
@@ -58,6 +59,34 @@ PLANNED_OPERATION_SEND: PlannedOperation.ValueType  # 5
 PLANNED_OPERATION_SKIP: PlannedOperation.ValueType  # 6
 """Nothing would be sent for the person, by a rule."""
 Global___PlannedOperation: typing_extensions.TypeAlias = PlannedOperation
+
+class _SyncPlanState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SyncPlanStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SyncPlanState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SYNC_PLAN_STATE_UNSPECIFIED: _SyncPlanState.ValueType  # 0
+    """Not set."""
+    SYNC_PLAN_STATE_WAITING: _SyncPlanState.ValueType  # 1
+    """Waits for approval; nothing of it is sent."""
+    SYNC_PLAN_STATE_APPROVED: _SyncPlanState.ValueType  # 2
+    """Approved: it is being sent, or was."""
+    SYNC_PLAN_STATE_DISCARDED: _SyncPlanState.ValueType  # 3
+    """Another plan took its place."""
+
+class SyncPlanState(_SyncPlanState, metaclass=_SyncPlanStateEnumTypeWrapper):
+    """State of a plan."""
+
+SYNC_PLAN_STATE_UNSPECIFIED: SyncPlanState.ValueType  # 0
+"""Not set."""
+SYNC_PLAN_STATE_WAITING: SyncPlanState.ValueType  # 1
+"""Waits for approval; nothing of it is sent."""
+SYNC_PLAN_STATE_APPROVED: SyncPlanState.ValueType  # 2
+"""Approved: it is being sent, or was."""
+SYNC_PLAN_STATE_DISCARDED: SyncPlanState.ValueType  # 3
+"""Another plan took its place."""
+Global___SyncPlanState: typing_extensions.TypeAlias = SyncPlanState
 
 @typing.final
 class PlannedChange(google.protobuf.message.Message):
@@ -161,6 +190,7 @@ class DryRunSyncRequest(google.protobuf.message.Message):
     FULL_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    PLAN_ID_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. Resource name of a LIST or EVENT sync; it and its destination may be paused."""
     full: builtins.bool
@@ -169,6 +199,8 @@ class DryRunSyncRequest(google.protobuf.message.Message):
     """Optional. Looks at this many members of the audience at a time, 0 means 100, at most 1,000."""
     page_token: builtins.str
     """Optional. From the previous page."""
+    plan_id: builtins.str
+    """Optional, for LIST. Only people of this plan, which waits for approval; those whose data changed since have a reason."""
     def __init__(
         self,
         *,
@@ -176,8 +208,9 @@ class DryRunSyncRequest(google.protobuf.message.Message):
         full: builtins.bool = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        plan_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["full", b"full", "name", b"name", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["full", b"full", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]) -> None: ...
 
 Global___DryRunSyncRequest: typing_extensions.TypeAlias = DryRunSyncRequest
 
@@ -224,3 +257,101 @@ class DryRunSyncResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["audience_size", b"audience_size", "changes", b"changes", "next_page_token", b"next_page_token", "requests", b"requests", "unchanged", b"unchanged", "warnings", b"warnings"]) -> None: ...
 
 Global___DryRunSyncResponse: typing_extensions.TypeAlias = DryRunSyncResponse
+
+@typing.final
+class SyncPlan(google.protobuf.message.Message):
+    """What a list sync would change, when somebody has to approve it first."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ADDED_FIELD_NUMBER: builtins.int
+    UPDATED_FIELD_NUMBER: builtins.int
+    REMOVED_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    APPROVE_TIME_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """Id of the plan."""
+    state: Global___SyncPlanState.ValueType
+    """State."""
+    reason: builtins.str
+    """Why it has to be approved."""
+    added: builtins.int
+    """People who would be added."""
+    updated: builtins.int
+    """People whose entries would change."""
+    removed: builtins.int
+    """People who would be taken off."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @property
+    def approve_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was approved."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        state: Global___SyncPlanState.ValueType = ...,
+        reason: builtins.str = ...,
+        added: builtins.int = ...,
+        updated: builtins.int = ...,
+        removed: builtins.int = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        approve_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["approve_time", b"approve_time", "create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["added", b"added", "approve_time", b"approve_time", "create_time", b"create_time", "id", b"id", "reason", b"reason", "removed", b"removed", "state", b"state", "updated", b"updated"]) -> None: ...
+
+Global___SyncPlan: typing_extensions.TypeAlias = SyncPlan
+
+@typing.final
+class ApproveSyncRequest(google.protobuf.message.Message):
+    """Request of ApproveSync."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PLAN_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name of the sync."""
+    plan_id: builtins.str
+    """Required. Id of the plan that waits: what it holds is sent, and nothing else."""
+    request_id: builtins.str
+    """Optional. UUID; the same id within 24 hours returns the first answer."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        plan_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "plan_id", b"plan_id", "request_id", b"request_id"]) -> None: ...
+
+Global___ApproveSyncRequest: typing_extensions.TypeAlias = ApproveSyncRequest
+
+@typing.final
+class ApproveSyncResponse(google.protobuf.message.Message):
+    """Response of ApproveSync."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: builtins.int
+    @property
+    def plan(self) -> Global___SyncPlan:
+        """The plan as it is now."""
+
+    def __init__(
+        self,
+        *,
+        plan: Global___SyncPlan | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["plan", b"plan"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["plan", b"plan"]) -> None: ...
+
+Global___ApproveSyncResponse: typing_extensions.TypeAlias = ApproveSyncResponse

@@ -12,6 +12,7 @@ import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import headrace.api.identity.v1.profile_pb2
+import headrace.api.sync.v1.plan_pb2
 import sys
 import typing
 
@@ -132,6 +133,9 @@ class Sync(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
+    REQUIRE_APPROVAL_FIELD_NUMBER: builtins.int
+    MOST_CHANGED_PERCENT_FIELD_NUMBER: builtins.int
+    PENDING_PLAN_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/syncs/{sync}"."""
     display_name: builtins.str
@@ -150,6 +154,14 @@ class Sync(google.protobuf.message.Message):
     """Optional. True stops it."""
     etag: builtins.str
     """Optional in updates: a mismatch is ABORTED."""
+    require_approval: builtins.bool
+    """Optional, for LIST. True sends no change before a plan with it is approved. Withdrawals of consent and deletions of
+    people never wait.
+    """
+    most_changed_percent: builtins.int
+    """Optional, for LIST. A pass that would change more than this share of the list within a day, in percent, stops and
+    asks for approval; the first fill of a list does not. 0 means no limit.
+    """
     @property
     def event_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Optional, for FORWARDING. Only events of these names; empty means all."""
@@ -161,6 +173,10 @@ class Sync(google.protobuf.message.Message):
     @property
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it was last changed."""
+
+    @property
+    def pending_plan(self) -> headrace.api.sync.v1.plan_pb2.SyncPlan:
+        """Output only. The plan that waits for approval; absent when none does."""
 
     def __init__(
         self,
@@ -177,9 +193,12 @@ class Sync(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
+        require_approval: builtins.bool = ...,
+        most_changed_percent: builtins.int = ...,
+        pending_plan: headrace.api.sync.v1.plan_pb2.SyncPlan | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "kind", b"kind", "mapping", b"mapping", "name", b"name", "paused", b"paused", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "pending_plan", b"pending_plan", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "kind", b"kind", "mapping", b"mapping", "most_changed_percent", b"most_changed_percent", "name", b"name", "paused", b"paused", "pending_plan", b"pending_plan", "require_approval", b"require_approval", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
 
 Global___Sync: typing_extensions.TypeAlias = Sync
 
@@ -489,6 +508,8 @@ class SyncRun(google.protobuf.message.Message):
     FAILED_FIELD_NUMBER: builtins.int
     SKIPPED_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
+    PLAN_ID_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id of the pass."""
     added: builtins.int
@@ -499,6 +520,10 @@ class SyncRun(google.protobuf.message.Message):
     """Rows that failed and stay different."""
     error: builtins.str
     """What stopped it, when something did."""
+    held: builtins.int
+    """People whose changes wait for approval."""
+    plan_id: builtins.str
+    """Id of the plan that this pass made of them; empty when it made none."""
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it began."""
@@ -522,9 +547,11 @@ class SyncRun(google.protobuf.message.Message):
         failed: builtins.int = ...,
         skipped: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
         error: builtins.str = ...,
+        held: builtins.int = ...,
+        plan_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["added", b"added", "end_time", b"end_time", "error", b"error", "failed", b"failed", "id", b"id", "removed", b"removed", "skipped", b"skipped", "start_time", b"start_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added", b"added", "end_time", b"end_time", "error", b"error", "failed", b"failed", "held", b"held", "id", b"id", "plan_id", b"plan_id", "removed", b"removed", "skipped", b"skipped", "start_time", b"start_time"]) -> None: ...
 
 Global___SyncRun: typing_extensions.TypeAlias = SyncRun
 

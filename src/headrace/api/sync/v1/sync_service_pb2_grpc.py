@@ -66,6 +66,11 @@ class SyncServiceStub(object):
                 request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncResponse.FromString,
                 _registered_method=True)
+        self.ApproveSync = channel.unary_unary(
+                '/headrace.api.sync.v1.SyncService/ApproveSync',
+                request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.ApproveSyncRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.ApproveSyncResponse.FromString,
+                _registered_method=True)
         self.RunSync = channel.unary_unary(
                 '/headrace.api.sync.v1.SyncService/RunSync',
                 request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_sync__service__pb2.RunSyncRequest.SerializeToString,
@@ -139,6 +144,13 @@ class SyncServiceServicer(object):
 
     def DryRunSync(self, request, context):
         """Says who would be added, updated, removed or left out and why, with the exact requests; sends and changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveSync(self, request, context):
+        """Approves what a list sync would change: exactly that is sent, of people for whom nothing has changed since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -218,6 +230,11 @@ def add_SyncServiceServicer_to_server(servicer, server):
                     servicer.DryRunSync,
                     request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncRequest.FromString,
                     response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncResponse.SerializeToString,
+            ),
+            'ApproveSync': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveSync,
+                    request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.ApproveSyncRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.ApproveSyncResponse.SerializeToString,
             ),
             'RunSync': grpc.unary_unary_rpc_method_handler(
                     servicer.RunSync,
@@ -413,6 +430,33 @@ class SyncService(object):
             '/headrace.api.sync.v1.SyncService/DryRunSync',
             headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncRequest.SerializeToString,
             headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.DryRunSyncResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveSync(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.sync.v1.SyncService/ApproveSync',
+            headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.ApproveSyncRequest.SerializeToString,
+            headrace_dot_api_dot_sync_dot_v1_dot_plan__pb2.ApproveSyncResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -122,6 +122,22 @@ _SyncServiceDryRunSyncType = typing_extensions.TypeVar(
     ],
 )
 
+_SyncServiceApproveSyncType = typing_extensions.TypeVar(
+    '_SyncServiceApproveSyncType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.plan_pb2.ApproveSyncRequest,
+        headrace.api.sync.v1.plan_pb2.ApproveSyncResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.plan_pb2.ApproveSyncRequest,
+        headrace.api.sync.v1.plan_pb2.ApproveSyncResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.plan_pb2.ApproveSyncRequest,
+        headrace.api.sync.v1.plan_pb2.ApproveSyncResponse,
+    ],
+)
+
 _SyncServiceRunSyncType = typing_extensions.TypeVar(
     '_SyncServiceRunSyncType',
     grpc.UnaryUnaryMultiCallable[
@@ -218,7 +234,7 @@ _SyncServiceGetAudienceReadinessType = typing_extensions.TypeVar(
     ],
 )
 
-class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGetSyncType, _SyncServiceListSyncsType, _SyncServiceUpdateSyncType, _SyncServiceDeleteSyncType, _SyncServiceDryRunSyncType, _SyncServiceRunSyncType, _SyncServiceListSyncRunsType, _SyncServiceListDeliveriesType, _SyncServiceReplayDeliveriesType, _SyncServiceGetLedgerType, _SyncServiceGetAudienceReadinessType]):
+class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGetSyncType, _SyncServiceListSyncsType, _SyncServiceUpdateSyncType, _SyncServiceDeleteSyncType, _SyncServiceDryRunSyncType, _SyncServiceApproveSyncType, _SyncServiceRunSyncType, _SyncServiceListSyncRunsType, _SyncServiceListDeliveriesType, _SyncServiceReplayDeliveriesType, _SyncServiceGetLedgerType, _SyncServiceGetAudienceReadinessType]):
     """Manages syncs and reads what was delivered. Scopes: syncs:read, syncs:write."""
 
     @typing.overload
@@ -246,6 +262,10 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.plan_pb2.DryRunSyncRequest,
             headrace.api.sync.v1.plan_pb2.DryRunSyncResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.plan_pb2.ApproveSyncRequest,
+            headrace.api.sync.v1.plan_pb2.ApproveSyncResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.sync_service_pb2.RunSyncRequest,
@@ -300,6 +320,10 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
             headrace.api.sync.v1.plan_pb2.DryRunSyncResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.plan_pb2.ApproveSyncRequest,
+            headrace.api.sync.v1.plan_pb2.ApproveSyncResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.sync_service_pb2.RunSyncRequest,
             headrace.api.sync.v1.sync_service_pb2.RunSyncResponse,
         ],
@@ -343,6 +367,9 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
     DryRunSync: _SyncServiceDryRunSyncType
     """Says who would be added, updated, removed or left out and why, with the exact requests; sends and changes nothing."""
 
+    ApproveSync: _SyncServiceApproveSyncType
+    """Approves what a list sync would change: exactly that is sent, of people for whom nothing has changed since."""
+
     RunSync: _SyncServiceRunSyncType
     """Starts a pass now: compares what should be with what was acknowledged and sends the difference."""
 
@@ -385,6 +412,10 @@ SyncServiceAsyncStub: typing_extensions.TypeAlias = SyncServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.plan_pb2.DryRunSyncRequest,
         headrace.api.sync.v1.plan_pb2.DryRunSyncResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.plan_pb2.ApproveSyncRequest,
+        headrace.api.sync.v1.plan_pb2.ApproveSyncResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.sync_service_pb2.RunSyncRequest,
@@ -462,6 +493,14 @@ class SyncServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.sync.v1.plan_pb2.DryRunSyncResponse, collections.abc.Awaitable[headrace.api.sync.v1.plan_pb2.DryRunSyncResponse]]:
         """Says who would be added, updated, removed or left out and why, with the exact requests; sends and changes nothing."""
+
+    @abc.abstractmethod
+    def ApproveSync(
+        self,
+        request: headrace.api.sync.v1.plan_pb2.ApproveSyncRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.sync.v1.plan_pb2.ApproveSyncResponse, collections.abc.Awaitable[headrace.api.sync.v1.plan_pb2.ApproveSyncResponse]]:
+        """Approves what a list sync would change: exactly that is sent, of people for whom nothing has changed since."""
 
     @abc.abstractmethod
     def RunSync(
