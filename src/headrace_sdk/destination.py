@@ -25,6 +25,10 @@ class Destination(Generic[SettingsT]):
     bytes. It keeps nothing between calls. The host makes one instance per configured destination and may throw it
     away at any time.
 
+    A connector that does not speak HTTP makes requests all the same: their URLs have a scheme of its own (`schemes` of
+    the manifest), their bodies say all that goes out. `deliver` then does what a request says and nothing else; `read`
+    says what the answer means. Only `connect`, `deliver` and `close` may do I/O, and keep a client between calls.
+
     Each method that makes requests must account for every item of its batch exactly once: in `items` of one Request (or
     of several that carry nothing but this item), or by one Skip. Notes may come on top.
 
@@ -70,6 +74,38 @@ class Destination(Generic[SettingsT]):
         When no answer came at all, the host tries again without asking.
         """
         raise NotImplementedError("every connector needs read()")
+
+    async def connect(self) -> None:
+        """Open what `deliver` needs, such as a pool of connections (schemes). Called before the first `deliver`.
+
+        When it fails, nothing was sent: it is called again before the next `deliver`. It counts towards the time that
+        `deliver` has.
+
+        Raises:
+            TransientError: There is no connection at the moment.
+        """
+
+    async def deliver(self, request: Request) -> Response:
+        """Do what a request with one of the manifest's `schemes` says, and give the answer back (schemes).
+
+        Several may be under way at a time, at most the manifest's `concurrency`. May be cancelled at any moment, by
+        the host or because `timeout_s` is over. Connections to private, loopback and link-local addresses fail with an
+        OSError unless the operator allows them; what connects by other means than Python's sockets has to check that
+        itself.
+
+        Returns:
+            The answer for `read` or `read_check`: its status in the manner of HTTP (2xx taken, 4xx refused, 5xx
+            failed), its body whatever the connector needs to tell the outcome of each item. Where the other end is
+            known to have done nothing, or cannot do things twice, an answer says so; else raise.
+
+        Raises:
+            TransientError: Nothing was sent, such as without a connection.
+            Exception: Any other is a defect of the plugin, and the items may have arrived.
+        """
+        raise NotImplementedError("a manifest with schemes needs deliver()")
+
+    async def close(self) -> None:
+        """Close what `connect` opened, also when it failed half-way (schemes)."""
 
     def poll(self, job: Job) -> Request:
         """A request that asks how a job stands (JOBS), its `items` being all of the job's places, from 0.

@@ -18,6 +18,7 @@ API_VERSION = "1.0"
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_SCHEME = re.compile(r"[a-z][a-z0-9+-]{0,31}")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -227,6 +228,8 @@ class Manifest:
             ("first_name", "last_name", "zip")); empty when it is the row as it was added.
         minimum_list_size: Members below which the vendor does not use a list; 0 when it does not say.
         not_deleted: What the vendor keeps of a person whom it was told to forget, in a sentence; empty for nothing.
+        schemes: URL schemes other than http and https of requests that the connector sends by itself (`deliver`), such
+            as ("kafka",); empty when it speaks HTTP alone.
     """
 
     name: str
@@ -254,6 +257,7 @@ class Manifest:
     removal_keys: tuple[tuple[str, ...], ...] = ()
     minimum_list_size: int = 0
     not_deleted: str = ""
+    schemes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -291,6 +295,9 @@ def problems_of(manifest: Any, settings: Collection[str] | None = None) -> Itera
         yield "batch sizes, concurrency and timeout_s must be positive"
     if any(limit.count < 1 or limit.per_s <= 0 for limit in manifest.limits):
         yield "limits must be positive"
+    for scheme in manifest.schemes:
+        if not _SCHEME.fullmatch(scheme) or scheme in ("http", "https"):
+            yield f"the scheme {scheme!r} must be lower-case letters, digits, + and -, and not that of HTTP"
     yield from _problems_of_fields(manifest)
     if settings is not None:
         yield from _problems_of_settings(manifest, settings)

@@ -14,9 +14,11 @@ from typing import Any
 class Request:
     """An HTTP request. The host sends it, limits it, tries it again and logs it.
 
+    A connector that speaks something else than HTTP sends it by itself (`Destination.deliver`).
+
     Attributes:
-        method: "POST", "PUT", "PATCH", "DELETE" or "GET".
-        url: Absolute http or https address. Never put a secret into it.
+        method: "POST", "PUT", "PATCH", "DELETE" or "GET"; with a scheme of the connector's own, any word of capitals.
+        url: Absolute http or https address, or one with a scheme of the manifest. Never put a secret into it.
         headers: Headers by name; the host adds Content-Length, Host and User-Agent.
         body: Body as it goes over the wire.
         items: Places in the batch (from 0) of the items that the request carries, in the order of the outcomes. Several

@@ -8,7 +8,6 @@ second time gains nothing), and follows no redirect.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -17,11 +16,11 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+from headrace.connector.addresses import is_public
 from headrace.domain.times import now_us
 from headrace_sdk import Request, Response
 
 MAX_ANSWER_BYTES = 1 << 20
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _USER_AGENT = "headrace/0.1"
 
 
@@ -41,18 +40,6 @@ class NoAnswer(Exception):
 
 class AddressRefused(Exception):
     """The address is none that a destination may have."""
-
-
-def is_public(address: str) -> bool:
-    """True when an IP address is on the public internet, also through IPv6 forms that carry an IPv4 address."""
-    ip = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def check_url(url: str, *, allow_private: bool) -> None:
@@ -115,10 +102,14 @@ class AddressRefusedError(OSError, AddressRefused):
 
 
 class VendorClient:
-    """Sends requests of connectors."""
+    """Sends requests of connectors.
+
+    Attributes:
+        allow_private: Whether private, loopback and link-local addresses may be connected to.
+    """
 
     def __init__(self, *, allow_private: bool, connections: int = 200, connections_per_host: int = 32) -> None:
-        self._allow_private = allow_private
+        self.allow_private = allow_private
         self._connector = aiohttp.TCPConnector(
             resolver=GuardedResolver(allow_private=allow_private),
             use_dns_cache=False,
@@ -148,7 +139,7 @@ class VendorClient:
             AddressRefused: The guard refused the address; nothing was sent.
             NoAnswer: No complete answer came.
         """
-        check_url(request.url, allow_private=self._allow_private)
+        check_url(request.url, allow_private=self.allow_private)
         merged = {**(headers or {}), **request.headers}
         try:
             async with self._session.request(

@@ -36,7 +36,7 @@ from headrace_sdk import (
     Row,
     Subject,
 )
-from headrace_sync import jobs
+from headrace_sync import jobs, sending
 from headrace_sync.batching import halves
 from headrace_sync.breaker import Breaker
 from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
@@ -82,7 +82,7 @@ Done = Callable[[int, Verdict], None]
 """Told of the verdict on the item at a place of the batch."""
 
 
-class Connector(Protocol):
+class Connector(sending.Deliverer, Protocol):
     """What the plugin host gives for an opened connector (`headrace.plugins.ConnectorInstance`)."""
 
     @property
@@ -394,10 +394,21 @@ class Outlet:
         status = "none"
         try:
             with self._traced(request, places, batch) as headers:
-                response = await self._signer.send(
-                    self._client, request, timeout_s=self.info.timeout_s, headers=headers
+                response = await sending.send(
+                    request,
+                    info=self.info,
+                    connector=opened,
+                    signer=self._signer,
+                    client=self._client,
+                    headers=headers,
                 )
             status = f"{response.status // 100}xx"
+        except PluginError as error:
+            self.breaker.withdrawn()
+            self._count(error)
+            if error.untried or error.kind in (PluginErrorKind.LOAD, PluginErrorKind.CONFIG):
+                return await self._nothing_sent(error, places)
+            return await self._blamed(error, places, f"the plugin failed: {error.reason}")
         except AddressRefused as refused:
             self.breaker.withdrawn()
             return [Verdict(Kind.REJECTED, str(refused))] * len(places)
@@ -475,13 +486,7 @@ class Outlet:
             outcomes = await _patiently(lambda: opened.read(request, response))
         except PluginError as error:
             self._count(error)
-            if error.kind is PluginErrorKind.LOAD or self.info.idempotency == "none":
-                # The vendor has the items: sending them again to find the one at fault would count them twice.
-                return [Verdict(Kind.LOST, f"the plugin could not read the answer: {error.reason}", code)] * len(places)
-            if len(places) > 1:
-                await _pause(error)
-                return None
-            return [Verdict(Kind.PLUGIN, f"the plugin could not read the answer: {error.reason}", code)]
+            return await self._blamed(error, places, f"the plugin could not read the answer: {error.reason}", code)
         refused = outcomes.unauthorized or outcomes.misconfigured
         if refused:
             reason = self._clean(refused, (*opened.secrets, *request.secrets))
@@ -493,6 +498,30 @@ class Outlet:
             return without_culprits(outcomes.items, code)
         return [of_outcome(outcome, code) for outcome in outcomes.items]
 
+    async def _nothing_sent(self, error: PluginError, items: Sequence[Any]) -> list[Verdict]:
+        """The verdicts when a plugin's failure is nothing that an item could be at fault for."""
+        if error.kind is PluginErrorKind.CONFIG:
+            reason = self._clean(f"the settings cannot work: {error.reason}", ())
+            await self._stop(reason)
+            return [Verdict(Kind.UNTRIED, reason)] * len(items)
+        if error.kind is PluginErrorKind.LOAD:
+            reason = self._clean(f"the plugin cannot be used: {error.reason}", ())
+            return [Verdict(Kind.UNTRIED, reason, after_s=_REOPEN_AFTER_S)] * len(items)
+        reason = self._clean(f"the plugin is not there at the moment: {error.reason}", ())
+        return [Verdict(Kind.UNTRIED, reason, after_s=max(error.retry_after_s, 0.1))] * len(items)
+
+    async def _blamed(
+        self, error: PluginError, places: Sequence[int], reason: str, code: int = 0
+    ) -> list[Verdict] | None:
+        """The verdicts when a plugin failed on items that may have arrived; None to look for the one at fault."""
+        if error.kind is PluginErrorKind.LOAD or self.info.idempotency == "none":
+            # The vendor has the items: sending them again to find the one at fault would count them twice.
+            return [Verdict(Kind.LOST, reason, code)] * len(places)
+        if len(places) > 1:
+            await _pause(error)
+            return None
+        return [Verdict(Kind.PLUGIN, reason, code)]
+
     async def _after_plugin_error(
         self,
         error: PluginError,
@@ -502,16 +531,8 @@ class Outlet:
     ) -> list[Any]:
         """What is to be done after a failed call: halt, wait, or look for the item at fault by halves."""
         self._count(error)
-        if error.kind is PluginErrorKind.CONFIG:
-            reason = self._clean(f"the settings cannot work: {error.reason}", ())
-            await self._stop(reason)
-            return [Verdict(Kind.UNTRIED, reason)] * len(items)
-        if error.kind is PluginErrorKind.LOAD:
-            reason = self._clean(f"the plugin cannot be used: {error.reason}", ())
-            return [Verdict(Kind.UNTRIED, reason, after_s=_REOPEN_AFTER_S)] * len(items)
-        if error.untried:
-            reason = self._clean(f"the plugin is not there at the moment: {error.reason}", ())
-            return [Verdict(Kind.UNTRIED, reason, after_s=max(error.retry_after_s, 0.1))] * len(items)
+        if error.untried or error.kind in (PluginErrorKind.LOAD, PluginErrorKind.CONFIG):
+            return await self._nothing_sent(error, items)
         if len(items) == 1:
             return [blame(self._clean(f"the plugin failed: {error.reason}", ()))]
         await _pause(error)

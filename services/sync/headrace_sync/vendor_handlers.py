@@ -22,6 +22,7 @@ from headrace.plugins.versions import version_remark
 from headrace.rpc.errors import ApiError, unavailable, wrong_state
 from headrace.storage.sealing import Sealer
 from headrace_sdk import Request, Response, VendorList
+from headrace_sync import sending
 from headrace_sync.config import DestinationConfig, sealing_place
 from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.rates import RateLimiter, limits_of
@@ -137,7 +138,9 @@ class VendorHandlers:
 
     async def _ask(self, line: _Line, request: Request) -> Response:
         await self._limiter.acquire(limits_of(line.info, line.key))
-        return await line.signer.send(self._client, request, timeout_s=line.info.timeout_s)
+        return await sending.send(
+            request, info=line.info, connector=line.connector, signer=line.signer, client=self._client
+        )
 
     async def _checked(self, line: _Line, check: Any) -> Checked:
         try:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 import headrace_sdk
 from headrace.connector import guard, operations, wire
+from headrace.connector.delivering import Deliverer
 from headrace.connector.operations import MAX_MESSAGE_BYTES, WRONG_SHAPE, Operation, Settings, Values
 from headrace_sdk import (
     AuthError,
@@ -68,11 +69,11 @@ class Calls:
         self._entry_points = tuple(entry_points)
         self._manifests: dict[str, Manifest] = {}
         self._instances: dict[str, Destination[Any]] = {}
+        self._deliverers: dict[str, Deliverer] = {}
         self._package = ""
         self._serving: Mapping[Operation[Any, Any], Callable[[str, Any], Any]] = {
             operations.LOAD: lambda _, __: self._load(),
             operations.OPEN: self._open,
-            operations.CLOSE: lambda instance, _: self._instances.pop(instance, None),
             operations.ROWS: self._rows,
             operations.ADD_MEMBERS: lambda instance, batch: self._build("add_members", instance, batch),
             operations.REMOVE_MEMBERS: lambda instance, batch: self._build("remove_members", instance, batch),
@@ -118,6 +119,36 @@ class Calls:
         if len(response) > MAX_MESSAGE_BYTES:
             raise CallError("defect", f"its answer to {operation.name} is larger than a message may be")
         return response
+
+    async def answer_waiting(self, operation: Operation[Any, Any], data: bytes) -> bytes:
+        """The same for the calls in which a connector may wait: DELIVER, of which several may be under way, and CLOSE.
+
+        Raises:
+            CallError: There is no response. CancelledError aside, nothing else is raised.
+        """
+        try:
+            request = operation.request.FromString(data)
+            asked = operation.argument_of(request)
+        except WRONG_SHAPE as error:
+            raise CallError("defect", f"the request of {operation.name} has a wrong shape") from error
+        instance = getattr(request, "instance", "")
+        try:
+            result = await (self._close(instance) if operation is operations.CLOSE else self._deliver(instance, asked))
+            return operation.response_message(result).SerializeToString()
+        except (Exception, SystemExit) as error:
+            raise CallError("defect", _what_and_where(error, self._package)) from error
+
+    async def _deliver(self, instance: str, asked: wire.ToDeliver) -> wire.Delivery:
+        deliverer = self._deliverers.get(instance)
+        if deliverer is None:
+            deliverer = self._deliverers[instance] = Deliverer(self._instances[instance])
+        return await deliverer.deliver(asked)
+
+    async def _close(self, instance: str) -> None:
+        self._instances.pop(instance, None)
+        deliverer = self._deliverers.pop(instance, None)
+        if deliverer is not None:
+            await deliverer.close()
 
     def _load(self) -> list[wire.ConnectorInfo]:
         for name, value in self._entry_points:

@@ -221,6 +221,31 @@ def _read_lists_response(found: wire.FoundLists) -> Message:
     return message
 
 
+def _deliver_request(instance: str, asked: wire.ToDeliver) -> Message:
+    message = pb.DeliverRequest(instance=instance, timeout_s=asked.timeout_s, allow_private=asked.allow_private)
+    conversion.put_request(message.request, asked.request)
+    return message
+
+
+def _deliver_response(found: wire.Delivery) -> Message:
+    message = pb.DeliverResponse(unsent=found.unsent, lost=found.lost, refused=found.refused)
+    if found.response is not None:
+        conversion.put_response(message.response, found.response)
+    return message
+
+
+def _delivery_of(message: pb.DeliverResponse) -> wire.Delivery:
+    found = wire.Delivery(
+        response=conversion.response_of(message.response) if message.HasField("response") else None,
+        unsent=message.unsent,
+        lost=message.lost,
+        refused=message.refused,
+    )
+    if [found.response is not None, *map(bool, (found.unsent, found.lost, found.refused))].count(True) != 1:
+        raise ValueError("exactly one field must be set")
+    return found
+
+
 LOAD: Operation[None, list[wire.ConnectorInfo]] = Operation(
     name="load",
     rpc="DescribeConnectors",
@@ -361,6 +386,23 @@ READ_LISTS: Operation[tuple[Request, Response], wire.FoundLists] = Operation(
     response_message=_read_lists_response,
     result_of=conversion.lists_of,
 )
+DELIVER: Operation[wire.ToDeliver, wire.Delivery] = Operation(
+    name="deliver",
+    rpc="Deliver",
+    request=pb.DeliverRequest,
+    response=pb.DeliverResponse,
+    request_message=_deliver_request,
+    argument_of=lambda message: wire.ToDeliver(
+        request=conversion.request_of(message.request),
+        timeout_s=message.timeout_s,
+        allow_private=message.allow_private,
+    ),
+    response_message=_deliver_response,
+    result_of=_delivery_of,
+)
+
+WAITING = (CLOSE, DELIVER)
+"""Calls in which a connector may wait; in all others it never does."""
 
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
     LOAD,
@@ -379,5 +421,6 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     LISTS,
     CREATE_LIST,
     READ_LISTS,
+    DELIVER,
 )
 """All of them."""

@@ -1,8 +1,8 @@
 """The process of a Python plugin, forked by the nursery.
 
 It serves `headrace.api.connector.v1.ConnectorService` on the UNIX socket that the host names, on one thread: one call
-at a time. Whatever the plugin prints goes to standard output and error, which the host reads, masks and keeps away from
-its logs. The process ends with its host.
+at a time, but for deliveries that wait for their answers. Whatever the plugin prints goes to standard output and error,
+which the host reads, masks and keeps away from its logs. The process ends with its host.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ import grpc
 
 from headrace.connector import guard
 from headrace.connector.calls import CallError, Calls
-from headrace.connector.operations import MESSAGE_OPTIONS, OPERATIONS, SERVICE, Operation
+from headrace.connector.operations import MESSAGE_OPTIONS, OPERATIONS, SERVICE, WAITING, Operation
 
+_MOST_THREADS = 4
 _CODES = {"load": grpc.StatusCode.FAILED_PRECONDITION, "defect": grpc.StatusCode.INTERNAL}
 
 
 def _handler(calls: Calls, operation: Operation[object, object]) -> grpc.RpcMethodHandler[bytes, bytes]:
-    """Answers a call with the bytes of its messages. It never waits, so no other call can come between."""
+    """Answers a call with the bytes of its messages. Most never wait, so no other call can come between."""
 
     async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
+            if operation in WAITING:
+                return await calls.answer_waiting(operation, request)
             return calls.answer(operation, request)
         except CallError as error:
             await context.abort(_CODES[error.kind], error.reason)
@@ -49,6 +52,7 @@ async def _serve(socket: str, calls: Calls) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
+    asyncio.get_running_loop().set_default_executor(guard.Threads(_MOST_THREADS, "deliver"))
     guard.install()
     await server.wait_for_termination()
 

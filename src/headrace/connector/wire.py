@@ -19,6 +19,7 @@ from headrace_sdk import (
     RateLimit,
     Rejected,
     Request,
+    Response,
     RetryPolicy,
     Row,
     Skip,
@@ -56,6 +57,38 @@ class ReadResult:
 
     outcomes: Outcomes | None = None
     failure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToDeliver:
+    """A request that a connector has to send by itself.
+
+    Attributes:
+        request: As the connector made it.
+        timeout_s: Seconds that it may take.
+        allow_private: True when private, loopback and link-local addresses may be connected to.
+    """
+
+    request: Request
+    timeout_s: float
+    allow_private: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What came of a request that a connector sent by itself: an answer, or one of the reasons why there is none.
+
+    Attributes:
+        response: The answer.
+        unsent: Why nothing was sent.
+        lost: Why no answer came though the request may have arrived.
+        refused: Why the address may not be connected to.
+    """
+
+    response: Response | None = None
+    unsent: str = ""
+    lost: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +153,8 @@ class ConnectorInfo:
         version: Version of that distribution; filled by the host.
         name, title, api, capabilities, description, kind, fields, batch, limits, concurrency, retry, timeout_s,
         idempotency, rows_match_people, auth, versions, any_of, events, sources, removes, removal_keys,
-        minimum_list_size, not_deleted: As in headrace_sdk.Manifest; capabilities may be of a later minor version.
+        minimum_list_size, not_deleted, schemes: As in headrace_sdk.Manifest; capabilities may be of a later minor
+        version.
     """
 
     name: str
@@ -147,6 +181,7 @@ class ConnectorInfo:
     removal_keys: tuple[tuple[str, ...], ...] = ()
     minimum_list_size: int = 0
     not_deleted: str = ""
+    schemes: tuple[str, ...] = ()
     plugin: str = ""
     version: str = ""
 

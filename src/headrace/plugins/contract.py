@@ -13,6 +13,7 @@ from headrace_sdk.manifest import problems_of
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+_OWN_METHOD = re.compile(r"[A-Z]{1,32}")
 _LONGEST_KEY = 128
 
 
@@ -36,12 +37,13 @@ def check_info(info: wire.ConnectorInfo) -> None:
         raise ContractBroken(f"connector {info.name[:_LONGEST_KEY]!r}: " + "; ".join(problems))
 
 
-def check_built(size: int, built: wire.BuiltBatch) -> None:
-    """Every item of a batch is in one request, in several that carry nothing but it, or skipped once; all are HTTP.
+def check_built(size: int, built: wire.BuiltBatch, schemes: Sequence[str] = ()) -> None:
+    """Every item is in one request, in several that carry nothing but it, or skipped once; all requests can be sent.
 
     Args:
         size: Items in the batch.
         built: The plugin's answer.
+        schemes: URL schemes of requests that the connector sends by itself.
 
     Raises:
         ContractBroken: It is not so.
@@ -64,18 +66,30 @@ def check_built(size: int, built: wire.BuiltBatch) -> None:
     for request in built.requests:
         if not request.items:
             raise ContractBroken("a request carries no item")
-        _check_http(request)
+        _check_sendable(request, schemes)
 
 
-def check_request(request: Request, items: Iterable[int] = ()) -> None:
-    """A request is HTTP and carries exactly these items.
+def check_request(request: Request, items: Iterable[int] = (), schemes: Sequence[str] = ()) -> None:
+    """A request can be sent and carries exactly these items.
 
     Raises:
         ContractBroken: It is not so.
     """
     if request.items != tuple(items):
         raise ContractBroken("a request carries other items than it has to")
-    _check_http(request)
+    _check_sendable(request, schemes)
+
+
+def is_delivered(request: Request, schemes: Sequence[str]) -> bool:
+    """Whether a request is the connector's own to send, having one of these URL schemes."""
+    return request.url.partition(":")[0] in schemes
+
+
+def _check_sendable(request: Request, schemes: Sequence[str]) -> None:
+    if not is_delivered(request, schemes):
+        _check_http(request)
+    elif not _OWN_METHOD.fullmatch(request.method) or not request.url.isprintable() or " " in request.url:
+        raise ContractBroken("a request of a scheme of the connector's own has an unusable method or URL")
 
 
 def _check_http(request: Request) -> None:

@@ -283,17 +283,31 @@ class ConnectorInstance:
             misconfigured=self._text(outcomes.misconfigured),
         )
 
+    async def deliver(self, request: Request, *, timeout_s: float, allow_private: bool) -> wire.Delivery:
+        """What came of a request that the connector sends by itself. May be cancelled.
+
+        Args:
+            request: As the connector made it, with one of its schemes.
+            timeout_s: Seconds that it may take.
+            allow_private: True lets it connect to private, loopback and link-local addresses.
+        """
+        asked = wire.ToDeliver(request=request, timeout_s=timeout_s, allow_private=allow_private)
+        found = await self._process.deliver(asked, self._instance)
+        return dataclasses.replace(
+            found, unsent=self._text(found.unsent), lost=self._text(found.lost), refused=self._text(found.refused)
+        )
+
     async def poll(self, job: Job) -> Request:
         """A request that asks how a job stands."""
         request = await self._call(operations.POLL, job)
-        _check(self._process, lambda: check_request(request, items=range(job.items)))
+        _check(self._process, lambda: check_request(request, range(job.items), self.info.schemes))
         return request
 
     async def check(self) -> list[Check]:
         """What to ask the vendor to find out whether the settings work."""
         checks = await self._call(operations.CHECKS, None)
         for one in checks:
-            _check(self._process, lambda one=one: check_request(one.request))  # type: ignore[misc]  # the default binds the loop's value
+            _check(self._process, lambda one=one: check_request(one.request, (), self.info.schemes))  # type: ignore[misc]  # the default binds the loop's value
         return [dataclasses.replace(one, title=self._text(one.title)) for one in checks]
 
     async def read_check(self, check: Check, response: Response) -> str:
@@ -348,7 +362,7 @@ class ConnectorInstance:
         self, operation: Operation[ArgumentT, wire.BuiltBatch], batch: ArgumentT, items: Sequence[object]
     ) -> wire.BuiltBatch:
         built = await self._call(operation, batch)
-        _check(self._process, lambda: check_built(len(items), built))
+        _check(self._process, lambda: check_built(len(items), built, self.info.schemes))
         return dataclasses.replace(
             built,
             skipped=tuple(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.connector.calls import CallError, Calls
-from headrace.connector.operations import Operation
+from headrace.connector.operations import WAITING, Operation
 from headrace.plugins.line import Refused
 
 
@@ -37,6 +37,8 @@ class InProcess:
     async def ask(self, operation: Operation[Any, Any], request: bytes, limit_s: float) -> bytes:
         """Make a call, see Line; nothing can end one that takes too long."""
         try:
+            if operation in WAITING:
+                return await self._calls.answer_waiting(operation, request)
             return self._calls.answer(operation, request)
         except CallError as error:
             raise Refused(error.kind, error.reason) from error

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from headrace.connector import launch, wire
-from headrace.connector.operations import CLOSE, LOAD, MAX_MESSAGE_BYTES, OPEN, WRONG_SHAPE, Operation, Settings
+from headrace.connector.operations import (
+    CLOSE,
+    DELIVER,
+    LOAD,
+    MAX_MESSAGE_BYTES,
+    OPEN,
+    WRONG_SHAPE,
+    Operation,
+    Settings,
+)
 from headrace.plugins.child import Child, Process, spawn
 from headrace.plugins.discovery import InstalledPlugin
 from headrace.plugins.errors import PluginConfigError, PluginError, PluginErrorKind
@@ -37,6 +46,8 @@ _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 _LONGEST_BEGIN_S = 60.0
 _LONGEST_REASON = 500
+_GRACE_S = 5.0
+"""Seconds beyond the time of a delivery after which the process, which should have ended it, counts as stuck."""
 ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")
 
@@ -163,6 +174,31 @@ class PluginProcess:
         """
         await self.call(OPEN, _settings_of(instance), instance=instance)
 
+    async def deliver(self, asked: wire.ToDeliver, instance: Instance) -> wire.Delivery:
+        """Let an instance send a request by itself, beside other calls. May be cancelled without harm to them.
+
+        Raises:
+            PluginConfigError: The instance's settings cannot work.
+            PluginError: The call failed; unless it was `untried`, the request may have arrived.
+        """
+        line = self._line
+        if line is None or line.ended or instance.id not in self._open:
+            await self.open(instance)
+            line = self._line
+        if line is None:
+            raise self._error(PluginErrorKind.CRASHED, "its process failed during an earlier call", untried=True)
+        request = self._message(DELIVER, asked, instance)
+        try:
+            response = await line.ask(DELIVER, request, asked.timeout_s + _GRACE_S)
+        except (TimeoutError, LineClosed) as error:
+            if line is self._line:
+                raise await self._cut(error, DELIVER, asked.timeout_s + _GRACE_S) from None
+            reason = "its process failed during another call"
+            raise self._error(PluginErrorKind.CRASHED, reason) from None
+        except Refused as refused:
+            raise self._refused(refused, instance) from None
+        return self._result(DELIVER, response)
+
     async def forget(self, instance: Instance) -> None:
         """Drop an instance; never raises for what the plugin does."""
         if self._open.pop(instance.id, None) is not None and self._line is not None:
@@ -277,7 +313,7 @@ class PluginProcess:
                 async with asyncio.timeout(load_s):
                     await child.connect()
             except (TimeoutError, LineClosed) as error:
-                raise await self._cut(error, LOAD) from None
+                raise await self._cut(error, LOAD, load_s) from None
             left_s = max(load_s - (time.monotonic() - started), 0.001)
         return await self._exchange(LOAD, None, left_s, None)
 
@@ -298,6 +334,23 @@ class PluginProcess:
         """Make a call and wait for its answer; when none comes the process is ended."""
         line = self._line
         assert line is not None
+        request = self._message(operation, argument, instance)
+        started = time.monotonic()
+        try:
+            response = await line.ask(operation, request, limit_s)
+        except (TimeoutError, LineClosed) as error:
+            raise await self._cut(error, operation, limit_s) from None
+        except Refused as refused:
+            raise self._refused(refused, instance) from None
+        except asyncio.CancelledError:
+            await self._end()  # it may be busy with this call for long
+            raise
+        _seconds.record(time.monotonic() - started, {"plugin": self.plugin.name, "method": operation.name})
+        return self._result(operation, response)
+
+    def _message(
+        self, operation: Operation[ArgumentT, ResultT], argument: ArgumentT, instance: Instance | None
+    ) -> bytes:
         try:
             message = operation.request_message(instance.id if instance is not None else "", argument)
             request = message.SerializeToString()
@@ -306,17 +359,9 @@ class PluginProcess:
         if len(request) > MAX_MESSAGE_BYTES:
             reason = f"the batch for {operation.name} is larger than a message may be"
             raise self._error(PluginErrorKind.DEFECT, reason)
-        started = time.monotonic()
-        try:
-            response = await line.ask(operation, request, limit_s)
-        except (TimeoutError, LineClosed) as error:
-            raise await self._cut(error, operation) from None
-        except Refused as refused:
-            raise self._refused(refused, instance) from None
-        except asyncio.CancelledError:
-            await self._end()  # it may be busy with this call for long
-            raise
-        _seconds.record(time.monotonic() - started, {"plugin": self.plugin.name, "method": operation.name})
+        return request
+
+    def _result(self, operation: Operation[ArgumentT, ResultT], response: bytes) -> ResultT:
         try:
             return operation.result_of(operation.response.FromString(response))
         except WRONG_SHAPE:
@@ -328,10 +373,10 @@ class PluginProcess:
         kind = PluginErrorKind.LOAD if refused.kind == "load" else PluginErrorKind.DEFECT
         return self._error(kind, Masker(secrets).mask(refused.reason)[:_LONGEST_REASON])
 
-    async def _cut(self, error: Exception, operation: Operation[Any, Any]) -> PluginError:
+    async def _cut(self, error: Exception, operation: Operation[Any, Any], limit_s: float) -> PluginError:
         """End the process after a call without an answer."""
         if isinstance(error, TimeoutError):
-            limit_s = self._limits.load_s if operation is LOAD else self._limits.call_s
+            limit_s = self._limits.load_s if operation is LOAD else limit_s
             reason = f"no answer to {operation.name} within {limit_s:g} s"
             return await self._broken(PluginErrorKind.TIMEOUT, reason)
         how = await self._line.how_it_ended() if self._line is not None else "its process closed the line"

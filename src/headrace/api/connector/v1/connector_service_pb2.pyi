@@ -962,3 +962,69 @@ class VendorList(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_size", b"_size"]) -> typing.Literal["size"] | None: ...
 
 Global___VendorList: typing_extensions.TypeAlias = VendorList
+
+@typing.final
+class DeliverRequest(google.protobuf.message.Message):
+    """Request of Deliver."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: builtins.int
+    REQUEST_FIELD_NUMBER: builtins.int
+    TIMEOUT_S_FIELD_NUMBER: builtins.int
+    ALLOW_PRIVATE_FIELD_NUMBER: builtins.int
+    instance: builtins.str
+    """The instance."""
+    timeout_s: builtins.float
+    """Seconds that sending it may take, connecting included."""
+    allow_private: builtins.bool
+    """True when private, loopback and link-local addresses may be connected to."""
+    @property
+    def request(self) -> headrace.api.connector.v1.item_pb2.Request:
+        """The request, as the connector made it."""
+
+    def __init__(
+        self,
+        *,
+        instance: builtins.str = ...,
+        request: headrace.api.connector.v1.item_pb2.Request | None = ...,
+        timeout_s: builtins.float = ...,
+        allow_private: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allow_private", b"allow_private", "instance", b"instance", "request", b"request", "timeout_s", b"timeout_s"]) -> None: ...
+
+Global___DeliverRequest: typing_extensions.TypeAlias = DeliverRequest
+
+@typing.final
+class DeliverResponse(google.protobuf.message.Message):
+    """Response of Deliver. Exactly one field is set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: builtins.int
+    UNSENT_FIELD_NUMBER: builtins.int
+    LOST_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
+    unsent: builtins.str
+    """Why nothing was sent, in a sentence without secrets and personal data."""
+    lost: builtins.str
+    """Why no answer came though the request may have arrived."""
+    refused: builtins.str
+    """Why the address may not be connected to."""
+    @property
+    def response(self) -> headrace.api.connector.v1.item_pb2.Response:
+        """The answer, its status in the manner of HTTP: 2xx taken, 4xx refused, 5xx failed."""
+
+    def __init__(
+        self,
+        *,
+        response: headrace.api.connector.v1.item_pb2.Response | None = ...,
+        unsent: builtins.str = ...,
+        lost: builtins.str = ...,
+        refused: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["response", b"response"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lost", b"lost", "refused", b"refused", "response", b"response", "unsent", b"unsent"]) -> None: ...
+
+Global___DeliverResponse: typing_extensions.TypeAlias = DeliverResponse

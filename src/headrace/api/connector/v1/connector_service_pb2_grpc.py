@@ -27,8 +27,8 @@ if _version_not_supported:
 
 class ConnectorServiceStub(object):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
-    plugin host is the only caller and makes one call at a time. A connector does no I/O, reads no clock and keeps nothing
-    between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
+    plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
     loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
     connector's capabilities do not need the method. Messages may have 128 MiB.
     """
@@ -119,12 +119,17 @@ class ConnectorServiceStub(object):
                 request_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsResponse.FromString,
                 _registered_method=True)
+        self.Deliver = channel.unary_unary(
+                '/headrace.api.connector.v1.ConnectorService/Deliver',
+                request_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.DeliverRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.DeliverResponse.FromString,
+                _registered_method=True)
 
 
 class ConnectorServiceServicer(object):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
-    plugin host is the only caller and makes one call at a time. A connector does no I/O, reads no clock and keeps nothing
-    between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
+    plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
     loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
     connector's capabilities do not need the method. Messages may have 128 MiB.
     """
@@ -241,6 +246,14 @@ class ConnectorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Deliver(self, request, context):
+        """Sends a request whose URL has one of the manifest's schemes, such as a statement to a database, and waits for the
+        answer. The answer goes to ReadResponses or ReadCheck. The call may be cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConnectorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -324,6 +337,11 @@ def add_ConnectorServiceServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsRequest.FromString,
                     response_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsResponse.SerializeToString,
             ),
+            'Deliver': grpc.unary_unary_rpc_method_handler(
+                    servicer.Deliver,
+                    request_deserializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.DeliverRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.DeliverResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'headrace.api.connector.v1.ConnectorService', rpc_method_handlers)
@@ -334,8 +352,8 @@ def add_ConnectorServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ConnectorService(object):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
-    plugin host is the only caller and makes one call at a time. A connector does no I/O, reads no clock and keeps nothing
-    between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
+    plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
     loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
     connector's capabilities do not need the method. Messages may have 128 MiB.
     """
@@ -762,6 +780,33 @@ class ConnectorService(object):
             '/headrace.api.connector.v1.ConnectorService/ReadLists',
             headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsRequest.SerializeToString,
             headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.ReadListsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Deliver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.connector.v1.ConnectorService/Deliver',
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.DeliverRequest.SerializeToString,
+            headrace_dot_api_dot_connector_dot_v1_dot_connector__service__pb2.DeliverResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -281,10 +281,26 @@ _ConnectorServiceReadListsType = typing_extensions.TypeVar(
     ],
 )
 
-class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsType, _ConnectorServiceOpenInstanceType, _ConnectorServiceCloseInstanceType, _ConnectorServiceBuildRowsType, _ConnectorServiceAddMembersType, _ConnectorServiceRemoveMembersType, _ConnectorServiceSendEventsType, _ConnectorServiceDeletePeopleType, _ConnectorServiceReadResponsesType, _ConnectorServiceNormaliseValuesType, _ConnectorServicePollJobType, _ConnectorServiceBuildChecksType, _ConnectorServiceReadCheckType, _ConnectorServiceAskListsType, _ConnectorServiceAskNewListType, _ConnectorServiceReadListsType]):
+_ConnectorServiceDeliverType = typing_extensions.TypeVar(
+    '_ConnectorServiceDeliverType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.DeliverRequest,
+        headrace.api.connector.v1.connector_service_pb2.DeliverResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.DeliverRequest,
+        headrace.api.connector.v1.connector_service_pb2.DeliverResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.DeliverRequest,
+        headrace.api.connector.v1.connector_service_pb2.DeliverResponse,
+    ],
+)
+
+class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsType, _ConnectorServiceOpenInstanceType, _ConnectorServiceCloseInstanceType, _ConnectorServiceBuildRowsType, _ConnectorServiceAddMembersType, _ConnectorServiceRemoveMembersType, _ConnectorServiceSendEventsType, _ConnectorServiceDeletePeopleType, _ConnectorServiceReadResponsesType, _ConnectorServiceNormaliseValuesType, _ConnectorServicePollJobType, _ConnectorServiceBuildChecksType, _ConnectorServiceReadCheckType, _ConnectorServiceAskListsType, _ConnectorServiceAskNewListType, _ConnectorServiceReadListsType, _ConnectorServiceDeliverType]):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
-    plugin host is the only caller and makes one call at a time. A connector does no I/O, reads no clock and keeps nothing
-    between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
+    plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
     loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
     connector's capabilities do not need the method. Messages may have 128 MiB.
     """
@@ -355,6 +371,10 @@ class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsTyp
             headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
             headrace.api.connector.v1.connector_service_pb2.ReadListsResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.DeliverRequest,
+            headrace.api.connector.v1.connector_service_pb2.DeliverResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -423,6 +443,10 @@ class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsTyp
             headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
             headrace.api.connector.v1.connector_service_pb2.ReadListsResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.connector.v1.connector_service_pb2.DeliverRequest,
+            headrace.api.connector.v1.connector_service_pb2.DeliverResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     DescribeConnectors: _ConnectorServiceDescribeConnectorsType
@@ -472,6 +496,11 @@ class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsTyp
 
     ReadLists: _ConnectorServiceReadListsType
     """Says which lists are in the vendor's answer to the request of AskLists or AskNewList."""
+
+    Deliver: _ConnectorServiceDeliverType
+    """Sends a request whose URL has one of the manifest's schemes, such as a statement to a database, and waits for the
+    answer. The answer goes to ReadResponses or ReadCheck. The call may be cancelled.
+    """
 
 ConnectorServiceAsyncStub: typing_extensions.TypeAlias = ConnectorServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -538,12 +567,16 @@ ConnectorServiceAsyncStub: typing_extensions.TypeAlias = ConnectorServiceStub[
         headrace.api.connector.v1.connector_service_pb2.ReadListsRequest,
         headrace.api.connector.v1.connector_service_pb2.ReadListsResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.connector.v1.connector_service_pb2.DeliverRequest,
+        headrace.api.connector.v1.connector_service_pb2.DeliverResponse,
+    ],
 ]
 
 class ConnectorServiceServicer(metaclass=abc.ABCMeta):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
-    plugin host is the only caller and makes one call at a time. A connector does no I/O, reads no clock and keeps nothing
-    between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
+    plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
     loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
     connector's capabilities do not need the method. Messages may have 128 MiB.
     """
@@ -675,5 +708,15 @@ class ConnectorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.connector.v1.connector_service_pb2.ReadListsResponse, collections.abc.Awaitable[headrace.api.connector.v1.connector_service_pb2.ReadListsResponse]]:
         """Says which lists are in the vendor's answer to the request of AskLists or AskNewList."""
+
+    @abc.abstractmethod
+    def Deliver(
+        self,
+        request: headrace.api.connector.v1.connector_service_pb2.DeliverRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.connector.v1.connector_service_pb2.DeliverResponse, collections.abc.Awaitable[headrace.api.connector.v1.connector_service_pb2.DeliverResponse]]:
+        """Sends a request whose URL has one of the manifest's schemes, such as a statement to a database, and waits for the
+        answer. The answer goes to ReadResponses or ReadCheck. The call may be cancelled.
+        """
 
 def add_ConnectorServiceServicer_to_server(servicer: ConnectorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -48,6 +48,7 @@ class Manifest(google.protobuf.message.Message):
     REMOVAL_KEYS_FIELD_NUMBER: builtins.int
     MINIMUM_LIST_SIZE_FIELD_NUMBER: builtins.int
     NOT_DELETED_FIELD_NUMBER: builtins.int
+    SCHEMES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. Unique name: 1 to 63 lower-case letters, digits and dashes, first a letter."""
     title: builtins.str
@@ -120,6 +121,10 @@ class Manifest(google.protobuf.message.Message):
     def removal_keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FieldNames]:
         """Optional. Sets of fields by any of which the vendor finds whom to take off."""
 
+    @property
+    def schemes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. URL schemes other than http and https of requests that the connector sends by itself (Deliver)."""
+
     def __init__(
         self,
         *,
@@ -147,9 +152,10 @@ class Manifest(google.protobuf.message.Message):
         removal_keys: collections.abc.Iterable[Global___FieldNames] | None = ...,
         minimum_list_size: builtins.int = ...,
         not_deleted: builtins.str = ...,
+        schemes: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_concurrency", b"_concurrency", "_removes", b"_removes", "_timeout_s", b"_timeout_s", "auth", b"auth", "batch", b"batch", "concurrency", b"concurrency", "removes", b"removes", "retry", b"retry", "timeout_s", b"timeout_s", "versions", b"versions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_concurrency", b"_concurrency", "_removes", b"_removes", "_timeout_s", b"_timeout_s", "any_of", b"any_of", "api", b"api", "auth", b"auth", "batch", b"batch", "capabilities", b"capabilities", "concurrency", b"concurrency", "description", b"description", "events", b"events", "fields", b"fields", "idempotency", b"idempotency", "kind", b"kind", "limits", b"limits", "minimum_list_size", b"minimum_list_size", "name", b"name", "not_deleted", b"not_deleted", "removal_keys", b"removal_keys", "removes", b"removes", "retry", b"retry", "rows_match_people", b"rows_match_people", "settings_schema_json", b"settings_schema_json", "sources", b"sources", "timeout_s", b"timeout_s", "title", b"title", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_concurrency", b"_concurrency", "_removes", b"_removes", "_timeout_s", b"_timeout_s", "any_of", b"any_of", "api", b"api", "auth", b"auth", "batch", b"batch", "capabilities", b"capabilities", "concurrency", b"concurrency", "description", b"description", "events", b"events", "fields", b"fields", "idempotency", b"idempotency", "kind", b"kind", "limits", b"limits", "minimum_list_size", b"minimum_list_size", "name", b"name", "not_deleted", b"not_deleted", "removal_keys", b"removal_keys", "removes", b"removes", "retry", b"retry", "rows_match_people", b"rows_match_people", "schemes", b"schemes", "settings_schema_json", b"settings_schema_json", "sources", b"sources", "timeout_s", b"timeout_s", "title", b"title", "versions", b"versions"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_concurrency", b"_concurrency"]) -> typing.Literal["concurrency"] | None: ...
     @typing.overload
