@@ -26,8 +26,8 @@ from headrace.rpc.errors import (
 from headrace.storage.sealing import Sealer
 from headrace_sync import consents
 from headrace_sync.config import DestinationConfig, key_of, sealing_place
-from headrace_sync.outlet import Connector
 from headrace_sync.requests import check_etag, settings_object
+from headrace_sync.sending import Connector
 from headrace_sync.store import ConfigStore
 
 CHANGEABLE = frozenset({"display_name", "required_consents", "settings", "state"})

@@ -21,9 +21,10 @@ from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.http import VendorClient
 from headrace_sync.items import ItemBuilder
 from headrace_sync.log_events import LogEvents
-from headrace_sync.outlet import Connector, Outlet
+from headrace_sync.outlet import Outlet
 from headrace_sync.rates import RateLimiter
 from headrace_sync.registry import Registry, Snapshot
+from headrace_sync.sending import Connector
 from headrace_sync.settings import Settings
 from headrace_sync.signing import Signer
 from headrace_sync.store import ConfigStore

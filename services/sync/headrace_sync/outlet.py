@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from opentelemetry.trace import SpanKind
 from pymongo.errors import PyMongoError
@@ -30,7 +30,6 @@ from headrace_sdk import (
     Job,
     Member,
     MemberBatch,
-    Outcomes,
     Request,
     Response,
     Row,
@@ -41,6 +40,7 @@ from headrace_sync.batching import halves
 from headrace_sync.breaker import Breaker
 from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.rates import RateLimiter, limits_of
+from headrace_sync.sending import Connector
 from headrace_sync.signing import Signer
 from headrace_sync.verdicts import (
     LONGEST_REASON,
@@ -80,47 +80,6 @@ Permit = Callable[[Sequence[int]], Awaitable[set[int]]]
 
 Done = Callable[[int, Verdict], None]
 """Told of the verdict on the item at a place of the batch."""
-
-
-class Connector(sending.Deliverer, Protocol):
-    """What the plugin host gives for an opened connector (`headrace.plugins.ConnectorInstance`)."""
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Secrets in the settings, to be masked in reasons."""
-        ...
-
-    async def rows(self, members: Sequence[Member]) -> Sequence[wire.MemberRows]:
-        """The entries that should be on the list, per member."""
-        ...
-
-    async def add_members(self, batch: MemberBatch) -> wire.BuiltBatch:
-        """Requests that put rows on the list."""
-        ...
-
-    async def remove_members(self, batch: MemberBatch) -> wire.BuiltBatch:
-        """Requests that take rows off the list."""
-        ...
-
-    async def send_events(self, batch: EventBatch) -> wire.BuiltBatch:
-        """Requests that send events."""
-        ...
-
-    async def delete(self, batch: DeleteBatch) -> wire.BuiltBatch:
-        """Requests that make the vendor forget people."""
-        ...
-
-    async def read(self, request: Request, response: Response) -> Outcomes:
-        """What an answer means."""
-        ...
-
-    async def poll(self, job: Job) -> Request:
-        """A request that asks how a job stands."""
-        ...
-
-    async def close(self) -> None:
-        """Forget the connector."""
-        ...
 
 
 @dataclass(slots=True)

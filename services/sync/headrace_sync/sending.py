@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from headrace.connector import wire
 from headrace.plugins.contract import is_delivered
-from headrace_sdk import Request, Response
+from headrace_sdk import DeleteBatch, EventBatch, Job, Member, MemberBatch, Outcomes, Request, Response
 from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.signing import Signer
 
 
-class Deliverer(Protocol):
-    """A connector that can send requests by itself (`headrace.plugins.ConnectorInstance`)."""
+class Connector(Protocol):
+    """What the plugin host gives for an opened connector (`headrace.plugins.ConnectorInstance`)."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Secrets in the settings, to be masked in reasons."""
+        ...
+
+    async def rows(self, members: Sequence[Member]) -> Sequence[wire.MemberRows]:
+        """The entries that should be on the list, per member."""
+        ...
+
+    async def add_members(self, batch: MemberBatch) -> wire.BuiltBatch:
+        """Requests that put rows on the list."""
+        ...
+
+    async def remove_members(self, batch: MemberBatch) -> wire.BuiltBatch:
+        """Requests that take rows off the list."""
+        ...
+
+    async def send_events(self, batch: EventBatch) -> wire.BuiltBatch:
+        """Requests that send events."""
+        ...
+
+    async def delete(self, batch: DeleteBatch) -> wire.BuiltBatch:
+        """Requests that make the vendor forget people."""
+        ...
+
+    async def read(self, request: Request, response: Response) -> Outcomes:
+        """What an answer means."""
+        ...
 
     async def deliver(self, request: Request, *, timeout_s: float, allow_private: bool) -> wire.Delivery:
         """What came of a request that the connector sends by itself."""
+        ...
+
+    async def poll(self, job: Job) -> Request:
+        """A request that asks how a job stands."""
+        ...
+
+    async def close(self) -> None:
+        """Forget the connector."""
         ...
 
 
@@ -24,7 +61,7 @@ async def send(
     request: Request,
     *,
     info: wire.ConnectorInfo,
-    connector: Deliverer,
+    connector: Connector,
     signer: Signer,
     client: VendorClient,
     headers: Mapping[str, str] | None = None,
