@@ -54,10 +54,14 @@ def eval_(
     ] = None,
     at: Annotated[str, Option("--at", help="The moment, in ISO 8601; default: now.")] = "",
     engine: Annotated[list[Engine] | None, Option("--engine", help="Evaluator; repeat it to compare several.")] = None,
-    explain: Annotated[str | None, Option("--explain", help="Say why this profile is in or out.")] = None,
+    explain: Annotated[str | None, Option("--explain", help="Say why this profile, or group, is in or out.")] = None,
     audience: Annotated[
         list[str] | None,
-        Option("--audience", help="ID=FILE: what a reference to another audience means, a definition or ids."),
+        Option(
+            "--audience",
+            help="ID=FILE: what a reference to another audience means: a definition, as text or JSON, or a JSON array "
+            "of ids.",
+        ),
     ] = None,
     computed_traits: Annotated[
         Path | None,
@@ -84,7 +88,11 @@ def eval_(
     if at_us > LAST_MOMENT_US:
         raise UsageProblem(f"--at {at}: must be {format_time_us(LAST_MOMENT_US)} or before")
     computed = _computed_traits(computed_traits)
-    parsed = _definition(definition, computed)
+    source = _source(definition, read_text(definition))
+    parsed = _definition(definition, source, computed)
+    audiences = _audiences(audience or (), computed)
+    _check_given(definition, parsed, audiences)
+    evaluators = [e.value for e in engine or [Engine.INCREMENTAL]]
     try:
         facts: Sequence[Fact]
         facts = _facts(events, rules, at_us) if events else list(facts_of_people(_people(people or Path()), at_us))
@@ -92,9 +100,10 @@ def eval_(
             parsed,
             facts,
             at_us,
-            engines=[e.value for e in engine or [Engine.INCREMENTAL]],
-            audiences=_audiences(audience or (), computed),
+            engines=evaluators,
+            audiences=audiences,
             explain_profile=explain,
+            source=json.loads(source),
             spark_master=spark_master,
         )
     except SparkMissing as error:
@@ -108,7 +117,7 @@ def eval_(
     if as_json:
         write_json(answer)
     else:
-        _show(answer)
+        _show(answer, parsed.of, evaluators)
     return FAILED if answer["mismatches"] else 0
 
 
@@ -150,15 +159,27 @@ def _computed_traits(path: Path | None) -> dict[str, ComputedDefinition]:
     return parsed
 
 
-def _definition(path: Path, computed: Mapping[str, ComputedDefinition]) -> Definition:
-    from headrace_audience.language.computed import bind
+def _source(path: Path, text: str) -> str:
+    """A definition as JSON, which is written as text or as JSON."""
     from headrace_audience.language.sense import parse_given
     from headrace_audience.language.text.reading import definition_json
 
     from headrace.domain.definitions import DefinitionError
 
     try:
-        parsed = parse_given(definition_json(read_text(path), parse_given))
+        return definition_json(text, parse_given)
+    except DefinitionError as error:
+        raise UsageProblem(f"{path}: {error}") from None
+
+
+def _definition(path: Path, source: str, computed: Mapping[str, ComputedDefinition]) -> Definition:
+    from headrace_audience.language.computed import bind
+    from headrace_audience.language.sense import parse_given
+
+    from headrace.domain.definitions import DefinitionError
+
+    try:
+        parsed = parse_given(source)
     except DefinitionError as error:
         raise UsageProblem(f"{path}: {error}") from None
     missing = sorted(parsed.computed_traits - computed.keys())
@@ -181,12 +202,32 @@ def _audiences(given: Sequence[str], computed: Mapping[str, ComputedDefinition])
         id, equals, file = text.partition("=")
         if not equals or not id or not file:
             raise UsageProblem(f"--audience {text}: write ID=FILE")
-        meaning = read_json(Path(file))
-        if isinstance(meaning, list) and all(isinstance(member, str) for member in meaning):
-            meanings[id] = meaning
+        path = Path(file)
+        content = read_text(path)
+        if content.lstrip().startswith("["):
+            meanings[id] = _ids(path, content)
         else:
-            meanings[id] = _definition(Path(file), computed)
+            meanings[id] = _definition(path, _source(path, content), computed)
     return meanings
+
+
+def _ids(path: Path, content: str) -> list[str]:
+    try:
+        ids = json.loads(content)
+    except ValueError as error:
+        raise UsageProblem(f"{path}: no JSON: {error}") from None
+    if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
+        raise UsageProblem(f"{path}: the members of an audience are a JSON array of ids, which are texts")
+    return ids
+
+
+def _check_given(path: Path, parsed: Definition, audiences: Mapping[str, Any]) -> None:
+    """Refuse an audience that names another which nobody gave: nothing is known of its members."""
+    named = {str(path): parsed.references}
+    named |= {f"--audience {id}": meaning.references for id, meaning in audiences.items() if hasattr(meaning, "where")}
+    for place, references in named.items():
+        if missing := sorted(references - audiences.keys()):
+            raise UsageProblem(f"{place}: names the audience {missing[0]!r}: give it by --audience {missing[0]}=FILE")
 
 
 def _facts(path: Path, rules: Path | None, at_us: int) -> list[Fact]:
@@ -237,27 +278,42 @@ def _resolved(path: Path, lines: Sequence[str], rules: Path | None, at_us: int) 
     ]
 
 
-def _show(answer: dict[str, Any]) -> None:
-    if any("group" in found for found in (*answer["members"], *answer["mismatches"])):
-        write(table(["GROUP", "PEOPLE"], [[m["group"], str(m["people"])] for m in answer["members"]]))
-        write(f"\n{len(answer['members'])} groups at {answer['at']}, by the {answer['engine']} evaluator")
-        wrong = [[m["group"], m["engine"], "in" if m["member"] else "out"] for m in answer["mismatches"]]
-        if wrong:
-            write("\n" + table(["DIFFERS", "EVALUATOR", "SAYS"], wrong))
-        return
-    rows = [
-        [
-            m["profile"],
-            ", ".join(f"{namespace}:{value}" for namespace, value in m["identifiers"]),
-            m["since"] or "always",
-            m["leaves_at"] or "never",
-        ]
-        for m in answer["members"]
-    ]
-    write(table(["PROFILE", "IDENTIFIERS", "SINCE", "LEAVES"], rows))
-    write(f"\n{len(rows)} members at {answer['at']}, by the {answer['engine']} evaluator")
+def _show(answer: dict[str, Any], of: str, engines: Sequence[str]) -> None:
+    is_of_groups = of == "groups"
+    rows = [_row(member) for member in answer["members"]]
+    write(table(["GROUP", "PEOPLE"] if is_of_groups else ["PROFILE", "IDENTIFIERS", "SINCE", "LEAVES"], rows))
+    one, several = ("group", "groups") if is_of_groups else ("member", "members")
+    told = f"{len(rows)} {one if len(rows) == 1 else several} at {answer['at']}, by the {engines[0]} evaluator"
+    write(f"\n{told}{_agreement(answer, engines[1:])}")
     if answer["mismatches"]:
-        wrong = [[m["profile"], m["engine"], "in" if m["member"] else "out"] for m in answer["mismatches"]]
-        write("\n" + table(["DIFFERS", "EVALUATOR", "SAYS"], wrong))
+        wrong = [[m.get("group") or m["profile"], m["engine"], *_said(m)] for m in answer["mismatches"]]
+        write("\n" + table(["DIFFERS", "EVALUATOR", "SAYS", "LEAVES"], wrong))
     if "explanation" in answer:
         write("\n" + sheet(answer["explanation"]))
+
+
+def _row(member: Mapping[str, Any]) -> list[str]:
+    if "group" in member:
+        return [member["group"], str(member["people"])]
+    identifiers = ", ".join(f"{namespace}:{value}" for namespace, value in member["identifiers"])
+    return [member["profile"], identifiers, member["since"] or "always", member["leaves_at"] or "never"]
+
+
+def _agreement(answer: Mapping[str, Any], others: Sequence[str]) -> str:
+    """Whether other evaluators say the same."""
+    if not others:
+        return ""
+    differing = {mismatch["engine"] for mismatch in answer["mismatches"]}
+    agreeing = [engine for engine in others if engine not in differing]
+    told = []
+    if agreeing:
+        told.append(f"{' and '.join(agreeing)} {'agrees' if len(agreeing) == 1 else 'agree'}")
+    told += [f"{engine} DIFFERS" for engine in others if engine in differing]
+    return "; " + ", ".join(told)
+
+
+def _said(mismatch: Mapping[str, Any]) -> list[str]:
+    """What another evaluator says of a profile or group, and until when."""
+    if not mismatch["member"]:
+        return ["out", ""]
+    return ["in", "" if "group" in mismatch else mismatch["leaves_at"] or "never"]

@@ -65,6 +65,10 @@ def test_lines_are_evaluated_by_every_engine(engine: str) -> None:
         ('{"type": "track"}', 'names no "profile"'),
         (line(profile="p", type="click"), "type must be one of"),
         ('{"profile": "p", "timestamp": "noon"}', "line 1.timestamp must be a time"),
+        (line(profile="p", properties=[1]), "line 1.properties must be a JSON object"),
+        (line(profile="p", type="identify", traits="pro"), "line 1.traits must be a JSON object"),
+        (line(profile="p", context={"traits": 3}), "line 1.context.traits must be a JSON object"),
+        (line(profile="p", identifiers=[]), "line 1.identifiers must be a JSON object"),
     ],
 )
 def test_wrong_lines_are_named(wrong: str, reason: str) -> None:
@@ -75,8 +79,15 @@ def test_wrong_lines_are_named(wrong: str, reason: str) -> None:
 def test_wrong_people_are_named() -> None:
     with pytest.raises(FactError, match=r"people\['p'\]\[0\] must be an object"):
         list(facts_of_people({"p": ["A"]}, START))
-    with pytest.raises(FactError, match=r"people\['p'\] must be a list"):
-        list(facts_of_people({"p": {"events": 3}}, START))
+    with pytest.raises(FactError, match=r"people\['p'\].events must be a list"):
+        list(facts_of_people({"p": {"events": {}}}, START))
+    with pytest.raises(FactError, match=r"people\['p'\].traits must be a JSON object"):
+        list(facts_of_people({"p": {"traits": []}}, START))
+    with pytest.raises(FactError, match=r"people\['p'\]\[0\].properties must be a JSON object"):
+        list(facts_of_people({"p": [{"event": "A", "timestamp": "2026-01-01", "properties": [1]}]}, START))
+    for no_person in ("A", {"event": "A", "timestamp": "2026-01-01"}):
+        with pytest.raises(FactError, match=r"people\['p'\] must be a list"):
+            list(facts_of_people({"p": no_person}, START))
 
 
 def test_resolved_events_are_the_same_facts_under_the_survivor() -> None:

@@ -1,4 +1,4 @@
-"""`headrace audience eval` with computed traits."""
+"""`headrace audience eval`: its files, and what it prints."""
 
 from __future__ import annotations
 
@@ -65,3 +65,108 @@ def test_files_of_windows_editors_and_lines_with_separators_of_their_own(
     more = ["--computed-traits", str(tmp_path / "c"), "--at", "2026-01-02", "--json"]
     assert main.main(["audience", "eval", *files, *more]) == 0
     assert [m["profile"] for m in json.loads(capsys.readouterr().out)["members"]] == ["rich"]
+
+
+PEOPLE = {"ann": {"traits": {"plan": "pro"}, "events": [{"event": "Viewed", "timestamp": "2026-01-01"}]}, "bob": []}
+GROUP_EVENTS = [
+    {"profile": "ann", "type": "group", "groupId": "acme", "traits": {"plan": "gold"}},
+    {"profile": "bob", "type": "group", "groupId": "acme"},
+    {"profile": "ann", "type": "track", "event": "Viewed"},
+    {"profile": "eve", "type": "group", "groupId": "rest"},
+]
+
+
+def over_people(tmp_path: Path, definition: str, *more: str, people: object = PEOPLE) -> int:
+    (tmp_path / "d").write_text(definition)
+    (tmp_path / "p").write_text(json.dumps(people))
+    files = ["--definition", str(tmp_path / "d"), "--people", str(tmp_path / "p")]
+    return main.main(["audience", "eval", *files, "--at", "2026-01-02", *more])
+
+
+def over_groups(tmp_path: Path, *more: str) -> int:
+    (tmp_path / "d").write_text("any member (performed Viewed in last 7d) with of groups")
+    lines = [{**e, "timestamp": "2026-01-01", "messageId": str(i)} for i, e in enumerate(GROUP_EVENTS)]
+    (tmp_path / "e").write_text("\n".join(map(json.dumps, lines)))
+    files = ["--definition", str(tmp_path / "d"), "--events", str(tmp_path / "e")]
+    return main.main(["audience", "eval", *files, "--at", "2026-01-02", *more])
+
+
+def test_audiences_are_given_as_text_as_json_or_as_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vip").write_text('trait plan = "pro" and not in audience gone')
+    (tmp_path / "gone").write_text('["bob"]')
+    given = ["--audience", f"vip={tmp_path}/vip", "--audience", f"gone={tmp_path}/gone"]
+    assert over_people(tmp_path, "in audience vip", *given) == 0
+    told = capsys.readouterr().out
+    assert "ann" in told
+    assert "1 member at 2026-01-02T00:00:00Z, by the incremental evaluator\n" in told
+
+
+@pytest.mark.parametrize("definition", ["in audience vip", "not in audience vip"])
+def test_an_audience_that_is_not_given_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], definition: str
+) -> None:
+    assert over_people(tmp_path, definition) == 2
+    assert f"{tmp_path}/d: names the audience 'vip': give it by --audience vip=FILE" in capsys.readouterr().err
+    (tmp_path / "vip").write_text("in audience other")
+    assert over_people(tmp_path, definition, "--audience", f"vip={tmp_path}/vip") == 2
+    assert "--audience vip: names the audience 'other'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[1]", "a JSON array of ids, which are texts"),
+        ('["a"', "no JSON"),
+        ("performed", "line 1, column 10"),
+        ('{"where": {}}', "where"),
+    ],
+)
+def test_an_audience_that_is_neither_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, told: str
+) -> None:
+    (tmp_path / "vip").write_text(content)
+    assert over_people(tmp_path, "in audience vip", "--audience", f"vip={tmp_path}/vip") == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path}/vip: " in error
+    assert told in error
+
+
+def test_an_array_is_no_definition(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert over_people(tmp_path, '\n ["ann"]') == 2
+    assert "line 2, column 2: a JSON array is no definition" in capsys.readouterr().err
+
+
+def test_people_of_a_wrong_kind_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert over_people(tmp_path, "performed Viewed", people={"a": {"traits": [], "events": {}}}) == 2
+    assert f"{tmp_path}/p: people['a'].events must be a list of events" in capsys.readouterr().err
+
+
+def test_evaluators_that_are_compared_agree_or_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = [word for engine in ("reference", "batch", "incremental") for word in ("--engine", engine)]
+    assert over_people(tmp_path, "performed Viewed", *engines) == 0
+    assert "by the reference evaluator; batch and incremental agree\n" in capsys.readouterr().out
+    assert over_groups(tmp_path, *engines) == 0
+    told = capsys.readouterr().out
+    assert "1 group at 2026-01-02T00:00:00Z, by the reference evaluator; batch and incremental agree\n" in told
+    from headrace_audience.offline import evaluate
+
+    monkeypatch.setitem(evaluate._EVALUATORS, "batch", lambda *_: {"bob": (None, None)})
+    assert over_people(tmp_path, "performed Viewed", *engines) == 1
+    told = capsys.readouterr().out
+    assert "by the reference evaluator; incremental agrees, batch DIFFERS\n" in told
+    rows = [line.split() for line in told.splitlines()]
+    assert ["ann", "batch", "out"] in rows
+    assert ["bob", "batch", "in", "never"] in rows
+
+
+def test_a_group_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert over_groups(tmp_path, "--explain", "acme", "--json") == 0
+    explanation = json.loads(capsys.readouterr().out)["explanation"]
+    assert (explanation["group"], explanation["member"]) == ("acme", True)
+    assert explanation["condition"]["some_holding"] == ["ann"]
+    assert over_groups(tmp_path, "--explain", "rest") == 0
+    assert "Out: 0 of 1 member with performed Viewed" in capsys.readouterr().out
+    assert over_groups(tmp_path, "--explain", "other") == 2
+    assert "there is no group 'other' in the events" in capsys.readouterr().err

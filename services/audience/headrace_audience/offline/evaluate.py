@@ -9,7 +9,7 @@ facts_of_resolved().
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -21,6 +21,7 @@ from headrace_audience.language.definition import All, Condition, Definition, ch
 from headrace_audience.offline.changes import next_changes
 from headrace_audience.offline.explain import explain
 from headrace_audience.offline.facts import Fact, mentions_of, resolved_of, table_of
+from headrace_audience.offline.group_explain import explain_group
 from headrace_audience.offline.groups import GroupReference
 from headrace_audience.offline.reference import Audiences, Reference
 
@@ -51,6 +52,7 @@ def evaluate(
     engines: Sequence[str] = ("incremental",),
     audiences: Audiences | None = None,
     explain_profile: str | None = None,
+    source: Mapping[str, Any] | None = None,
     spark_master: str = "local[*]",
 ) -> dict[str, Any]:
     """Evaluate a definition over facts.
@@ -61,7 +63,8 @@ def evaluate(
         at_us: The moment, in microseconds.
         engines: Which of ENGINES, or SPARK; the members are those of the first, the others are compared with it.
         audiences: What references to other audiences mean: definitions, or ids of members.
-        explain_profile: A profile of which to say why it is in or out.
+        explain_profile: A profile of which to say why it is in or out; of an audience of groups a group.
+        source: The definition as JSON; the explanation of a group quotes it.
         spark_master: Where Spark runs, if it is asked: see headrace_audience.distributed.spark.
 
     Returns:
@@ -70,7 +73,8 @@ def evaluate(
         moment since which the person has been in at least. A mismatch is `{"profile", "engine", "member",
         "leaves_at"}`: what another engine says of a person, beside what the first said. With `explain_profile`
         also "explanation", see headrace_audience.offline.explain. Members of an audience of groups are
-        `{"group", "people"}` with the number of people in it, mismatches `{"group", "engine", "member"}`.
+        `{"group", "people"}` with the number of people in it, mismatches `{"group", "engine", "member"}`, and the
+        explanation is that of headrace_audience.offline.group_explain, with the "group".
 
     Raises:
         ValueError: An engine or profile that does not exist.
@@ -83,11 +87,12 @@ def evaluate(
         raise ValueError(f"engine must be one of {', '.join(known)}, not {', '.join(unknown) or 'none'}")
     audiences = audiences or {}
     if definition.of == "groups":
-        if explain_profile is not None:
-            raise ValueError("groups are not explained: evaluate the condition of their members as an audience")
         if SPARK in engines:
             raise ValueError("an audience of groups is about several people at once: spark does not evaluate it")
-        return _evaluate_groups(definition, facts, at_us, engines, audiences)
+        answer = _evaluate_groups(definition, facts, at_us, engines, audiences)
+        if explain_profile is not None:
+            answer["explanation"] = _explain_group(definition, facts, at_us, audiences, explain_profile, source or {})
+        return answer
     named = {name: meaning for name, meaning in audiences.items() if isinstance(meaning, Definition)}
     check_references({**named, SELF: definition}, SELF)
     reference = Reference(facts, audiences)
@@ -136,6 +141,21 @@ def _evaluate_groups(
     ]
     members = [{"group": g, "people": len(reference.people_of(g, at_us))} for g in found[0]]
     return {"at": format_time_us(at_us), "engine": engines[0], "members": members, "mismatches": mismatches}
+
+
+def _explain_group(
+    definition: Definition,
+    facts: Sequence[Fact],
+    at_us: int,
+    audiences: Audiences,
+    group_id: str,
+    source: Mapping[str, Any],
+) -> dict[str, Any]:
+    reference = GroupReference(facts, audiences)
+    if group_id not in reference.groups:
+        raise ValueError(f"there is no group {group_id!r} in the events")
+    found = reference.facts(definition, group_id, at_us)
+    return {"group": group_id, **explain_group(definition, found, source["where"])}
 
 
 def _text(moment_us: int | None) -> str | None:

@@ -136,12 +136,7 @@ def facts_of_people(people: Mapping[str, Any], at_us: int) -> Iterator[Fact]:
     """
     for profile, content in people.items():
         place = f"people[{profile!r}]"
-        if isinstance(content, Mapping):
-            traits, events = content.get("traits") or {}, content.get("events") or []
-        else:
-            traits, events = {}, content
-        if not isinstance(events, list) or not isinstance(traits, Mapping):
-            raise FactError(f'{place} must be a list of events, or an object with "traits" and "events"')
+        traits, events = _parts_of(content, place)
         identifiers = (("user_id", profile),)
         facts: list[Fact] = []
         for i, raw in enumerate(events):
@@ -149,12 +144,32 @@ def facts_of_people(people: Mapping[str, Any], at_us: int) -> Iterator[Fact]:
                 raise FactError(f'{place}[{i}] must be an object with "event" and "timestamp"')
             time = _time(raw.get("timestamp"), f"{place}[{i}].timestamp")
             message_id = str(raw.get("message_id") or raw.get("messageId") or f"{profile}-{i:06d}")
-            properties = raw.get("properties") or {}
+            properties = _object(raw, "properties", f"{place}[{i}]")
             name = canonical(raw["event"])
             facts.append(Fact(profile, time, message_id, "track", name, properties, {}, identifiers))
         first = min([at_us, *(fact.timestamp_us for fact in facts)]) - 1
         yield Fact(profile, first, f"{profile}-traits", "identify", "", {}, dict(traits), identifiers)
         yield from facts
+
+
+def _parts_of(content: object, place: str) -> tuple[Mapping[str, Any], list[Any]]:
+    """The traits and the events of one of the `people`."""
+    if isinstance(content, list):
+        return {}, content
+    if not isinstance(content, Mapping) or not content.keys() <= {"traits", "events"}:
+        raise FactError(f'{place} must be a list of events, or an object with "traits" and "events"')
+    events = content.get("events")
+    if not isinstance(events, list | None):
+        raise FactError(f"{place}.events must be a list of events")
+    return _object(content, "traits", place), events or []
+
+
+def _object(holder: Mapping[str, Any], key: str, place: str) -> Mapping[str, Any]:
+    """What a key holds, which must be a JSON object when it is there."""
+    found = holder.get(key)
+    if not isinstance(found, Mapping | None):
+        raise FactError(f"{place}.{key} must be a JSON object")
+    return found or {}
 
 
 def facts_of_lines(lines: Iterable[str]) -> Iterator[Fact]:
@@ -178,25 +193,23 @@ def facts_of_lines(lines: Iterable[str]) -> Iterator[Fact]:
         kind = raw.get("type", "track")
         if kind not in KINDS:
             raise FactError(f"{place}: type must be one of {', '.join(KINDS)}, not {kind!r}")
-        context = raw.get("context")
-        in_context = context.get("traits") if isinstance(context, dict) else None
-        own = raw.get("traits") if kind != "group" else None
+        context = _object(raw, "context", place)
+        in_context = _object(context, "traits", f"{place}.context")
+        traits = _object(raw, "traits", place)
         identifiers = [(n, raw[k]) for n, k in (("user_id", "userId"), ("anonymous_id", "anonymousId")) if raw.get(k)]
-        external = raw.get("identifiers")
-        if isinstance(external, dict):
-            identifiers += [(str(n), v) for n, v in external.items()]
+        identifiers += _object(raw, "identifiers", place).items()
         yield Fact(
             profile,
             _time(raw.get("timestamp"), f"{place}.timestamp"),
             str(raw.get("messageId") or raw.get("message_id") or f"line-{number}"),
             kind,
             canonical(str(raw.get("event") or "")) or str(raw.get("name") or ""),
-            raw.get("properties") or {},
-            {**(in_context or {}), **(own or {})},
+            _object(raw, "properties", place),
+            {**in_context, **(traits if kind != "group" else {})},
             tuple((n, str(v)) for n, v in identifiers),
-            context={p: context[p] for p in PARTS if p in context} if isinstance(context, dict) else {},
+            context={p: context[p] for p in PARTS if p in context},
             group_id=str(raw.get("groupId") or ""),
-            group_traits=(raw.get("traits") or {}) if kind == "group" and raw.get("groupId") else {},
+            group_traits=traits if kind == "group" and raw.get("groupId") else {},
         )
 
 

@@ -54,6 +54,9 @@ def definition_json(source: str, check: Check = parse_definition) -> str:
         TextError: It is neither.
     """
     source = source.removeprefix("\ufeff")
+    if source.lstrip().startswith("["):
+        line, column = _line_and_column(source, source.index("["))
+        raise TextError(line, column, 'a JSON array is no definition, which is an object such as {"where": ...}')
     return source if source.lstrip().startswith("{") else json.dumps(from_text(source, check), ensure_ascii=False)
 
 
