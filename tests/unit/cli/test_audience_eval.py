@@ -68,7 +68,7 @@ def test_files_of_windows_editors_and_lines_with_separators_of_their_own(
 
 
 PEOPLE = {"ann": {"traits": {"plan": "pro"}, "events": [{"event": "Viewed", "timestamp": "2026-01-01"}]}, "bob": []}
-GROUP_EVENTS = [
+GROUP_EVENTS: list[dict[str, object]] = [
     {"profile": "ann", "type": "group", "groupId": "acme", "traits": {"plan": "gold"}},
     {"profile": "bob", "type": "group", "groupId": "acme"},
     {"profile": "ann", "type": "track", "event": "Viewed"},
@@ -85,7 +85,7 @@ def over_people(tmp_path: Path, definition: str, *more: str, people: object = PE
 
 def over_groups(tmp_path: Path, *more: str) -> int:
     (tmp_path / "d").write_text("any member (performed Viewed in last 7d) with of groups")
-    lines = [{**e, "timestamp": "2026-01-01", "messageId": str(i)} for i, e in enumerate(GROUP_EVENTS)]
+    lines = [e | {"timestamp": "2026-01-01", "messageId": str(i)} for i, e in enumerate(GROUP_EVENTS)]
     (tmp_path / "e").write_text("\n".join(map(json.dumps, lines)))
     files = ["--definition", str(tmp_path / "d"), "--events", str(tmp_path / "e")]
     return main.main(["audience", "eval", *files, "--at", "2026-01-02", *more])

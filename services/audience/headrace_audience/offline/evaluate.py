@@ -89,10 +89,11 @@ def evaluate(
     if definition.of == "groups":
         if SPARK in engines:
             raise ValueError("an audience of groups is about several people at once: spark does not evaluate it")
-        answer = _evaluate_groups(definition, facts, at_us, engines, audiences)
+        of_groups = _evaluate_groups(definition, facts, at_us, engines, audiences)
         if explain_profile is not None:
-            answer["explanation"] = _explain_group(definition, facts, at_us, audiences, explain_profile, source or {})
-        return answer
+            explained = _explain_group(definition, facts, at_us, audiences, explain_profile, source or {})
+            of_groups["explanation"] = explained
+        return of_groups
     named = {name: meaning for name, meaning in audiences.items() if isinstance(meaning, Definition)}
     check_references({**named, SELF: definition}, SELF)
     reference = Reference(facts, audiences)
