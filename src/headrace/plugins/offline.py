@@ -12,6 +12,7 @@ from headrace.domain.times import parse_time_us
 from headrace_sdk import EventItem, Profile
 
 _KINDS = frozenset({"identify", "track", "page", "screen", "group", "alias"})
+_OWN_MEMBERS = frozenset({"identifiers", "traits", "fields", "profile", "consents", "action"})
 _LONGEST_LINE = 10_000_000
 
 
@@ -83,7 +84,7 @@ def read_events(lines: Iterable[str], *, now_us: int) -> list[EventItem]:
 def read_members(lines: Iterable[str], *, field_names: Iterable[str]) -> list[MemberLine]:
     """Members: {"id", "identifiers": {namespace: value or values}, "traits", "fields", "action": "add" or "remove"}.
 
-    A member called like a field of the connector ("email") at the top is taken as that field.
+    A member called like a field of the connector ("email") at the top is taken as that field, but for these.
 
     Args:
         lines: The file.
@@ -155,7 +156,7 @@ def _member(number: int, value: dict[str, Any], names: frozenset[str]) -> Member
     action = _text(number, value, "action") or "add"
     if action not in ("add", "remove"):
         raise InputError(number, 'action must be "add" or "remove"')
-    fields = {name: field for name, field in value.items() if name in names}
+    fields = {name: field for name, field in value.items() if name in names - _OWN_MEMBERS}
     fields |= _object(number, value, "fields")
     for name, field in fields.items():
         if name not in names:

@@ -92,7 +92,7 @@ async def test_several_events(host: PluginHost) -> None:
 async def test_members(host: PluginHost) -> None:
     """A member, one with two ids, one who is left out, and a removal."""
     members = lines(
-        {"id": "required", "identifiers": {"user_id": "u-1"}},
+        {"id": "required", "identifiers": {"user_id": "u-1"}, "traits": {"plan": "pro"}},
         {"id": "two", "identifiers": {"user_id": ["u-2", "u-3"]}},
         {"id": "nobody", "identifiers": {"email": "ada@example.com"}},
         {"id": "gone", "identifiers": {"user_id": "u-4"}, "action": "remove"},

@@ -80,6 +80,11 @@ def test_members_in_every_shape() -> None:
     assert [member.fields for member in found[3:]] == [{"email": "x@y.de"}, {"email": ["x@y.de", "z@y.de"]}]
 
 
+def test_traits_stay_traits_where_a_connector_has_a_field_of_that_name() -> None:
+    (found,) = read_members([json.dumps({"id": "a", "traits": {"plan": "pro"}})], field_names=["email", "traits"])
+    assert found.fields == {} and found.profile.traits == {"plan": "pro"}
+
+
 @pytest.mark.parametrize(
     ("line", "part"),
     [
