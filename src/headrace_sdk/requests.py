@@ -158,8 +158,12 @@ class Retry:
 class Pending:
     """The vendor took the item into a job: the host asks `poll` for its end.
 
+    An answer to `poll` may give another job, which is asked for in turn: the errors of the first, or a second step that
+    needs what the first one answered.
+
     Attributes:
-        job: What `poll` needs to ask for the job, such as its id. Items with the same job are asked for together.
+        job: What `poll` needs to ask for the job, such as its id. Items with the same job are asked for together. It is
+            kept in memory alone; a personal datum in it must not get into an address.
         after_s: Seconds after which to ask first; later the host waits longer and longer.
     """
 

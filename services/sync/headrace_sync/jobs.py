@@ -41,12 +41,24 @@ async def follow(
         clock: Seconds that never go back.
     """
     found = list(verdicts)
-    jobs: dict[str, list[int]] = {}
-    for place, verdict in enumerate(verdicts):
-        if verdict.kind is Kind.PENDING:
-            jobs.setdefault(verdict.reason, []).append(place)
-    ends = [_Following(found, job, places, ask, keep, stops, pause, clock).run() for job, places in jobs.items()]
-    await asyncio.gather(*ends)
+    places = [place for place, verdict in enumerate(verdicts) if verdict.kind is Kind.PENDING]
+    until = clock() + LONGEST_S
+
+    def start(job: str, places: list[int]) -> _Following:
+        return _Following(found, job, places, ask, keep, stops, pause, clock, until)
+
+    async def run(places: Sequence[int], first_pause_s: float) -> None:
+        jobs: dict[str, list[int]] = {}
+        for place in places:
+            jobs.setdefault(found[place].reason, []).append(place)
+        await asyncio.gather(*(end(job, waiting, first_pause_s) for job, waiting in jobs.items()))
+
+    async def end(job: str, waiting: list[int], first_pause_s: float) -> None:
+        await start(job, waiting).run(first_pause_s)
+        # A job may end in another one, such as one that asks for the errors of the first.
+        await run([place for place in waiting if found[place].kind is Kind.PENDING], 0.0)
+
+    await run(places, _FIRST_PAUSE_S)
     return found
 
 
@@ -63,6 +75,7 @@ class _Following:
         stops: Callable[[], bool],
         pause: Callable[[float], Awaitable[None]],
         clock: Callable[[], float],
+        until: float,
     ) -> None:
         self._found = found
         self._job = job
@@ -72,14 +85,18 @@ class _Following:
         self._stops = stops
         self._pause = pause
         self._clock = clock
+        self._until = until
 
-    async def run(self) -> None:
-        """Put the verdicts of the job's items in their places."""
-        until = self._clock() + LONGEST_S
-        wait_s = max(self._found[self._places[0]].after_s or 0.0, _FIRST_PAUSE_S)
-        while self._open() and not self._stops() and self._clock() < until:
+    async def run(self, first_pause_s: float) -> None:
+        """Put the verdicts of the job's items in their places: none of them waits for this job any more.
+
+        Args:
+            first_pause_s: Least seconds before the job is asked for the first time.
+        """
+        wait_s = max(self._found[self._places[0]].after_s or 0.0, first_pause_s)
+        while self._open() and not self._stops() and self._clock() < self._until:
             await self._pause(min(wait_s, _LONGEST_PAUSE_S))
-            wait_s = min(wait_s * _GROWTH, _LONGEST_PAUSE_S)
+            wait_s = min(max(wait_s, _FIRST_PAUSE_S) * _GROWTH, _LONGEST_PAUSE_S)
             kept = await self._keep(self._open())
             for place in self._open():
                 if place not in kept:
@@ -93,8 +110,13 @@ class _Following:
         for place, verdict in zip(self._places, await self._ask(self._job, len(self._places)), strict=True):
             # What could not be asked, or not be read, is asked again: the vendor has the item.
             ended = verdict.kind in (Kind.DELIVERED, Kind.WARNED, Kind.REJECTED, Kind.SKIPPED, Kind.RETRY)
-            if ended and self._found[place].kind is Kind.PENDING:
+            goes_on = verdict.kind is Kind.PENDING and verdict.reason != self._job
+            if (ended or goes_on) and self._waits(place):
                 self._found[place] = verdict
 
     def _open(self) -> list[int]:
-        return [place for place in self._places if self._found[place].kind is Kind.PENDING]
+        return [place for place in self._places if self._waits(place)]
+
+    def _waits(self, place: int) -> bool:
+        verdict = self._found[place]
+        return verdict.kind is Kind.PENDING and verdict.reason == self._job

@@ -53,6 +53,21 @@ async def test_a_job_is_asked_for_at_growing_intervals() -> None:
     assert time.pauses == [2.0, 3.0, 4.5]
 
 
+async def test_a_job_may_end_in_another_one_which_is_asked_for_at_once() -> None:
+    other = Verdict(Kind.PENDING, "k", 200, 0.0)
+    rejected = Verdict(Kind.REJECTED, "no")
+    found, time, asked = await run([PENDING, PENDING, DONE], [[other, DONE], [PENDING], [rejected]])
+    assert found == [rejected, DONE, DONE]
+    assert asked == ["j:2", "k:1", "j:1"]
+    assert time.pauses == [2.0, 0.0, 2.0]
+
+
+async def test_all_jobs_of_an_item_together_have_the_time_of_one() -> None:
+    steps = [[Verdict(Kind.PENDING, str(step), 200, 30.0)] for step in range(100)]
+    found, time, _ = await run([PENDING], steps)
+    assert found[0].kind is Kind.LOST and time.now <= jobs.LONGEST_S + 30
+
+
 async def test_items_of_a_job_may_end_differently_and_one_after_the_other() -> None:
     rejected = Verdict(Kind.REJECTED, "no")
     found, _, asked = await run([PENDING, PENDING], [[rejected, PENDING], [DONE, DONE]])
