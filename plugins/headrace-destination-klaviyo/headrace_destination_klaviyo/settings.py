@@ -1,0 +1,85 @@
+"""Settings of the Klaviyo destination."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+DEFAULT_REVISION = "2026-10-15"
+REVISION_ENDS = {
+    "2024-02-15": "2026-02-15",
+    "2024-05-15": "2026-05-15",
+    "2024-06-15": "2026-06-15",
+    "2024-07-15": "2026-07-15",
+    "2024-10-15": "2026-10-15",
+    "2025-01-15": "2027-01-15",
+    "2025-04-15": "2027-04-15",
+    "2025-07-15": "2027-07-15",
+    "2025-10-15": "2027-10-15",
+    "2026-01-15": "2028-01-15",
+    "2026-04-15": "2028-04-15",
+    "2026-07-15": "2028-07-15",
+    "2026-10-15": "2028-10-15",
+}
+"""Days on which revisions are retired: two years after they came out, of which the second as deprecated.
+https://developers.klaviyo.com/en/docs/api_versioning_and_deprecation_policy"""
+
+
+class KlaviyoSettings(BaseModel):
+    """Which account and which list."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    api_key: SecretStr = Field(
+        min_length=1,
+        title="Private API key",
+        description="With the scopes profiles, events, lists, subscriptions (read and write) and data-privacy:write.",
+    )
+    list_id: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9]{0,16}$",
+        title="List id",
+        description="The list that is kept equal to the audience, and the one that people subscribe to.",
+    )
+    subscribe_members: bool = Field(
+        False,
+        title="Subscribe members",
+        description="Members whose consent says so are subscribed to marketing when they come onto the list.",
+    )
+    email_purpose: str = Field(
+        "email_marketing", max_length=64, title="Purpose of e-mail", description="Consent to marketing by e-mail."
+    )
+    sms_purpose: str = Field(
+        "sms_marketing", max_length=64, title="Purpose of SMS", description="Consent to marketing by SMS."
+    )
+    event_names: dict[str, str] = Field(
+        default_factory=dict,
+        title="Metrics",
+        description="Your event name to Klaviyo's metric; empty leaves the event out. Others by the table of the docs.",
+    )
+    revision: str = Field(
+        DEFAULT_REVISION,
+        pattern=r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}$",
+        title="Revision",
+        description="Revision of Klaviyo's API. Each lives two years.",
+    )
+    base_url: str = Field(
+        "https://a.klaviyo.com", title="Address", description="Where Klaviyo's API is; others are for tests."
+    )
+
+    @field_validator("api_key")
+    @classmethod
+    def _one_word(cls, secret: SecretStr) -> SecretStr:
+        text = secret.get_secret_value()
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("must be printable ASCII characters without spaces")
+        return secret
+
+    @field_validator("base_url")
+    @classmethod
+    def _absolute(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
+            raise ValueError("must be an absolute http or https address without query")
+        return url.rstrip("/")
