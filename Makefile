@@ -14,7 +14,7 @@ help:  ## Shows this list
 $(STAMP): pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[embedded,spark]' $(addprefix --editable ./,$(PLUGINS)) --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[author,embedded,spark]' $(addprefix --editable ./,$(PLUGINS)) --group dev
 	touch $@
 
 %/node_modules/.installed: %/package.json %/package-lock.json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import sysconfig
 import traceback
@@ -40,7 +41,10 @@ from headrace_sdk import (
 
 _OWN = (str(Path(__file__).parent), str(Path(headrace_sdk.__file__).parent))
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
+_LOADERS = (str(Path(importlib.__file__).parent), str(Path(pluggy.__file__).parent))
 _LONGEST_TEXT = 500
+TRACEBACKS_VARIABLE = "HEADRACE_PLUGIN_TRACEBACKS"
+"""When set, exceptions of a plugin are printed whole, for its author: their texts may hold data of the samples."""
 
 
 class CallError(Exception):
@@ -288,6 +292,8 @@ def _what_and_where(error: BaseException, package: str = "") -> str:
         error: The exception.
         package: Top-level package of the plugin: the last line in it is the place, if there is one.
     """
+    if os.environ.get(TRACEBACKS_VARIABLE):
+        _print_whole(error)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     home = getattr(sys.modules.get(package), "__file__", None) or ""
     home = home.removesuffix("__init__.py")
@@ -296,3 +302,12 @@ def _what_and_where(error: BaseException, package: str = "") -> str:
     place = next(reversed(own or foreign), None)
     where = f" at {Path(place.filename).name}:{place.lineno}" if place else ""
     return f"{type(error).__name__}{where}"
+
+
+def _print_whole(error: BaseException) -> None:
+    """Print an exception with the lines that led to it, those of the platform left out."""
+    told = traceback.TracebackException.from_exception(error)
+    told.stack = traceback.StackSummary.from_list(
+        [frame for frame in told.stack if not frame.filename.startswith((*_OWN, "<", *_LOADERS))]
+    )
+    sys.stderr.write("".join(told.format()))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from headrace.connector import launch, wire
+from headrace.connector.calls import TRACEBACKS_VARIABLE
 from headrace.connector.operations import (
     CLOSE,
     DELIVER,
@@ -39,7 +40,10 @@ _log = get_logger(__name__)
 _seconds = metrics.histogram("headrace_plugin_seconds", "Time of calls to plugins in seconds, by plugin and method.")
 _starts = metrics.counter("headrace_plugin_starts", "Starts of plugin processes, by plugin.")
 
-_INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONHOME")
+_INHERITED = (
+    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONHOME",
+    TRACEBACKS_VARIABLE,
+)  # fmt: skip
 """All of the environment that a plugin sees: the host's settings hold secrets that are none of its business."""
 
 _FIRST_WAIT_S = 0.5

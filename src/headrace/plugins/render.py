@@ -35,11 +35,13 @@ class Rendering:
         requests: In the order in which they would be sent.
         skipped: Items that would not be sent, with the reason.
         warnings: Remarks on items that would be sent, and on the destination as a whole (with an empty message_id).
+        built: The requests as the connector made them, with secrets, each with the names of its items in their order.
     """
 
     requests: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     warnings: list[dict[str, str]] = field(default_factory=list)
+    built: list[tuple[Request, list[str]]] = field(default_factory=list, repr=False)
 
     def document(self) -> dict[str, Any]:
         """As JSON: {"requests": [...], "skipped": [...], "warnings": [...]}."""
@@ -276,8 +278,9 @@ async def build_all(
             waiting += [part[middle:], part[:middle]]
             continue
         for request in built.requests:
-            ids = list(dict.fromkeys(name_of(part[place]) for place in request.items))
-            rendering.requests.append({**show(request), "message_ids": ids})
+            names = [name_of(part[place]) for place in request.items]
+            rendering.built.append((request, names))
+            rendering.requests.append({**show(request), "message_ids": list(dict.fromkeys(names))})
         for skip in built.skipped:
             rendering.skipped.append({"message_id": name_of(part[skip.item]), "reason": skip.reason})
         for note in built.notes:
