@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 Region = Literal["us", "eu", "au"]
 _HOSTS = {"us": "https://api.intercom.io", "eu": "https://api.eu.intercom.io", "au": "https://api.au.intercom.io"}
 """https://developers.intercom.com/building-apps/docs/rest-apis"""
-DEFAULT_VERSION = "2.14"
+DEFAULT_VERSION = "2.15"
+"""https://developers.intercom.com/intercom-api-reference"""
 
 
 class IntercomSettings(BaseModel):

@@ -39,6 +39,7 @@ from headrace_sdk import (
     Skip,
 )
 from headrace_sdk.auth import ApiKey
+from headrace_sdk.commerce import event_name
 
 MOST_ITEMS = 1_000
 _JSON_API = "application/vnd.api+json"
@@ -219,12 +220,15 @@ class Klaviyo(Destination[KlaviyoSettings]):
     def _consent(self, place: int, event: EventItem) -> Iterable[Built]:
         identifiers, _ = people.identifiers_of(event.fields)
         said = consents.of_event(event, self.settings.email_purpose, self.settings.sms_purpose)
-        made = []
+        made: list[Request] = []
+        if event_name(event.name, (), self.settings.event_names) == "":
+            yield Skip(item=place, reason="the setting event_names leaves it out")
+            return
         for path, consent in consents.JOBS:
             channels = profiles.reachable(identifiers, said[consent])
             if channels:
                 person = profiles.subscribed(identifiers, channels, consent)
-                body = profiles.subscriptions(path, [person], self.settings.list_id)
+                body = profiles.subscriptions(path, [person], self.settings.subscription_list_id)
                 made.append(self._post(path, [place], body))
         if not made:
             spoken = any(said.values())

@@ -42,7 +42,7 @@ _WHO = (
     Field(name="timezone", title="Time zone", default=_trait("timezone"), description="Such as Europe/London."),
     Field(name="ip", title="IP address", default="event.context.ip", anonymous=True, example="203.0.113.7"),
     Field(name="profile_properties", title="Properties of the profile", type=FieldType.OBJECT,
-          default="event.traits",
+          default="event.traits || event.context.traits",
           description="Identify events: name to value, without what has a field of its own."),
     Field(name="email_consent", title="Consent to e-mail", default="profile.consents.email_marketing",
           description="Members of lists: granted or denied.", example="granted"),

@@ -66,8 +66,8 @@ def reachable(identifiers: Mapping[str, str], channels: Iterable[str]) -> list[s
 def subscriptions(path: str, people: Iterable[Mapping[str, Any]], list_id: str) -> dict[str, Any]:
     """The body that subscribes or unsubscribes people.
 
-    A list says whose opt-in process holds. Nobody is unsubscribed by list: Klaviyo would do so for the whole account
-    where somebody is not on it, and for that list alone where they are.
+    Who subscribes by a list comes onto it, by its opt-in process. Nobody is unsubscribed by list: Klaviyo would do so
+    for the whole account where somebody is not on it, and for that list alone where they are.
     """
     kind = path.removeprefix("/api/").removesuffix("s")
     data: dict[str, Any] = {"type": kind, "attributes": {"profiles": {"data": [profile(one) for one in people]}}}

@@ -40,7 +40,13 @@ class KlaviyoSettings(BaseModel):
         "",
         pattern=r"^[A-Za-z0-9]{0,16}$",
         title="List id",
-        description="The list that is kept equal to the audience, and the one that people subscribe to.",
+        description="The list that is kept equal to the audience.",
+    )
+    subscription_list_id: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9]{0,16}$",
+        title="List of subscribers",
+        description="Whom an event of consent subscribes comes onto it, by its opt-in process; else by the account's.",
     )
     subscribe_members: bool = Field(
         False,

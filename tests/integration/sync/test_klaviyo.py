@@ -127,6 +127,7 @@ async def test_consent_subscribes_and_withdrawal_unsubscribes(klaviyo: FakeKlavi
     said = {"email_marketing": "granted", "sms_marketing": "granted"}
     await there.deliver([event("trackConsent", "c1", identifiers=both, properties=said)])
     assert set(klaviyo.subscriptions.values()) == {"SUBSCRIBED"} and len(klaviyo.subscriptions) == 2
+    assert klaviyo.lists["LiSt01"] == set()  # the list is that of the audience's members
     changed = {"email_marketing": "denied", "sms_marketing": "granted"}
     (verdict,) = await there.deliver([event("trackConsent", "c2", identifiers=both, properties=changed)])
     assert verdict.kind is Kind.DELIVERED

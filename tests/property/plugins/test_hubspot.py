@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace_destination_hubspot.destination import HubSpot
 from headrace_destination_hubspot.settings import HubSpotSettings
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_sdk import (
@@ -57,11 +57,13 @@ def check(built: list[Any], size: int) -> list[Request]:
     return requests
 
 
+@settings(max_examples=40)  # each builds several requests
 @given(st.lists(EVENTS, max_size=5))
 def test_events(events: list[EventItem]) -> None:
     check(list(THERE.send_events(EventBatch(events=tuple(events), now_us=NOW_US))), len(events))
 
 
+@settings(max_examples=40)  # each builds several requests
 @given(st.lists(EMAILS, max_size=6), st.booleans())
 def test_members(emails: list[str], adding: bool) -> None:
     rows: list[Row] = []
@@ -74,6 +76,7 @@ def test_members(emails: list[str], adding: bool) -> None:
     check(list((THERE.add_members if adding else THERE.remove_members)(batch)), len(rows))
 
 
+@settings(max_examples=40)  # each builds several requests
 @given(st.lists(st.lists(EMAILS, max_size=3), max_size=4))
 def test_people_to_be_forgotten(people: list[list[str]]) -> None:
     subjects = tuple(Subject(profile_id="p", identifiers={"email": emails}) for emails in people)

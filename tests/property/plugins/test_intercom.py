@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace_destination_intercom.destination import Intercom
 from headrace_destination_intercom.settings import IntercomSettings
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_sdk import (
@@ -69,11 +69,13 @@ def follow(request: Request) -> None:
         follow(THERE.poll(Job(id=outcome.job, items=1, now_us=NOW_US)))
 
 
+@settings(max_examples=40)  # each builds several requests
 @given(st.lists(EVENTS, max_size=5))
 def test_events(events: list[EventItem]) -> None:
     check(list(THERE.send_events(EventBatch(events=tuple(events), now_us=NOW_US))), len(events))
 
 
+@settings(max_examples=40)  # each builds several requests
 @given(st.lists(PEOPLE, max_size=5), st.booleans())
 def test_members(people: list[dict[str, str | list[str]]], adding: bool) -> None:
     rows: list[Row] = []
@@ -89,6 +91,7 @@ def test_members(people: list[dict[str, str | list[str]]], adding: bool) -> None
 IDENTIFIERS = st.dictionaries(st.sampled_from(["email", "phone", "user_id"]), st.lists(VALUES, max_size=3))
 
 
+@settings(max_examples=40)  # each builds several requests
 @given(st.lists(IDENTIFIERS, max_size=4))
 def test_people_to_be_forgotten(people: list[dict[str, list[str]]]) -> None:
     subjects = tuple(Subject(profile_id="p", identifiers=one) for one in people)

@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace_destination_klaviyo.destination import Klaviyo
 from headrace_destination_klaviyo.settings import KlaviyoSettings
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_sdk import (
@@ -65,6 +65,7 @@ def check(built: list[Any], size: int) -> list[Request]:
     return requests
 
 
+@settings(max_examples=40)  # each builds several requests
 @given(st.lists(EVENTS, max_size=5))
 def test_events(events: list[EventItem]) -> None:
     batch = EventBatch(events=tuple(events), now_us=NOW_US)
@@ -75,6 +76,7 @@ def test_events(events: list[EventItem]) -> None:
             assert any(one in wanted for one in events[place].properties.values())
 
 
+@settings(max_examples=40)  # each builds several requests
 @given(st.lists(PEOPLE, max_size=5), st.booleans())
 def test_members(people: list[dict[str, Any]], adding: bool) -> None:
     rows: list[Row] = []
@@ -91,6 +93,7 @@ def test_members(people: list[dict[str, Any]], adding: bool) -> None:
         assert all(b"subscri" not in request.body for request in requests)
 
 
+@settings(max_examples=40)  # each builds several requests
 @given(
     st.lists(st.dictionaries(st.sampled_from(["email", "phone", "user_id"]), st.lists(VALUES, max_size=3)), max_size=4)
 )

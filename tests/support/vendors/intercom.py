@@ -81,7 +81,7 @@ class FakeIntercom:
             return self.failures.popleft()
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             return error(401, "unauthorized", "Access Token Invalid")
-        if not re.fullmatch(r"2\.(7|8|9|10|11|12|13|14)", request.headers.get("Intercom-Version", "")):
+        if not re.fullmatch(r"2\.(7|8|9|10|11|12|13|14|15)", request.headers.get("Intercom-Version", "")):
             return error(400, "intercom_version_invalid", "The requested version could not be found")
         if "@" in str(request.rel_url):
             self.problems.append("an address in a URL")

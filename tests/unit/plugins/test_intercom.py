@@ -75,7 +75,7 @@ def outcome(request: Request, response: Response) -> Any:
 )
 def test_regions(region: str, host: str) -> None:
     request = connector(region=region).lists()
-    assert request.url == f"https://{host}/tags" and request.headers["Intercom-Version"] == "2.14"
+    assert request.url == f"https://{host}/tags" and request.headers["Intercom-Version"] == "2.15"
 
 
 def test_contacts() -> None:

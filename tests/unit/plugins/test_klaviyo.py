@@ -189,6 +189,19 @@ def test_consent_is_that_of_the_event_unless_said_otherwise_since(
     assert found == {"SUBSCRIBED": subscribed, "UNSUBSCRIBED": unsubscribed}
 
 
+def test_subscribers_come_onto_a_list_of_their_own() -> None:
+    said = event("trackConsent", properties={"email_marketing": "granted"})
+    (request,) = built(said)
+    assert "relationships" not in json.loads(request.body)["data"]
+    (request,) = built(said, subscription_list_id="S1")
+    assert json.loads(request.body)["data"]["relationships"] == {"list": {"data": {"type": "list", "id": "S1"}}}
+    withdrawn = event("trackConsent", properties={"email_marketing": "denied"})
+    (request,) = built(withdrawn, subscription_list_id="S1")
+    assert "relationships" not in json.loads(request.body)["data"]
+    (skip,) = built(said, event_names={"track consent": ""})
+    assert isinstance(skip, Skip)
+
+
 def test_nobody_is_subscribed_by_other_events() -> None:
     known = Profile(id="p", consents={"email_marketing": "granted", "sms_marketing": "granted"})
     for given in (event(profile=known), event("", "identify", profile=known), event("Subscribed", profile=known)):
@@ -311,7 +324,16 @@ def test_lists_that_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"api_key": ""}, {"api_key": "a b"}, {"list_id": "../x"}, {"revision": "v1"}, {"base_url": "x"}, {"x": 1}]
+    "wrong",
+    [
+        {"api_key": ""},
+        {"api_key": "a b"},
+        {"list_id": "../x"},
+        {"subscription_list_id": "-"},
+        {"revision": "v1"},
+        {"base_url": "x"},
+        {"x": 1},
+    ],
 )
 def test_settings_that_are_wrong(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
