@@ -90,6 +90,71 @@ def _show(result: dict[str, Any]) -> None:
         write("no requests")
 
 
+@app.command("test")
+def test(
+    script: Annotated[
+        Path | None, Argument(help="JavaScript of a custom destination; then --plugin is javascript.")
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        Option("--samples", help='JSON list of {"name", "event", "requests" or "skipped"}; - is standard input.'),
+    ] = None,
+    plugin: Annotated[str, Option("--plugin", help="Name of the connector, when there is no script.")] = "",
+    settings: Annotated[
+        Path | None, Option("--settings", help="Settings of the destination as JSON, without the script.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, Option("--mapping", help="Field: expression, as JSON; default: the connector's.")
+    ] = None,
+    as_json: Annotated[bool, Option("--json", help="JSON for machines.")] = False,
+) -> int:
+    """Try a destination with samples: the requests of each event against the expected ones. Nothing is sent."""
+    from headrace.domain.times import now_us
+    from headrace.plugins.samples import SampleError, Tried, read_samples, try_samples
+
+    if samples is None:
+        raise UsageProblem("give --samples")
+    if (script is None) == (not plugin):
+        raise UsageProblem("give either a script or --plugin")
+    given = read_json(settings) if settings is not None else {}
+    if not isinstance(given, dict):
+        raise UsageProblem(f"{settings}: settings are a JSON object")
+    if script is not None:
+        given = {**given, "script": read_text(script)}
+    mapped = read_text(mapping) if mapping is not None else None
+    connector = plugin or "javascript"
+    try:
+        found = read_samples(read_text(samples))
+    except SampleError as error:
+        raise UsageProblem(f"{samples}: {error}") from None
+
+    async def use(host: Any) -> list[Tried]:
+        return await try_samples(host, found, connector=connector, settings=given, now_us=now_us(), mapping=mapped)
+
+    try:
+        tried = with_plugins(use, plugin=connector)
+    except ValueError as error:
+        raise UsageProblem(str(error)) from None
+    failed = sum(bool(one.differences) for one in tried)
+    if as_json:
+        write_json({"samples": [one.document() for one in tried], "passed": len(tried) - failed, "failed": failed})
+    else:
+        _show_samples([one.document() for one in tried], failed)
+    return FAILED if failed else 0
+
+
+def _show_samples(tried: list[dict[str, Any]], failed: int) -> None:
+    rows = []
+    for one in tried:
+        sent = [f"{request['method']} {request['url']}" for request in one["requests"]]
+        left_out = [skipped["reason"] for skipped in one["skipped"]]
+        lines = [*one["differences"], *sent, *([] if one["differences"] else left_out)] or ["no requests"]
+        rows.append([one["name"], "passed" if one["passed"] else "FAILED", lines[0]])
+        rows += [["", "", line] for line in lines[1:]]
+    write(table(["SAMPLE", "RESULT", "WHAT CAME"], rows))
+    write(f"{len(tried) - failed} passed, {failed} failed")
+
+
 @app.command("normalise")
 def normalise(
     value: Annotated[str | None, Argument(help="The value.")] = None,

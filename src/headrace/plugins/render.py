@@ -36,12 +36,14 @@ class Rendering:
         skipped: Items that would not be sent, with the reason.
         warnings: Remarks on items that would be sent, and on the destination as a whole (with an empty message_id).
         built: The requests as the connector made them, with secrets, each with the names of its items in their order.
+        failures: Message ids of those skipped that should have been sent and cannot be.
     """
 
     requests: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     warnings: list[dict[str, str]] = field(default_factory=list)
     built: list[tuple[Request, list[str]]] = field(default_factory=list, repr=False)
+    failures: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """As JSON: {"requests": [...], "skipped": [...], "warnings": [...]}."""
@@ -283,6 +285,8 @@ async def build_all(
             rendering.requests.append({**show(request), "message_ids": list(dict.fromkeys(names))})
         for skip in built.skipped:
             rendering.skipped.append({"message_id": name_of(part[skip.item]), "reason": skip.reason})
+            if skip.is_failure:
+                rendering.failures.append(name_of(part[skip.item]))
         for note in built.notes:
             rendering.warnings.append({"message_id": name_of(part[note.item]), "reason": note.reason})
 

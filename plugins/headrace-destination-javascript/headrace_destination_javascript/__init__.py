@@ -1,0 +1,1 @@
+"""Headrace destination: a few lines of JavaScript of your own."""
