@@ -352,6 +352,7 @@ def test_sources_destinations_and_syncs_from_the_command_line(run: Run) -> None:
         run, "destinations", "create", "cli-hand", "--connector", "webhook", "--settings", '{"url": "https://a.example"}'
     )  # fmt: skip
     assert hook["state"] == "active"
+    assert asked(run, "destinations", "check-mapping", "cli-hand")["problem"] == ""
     made = asked(run, "syncs", "create", "cli-hand", "--kind", "forwarding", "--destination", "cli-hand", "--paused")
     assert (made["kind"], made["paused"]) == ("forwarding", True)
     assert asked(run, "syncs", "update", "cli-hand", "--event", "A", "--event", "B")["event_names"] == ["A", "B"]

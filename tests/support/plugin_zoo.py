@@ -104,6 +104,12 @@ CALL_FAULTS: Mapping[str, str] = {
     "segfaults": "def send_events(self, batch): import ctypes; ctypes.string_at(0)",
     "eats-memory": "def send_events(self, batch): x = bytearray(8 << 30)",
     "deep-recursion": "def send_events(self, batch): return self.send_events(batch)",
+    "remarks": """
+        def send_events(self, batch):
+            yield Note(item=0, reason="has no currency")
+            yield from self.requests(len(batch.events))
+    """,
+    "misconfigured": "def send_events(self, batch): raise ConfigError('the list is gone: choose another')",
     "refused-whole": """
         def send_events(self, batch):
             import json

@@ -39,6 +39,8 @@ from headrace.api.identity.v1.profile_pb2 import ConsentStatus, Profile, Resolve
 from headrace.api.identity.v1.profile_service_pb2 import (
     BatchGetProfilesRequest,
     BatchGetProfilesResponse,
+    ListProfilesRequest,
+    ListProfilesResponse,
     ProfileResult,
 )
 from headrace.api.identity.v1.profile_service_pb2_grpc import (
@@ -92,6 +94,10 @@ class People(ProfileServiceServicer):
 
     def merge(self, loser: str, survivor: str) -> None:
         self.into[loser] = survivor
+
+    async def ListProfiles(self, request: ListProfilesRequest, context: Any) -> ListProfilesResponse:
+        assert request.parent == PARENT
+        return ListProfilesResponse(profiles=list(self.profiles.values())[: request.page_size])
 
     async def BatchGetProfiles(self, request: BatchGetProfilesRequest, context: Any) -> BatchGetProfilesResponse:
         self.calls += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -15,6 +16,7 @@ from headrace.api.audience.v1.audience_service_pb2 import (
 from headrace.api.audience.v1.audience_service_pb2_grpc import AudienceServiceStub
 
 _PAGE = 1_000
+_NAME_KEPT_S = 60.0
 
 
 class Audiences:
@@ -26,6 +28,7 @@ class Audiences:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         """Ask over a channel of the service's own."""
         self._stub = AudienceServiceStub(channel)
+        self._names: dict[str, tuple[float, str]] = {}
 
     async def get(self, name: str) -> Audience | None:
         """The audience of a resource name; None when there is none."""
@@ -35,6 +38,14 @@ class Audiences:
             if error.code() == grpc.StatusCode.NOT_FOUND:
                 return None
             raise
+
+    async def display_name(self, name: str) -> str:
+        """The name for people of an audience, as of a minute ago at most; empty when there is no such audience."""
+        known = self._names.get(name)
+        if known is None or time.monotonic() - known[0] > _NAME_KEPT_S:
+            audience = await self.get(name)
+            known = self._names[name] = (time.monotonic(), audience.display_name if audience is not None else "")
+        return known[1]
 
     async def members(self, name: str) -> AsyncIterator[Member]:
         """All members, by profile id; those who come or go meanwhile may be among them or not."""

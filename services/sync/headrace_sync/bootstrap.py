@@ -25,6 +25,7 @@ from headrace.storage.sealing import Sealer
 from headrace.storage.streams import client as streams
 from headrace.telemetry import logs
 from headrace_sync.accounts import Accounts
+from headrace_sync.alerts.sender import Alerts
 from headrace_sync.alive import Alive
 from headrace_sync.audiences import Audiences
 from headrace_sync.consumer import ChangesConsumer, ChangeTaker, ResolvedConsumer
@@ -42,6 +43,7 @@ from headrace_sync.leases import Leases
 from headrace_sync.list_store import ListStore
 from headrace_sync.lists import Lists
 from headrace_sync.log_events import LogEvents
+from headrace_sync.mappings.check import MappingChecks
 from headrace_sync.plans.dry_run import DryRuns
 from headrace_sync.plans.keeper import PlanKeeper
 from headrace_sync.plans.store import PlanStore
@@ -59,6 +61,7 @@ from headrace_sync.streams import Lag
 from headrace_sync.sync_handlers import SyncHandlers
 from headrace_sync.tokens import TokenStore
 from headrace_sync.vendor_handlers import VendorHandlers
+from headrace_sync.visits import Visits
 
 log = logs.get_logger(__name__)
 
@@ -96,7 +99,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(parts.close)
         token = settings.service_token.get_secret_value()
         request_ids, pager = RequestIds(parts.db), Pager(token)
-        destinations = DestinationServicer(parts.destination_handlers, parts.vendor_handlers, request_ids, pager)
+        destinations = DestinationServicer(
+            parts.destination_handlers, parts.vendor_handlers, parts.mappings, request_ids, pager
+        )
         syncs = SyncServicer(parts.sync_handlers, parts.readiness, parts.dry_runs, request_ids, pager)
         erasure = erasure_servicer(parts.eraser)
         hosted = [
@@ -147,9 +152,18 @@ class _Parts:
         sealer = Sealer(settings.master_key.get_secret_value())
         audiences = Audiences(audience)
         self.registry = registry = Registry(config_store)
-        items = ItemBuilder(Profiles(identity), registry.is_erased)
+        profiles = Profiles(identity)
+        self.mappings = MappingChecks(host, profiles, audiences)
+        items = ItemBuilder(profiles, audiences, Visits(db), registry.is_erased)
         leases = Leases(db, owner=owner, ttl_s=settings.lease_seconds)
         tokens, limiter = TokenStore(db, sealer, leases, vendors), RateLimiter(redis)
+        self.alerts = alerts = Alerts(
+            db,
+            vendors,
+            leases,
+            url=settings.alert_url,
+            secret=settings.alert_secret.get_secret_value(),
+        )
         self.fleet = fleet = Fleet(
             settings=settings,
             registry=registry,
@@ -163,6 +177,7 @@ class _Parts:
             open_connector=host.open,
             sealer=sealer,
             tokens=tokens,
+            alerts=alerts,
             owner=owner,
         )
         fleet.register_metrics()
@@ -173,7 +188,7 @@ class _Parts:
             lists=list_store,
             items=items,
             leases=leases,
-            plans=PlanKeeper(plans, list_store, items),
+            plans=PlanKeeper(plans, list_store, items, alerts),
             debounce_s=settings.list_debounce_seconds,
             every_s=settings.list_pass_seconds,
         )
@@ -266,6 +281,7 @@ class _Parts:
             lists=list_store,
             accounts=accounts,
             plans=plans,
+            mappings=self.mappings,
             wake_list=lists.wake,
             wake_destination=fleet.wake,
         )
@@ -289,6 +305,8 @@ class _Parts:
             "alive": self.alive.run,
             "reconcile": self.reconciler.run,
             "measure": self._measure,
+            "alerts": self.alerts.run,
+            "breakers": self._watch_breakers,
             "lag": self.lag.run,
             "store_watch": self._watch,
         }
@@ -299,6 +317,11 @@ class _Parts:
         while True:
             await self.fleet.measure()
             await asyncio.sleep(_MEASURE_EVERY_S)
+
+    async def _watch_breakers(self) -> None:
+        while True:
+            await self.fleet.watch_breakers()
+            await asyncio.sleep(_PING_EVERY_S)
 
     async def _watch(self) -> None:
         """Know whether the store answers: without it nothing can be done."""

@@ -147,6 +147,8 @@ class SyncConfig:
             sync was made. What becomes of an event must come out the same however often it is asked.
         require_approval: List sync: True sends no change before it is approved.
         most_changed_percent: List sync: share of the list that may be changed unasked within a day; 0 for all of it.
+        identifier_values: Which values of an identifier are sent, an IdentifierValues.
+        delay_seconds: Forwarding: how long after planning an event is sent.
     """
 
     doc_id: str
@@ -169,6 +171,8 @@ class SyncConfig:
     offline_only: bool = False
     require_approval: bool = False
     most_changed_percent: int = 0
+    identifier_values: int = 0
+    delay_seconds: int = 0
 
     @property
     def is_guarded(self) -> bool:
@@ -266,5 +270,5 @@ _SYNC_FIELDS = (
     "revision",
 )
 
-_OPTIONAL_FIELDS = ("offline_only", "require_approval", "most_changed_percent")
+_OPTIONAL_FIELDS = ("offline_only", "require_approval", "most_changed_percent", "identifier_values", "delay_seconds")
 """Fields with defaults: syncs that were stored before there were these have none."""

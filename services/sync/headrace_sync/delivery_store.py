@@ -23,6 +23,7 @@ from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace.storage.mongo.log import DUPLICATE_KEY
 from headrace_sync.config import SEPARATOR
 from headrace_sync.consents import Consents, stored
+from headrace_sync.replays import ReplayFilter
 from headrace_sync.store import DELIVERED, DELIVERIES, FAILED, FILTERED, LEDGER, WAITING
 
 STATES = (WAITING, DELIVERED, 3, FAILED, FILTERED)
@@ -266,11 +267,11 @@ class DeliveryStore:
         ]
         return {d["_id"]: (d["n"], d["c"]) async for d in aggregate(self._db[DELIVERIES], pipeline)}
 
-    async def replay(self, sync_key: str, workspace_id: str, message_ids: Sequence[str], *, now: int) -> int:
+    async def replay(self, sync_key: str, workspace_id: str, wanted: ReplayFilter, *, now: int) -> int:
         """Put failed deliveries back; returns how many."""
-        query: Document = {"k": sync_key, "w": workspace_id, "st": FAILED}
-        if message_ids:
-            query["_id"] = {"$in": [delivery_id(sync_key, m) for m in message_ids]}
+        query: Document = {"k": sync_key, "w": workspace_id, "st": FAILED, **wanted.query()}
+        if wanted.ids:
+            query["_id"] = {"$in": [delivery_id(sync_key, m) for m in wanted.ids]}
         result = await self._db[DELIVERIES].update_many(
             query,
             {"$set": {"st": WAITING, "na": now, "b": 0, "u": now, "at": 0, "pf": 0}, "$unset": {"lo": "", "sg": ""}},

@@ -16,6 +16,8 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.storage.sealing import Sealer, SealError
 from headrace.telemetry import logs, metrics
+from headrace_sync.alerts.sender import Alerts, breaker_opened, unauthorized
+from headrace_sync.breaker import BreakerState
 from headrace_sync.config import DestinationConfig, SyncConfig, sealing_place
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.http import VendorClient
@@ -56,6 +58,7 @@ class Fleet:
         open_connector: OpenConnector,
         sealer: Sealer,
         tokens: TokenStore,
+        alerts: Alerts,
         owner: str,
     ) -> None:
         """Wire the fleet; `follow` starts it."""
@@ -71,12 +74,14 @@ class Fleet:
         self._open_connector = open_connector
         self._sealer = sealer
         self._tokens = tokens
+        self._alerts = alerts
         self._owner = owner
         self._outlets: dict[str, tuple[DestinationConfig, Outlet]] = {}
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._summary: dict[str, tuple[int, int]] = {}
         self._closing = False
+        self._silent: set[str] = set()
 
     def worker(self, destination_key: str) -> Worker | None:
         """The worker of a destination; None when it does not deliver here."""
@@ -176,6 +181,16 @@ class Fleet:
         if self._ending:
             await asyncio.wait(self._ending, timeout=self._settings.drain_seconds + 5)
 
+    async def watch_breakers(self) -> None:
+        """Tell of destinations that do not answer."""
+        now = now_us()
+        for destination, outlet in list(self._outlets.values()):
+            if outlet.breaker.state(now) is BreakerState.CLOSED:
+                self._silent.discard(destination.key)
+            elif destination.key not in self._silent:
+                await self._alerts.add(destination.workspace_id, breaker_opened(destination.name, now))
+                self._silent.add(destination.key)
+
     async def measure(self) -> None:
         """Read how much waits, for the metrics."""
         keys = list(self._registry.current.destinations)
@@ -248,8 +263,10 @@ class Fleet:
 
     async def _store_halt(self, destination: DestinationConfig, reason: str) -> None:
         """Write down that a destination is stopped, unless it was changed meanwhile."""
+        alert = unauthorized(destination.name, destination.revision, reason)
         while not self._closing:
             try:
+                await self._alerts.add(destination.workspace_id, alert)
                 await self._config_store.set_destination_state(
                     destination,
                     state=DestinationState.DESTINATION_STATE_UNAUTHORIZED,

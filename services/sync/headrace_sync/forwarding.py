@@ -61,10 +61,7 @@ class Planner:
                 made = without_accounted(made, *await self._accounted(sync.key, made))
             for (segment_id, reason), places in made.filtered.items():
                 filtered[sync.key, segment_id, reason] = places.keys()
-            works += [
-                Work(forwarding_document(sync.key, sync.destination_key, event, now), event.event)
-                for event in made.deliver
-            ]
+            works += [Work(forwarding_document(sync, event, now), event.event) for event in made.deliver]
         await self._store.add_filtered(workspace_id, filtered)
         _planned.add(sum(len(list(places)) for places in filtered.values()), {"outcome": "filtered"})
         new = await self._handover.store(works)

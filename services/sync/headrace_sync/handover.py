@@ -61,8 +61,9 @@ class Handover:
         # An event that was sent twice can be resolved twice in what is planned together: one delivery, to one taker.
         works = list({work.id: work for work in works}.values())
         by_destination: dict[str, list[Work]] = {}
+        now = now_us()
         for work in works:
-            if work.document["st"] == WAITING:
+            if work.document["st"] == WAITING and work.document["na"] <= now:  # what is to wait waits in the store
                 by_destination.setdefault(work.document["d"], []).append(work)
         taken: list[tuple[Taker, list[Work], bool]] = []
         for key, waiting in by_destination.items():

@@ -25,6 +25,7 @@ from headrace_sync.config import SEPARATOR
 from headrace_sync.consents import REASON_PREFIX, Consents, Spoken, stored
 from headrace_sync.listdiff import HeldRow, MemberRecord, RowState
 from headrace_sync.plans.rules import APPROVAL
+from headrace_sync.replays import ReplayFilter
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, LIST_MEMBERS, STATE, SYNC_RUNS, WAITING, WARNING
 
 MEMBER_STATES = (WAITING, DELIVERED, WARNING, FAILED, FILTERED)
@@ -341,11 +342,11 @@ class ListStore:
         cursor = self._db[LIST_MEMBERS].find(query)
         return [d async for d in cursor.sort([("u", DESCENDING), ("_id", DESCENDING)]).limit(limit)]
 
-    async def replay(self, sync_key: str, workspace_id: str, profile_ids: Sequence[str], *, now: int) -> int:
+    async def replay(self, sync_key: str, workspace_id: str, wanted: ReplayFilter, *, now: int) -> int:
         """Try failed members again; returns how many."""
-        query: Document = {"k": sync_key, "w": workspace_id, "st": FAILED}
-        if profile_ids:
-            query["_id"] = {"$in": [member_id(sync_key, p) for p in profile_ids]}
+        query: Document = {"k": sync_key, "w": workspace_id, "st": FAILED, **wanted.query()}
+        if wanted.ids:
+            query["_id"] = {"$in": [member_id(sync_key, p) for p in wanted.ids]}
         result = await self._db[LIST_MEMBERS].update_many(
             query, {"$set": {"due": now, "at": 0, "st": WAITING, "r": ""}, "$inc": {"g": 1}}
         )

@@ -94,9 +94,12 @@ class _Batch:
     not_after: float | None = None
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     traced: set[int] = field(default_factory=set)
+    notes: dict[int, str] = field(default_factory=dict)
 
     def decide(self, place: int, verdict: Verdict) -> None:
-        """Note the verdict on an item."""
+        """Note the verdict on an item; a remark of the connector makes a warning of its delivery."""
+        if verdict.kind is Kind.DELIVERED and place in self.notes:
+            verdict = Verdict(Kind.WARNED, self.notes[place], verdict.code)
         self.verdicts[place] = verdict
         if self.done is not None:
             self.done(place, verdict)
@@ -270,6 +273,7 @@ class Outlet:
         for skip in built.skipped:
             reason = self._clean(with_field(skip.reason, skip.field), ())
             batch.decide(places[skip.item], Verdict(Kind.REJECTED if skip.is_failure else Kind.SKIPPED, reason))
+        batch.notes |= {places[note.item]: self._clean(note.reason, ()) for note in built.notes}
         parts: list[Sequence[int]] = []
         await asyncio.gather(
             *(

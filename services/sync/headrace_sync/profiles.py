@@ -10,7 +10,7 @@ import grpc
 import msgspec
 
 from headrace.api.identity.v1 import profile_pb2
-from headrace.api.identity.v1.profile_service_pb2 import BatchGetProfilesRequest
+from headrace.api.identity.v1.profile_service_pb2 import BatchGetProfilesRequest, ListProfilesRequest
 from headrace.api.identity.v1.profile_service_pb2_grpc import ProfileServiceStub
 from headrace_sdk import Profile
 from headrace_sync.batching import chunks
@@ -54,6 +54,15 @@ class Profiles:
         ):
             found.update(answer)
         return found
+
+    async def some(self, workspace_id: str, most: int) -> list[Person]:
+        """Some people of a workspace, at most 1,000.
+
+        Raises:
+            grpc.aio.AioRpcError: Identity does not answer.
+        """
+        request = ListProfilesRequest(parent=f"workspaces/{workspace_id}", page_size=most)
+        return [person_of(profile) for profile in (await self._stub.ListProfiles(request)).profiles]
 
     async def _batch(self, workspace_id: str, profile_ids: list[str]) -> dict[str, Person]:
         request = BatchGetProfilesRequest(parent=f"workspaces/{workspace_id}", profile_ids=profile_ids)

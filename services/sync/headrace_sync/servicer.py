@@ -24,10 +24,12 @@ from headrace_sdk import VendorList
 from headrace_sync import consents, destination_handlers, sync_handlers
 from headrace_sync.config import DestinationConfig, SyncConfig
 from headrace_sync.destination_handlers import DestinationHandlers
+from headrace_sync.mappings.check import MappingChecks
 from headrace_sync.plans.dry_run import DryRuns
 from headrace_sync.plans.messages import dry_run_message, plan_message
 from headrace_sync.plans.pages import Position
 from headrace_sync.readiness import ReadinessHandlers
+from headrace_sync.replays import ReplayFilter
 from headrace_sync.requests import changed_fields, etag
 from headrace_sync.store import WAITING
 from headrace_sync.sync_handlers import SyncHandlers, position_of
@@ -41,9 +43,15 @@ class DestinationServicer(DestinationServiceServicer):
     """Destinations over gRPC."""
 
     def __init__(
-        self, handlers: DestinationHandlers, vendors: VendorHandlers, request_ids: RequestIds, pager: Pager
+        self,
+        handlers: DestinationHandlers,
+        vendors: VendorHandlers,
+        mappings: MappingChecks,
+        request_ids: RequestIds,
+        pager: Pager,
     ) -> None:
         """Serve these handlers."""
+        self._mappings = mappings
         self._handlers = handlers
         self._vendors = vendors
         self._request_ids = request_ids
@@ -139,6 +147,30 @@ class DestinationServicer(DestinationServiceServicer):
         found = await self._vendors.check(await self._handlers.get(*names.parse(names.DESTINATION, request.name)))
         return dest.CheckDestinationResponse(
             checks=[dest.DestinationCheck(title=one.title, state=one.state, problem=one.problem) for one in found]
+        )
+
+    async def CheckMapping(self, request: dest.CheckMappingRequest, context: Any) -> dest.CheckMappingResponse:
+        """Check a mapping against real people."""
+        auth.authorize_name(scopes.DESTINATIONS_READ, request.name)
+        destination = await self._handlers.get(*names.parse(names.DESTINATION, request.name))
+        found = await self._mappings.check(destination, request.mapping, request.audience)
+        return dest.CheckMappingResponse(
+            sampled=found.sampled,
+            problem=found.problem,
+            fields=[
+                dest.MappedField(
+                    name=one.name,
+                    expression=one.expression,
+                    proposal=one.proposal,
+                    given=one.given,
+                    usable=one.usable,
+                    consented=one.consented,
+                    wrong_type=one.wrong_type,
+                    remarks=one.remarks,
+                    proposal_given=one.proposal_given,
+                )
+                for one in found.fields
+            ],
         )
 
     async def ListVendorLists(self, request: dest.ListVendorListsRequest, context: Any) -> dest.ListVendorListsResponse:
@@ -340,10 +372,17 @@ class SyncServicer(SyncServiceServicer):
         ids = names.parse(names.SYNC, request.parent, "parent")
         if len(request.delivery_ids) > _MOST_REPLAYED:
             raise invalid_argument("delivery_ids", f"must be at most {_MOST_REPLAYED:,}")
+        wanted = ReplayFilter(
+            ids=tuple(request.delivery_ids),
+            reason=request.reason_contains,
+            status=request.status_code,
+            from_us=request.failed_from.ToMicroseconds() if request.HasField("failed_from") else 0,
+            before_us=request.failed_before.ToMicroseconds() if request.HasField("failed_before") else 0,
+            even_if_sent=request.even_if_sent,
+        )
 
         async def act() -> pb.ReplayDeliveriesResponse:
-            count = await self._handlers.replay(ids[0], ids[1], list(request.delivery_ids))
-            return pb.ReplayDeliveriesResponse(replayed=count)
+            return pb.ReplayDeliveriesResponse(replayed=await self._handlers.replay(ids[0], ids[1], wanted))
 
         return await self._request_ids.once(
             workspace_id, "ReplayDeliveries", request.request_id, request, pb.ReplayDeliveriesResponse, act
@@ -438,6 +477,8 @@ def _sync(config: SyncConfig, pending: Document | None = None) -> pb.Sync:
         etag=etag(config.revision),
         require_approval=config.require_approval,
         most_changed_percent=config.most_changed_percent,
+        identifier_values=pb.IdentifierValues.ValueType(config.identifier_values),
+        delay_seconds=config.delay_seconds,
         pending_plan=plan_message(pending) if pending is not None else None,
     )
 

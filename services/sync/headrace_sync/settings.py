@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from headrace.plugins import Options
 from headrace.settings import ServiceSettings
+from headrace_sync.alerts.message import key_of_secret
+from headrace_sync.http import AddressRefused, check_url
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -58,9 +60,37 @@ class Settings(ServiceSettings):
     plan_mark_seconds: float = Field(
         5.0, gt=0, description="How often the position up to which everything is planned is stored, in seconds."
     )
+    alert_url: str = Field(
+        "",
+        description="Where alerts go by POST: a destination is stopped, does not answer, or a sync waits for approval. "
+        "Guarded like the addresses of destinations. None are sent when not set.",
+    )
+    alert_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Key with which alerts are signed as Standard Webhooks: whsec_ and Base64, or any text.",
+    )
     plugin_attempts: int = Field(
         3, ge=1, description="After how many failures of the plugin an item is parked as failed."
     )
+
+    @field_validator("alert_url")
+    @classmethod
+    def _absolute(cls, url: str) -> str:
+        if url:
+            try:
+                check_url(url, allow_private=True)
+            except AddressRefused as error:
+                raise ValueError(f"alert_url: {error}") from None
+        return url
+
+    @field_validator("alert_secret")
+    @classmethod
+    def _usable(cls, secret: SecretStr) -> SecretStr:
+        try:
+            key_of_secret(secret.get_secret_value())
+        except ValueError:
+            raise ValueError("alert_secret: what follows whsec_ is not Base64") from None
+        return secret
 
     @model_validator(mode="after")
     def _in_process_for_development_only(self) -> Self:

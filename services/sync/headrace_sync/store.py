@@ -22,6 +22,7 @@ SYNC_PLANS = "sync_plans"
 STATE = "sync_state"
 ERASURES = "sync_erasures"
 TOKENS = "sync_tokens"
+ALERTS = "sync_alerts"
 
 STATE_KINDS = ("balanced", "consents", "erased", "initial", "reconciled", "settled", "tally", "window")
 """What `sync_state` holds per sync, as kind + separator + sync key."""
@@ -58,6 +59,10 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     SYNC_PLANS: [
         IndexModel([("k", ASCENDING), ("st", ASCENDING), ("_id", DESCENDING)], name="sync_state"),
+        IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
+    ],
+    ALERTS: [
+        IndexModel([("na", ASCENDING)], name="due", partialFilterExpression={"na": {"$gt": 0}}),
         IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
     ],
     ERASURES: [

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from headrace.api.sync.v1.sync_service_pb2 import Sync, SyncKind
+from headrace.api.sync.v1.sync_service_pb2 import IdentifierValues, Sync, SyncKind
 from headrace.connector import wire
 from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import now_us
@@ -21,15 +21,29 @@ from headrace_sync.config import SyncConfig, key_of
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.list_store import ListStore
 from headrace_sync.lists import new_run
+from headrace_sync.mappings.check import MappingChecks, wrong_types
 from headrace_sync.plans.store import PlanState, PlanStore
+from headrace_sync.replays import ReplayFilter
 from headrace_sync.requests import LONGEST_TEXT, check_etag
 from headrace_sync.store import ConfigStore
 
-_PLAIN = frozenset({"mapping", "send_removals", "paused", "require_approval", "most_changed_percent"})
+_PLAIN = frozenset(
+    {
+        "mapping",
+        "send_removals",
+        "paused",
+        "require_approval",
+        "most_changed_percent",
+        "identifier_values",
+        "delay_seconds",
+    }
+)
 """Fields that are stored as they are given."""
 CHANGEABLE = frozenset({"display_name", "event_names"}) | _PLAIN
 FIXED = frozenset({"name", "kind", "destination", "audience", "create_time", "update_time", "etag", "pending_plan"})
 
+_PEOPLE_CHECKED = 100
+_LONGEST_DELAY_S = 7 * 86_400
 _MOST_EVENT_NAMES = 500
 _MOST_MAPPING_BYTES = 256 * 1024
 _CAPABILITY: Mapping[int, str] = {
@@ -55,6 +69,7 @@ class SyncHandlers:
         lists: ListStore,
         accounts: Accounts,
         plans: PlanStore,
+        mappings: MappingChecks,
         wake_list: Callable[[str], None],
         wake_destination: Callable[[str], None],
     ) -> None:
@@ -66,6 +81,7 @@ class SyncHandlers:
         self._lists = lists
         self._accounts = accounts
         self._plans = plans
+        self._mappings = mappings
         self._wake_list = wake_list
         self._wake_destination = wake_destination
 
@@ -101,6 +117,8 @@ class SyncHandlers:
             request_id=request_id,
             require_approval=wanted.require_approval,
             most_changed_percent=wanted.most_changed_percent,
+            identifier_values=wanted.identifier_values,
+            delay_seconds=wanted.delay_seconds,
         )
         info = await self._check(sync)
         offline_only = sync.is_forwarding and info.sources is Sources.OFFLINE
@@ -146,11 +164,14 @@ class SyncHandlers:
                 after = dataclasses.replace(after, event_names=tuple(dict.fromkeys(wanted.event_names)))
             for name in fields & _PLAIN:
                 after = dataclasses.replace(after, **{name: getattr(wanted, name)})
-            await self._check(after)
+            await self._check(after, mapping_is_new=after.mapping != before.mapping)
             if (after.event_names, after.paused) != (before.event_names, before.paused):
                 after = dataclasses.replace(after, changed_us=now_us())
             if await self._store.replace_sync(after, before.revision):
-                if after.is_list and after.mapping != before.mapping:
+                if after.is_list and (after.mapping, after.identifier_values) != (
+                    before.mapping,
+                    before.identifier_values,
+                ):
                     await self._lists.mark_all(after.key, now=now_us(), doubt=False)
                     self._wake_list(after.key)
                 return after
@@ -249,7 +270,7 @@ class SyncHandlers:
         found.sort(key=position_of, reverse=True)
         return [(by_key[document["k"]], document) for document in found[:limit]]
 
-    async def replay(self, workspace_id: str, sync_id: str, delivery_ids: Sequence[str]) -> int:
+    async def replay(self, workspace_id: str, sync_id: str, wanted: ReplayFilter) -> int:
         """Put failed deliveries back in the queue; returns how many.
 
         Raises:
@@ -257,10 +278,10 @@ class SyncHandlers:
         """
         sync = await self.get(workspace_id, sync_id)
         if sync.is_list:
-            count = await self._lists.replay(sync.key, workspace_id, delivery_ids, now=now_us())
+            count = await self._lists.replay(sync.key, workspace_id, wanted, now=now_us())
             self._wake_list(sync.key)
             return count
-        count = await self._deliveries.replay(sync.key, workspace_id, delivery_ids, now=now_us())
+        count = await self._deliveries.replay(sync.key, workspace_id, wanted, now=now_us())
         self._wake_destination(sync.destination_key)
         return count
 
@@ -289,7 +310,7 @@ class SyncHandlers:
             raise invalid_argument("sync.audience", "is an audience of groups; destinations take people")
         return audience_id
 
-    async def _check(self, sync: SyncConfig) -> wire.ConnectorInfo:
+    async def _check(self, sync: SyncConfig, *, mapping_is_new: bool = True) -> wire.ConnectorInfo:
         """Refuse what cannot work; gives the connector."""
         if sync.event_names and not sync.is_forwarding:
             raise invalid_argument("sync.event_names", "is for FORWARDING syncs only")
@@ -304,6 +325,12 @@ class SyncHandlers:
             raise invalid_argument("sync.require_approval", "and most_changed_percent are for LIST syncs only")
         if not 0 <= sync.most_changed_percent <= 100:
             raise invalid_argument("sync.most_changed_percent", "must be a share in percent, 0 to 100; 0 for no limit")
+        if sync.identifier_values not in IdentifierValues.values():
+            raise invalid_argument("sync.identifier_values", "must be FIRST or LAST, or not set for all")
+        if sync.delay_seconds and not sync.is_forwarding:
+            raise invalid_argument("sync.delay_seconds", "is for FORWARDING syncs only")
+        if not 0 <= sync.delay_seconds <= _LONGEST_DELAY_S:
+            raise invalid_argument("sync.delay_seconds", f"must be 0 to {_LONGEST_DELAY_S:,}, which is a week")
         destination = await self._store.get_destination(sync.workspace_id, sync.destination_key)
         if destination is None:
             raise invalid_argument("sync.destination", "there is no such destination")
@@ -316,10 +343,16 @@ class SyncHandlers:
         if len(sync.mapping) > _MOST_MAPPING_BYTES:
             raise invalid_argument("sync.mapping", f"must not be longer than {_MOST_MAPPING_BYTES:,} bytes")
         try:
-            compile_mapping(sync.mapping, info)
+            compiled = compile_mapping(sync.mapping, info)
         except MappingError as error:
             field = f"sync.mapping.{error.field}" if error.field else "sync.mapping"
             raise invalid_argument(field, error.reason) from None
+        if sync.mapping and mapping_is_new:
+            audience = sync.audience_name if sync.audience_id else ""
+            people = await self._mappings.people(sync.workspace_id, audience, _PEOPLE_CHECKED)
+            wrong = wrong_types(sync.mapping, compiled, people)
+            if wrong is not None:
+                raise invalid_argument(f"sync.mapping.{wrong[0]}", wrong[1])
         return info
 
 

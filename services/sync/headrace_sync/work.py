@@ -10,7 +10,7 @@ from bson.binary import Binary
 from headrace.api.audience.v1.audience_pb2 import MembershipChange
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace.domain.times import format_time_us
+from headrace.domain.times import SECOND_US, format_time_us
 from headrace.storage.mongo.client import Document
 from headrace.telemetry.spans import is_sampled
 from headrace_sync.config import SyncConfig
@@ -48,10 +48,11 @@ class Work:
         return str(self.document.get("tp", "")) or self.event.traceparent
 
 
-def forwarding_document(sync_key: str, destination_key: str, resolved: ResolvedEvent, now: int) -> Document:
-    """The delivery of an event at a forwarding sync, waiting."""
+def forwarding_document(sync: SyncConfig, resolved: ResolvedEvent, now: int) -> Document:
+    """The delivery of an event at a forwarding sync, waiting for as long as the sync says."""
     event = resolved.event
-    document = _document(sync_key, destination_key, event.workspace_id, event.message_id, resolved.profile_id, now)
+    document = _document(sync.key, sync.destination_key, event.workspace_id, event.message_id, resolved.profile_id, now)
+    document["na"] = now + sync.delay_seconds * SECOND_US
     if is_sampled(resolved.traceparent):
         document["tp"] = resolved.traceparent
     return document

@@ -25,6 +25,7 @@ from headrace_sync.config import SyncConfig
 from headrace_sync.consents import FRESH_S, Allowed, Consents
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.outlet import SEND_EVENTS, Done, Outlet
+from headrace_sync.replays import NOT_REPEATED
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, WARNING
 from headrace_sync.verdicts import Kind, Verdict
 from headrace_sync.work import Work
@@ -44,8 +45,7 @@ _SETTLED_US = 120 * SECOND_US
 _LONGEST_SLEEP_S = 15.0
 _RETRY_STORE_S = 0.5
 _GATHER_S = 0.01
-_NOT_REPEATED = "it may have arrived, and the destination counts repetitions: replay it by hand if it did not"
-_INTERRUPTED = "the process ended while it was being sent; " + _NOT_REPEATED
+_INTERRUPTED = "the process ended while it was being sent; " + NOT_REPEATED
 
 
 class Items(Protocol):
@@ -474,7 +474,7 @@ class Worker:
         begun = work.document["b"] or now
         reason = verdict.reason
         if verdict.kind is Kind.LOST and self.outlet.info.idempotency == "none":
-            ended.setdefault((FAILED, verdict.code, f"{reason}: {_NOT_REPEATED}"), []).append(work.id)
+            ended.setdefault((FAILED, verdict.code, f"{reason}: {NOT_REPEATED}"), []).append(work.id)
             return
         if plugin_failed and work.document["pf"] + 1 >= self._plugin_attempts:
             ended.setdefault((FAILED, verdict.code, reason), []).append(work.id)

@@ -149,6 +149,33 @@ async def check(platform: Platform, out: Output, id: Id) -> int:
     return FAILED if any(one.state == failed for one in checks) else DONE
 
 
+@command(app, "check-mapping")
+async def check_mapping(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    mapping: Annotated[str, Option("--mapping", help="The mapping as JSON, or @FILE; else the connector's own.")] = "",
+    audience: Annotated[
+        str, Option("--audience", help="Look at members of this audience; else at people of the workspace.")
+    ] = "",
+) -> None:
+    """Check a mapping against real people: who would match by each field, and what could fill the others."""
+    from headrace.api.sync.v1.destination_service_pb2 import CheckMappingRequest
+
+    request = CheckMappingRequest(
+        name=platform.name("destinations", id),
+        mapping=json_argument("--mapping", mapping) if mapping else "",
+        audience=platform.name("audiences", audience) if audience else "",
+    )
+    found = await platform.destinations.CheckMapping(request)
+    if out.as_json:
+        out.item(found)
+        return
+    columns = ("name", "given", "usable", "consented", "wrong_type", "expression", "proposal", "remarks")
+    out.rows(found.fields, columns)
+    out.done(f"{found.sampled} people were looked at" + (f"; {found.problem}" if found.problem else ""), found)
+
+
 @command(app, "lists")
 async def lists(platform: Platform, out: Output, id: Id, limit: Limit = DEFAULT_LIMIT, everything: All = False) -> None:
     """List the lists that the vendor has: the ids go into the settings."""

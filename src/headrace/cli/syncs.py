@@ -9,12 +9,14 @@ from typer import Argument, Option
 
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
 from headrace.cli.files import json_argument, new_request_id
+from headrace.cli.moments import moment_us
 from headrace.cli.output import Output
 from headrace.cli.platform import Platform, listed
 from headrace.cli.problems import UsageProblem
 
 app = group("Syncs, their runs, deliveries and ledger.")
 
+_VALUES = {"all": "UNSPECIFIED", "first": "FIRST", "last": "LAST"}
 Id = Annotated[str, Argument(help="Sync id or resource name.")]
 
 
@@ -24,6 +26,14 @@ class Kind(StrEnum):
     LIST = "list"
     EVENT = "event"
     FORWARDING = "forwarding"
+
+
+class Values(StrEnum):
+    """Which values of an identifier are sent."""
+
+    ALL = "all"
+    FIRST = "first"
+    LAST = "last"
 
 
 class State(StrEnum):
@@ -80,11 +90,15 @@ async def create(
     most_changed: Annotated[
         int, Option("--most-changed", help="For list: percent of the list that may change within a day unasked.")
     ] = 0,
+    values: Annotated[
+        Values, Option("--values", help="Which values are sent of people with several of an identifier.")
+    ] = Values.ALL,
+    delay: Annotated[int, Option("--delay", min=0, help="For forwarding: send events so many seconds later.")] = 0,
     paused: Annotated[bool, Option("--paused", help="Make it without starting it.")] = False,
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
 ) -> None:
     """Make a sync."""
-    from headrace.api.sync.v1.sync_service_pb2 import CreateSyncRequest, Sync, SyncKind
+    from headrace.api.sync.v1.sync_service_pb2 import CreateSyncRequest, IdentifierValues, Sync, SyncKind
 
     sync = Sync(
         display_name=display_name or id,
@@ -96,6 +110,8 @@ async def create(
         send_removals=send_removals,
         require_approval=require_approval,
         most_changed_percent=most_changed,
+        identifier_values=IdentifierValues.Value(f"IDENTIFIER_VALUES_{_VALUES[values]}"),
+        delay_seconds=delay,
         paused=paused,
     )
     request = CreateSyncRequest(parent=platform.parent, sync_id=id, sync=sync, request_id=new_request_id())
@@ -122,12 +138,16 @@ async def update(
     most_changed: Annotated[
         int | None, Option("--most-changed", help="For list: percent that may change unasked; 0: no limit.")
     ] = None,
+    values: Annotated[
+        Values | None, Option("--values", help="Which values are sent of people with several.", show_default=False)
+    ] = None,
+    delay: Annotated[int | None, Option("--delay", min=0, help="For forwarding: seconds.", show_default=False)] = None,
     paused: Annotated[bool | None, Option("--pause/--resume", help="Stop it, or go on.", show_default=False)] = None,
 ) -> None:
     """Change a sync; what is not given stays."""
     from google.protobuf.field_mask_pb2 import FieldMask
 
-    from headrace.api.sync.v1.sync_service_pb2 import Sync, UpdateSyncRequest
+    from headrace.api.sync.v1.sync_service_pb2 import IdentifierValues, Sync, UpdateSyncRequest
 
     if event and all_events:
         raise UsageProblem("give --event or --all-events, not both")
@@ -151,6 +171,12 @@ async def update(
     if most_changed is not None:
         sync.most_changed_percent = most_changed
         paths.append("most_changed_percent")
+    if values is not None:
+        sync.identifier_values = IdentifierValues.Value(f"IDENTIFIER_VALUES_{_VALUES[values]}")
+        paths.append("identifier_values")
+    if delay is not None:
+        sync.delay_seconds = delay
+        paths.append("delay_seconds")
     if paused is not None:
         sync.paused = paused
         paths.append("paused")
@@ -291,13 +317,29 @@ async def replay(
     delivery: Annotated[
         list[str] | None, Option("--delivery", help="Only this delivery; may be repeated. Else all that failed.")
     ] = None,
+    reason: Annotated[str, Option("--reason", help="Only those whose reason has this text in it.")] = "",
+    status: Annotated[int, Option("--status", help="Only those whose last answer had this status.")] = 0,
+    since: Annotated[str, Option("--since", help="Only those that failed at or after this time (ISO 8601).")] = "",
+    before: Annotated[str, Option("--before", help="Only those that failed before this time (ISO 8601).")] = "",
+    even_if_sent: Annotated[
+        bool, Option("--even-if-sent", help="Also those that may have arrived where repetitions count.")
+    ] = False,
 ) -> None:
     """Put failed deliveries back in the queue."""
     from headrace.api.sync.v1.sync_service_pb2 import ReplayDeliveriesRequest
 
     request = ReplayDeliveriesRequest(
-        parent=platform.name("syncs", id), delivery_ids=delivery or (), request_id=new_request_id()
+        parent=platform.name("syncs", id),
+        delivery_ids=delivery or (),
+        request_id=new_request_id(),
+        reason_contains=reason,
+        status_code=status,
+        even_if_sent=even_if_sent,
     )
+    if since:
+        request.failed_from.FromMicroseconds(moment_us(since, "--since"))
+    if before:
+        request.failed_before.FromMicroseconds(moment_us(before, "--before"))
     answer = await platform.syncs.ReplayDeliveries(request)
     out.done(f"{answer.replayed} deliveries are in the queue again", answer)
 

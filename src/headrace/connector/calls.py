@@ -51,7 +51,8 @@ class CallError(Exception):
     """A call that failed.
 
     Attributes:
-        kind: "load" (the plugin cannot be loaded) or "defect" (it broke its contract).
+        kind: "load" (the plugin cannot be loaded), "config" (the settings cannot work) or "defect" (it broke its
+            contract).
         reason: One sentence without values.
     """
 
@@ -109,6 +110,8 @@ class Calls:
             result = self._serving[operation](getattr(request, "instance", ""), argument)
         except CallError:
             raise
+        except ConfigError as error:
+            raise CallError("config", error.reason) from error
         except (Exception, SystemExit) as error:
             raise CallError("defect", _what_and_where(error, self._package)) from error
         if operation is operations.LOAD:

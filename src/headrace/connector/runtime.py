@@ -19,7 +19,11 @@ from headrace.connector.calls import CallError, Calls
 from headrace.connector.operations import MESSAGE_OPTIONS, OPERATIONS, SERVICE, WAITING, Operation
 
 _MOST_THREADS = 4
-_CODES = {"load": grpc.StatusCode.FAILED_PRECONDITION, "defect": grpc.StatusCode.INTERNAL}
+_CODES = {
+    "load": grpc.StatusCode.FAILED_PRECONDITION,
+    "config": grpc.StatusCode.INVALID_ARGUMENT,
+    "defect": grpc.StatusCode.INTERNAL,
+}
 
 
 def _handler(calls: Calls, operation: Operation[object, object]) -> grpc.RpcMethodHandler[bytes, bytes]:

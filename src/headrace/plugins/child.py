@@ -28,7 +28,7 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
 )
-_REFUSALS = {grpc.StatusCode.FAILED_PRECONDITION: "load"}
+_REFUSALS = {grpc.StatusCode.FAILED_PRECONDITION: "load", grpc.StatusCode.INVALID_ARGUMENT: "config"}
 
 
 class Process(Protocol):

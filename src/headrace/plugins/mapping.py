@@ -11,6 +11,7 @@ the connector's manifest; null switches a field off. `event` is null in list syn
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from headrace.connector import wire
 from headrace.plugins.functions import MappingFunctions, as_text
 from headrace_sdk import EventItem, Field, Profile
 
+_NEAR = 0.6
 _LONGEST_EXPRESSION = 2_000
 _PLAIN_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _FALSE: tuple[Any, ...] = (None, False, "", [], {})
@@ -95,6 +97,14 @@ class CompiledMapping:
         found = {mapped.field.name: _evaluate(mapped, document) for mapped in self.fields}
         return {name: value for name, value in found.items() if value is not None}
 
+    def values(self, document: Document) -> dict[str, Any]:
+        """What each expression gives for a document, nulls included.
+
+        Raises:
+            MappingError: An expression fails on it.
+        """
+        return {mapped.field.name: _evaluate(mapped, document) for mapped in self.fields}
+
     def sources(self) -> dict[str, str]:
         """The expression of each field, defaults included, for display."""
         return {mapped.field.name: mapped.source for mapped in self.fields}
@@ -115,7 +125,10 @@ def compile_mapping(mapping: str | Mapping[str, Any] | None, connector: wire.Con
     for name in given:
         if name not in known:
             offered = ", ".join(known) or "none"
-            raise MappingError(str(name), f"connector {connector.name!r} has no such field; it has: {offered}")
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            reason = f"connector {connector.name!r} has no such field{hint}; it has: {offered}"
+            raise MappingError(str(name), reason)
     mapped = []
     for field in connector.fields:
         source = given.get(field.name, field.default)

@@ -49,6 +49,7 @@ _INHERITED = (
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 _LONGEST_BEGIN_S = 60.0
+_KINDS = {"load": PluginErrorKind.LOAD, "config": PluginErrorKind.CONFIG}
 _LONGEST_REASON = 500
 _GRACE_S = 5.0
 """Seconds beyond the time of a delivery after which the process, which should have ended it, counts as stuck."""
@@ -374,7 +375,7 @@ class PluginProcess:
 
     def _refused(self, refused: Refused, instance: Instance | None) -> PluginError:
         secrets = instance.secrets if instance is not None else ()
-        kind = PluginErrorKind.LOAD if refused.kind == "load" else PluginErrorKind.DEFECT
+        kind = _KINDS.get(refused.kind, PluginErrorKind.DEFECT)
         return self._error(kind, Masker(secrets).mask(refused.reason)[:_LONGEST_REASON])
 
     async def _cut(self, error: Exception, operation: Operation[Any, Any], limit_s: float) -> PluginError:

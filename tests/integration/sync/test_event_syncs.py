@@ -31,7 +31,7 @@ async def test_entries_and_exits_are_told_once(serve: Any, hooks: Hooks, others:
     told_of = sorted((b["profile"]["id"] if b["profile"] else "", b["name"]) for b in hooks.bodies.values())
     assert told_of == [("", "added_to_segment"), ("p1", "added_to_segment"), ("p1", "removed_from_segment")]
     body = next(b for b in hooks.bodies.values() if b["profile"])
-    assert body["properties"]["audience_id"] == "buyers"
+    assert (body["properties"]["audience_id"], body["properties"]["audience_name"]) == ("buyers", "Buyers")
     assert body["profile"]["traits"]["email"] == "ada@example.com"
 
 

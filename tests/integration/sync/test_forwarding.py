@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from headrace_sync.delivery_store import DeliveryStore, delivery_id
+from headrace_sync.replays import NOT_REPEATED, ReplayFilter
+from headrace_sync.store import FAILED
 
 from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.domain.ids import event_key
+from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Redis
 from tests.support import plugin_zoo
 from tests.support import sync as support
@@ -105,6 +109,32 @@ async def test_a_lost_answer_repeats_the_request_with_its_key(serve: Any, hooks:
     assert all(hooks.headers[id]["idempotency-key"] == id for id in ids)
 
 
+async def test_events_wait_as_long_as_the_sync_says(serve: Any, hooks: Hooks, line: Line) -> None:
+    async with serve() as api:
+        hook = await api.destination("hook", hooks.url)
+        later = await api.forwarding("later", hook, delay_seconds=3_600)
+        soon = await api.forwarding("soon", hook, delay_seconds=1)
+        await line.send_new(2)
+        await support.settled(api, soon)
+        told = await api.deliveries(soon)
+        waiting = await api.deliveries(later)
+    assert len(told) == 2
+    assert len(hooks.accepted) == 2
+    assert all(d.update_time.ToMicroseconds() - d.create_time.ToMicroseconds() >= 1_000_000 for d in told)
+    assert [d.next_attempt_time.seconds - d.create_time.seconds for d in waiting] == [3_600] * 2
+
+
+async def test_what_may_have_arrived_is_replayed_only_when_it_is_asked_for(db: Database) -> None:
+    store = DeliveryStore(db)
+    for id, reason in (("certain", "HTTP 400"), ("perhaps", f"no answer: {NOT_REPEATED}")):
+        await db["deliveries"].insert_one({"_id": delivery_id("k", id), "k": "k", "w": "w", "st": FAILED, "r": reason})
+    assert await store.replay("k", "w", ReplayFilter(), now=1) == 1
+    assert await store.replay("k", "w", ReplayFilter(), now=1) == 0
+    assert await store.replay("k", "w", ReplayFilter(even_if_sent=True), now=1) == 1
+    await db["deliveries"].update_many({}, {"$set": {"st": FAILED}})
+    assert await store.replay("k", "w", ReplayFilter(ids=["perhaps"]), now=1) == 1
+
+
 async def test_what_a_receiver_refuses_for_good_waits_in_the_dead_letter(serve: Any, hooks: Hooks, line: Line) -> None:
     async def answer(request: web.Request, body: Any) -> web.Response | None:
         return web.json_response({}, status=422) if body["message_id"].endswith("-3") else None
@@ -119,7 +149,17 @@ async def test_what_a_receiver_refuses_for_good_waits_in_the_dead_letter(serve: 
         assert (failed.message_id, failed.status_code, failed.attempts) == (ids[3], 422, 1)
         assert "422" in failed.reason
         hooks.answer = None
-        request = pb.ReplayDeliveriesRequest(parent=sync, delivery_ids=[failed.id])
+        for other in (
+            {"status_code": 500},
+            {"reason_contains": "no such reason"},
+            {"failed_before": failed.update_time},
+            {"delivery_ids": ["another"]},
+        ):
+            request = pb.ReplayDeliveriesRequest(parent=sync, **other)
+            assert (await api.syncs.ReplayDeliveries(request)).replayed == 0
+        request = pb.ReplayDeliveriesRequest(
+            parent=sync, status_code=422, reason_contains="422", failed_from=failed.update_time
+        )
         assert (await api.syncs.ReplayDeliveries(request)).replayed == 1
         ledger = await support.settled(api, sync)
         (again,) = await api.deliveries(support.PARENT, message_id=ids[3])

@@ -92,7 +92,9 @@ async def leased(db: Database) -> set[str]:
 
 def work(message_id: str) -> Work:
     event = Event(workspace_id="w", message_id=message_id)
-    return Work(forwarding_document("sync", "w\x1fdestination", ResolvedEvent(event=event, profile_id="p"), 1), event)
+    sync = SimpleNamespace(key="sync", destination_key="w\x1fdestination", delay_seconds=0)
+    resolved = ResolvedEvent(event=event, profile_id="p")
+    return Work(forwarding_document(sync, resolved, 1), event)  # type: ignore[arg-type]  # what is asked of a sync
 
 
 async def test_a_delivery_that_is_planned_twice_is_handed_over_once(db: Database) -> None:

@@ -28,6 +28,8 @@ FAULTS = (
     "takes-jobs",
     "refused-whole",
     "one-by-one",
+    "remarks",
+    "misconfigured",
 )
 
 
@@ -55,6 +57,20 @@ async def test_a_good_plugin_delivers(bench: Bench) -> None:
 @pytest.mark.parametrize("fault", ["raises", "loses-item"])
 async def test_a_plugin_that_fails_on_everything_parks_each_item(bench: Bench, fault: str) -> None:
     assert await kinds(bench.outlet(fault), "a", "b", "c") == [Kind.PLUGIN] * 3
+    assert bench.requests == 0
+
+
+async def test_a_remark_makes_a_warning_of_what_the_vendor_took(bench: Bench) -> None:
+    taken, other = await bench.outlet("remarks").send(SEND_EVENTS, items("a", "b"))
+    assert (taken.kind, taken.reason, taken.code, other.kind) == (Kind.WARNED, "has no currency", 200, Kind.DELIVERED)
+    bench.status = 401
+    refused, _ = await bench.outlet("remarks").send(SEND_EVENTS, items("a", "b"))
+    assert refused.kind is Kind.UNTRIED
+
+
+async def test_settings_that_turn_out_not_to_work_stop_the_destination(bench: Bench) -> None:
+    assert await kinds(bench.outlet("misconfigured"), "a", "b") == [Kind.UNTRIED] * 2
+    assert bench.halted == ["the settings cannot work: the list is gone: choose another"]
     assert bench.requests == 0
 
 

@@ -116,6 +116,8 @@ def test_the_same_again_changes_nothing() -> None:
             "send_removals": False,
             "require_approval": False,
             "most_changed_percent": 0,
+            "identifier_values": "all",
+            "delay_seconds": 0,
             "paused": True,
         },
         Audience_a={"display_name": "a", "definition": {"where": {"event": "X"}}, "active": True},

@@ -18,6 +18,7 @@ class Gate:
     Attributes:
         held: People whose changes wait.
         plan_id: The plan that they are written into; empty when they wait for the next one.
+        reason: Why that plan has to be approved.
         closed: True when nothing goes through unasked.
     """
 
@@ -26,6 +27,7 @@ class Gate:
         *,
         approved: frozenset[str],
         plan_id: str = "",
+        reason: str = "",
         closed: bool = False,
         percent: int = 0,
         window: Window | None = None,
@@ -36,6 +38,7 @@ class Gate:
         Args:
             approved: Ids of the plans that were approved.
             plan_id: A new plan, into which everything else goes.
+            reason: Why it has to be approved.
             closed: True lets nothing through unasked.
             percent: Share of the list that may be changed unasked, with
             window: what was changed of it so far.
@@ -43,6 +46,7 @@ class Gate:
         """
         self.held = Counts()
         self.plan_id = plan_id
+        self.reason = reason
         self._approved = approved
         self.closed = closed or bool(plan_id)
         self._percent = percent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import now_us
+from headrace_sync.alerts.sender import Alerts, approval_needed
 from headrace_sync.config import SyncConfig
 from headrace_sync.items import ItemBuilder
 from headrace_sync.leases import Lease
@@ -24,8 +25,9 @@ _AT_ONCE = 1_000
 class PlanKeeper:
     """Makes plans and gates. All of it is for who holds the lease of the sync's passes."""
 
-    def __init__(self, plans: PlanStore, lists: ListStore, items: ItemBuilder) -> None:
-        """Keep plans in a store."""
+    def __init__(self, plans: PlanStore, lists: ListStore, items: ItemBuilder, alerts: Alerts) -> None:
+        """Keep plans in a store, and tell of those that wait."""
+        self._alerts = alerts
         self._plans = plans
         self._lists = lists
         self._items = items
@@ -56,7 +58,10 @@ class PlanKeeper:
         approved = await self._plans.approved(sync.key)
         if anew:
             await self._plans.discard(sync.key)
-        if await self._plans.waiting([sync.key]):
+        waiting = (await self._plans.waiting([sync.key])).get(sync.key)
+        if waiting is not None:
+            # Should a process have ended before it told of the plan; what was told is not told again.
+            await self._alerts.add(sync.workspace_id, approval_needed(sync.name, waiting["_id"], waiting["r"]))
             return Gate(approved=approved, closed=True)
         await self._lists.release_held(sync.key, now=now_us())
         await self._plans.begun(approved)
@@ -77,6 +82,7 @@ class PlanKeeper:
         return Gate(
             approved=approved,
             plan_id=plan_id,
+            reason=reason,
             spend=lambda unasked, granted: self._plans.spend(sync.key, unasked, granted),
         )
 
@@ -84,6 +90,7 @@ class PlanKeeper:
         """A pass has looked at everybody: its plan waits. True when there is one."""
         if gate.plan_id and gate.held:
             await self._plans.made(gate.plan_id, gate.held)
+            await self._alerts.add(sync.workspace_id, approval_needed(sync.name, gate.plan_id, gate.reason))
         elif gate.plan_id:
             await self._plans.drop_unmade(sync.key)
         elif gate.held and not gate.closed:

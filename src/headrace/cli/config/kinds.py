@@ -161,6 +161,13 @@ KINDS: dict[str, Kind] = {
                 "most_changed_percent": Key(
                     Holds.NUMBER, "For list: percent of the list that may change within a day unasked.", default=0
                 ),
+                "identifier_values": Key(
+                    Holds.CHOICE,
+                    "Which values are sent of people with several of an identifier.",
+                    default="all",
+                    choices=("all", "first", "last"),
+                ),
+                "delay_seconds": Key(Holds.NUMBER, "For forwarding: sends events so many seconds later.", default=0),
                 "paused": Key(Holds.FLAG, "True stops it.", switch=True),
             },
             after=("Destination", "Audience"),

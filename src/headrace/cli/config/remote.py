@@ -175,6 +175,8 @@ async def _read_syncs(platform: calls.Platform) -> dict[str, Stored]:
                 "send_removals": sync.send_removals,
                 "require_approval": sync.require_approval,
                 "most_changed_percent": sync.most_changed_percent,
+                "identifier_values": _values_of(sync.identifier_values),
+                "delay_seconds": sync.delay_seconds,
                 "paused": sync.paused,
             },
             sync.etag,
@@ -307,6 +309,18 @@ async def _apply_destination(platform: calls.Platform, step: Step) -> str:
     return UNCHANGED if answer.destination.etag == step.etag else UPDATE
 
 
+_VALUES = {
+    "all": "IDENTIFIER_VALUES_UNSPECIFIED",
+    "first": "IDENTIFIER_VALUES_FIRST",
+    "last": "IDENTIFIER_VALUES_LAST",
+}
+
+
+def _values_of(values: sync_api.IdentifierValues.ValueType) -> str:
+    name = sync_api.IdentifierValues.Name(values)
+    return next(word for word, stored in _VALUES.items() if stored == name)
+
+
 async def _apply_sync(platform: calls.Platform, step: Step) -> str:
     resource, values = step.resource, step.resource.values
     sync = sync_api.Sync(
@@ -319,6 +333,8 @@ async def _apply_sync(platform: calls.Platform, step: Step) -> str:
         send_removals=values["send_removals"],
         require_approval=values["require_approval"],
         most_changed_percent=values["most_changed_percent"],
+        identifier_values=sync_api.IdentifierValues.Value(_VALUES[values["identifier_values"]]),
+        delay_seconds=values["delay_seconds"],
         paused=values.get("paused", False),
     )
     if step.action == CREATE:

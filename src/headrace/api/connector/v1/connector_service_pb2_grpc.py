@@ -28,9 +28,11 @@ if _version_not_supported:
 class ConnectorServiceStub(object):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
     plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
-    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
-    loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
-    connector's capabilities do not need the method. Messages may have 128 MiB.
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its
+    instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be loaded,
+    INVALID_ARGUMENT when the settings cannot work, which stops the destination, else INTERNAL, and a message that quotes
+    no secret and no personal data. UNIMPLEMENTED means that the connector's capabilities do not need the method. Messages
+    may have 128 MiB.
     """
 
     def __init__(self, channel):
@@ -129,9 +131,11 @@ class ConnectorServiceStub(object):
 class ConnectorServiceServicer(object):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
     plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
-    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
-    loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
-    connector's capabilities do not need the method. Messages may have 128 MiB.
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its
+    instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be loaded,
+    INVALID_ARGUMENT when the settings cannot work, which stops the destination, else INTERNAL, and a message that quotes
+    no secret and no personal data. UNIMPLEMENTED means that the connector's capabilities do not need the method. Messages
+    may have 128 MiB.
     """
 
     def DescribeConnectors(self, request, context):
@@ -353,9 +357,11 @@ def add_ConnectorServiceServicer_to_server(servicer, server):
 class ConnectorService(object):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
     plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
-    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
-    loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
-    connector's capabilities do not need the method. Messages may have 128 MiB.
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its
+    instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be loaded,
+    INVALID_ARGUMENT when the settings cannot work, which stops the destination, else INTERNAL, and a message that quotes
+    no secret and no personal data. UNIMPLEMENTED means that the connector's capabilities do not need the method. Messages
+    may have 128 MiB.
     """
 
     @staticmethod

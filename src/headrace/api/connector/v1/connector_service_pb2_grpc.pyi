@@ -300,9 +300,11 @@ _ConnectorServiceDeliverType = typing_extensions.TypeVar(
 class ConnectorServiceStub(typing.Generic[_ConnectorServiceDescribeConnectorsType, _ConnectorServiceOpenInstanceType, _ConnectorServiceCloseInstanceType, _ConnectorServiceBuildRowsType, _ConnectorServiceAddMembersType, _ConnectorServiceRemoveMembersType, _ConnectorServiceSendEventsType, _ConnectorServiceDeletePeopleType, _ConnectorServiceReadResponsesType, _ConnectorServiceNormaliseValuesType, _ConnectorServicePollJobType, _ConnectorServiceBuildChecksType, _ConnectorServiceReadCheckType, _ConnectorServiceAskListsType, _ConnectorServiceAskNewListType, _ConnectorServiceReadListsType, _ConnectorServiceDeliverType]):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
     plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
-    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
-    loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
-    connector's capabilities do not need the method. Messages may have 128 MiB.
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its
+    instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be loaded,
+    INVALID_ARGUMENT when the settings cannot work, which stops the destination, else INTERNAL, and a message that quotes
+    no secret and no personal data. UNIMPLEMENTED means that the connector's capabilities do not need the method. Messages
+    may have 128 MiB.
     """
 
     @typing.overload
@@ -576,9 +578,11 @@ ConnectorServiceAsyncStub: typing_extensions.TypeAlias = ConnectorServiceStub[
 class ConnectorServiceServicer(metaclass=abc.ABCMeta):
     """What a connector plugin serves, in any language, on the UNIX socket whose path is in HEADRACE_CONNECTOR_SOCKET. The
     plugin host is the only caller and makes one call at a time, Deliver aside, of which several may be under way beside
-    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be
-    loaded, else INTERNAL, and a message that quotes no secret and no personal data. UNIMPLEMENTED means that the
-    connector's capabilities do not need the method. Messages may have 128 MiB.
+    another call. A connector does no I/O but in Deliver, reads no clock and keeps nothing between calls but its
+    instances. A call that fails answers with a status: FAILED_PRECONDITION when the plugin cannot be loaded,
+    INVALID_ARGUMENT when the settings cannot work, which stops the destination, else INTERNAL, and a message that quotes
+    no secret and no personal data. UNIMPLEMENTED means that the connector's capabilities do not need the method. Messages
+    may have 128 MiB.
     """
 
     @abc.abstractmethod

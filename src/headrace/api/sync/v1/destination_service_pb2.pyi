@@ -671,3 +671,109 @@ class CreateVendorListResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["list", b"list"]) -> None: ...
 
 Global___CreateVendorListResponse: typing_extensions.TypeAlias = CreateVendorListResponse
+
+@typing.final
+class CheckMappingRequest(google.protobuf.message.Message):
+    """Request of CheckMapping."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    MAPPING_FIELD_NUMBER: builtins.int
+    AUDIENCE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Resource name of the destination; it may be paused or unauthorized."""
+    mapping: builtins.str
+    """Optional. The mapping as JSON, as in Sync; empty checks the connector's own."""
+    audience: builtins.str
+    """Optional. Resource name of an audience, whose members are looked at; else people of the workspace are."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        mapping: builtins.str = ...,
+        audience: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "mapping", b"mapping", "name", b"name"]) -> None: ...
+
+Global___CheckMappingRequest: typing_extensions.TypeAlias = CheckMappingRequest
+
+@typing.final
+class CheckMappingResponse(google.protobuf.message.Message):
+    """Response of CheckMapping."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SAMPLED_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    FIELDS_FIELD_NUMBER: builtins.int
+    sampled: builtins.int
+    """People who were looked at."""
+    problem: builtins.str
+    """What is wrong with the mapping as a whole, which a sync would be refused for; empty when it can be used."""
+    @property
+    def fields(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MappedField]:
+        """The connector's fields, in its order; only names and proposals when there is a problem."""
+
+    def __init__(
+        self,
+        *,
+        sampled: builtins.int = ...,
+        problem: builtins.str = ...,
+        fields: collections.abc.Iterable[Global___MappedField] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["fields", b"fields", "problem", b"problem", "sampled", b"sampled"]) -> None: ...
+
+Global___CheckMappingResponse: typing_extensions.TypeAlias = CheckMappingResponse
+
+@typing.final
+class MappedField(google.protobuf.message.Message):
+    """A field of a connector under a mapping."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    EXPRESSION_FIELD_NUMBER: builtins.int
+    PROPOSAL_FIELD_NUMBER: builtins.int
+    GIVEN_FIELD_NUMBER: builtins.int
+    USABLE_FIELD_NUMBER: builtins.int
+    CONSENTED_FIELD_NUMBER: builtins.int
+    WRONG_TYPE_FIELD_NUMBER: builtins.int
+    REMARKS_FIELD_NUMBER: builtins.int
+    PROPOSAL_GIVEN_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the field."""
+    expression: builtins.str
+    """The expression that fills it; empty when none does."""
+    proposal: builtins.str
+    """The expression that is proposed, by what the workspace knows of people; empty when nothing fits."""
+    given: builtins.int
+    """Of the people looked at, how many have a value."""
+    usable: builtins.int
+    """How many have a value that the connector can bring into the vendor's form."""
+    consented: builtins.int
+    """How many of these have agreed to what the destination requires."""
+    wrong_type: builtins.int
+    """How many have a value of another type than the field's."""
+    proposal_given: builtins.int
+    """How many the proposal would give a value."""
+    @property
+    def remarks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Remarks, such as a trait that nobody has with the nearest one that somebody has; without values of people."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        expression: builtins.str = ...,
+        proposal: builtins.str = ...,
+        given: builtins.int = ...,
+        usable: builtins.int = ...,
+        consented: builtins.int = ...,
+        wrong_type: builtins.int = ...,
+        remarks: collections.abc.Iterable[builtins.str] | None = ...,
+        proposal_given: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consented", b"consented", "expression", b"expression", "given", b"given", "name", b"name", "proposal", b"proposal", "proposal_given", b"proposal_given", "remarks", b"remarks", "usable", b"usable", "wrong_type", b"wrong_type"]) -> None: ...
+
+Global___MappedField: typing_extensions.TypeAlias = MappedField

@@ -70,6 +70,11 @@ class DestinationServiceStub(object):
                 request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationResponse.FromString,
                 _registered_method=True)
+        self.CheckMapping = channel.unary_unary(
+                '/headrace.api.sync.v1.DestinationService/CheckMapping',
+                request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingResponse.FromString,
+                _registered_method=True)
         self.ListVendorLists = channel.unary_unary(
                 '/headrace.api.sync.v1.DestinationService/ListVendorLists',
                 request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.ListVendorListsRequest.SerializeToString,
@@ -135,6 +140,13 @@ class DestinationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckMapping(self, request, context):
+        """Checks a mapping against the connector and against real people, and proposes expressions for its fields.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListVendorLists(self, request, context):
         """Lists the lists that the vendor has, for connectors that can.
         """
@@ -186,6 +198,11 @@ def add_DestinationServiceServicer_to_server(servicer, server):
                     servicer.CheckDestination,
                     request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationRequest.FromString,
                     response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationResponse.SerializeToString,
+            ),
+            'CheckMapping': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckMapping,
+                    request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingResponse.SerializeToString,
             ),
             'ListVendorLists': grpc.unary_unary_rpc_method_handler(
                     servicer.ListVendorLists,
@@ -388,6 +405,33 @@ class DestinationService(object):
             '/headrace.api.sync.v1.DestinationService/CheckDestination',
             headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationRequest.SerializeToString,
             headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckDestinationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckMapping(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.sync.v1.DestinationService/CheckMapping',
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingRequest.SerializeToString,
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -137,6 +137,22 @@ _DestinationServiceCheckDestinationType = typing_extensions.TypeVar(
     ],
 )
 
+_DestinationServiceCheckMappingType = typing_extensions.TypeVar(
+    '_DestinationServiceCheckMappingType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CheckMappingRequest,
+        headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CheckMappingRequest,
+        headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CheckMappingRequest,
+        headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse,
+    ],
+)
+
 _DestinationServiceListVendorListsType = typing_extensions.TypeVar(
     '_DestinationServiceListVendorListsType',
     grpc.UnaryUnaryMultiCallable[
@@ -169,7 +185,7 @@ _DestinationServiceCreateVendorListType = typing_extensions.TypeVar(
     ],
 )
 
-class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsType, _DestinationServiceCreateDestinationType, _DestinationServiceGetDestinationType, _DestinationServiceListDestinationsType, _DestinationServiceUpdateDestinationType, _DestinationServiceDeleteDestinationType, _DestinationServiceCheckDestinationType, _DestinationServiceListVendorListsType, _DestinationServiceCreateVendorListType]):
+class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsType, _DestinationServiceCreateDestinationType, _DestinationServiceGetDestinationType, _DestinationServiceListDestinationsType, _DestinationServiceUpdateDestinationType, _DestinationServiceDeleteDestinationType, _DestinationServiceCheckDestinationType, _DestinationServiceCheckMappingType, _DestinationServiceListVendorListsType, _DestinationServiceCreateVendorListType]):
     """Manages destinations, the configured instances of connectors. Scopes: destinations:read, destinations:write."""
 
     @typing.overload
@@ -201,6 +217,10 @@ class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsTyp
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.destination_service_pb2.CheckDestinationRequest,
             headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.CheckMappingRequest,
+            headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
@@ -243,6 +263,10 @@ class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsTyp
             headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.CheckMappingRequest,
+            headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
             headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse,
         ],
@@ -272,6 +296,9 @@ class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsTyp
 
     CheckDestination: _DestinationServiceCheckDestinationType
     """Asks the vendor whether the settings work and the permissions are there; changes nothing, here or there."""
+
+    CheckMapping: _DestinationServiceCheckMappingType
+    """Checks a mapping against the connector and against real people, and proposes expressions for its fields."""
 
     ListVendorLists: _DestinationServiceListVendorListsType
     """Lists the lists that the vendor has, for connectors that can."""
@@ -307,6 +334,10 @@ DestinationServiceAsyncStub: typing_extensions.TypeAlias = DestinationServiceStu
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.destination_service_pb2.CheckDestinationRequest,
         headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.CheckMappingRequest,
+        headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
@@ -376,6 +407,14 @@ class DestinationServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse, collections.abc.Awaitable[headrace.api.sync.v1.destination_service_pb2.CheckDestinationResponse]]:
         """Asks the vendor whether the settings work and the permissions are there; changes nothing, here or there."""
+
+    @abc.abstractmethod
+    def CheckMapping(
+        self,
+        request: headrace.api.sync.v1.destination_service_pb2.CheckMappingRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse, collections.abc.Awaitable[headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse]]:
+        """Checks a mapping against the connector and against real people, and proposes expressions for its fields."""
 
     @abc.abstractmethod
     def ListVendorLists(

@@ -51,6 +51,30 @@ SYNC_KIND_FORWARDING: SyncKind.ValueType  # 3
 """Sends events as they happen."""
 Global___SyncKind: typing_extensions.TypeAlias = SyncKind
 
+class _IdentifierValues:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _IdentifierValuesEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_IdentifierValues.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    IDENTIFIER_VALUES_UNSPECIFIED: _IdentifierValues.ValueType  # 0
+    """All of them."""
+    IDENTIFIER_VALUES_FIRST: _IdentifierValues.ValueType  # 1
+    """The one that is known longest."""
+    IDENTIFIER_VALUES_LAST: _IdentifierValues.ValueType  # 2
+    """The one that came last."""
+
+class IdentifierValues(_IdentifierValues, metaclass=_IdentifierValuesEnumTypeWrapper):
+    """Which values of an identifier are sent of people who have several."""
+
+IDENTIFIER_VALUES_UNSPECIFIED: IdentifierValues.ValueType  # 0
+"""All of them."""
+IDENTIFIER_VALUES_FIRST: IdentifierValues.ValueType  # 1
+"""The one that is known longest."""
+IDENTIFIER_VALUES_LAST: IdentifierValues.ValueType  # 2
+"""The one that came last."""
+Global___IdentifierValues: typing_extensions.TypeAlias = IdentifierValues
+
 class _DeliveryState:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -136,6 +160,8 @@ class Sync(google.protobuf.message.Message):
     REQUIRE_APPROVAL_FIELD_NUMBER: builtins.int
     MOST_CHANGED_PERCENT_FIELD_NUMBER: builtins.int
     PENDING_PLAN_FIELD_NUMBER: builtins.int
+    IDENTIFIER_VALUES_FIELD_NUMBER: builtins.int
+    DELAY_SECONDS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/syncs/{sync}"."""
     display_name: builtins.str
@@ -162,6 +188,10 @@ class Sync(google.protobuf.message.Message):
     """Optional, for LIST. A pass that would change more than this share of the list within a day, in percent, stops and
     asks for approval; the first fill of a list does not. 0 means no limit.
     """
+    identifier_values: Global___IdentifierValues.ValueType
+    """Optional. Which values of an identifier are sent of people who have several."""
+    delay_seconds: builtins.int
+    """Optional, for FORWARDING. Sends each event so many seconds after it was planned, at most 604,800 (a week)."""
     @property
     def event_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Optional, for FORWARDING. Only events of these names; empty means all."""
@@ -196,9 +226,11 @@ class Sync(google.protobuf.message.Message):
         require_approval: builtins.bool = ...,
         most_changed_percent: builtins.int = ...,
         pending_plan: headrace.api.sync.v1.plan_pb2.SyncPlan | None = ...,
+        identifier_values: Global___IdentifierValues.ValueType = ...,
+        delay_seconds: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "pending_plan", b"pending_plan", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "kind", b"kind", "mapping", b"mapping", "most_changed_percent", b"most_changed_percent", "name", b"name", "paused", b"paused", "pending_plan", b"pending_plan", "require_approval", b"require_approval", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "delay_seconds", b"delay_seconds", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "identifier_values", b"identifier_values", "kind", b"kind", "mapping", b"mapping", "most_changed_percent", b"most_changed_percent", "name", b"name", "paused", b"paused", "pending_plan", b"pending_plan", "require_approval", b"require_approval", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
 
 Global___Sync: typing_extensions.TypeAlias = Sync
 
@@ -753,13 +785,32 @@ class ReplayDeliveriesRequest(google.protobuf.message.Message):
     PARENT_FIELD_NUMBER: builtins.int
     DELIVERY_IDS_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    REASON_CONTAINS_FIELD_NUMBER: builtins.int
+    STATUS_CODE_FIELD_NUMBER: builtins.int
+    FAILED_FROM_FIELD_NUMBER: builtins.int
+    FAILED_BEFORE_FIELD_NUMBER: builtins.int
+    EVEN_IF_SENT_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. The sync's resource name."""
     request_id: builtins.str
     """Optional. As in CreateSyncRequest."""
+    reason_contains: builtins.str
+    """Optional. Only those whose reason has this text in it."""
+    status_code: builtins.int
+    """Optional. Only those whose last answer had this status."""
+    even_if_sent: builtins.bool
+    """Optional. Also those that may have arrived at a vendor who counts repetitions; named ones are replayed in any case."""
     @property
     def delivery_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Optional. Only these deliveries; empty means all that failed."""
+
+    @property
+    def failed_from(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Optional. Only those that failed at or after this."""
+
+    @property
+    def failed_before(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Optional. Only those that failed before this."""
 
     def __init__(
         self,
@@ -767,8 +818,14 @@ class ReplayDeliveriesRequest(google.protobuf.message.Message):
         parent: builtins.str = ...,
         delivery_ids: collections.abc.Iterable[builtins.str] | None = ...,
         request_id: builtins.str = ...,
+        reason_contains: builtins.str = ...,
+        status_code: builtins.int = ...,
+        failed_from: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        failed_before: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        even_if_sent: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["delivery_ids", b"delivery_ids", "parent", b"parent", "request_id", b"request_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["failed_before", b"failed_before", "failed_from", b"failed_from"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delivery_ids", b"delivery_ids", "even_if_sent", b"even_if_sent", "failed_before", b"failed_before", "failed_from", b"failed_from", "parent", b"parent", "reason_contains", b"reason_contains", "request_id", b"request_id", "status_code", b"status_code"]) -> None: ...
 
 Global___ReplayDeliveriesRequest: typing_extensions.TypeAlias = ReplayDeliveriesRequest
 
