@@ -1,0 +1,1 @@
+"""Headrace destination: S3-compatible files."""
