@@ -11,7 +11,7 @@ from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import MINUTE_US
 from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs
-from headrace_audience.language.definition import Definition
+from headrace_audience.language.definition import All, Definition
 from headrace_audience.store import (
     ACTIVE,
     ARCHIVED,
@@ -25,6 +25,7 @@ from headrace_audience.store import (
     SEPARATOR,
 )
 from headrace_audience.stored import definition_of, keeps_members
+from headrace_audience.unreadable import kind_of_members
 
 log = logs.get_logger(__name__)
 
@@ -140,14 +141,12 @@ def _audiences(document: Document) -> Iterator[Audience]:
     """The audience of a document, and its pending version as one that is filled beside it."""
     if document["state"] in (DRAFT, DELETED) or (document["state"] == ARCHIVED and not document["open"]):
         return
-    try:
-        definition = definition_of(document)
-        version = document.get("pending") if document["state"] in COMPUTED else None
-        pending = definition_of(version) if version else None
-    except DefinitionError as error:
-        # It was checked when it was saved: an older program reads what a newer one wrote.
-        log.warning("a stored definition cannot be read", audience=document["a"], place=error.path)
-        return
+    definition = _definition(document, document["a"])
+    version = document.get("pending") if document["state"] in COMPUTED else None
+    pending = _definition(version, document["a"]) if version else None
+    # Members of one that cannot be read stay, and those of one that is activated with another meaning until its version
+    # takes their place.
+    is_kept = keeps_members(document) or (definition is None and document["state"] in COMPUTED)
     if version and pending:
         yield Audience(
             workspace_id=document["w"],
@@ -166,9 +165,8 @@ def _audiences(document: Document) -> Iterator[Audience]:
     yield Audience(
         workspace_id=document["w"],
         audience_id=document["a"],
-        # Members of one that is activated with another meaning stay until its version takes their place.
-        state=PAUSED if keeps_members(document) else document["state"],
-        definition=definition,
+        state=PAUSED if is_kept else document["state"],
+        definition=definition or Definition("dynamic", All(()), kind_of_members(document)),
         generation=document["gen"],
         cause=document["cause"],
         at_us=document["at"],
@@ -177,3 +175,11 @@ def _audiences(document: Document) -> Iterator[Audience]:
         open=document.get("open", False),
         next_us=document.get("next", 0),
     )
+
+
+def _definition(document: Document, audience_id: str) -> Definition | None:
+    try:
+        return definition_of(document)
+    except DefinitionError as error:
+        log.warning("a stored definition cannot be read", audience=audience_id, place=error.path)
+        return None

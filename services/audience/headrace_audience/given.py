@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from headrace.domain.definitions import DefinitionError
-from headrace.rpc.errors import invalid_argument
+from headrace.rpc.errors import INVALID_ARGUMENT, ApiError, invalid_argument, invalid_arguments
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.places import places_of
 from headrace_audience.language.sense import parse_given
-from headrace_audience.language.text.reading import TextError, definition_json
+from headrace_audience.language.text.reading import ReadText, TextError, is_json, read_text
+
+SHORT = 2_000
+"""Texts of so many characters are read at once; longer ones, which take up to seconds, in a thread, one at a time."""
+_reader = ThreadPoolExecutor(1, thread_name_prefix="definitions")
 
 
-def as_json(definition: str, field: str = "audience.definition") -> str:
-    """The JSON of a definition that may be in text form. Raises ApiError INVALID_ARGUMENT that names the place."""
+@dataclass(frozen=True)
+class Given:
+    """A definition that somebody gave, as text or JSON."""
+
+    source: str
+    """It as JSON; of what was given as JSON nothing is known yet."""
+    field: str
+    """What the request calls it."""
+    text: ReadText | None = None
+    """Of one that was given as text."""
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Let errors inside of the block that stand at a path of the JSON stand at their place in the text."""
+        try:
+            yield
+        except ApiError as error:
+            if self.text is None or error.reason != INVALID_ARGUMENT:
+                raise
+            raise invalid_arguments([self._placed(self.text, *one) for one in error.violations]) from error
+
+    def _placed(self, text: ReadText, field: str, description: str) -> tuple[str, str]:
+        inside, _, path = field.partition(f"{self.field}.")
+        if inside or not path:
+            return field, description
+        line, column = text.place_of(path)
+        return self.field, f"line {line}, column {column}: {description}"
+
+
+async def read(definition: str, field: str = "audience.definition") -> Given:
+    """A definition that may be in text form. Raises ApiError INVALID_ARGUMENT that names the place in the text."""
     try:
-        return definition_json(definition, parse_given) if definition else definition
+        if not definition or is_json(definition := definition.removeprefix("\ufeff")):
+            return Given(definition, field)
+        if len(definition) <= SHORT:
+            text = read_text(definition, parse_given)
+        else:
+            text = await asyncio.get_running_loop().run_in_executor(_reader, read_text, definition, parse_given)
     except TextError as error:
         raise invalid_argument(field, str(error)) from None
+    return Given(json.dumps(text.definition, ensure_ascii=False), field, text)
 
 
 def parse(definition: str, field: str = "audience.definition") -> Definition:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -29,11 +30,11 @@ from headrace.rpc.errors import (
     wrong_state,
 )
 from headrace.storage.mongo.client import Client, Database, Document, Session, transaction
+from headrace_audience import unreadable
 from headrace_audience.answers.overlap import Region, overlap
 from headrace_audience.computed_traits import ComputedTraits, chosen
-from headrace_audience.given import as_json, check_known, definition_fault, parse
+from headrace_audience.given import Given, check_known, definition_fault, parse, read
 from headrace_audience.language.definition import All, Definition, check_references
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.places import places_of
 from headrace_audience.store import (
     ACTIVE,
@@ -53,8 +54,9 @@ from headrace_audience.store import (
     member_count,
     members_after,
 )
-from headrace_audience.stored import DEFINITION_FIELDS, definition_of
+from headrace_audience.stored import DEFINITION_FIELDS
 from headrace_audience.transitions import activated, defined, discarded, followed, naming, stopped, wanted
+from headrace_audience.unreadable import kind_of_members, readable, stand_in
 from headrace_audience.versions import switched
 
 ATTEMPTS = 8
@@ -100,7 +102,13 @@ class Audiences:
                 same id is being removed.
         """
         display_name = names.display_name("audience.display_name", display_name)
-        definition = as_json(definition)
+        given = await read(definition, _FIELD)
+        with given.placing():
+            return await self._create(workspace_id, audience_id, display_name, given.source, request_id)
+
+    async def _create(
+        self, workspace_id: str, audience_id: str, display_name: str, definition: str, request_id: str
+    ) -> Document:
         parsed = parse(definition)
         computed = await self._computed_traits.named(workspace_id, definition, parsed, _FIELD)
 
@@ -171,7 +179,25 @@ class Audiences:
         """
         if display_name is not None:
             display_name = names.display_name("audience.display_name", display_name)
-        definition = as_json(definition) if definition is not None else None
+        given = await read(definition, _FIELD) if definition is not None else None
+        with given.placing() if given is not None else nullcontext():
+            document = await self._update(
+                workspace_id, audience_id, display_name, given, etag=etag, validate_only=validate_only
+            )
+        self._on_change()
+        return document
+
+    async def _update(
+        self,
+        workspace_id: str,
+        audience_id: str,
+        display_name: str | None,
+        given: Given | None,
+        *,
+        etag: str,
+        validate_only: bool,
+    ) -> Document:
+        definition = given.source if given is not None else None
         parsed = parse(definition) if definition is not None else None
         computed: Mapping[str, str] = {}
         if definition is not None and parsed is not None:
@@ -186,7 +212,7 @@ class Audiences:
                 await self._check_name(workspace_id, audience_id, display_name, session)
                 change["name"] = display_name
             if definition is not None and parsed is not None:
-                if parsed.of != parse_definition(old["def"]).of:
+                if parsed.of != kind_of_members(old):
                     raise invalid_argument("audience.definition.of", "cannot be changed; make another audience")
                 await self._check_references(workspace_id, audience_id, definition, parsed, session)
                 change |= defined(old, definition, parsed, naming(parsed, computed))
@@ -194,9 +220,7 @@ class Audiences:
                 return {**old, **change}
             return await self._set(old, change, session)
 
-        document = await self._one_after_the_other(workspace_id, act)
-        self._on_change()
-        return document
+        return await self._one_after_the_other(workspace_id, act)
 
     async def activate(self, workspace_id: str, audience_id: str) -> Document:
         """Start computing; one that is computed already stays as it is.
@@ -215,7 +239,7 @@ class Audiences:
             if old["state"] in COMPUTED:
                 return old
             target = wanted(old)
-            parsed = parse_definition(target["def"])
+            parsed = unreadable.parsed(target)
             await self._check_archived(workspace_id, target["def"], parsed, session)
             # Without `known` it names none, or was changed a moment ago with what holds now.
             computed = target.get("computed", {}) if known is None else chosen(known, target["def"], parsed, _FIELD)
@@ -298,6 +322,7 @@ class Audiences:
             old = await self._with_version(workspace_id, audience_id, etag, session)
             if old["state"] == PAUSED:
                 raise wrong_state(PAUSED, "The new version of a paused audience is computed when it is activated.")
+            unreadable.parsed(old["pending"])
             if not old["pending"]["ready"]:
                 raise wrong_state(old["state"], "The new version is still being computed: try again in a moment.")
             return await self._set(old, switched(old), session)
@@ -331,7 +356,7 @@ class Audiences:
 
         async def act(session: Session) -> Document:
             old = await self._visible(workspace_id, audience_id, session)
-            parsed = parse_definition(old["def"])
+            parsed = unreadable.parsed(old)
             if parsed.kind == "static":
                 raise wrong_state(old["state"], "A static audience is computed once: pause and activate it instead.")
             if not parsed.is_batch:
@@ -469,10 +494,10 @@ class Audiences:
         query: Document = {"w": workspace_id, "a": {"$exists": True}, "state": {"$in": list(states)}}
         found: dict[str, Definition] = {}
         async for document in self._audiences.find(query, {"a": 1, "pending": 1, **DEFINITION_FIELDS}, session=session):
-            definition = found[document["a"]] = definition_of(document)
+            definition = found[document["a"]] = readable(document) or stand_in(document)
             if version := document.get("pending"):
                 # What the pending version names is needed too, and may close no circle.
-                both = All((definition.where, definition_of(version).where))
+                both = All((definition.where, (readable(version) or stand_in(version)).where))
                 found[document["a"]] = replace(definition, where=both)
         return found
 

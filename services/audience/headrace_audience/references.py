@@ -5,7 +5,8 @@ from __future__ import annotations
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.language.definition import Definition
 from headrace_audience.store import AUDIENCES, COMPUTED, MEMBERSHIPS, PAUSED
-from headrace_audience.stored import MEANING_FIELDS, definition_of, keeps_members
+from headrace_audience.stored import MEANING_FIELDS, keeps_members
+from headrace_audience.unreadable import readable
 
 Known = Definition | list[str]
 
@@ -14,8 +15,8 @@ async def referenced(db: Database, workspace_id: str, definition: Definition, *,
     """Each audience that a definition names, directly or through others.
 
     Those that are computed by their definition; those that are not, because they are static, refreshed at intervals,
-    paused or waiting for a new version, by their stored members; drafts and archived ones have none. With `only` of the
-    stored members none but this profile are told.
+    paused, waiting for a new version or unreadable, by their stored members; drafts and archived ones have none. With
+    `only` of the stored members none but this profile are told.
     """
     known: dict[str, Known] = {}
     waiting = set(definition.references)
@@ -28,8 +29,8 @@ async def referenced(db: Database, workspace_id: str, definition: Definition, *,
             if document is None:
                 known[audience_id] = []
                 continue
-            named = definition_of(document)
-            if keeps_members(document) or not named.is_continuous:
+            named = readable(document)
+            if named is None or keeps_members(document) or not named.is_continuous:
                 known[audience_id] = await stored_members(db, workspace_id, audience_id, only)
             else:
                 known[audience_id] = named

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
@@ -22,6 +23,7 @@ from headrace.rpc.errors import ApiError, invalid_argument, limit_exceeded, unav
 from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager, page_size
 from headrace.rpc.scopes import AUDIENCES_READ, AUDIENCES_WRITE
+from headrace.storage.mongo.client import Document
 from headrace_audience.answers.explaining import Explaining
 from headrace_audience.answers.history import MOST_DAYS, Histories
 from headrace_audience.answers.outlook import Outlooks
@@ -29,12 +31,11 @@ from headrace_audience.answers.overlap import MOST_AUDIENCES as MOST_COMPARED
 from headrace_audience.answers.preview import Preview
 from headrace_audience.answers.suggested import SUGGESTED
 from headrace_audience.handlers import Audiences, etag_of
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import definition_json
 from headrace_audience.language.windows import is_zone
 from headrace_audience.store import change_message, state_message
-from headrace_audience.stored import definition_of
 from headrace_audience.transitions import warnings
+from headrace_audience.unreadable import UNREADABLE, fault_of, kind_of_members, readable, stand_in
 from headrace_audience.verify import Verifier
 from headrace_audience.versions import Change, Limits, change_of
 from headrace_audience.watching import MOST_WATCHERS, CursorError, TooManyWatchersError, Watching
@@ -43,6 +44,8 @@ DEFAULT_SAMPLE = 10
 MAX_SAMPLE = 100
 MAX_PARTS = 1_000
 DEFAULT_DAYS = 30
+DIFFERENCE_S = 5.0
+"""So long an edit may take to tell whom it moves; the new version is computed and compared whatever it tells."""
 
 
 M = TypeVar("M", bound=Message)
@@ -127,24 +130,46 @@ class AudienceServicer(AudienceServiceServicer):
             definition = audience.definition if paths & {"definition", "*"} else None
 
         async def act() -> pb.UpdateAudienceResponse:
-            document = await self._audiences.update(
+            change = partial(
+                self._audiences.update,
                 workspace_id,
                 audience_id,
                 display_name=display_name,
                 definition=definition,
                 etag=audience.etag,
-                validate_only=request.validate_only,
             )
+            difference = None
+            if definition is not None:
+                planned = await change(validate_only=True)
+                difference = await self._difference(planned, definition, takes_any_time=request.validate_only)
+            document = await change(validate_only=request.validate_only)
             answer = pb.UpdateAudienceResponse(audience=await self._message(document))
-            if request.validate_only and definition is not None:
-                change, at_us = await self._preview.compare(workspace_id, audience_id, definition)
-                held = bool(document["pending"]) and self._limits.hold(change)
-                answer.change.CopyFrom(definition_change(change, held, at_us))
+            if difference is not None:
+                answer.change.CopyFrom(difference)
             return answer
 
         return await self._request_ids.once(
             workspace_id, "UpdateAudience", request.request_id, request, pb.UpdateAudienceResponse, act
         )
+
+    async def _difference(self, document: Document, definition: str, *, takes_any_time: bool) -> AudienceChange | None:
+        """What a definition does to the members that an audience has, before it is stored.
+
+        Args:
+            document: What the audience would be.
+            definition: The definition.
+            takes_any_time: Whether the caller wants to know it however long that takes; of a change that is stored it
+                is told when it is known soon, and when it begins a new version of an audience that has members.
+        """
+        version = document.get("pending")
+        if not takes_any_time and not (version and version["gen"] == document["rev"]):
+            return None
+        try:
+            async with asyncio.timeout(None if takes_any_time else DIFFERENCE_S):
+                change, at_us = await self._preview.compare(document["w"], document["a"], definition)
+        except TimeoutError:
+            return None
+        return definition_change(change, bool(version) and self._limits.hold(change), at_us)
 
     async def _changed(
         self,
@@ -365,7 +390,7 @@ class AudienceServicer(AudienceServiceServicer):
         ids = list(request.audience_ids)
         if not 2 <= len(ids) <= MOST_COMPARED or len(set(ids)) < len(ids):
             raise invalid_argument("audience_ids", f"must be 2 to {MOST_COMPARED} different audiences")
-        of = {definition_of(await self._audiences.get(workspace_id, audience_id)).of for audience_id in ids}
+        of = {kind_of_members(await self._audiences.get(workspace_id, audience_id)) for audience_id in ids}
         if len(of) > 1:
             raise invalid_argument("audience_ids", "must all be of people, or all of groups")
         regions = await self._audiences.overlap(workspace_id, ids)
@@ -411,13 +436,13 @@ class AudienceServicer(AudienceServiceServicer):
 
     async def _message(self, document: Mapping[str, Any]) -> Audience:
         activated = document.get("activated")
-        definition = parse_definition(document["def"])
+        definition = readable(document) or stand_in(document)
         refreshed = document.get("refreshed") if definition.is_batch else None
         return Audience(
             name=names.format(names.AUDIENCE, document["w"], document["a"]),
             display_name=document["name"],
             definition=document["def"],
-            state=state_message(document["state"]),
+            state=state_message(UNREADABLE if fault_of(document) else document["state"]),
             size=await self._audiences.size(document),
             create_time=_time(document["created"]),
             update_time=_time(document["updated"]),

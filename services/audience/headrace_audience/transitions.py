@@ -13,10 +13,12 @@ from typing import Any
 
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Document
+from headrace_audience import unreadable
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import ACTIVE, FILLING, PAUSED
 from headrace_audience.stored import computed_of, definition_of, parsed_computed
+from headrace_audience.unreadable import fault_of, readable
 from headrace_audience.versions import pending
 
 
@@ -73,7 +75,7 @@ def activated(old: Mapping[str, Any], named: Document) -> Document:
     """When an audience is activated; `named` is naming() of what it is to be."""
     version = {"def": wanted(old)["def"], **named}
     start = started(old, parse_definition(version["def"]), "fill")
-    if was_live(old) and definition_of(version) != definition_of(old):
+    if was_live(old) and definition_of(version) != readable(old):
         return start | {"next": 0} | _anew(old, version)
     return start | version
 
@@ -81,7 +83,7 @@ def activated(old: Mapping[str, Any], named: Document) -> Document:
 def defined(old: Mapping[str, Any], definition: str, parsed: Definition, named: Document) -> Document:
     """When somebody gives a definition, which may be the one that the audience has."""
     version = {"def": definition, **named}
-    is_same = definition_of(version) == definition_of(old)
+    is_same = definition_of(version) == readable(old)
     if was_live(old):
         return version | forgotten(old) | {"declined": None} if is_same else _anew(old, version)
     if old["state"] == FILLING and not is_same:
@@ -92,7 +94,7 @@ def defined(old: Mapping[str, Any], definition: str, parsed: Definition, named: 
 def forgotten(old: Mapping[str, Any]) -> Document:
     """When the new version is forgotten; one whose members waited for it goes on by its own definition."""
     if old["state"] == FILLING and old.get("pending"):
-        return started(old, parse_definition(old["def"]), "fill")
+        return started(old, unreadable.parsed(old), "fill")
     return {"pending": None}
 
 
@@ -132,10 +134,15 @@ def followed(document: Mapping[str, Any], known: Mapping[str, str]) -> Document 
 
 
 def warnings(document: Mapping[str, Any]) -> list[str]:
-    """What a stored audience names and is not as it was, in sentences."""
+    """What a stored audience names and is not as it was, and what of it cannot be read, in sentences."""
+    if fault := fault_of(document):
+        kept = "its members stay as they are until it is given another one, or a newer version runs"
+        return [f"The stored definition cannot be read by this version of the service ({fault}): {kept}."]
     gone = sorted(set(document.get("traits", ())) - document.get("computed", {}).keys())
     said = [f"There is no computed trait {trait_id!r} any more: nobody has a value of it." for trait_id in gone]
     if version := document.get("pending"):
+        if fault := fault_of(version):
+            said.append(f"The new version of the definition cannot be read by this version of the service ({fault}).")
         lost = sorted(set(version["traits"]) - version["computed"].keys() - set(gone))
         said += [f"There is no computed trait {t!r} any more: by the new version nobody has a value." for t in lost]
     if (declined := document.get("declined")) is not None:

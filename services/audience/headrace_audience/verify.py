@@ -23,7 +23,7 @@ from headrace_audience.language.definition import Definition
 from headrace_audience.references import referenced, stored_members
 from headrace_audience.repairs import Repairs
 from headrace_audience.store import ACTIVE
-from headrace_audience.stored import definition_of
+from headrace_audience.unreadable import understood
 
 ROUNDS = 3
 PAUSE_S = 0.5
@@ -108,7 +108,7 @@ class Verifier:
                 another definition or state while it is compared.
         """
         document = await self._audiences.get(workspace_id, audience_id)
-        definition = definition_of(document)
+        definition = understood(document)
         if document["state"] != ACTIVE:
             raise wrong_state(document["state"], "Only an active audience can be verified.")
         if definition.is_batch:

@@ -44,7 +44,6 @@ class Head:
     traceparent: bytes = b""
     webhook_id: bytes = b""
     idempotency_key: bytes = b""
-    forwarded_proto: bytes = b""
     forwarded_for: bytes = b""
     asked_method: bytes = b""
     asked_headers: bytes = b""
@@ -61,7 +60,6 @@ _FIELDS = {
     b"traceparent": "traceparent",
     b"webhook-id": "webhook_id",
     b"idempotency-key": "idempotency_key",
-    b"x-forwarded-proto": "forwarded_proto",
     b"x-forwarded-for": "forwarded_for",
     b"access-control-request-method": "asked_method",
     b"access-control-request-headers": "asked_headers",

@@ -30,7 +30,8 @@ async def http_serving(
         host: Address to listen on.
         port: Port; 0 takes a free one.
         drain_s: How long requests in flight may take at the end, in seconds.
-        trusted_proxies: Addresses and networks of proxies; whom they name in X-Forwarded-For is the client.
+        trusted_proxies: Addresses and networks of proxies; whom they name in X-Forwarded-For is the client, and
+            what they say in X-Forwarded-Proto the scheme.
 
     Yields:
         The URL as bound.

@@ -16,12 +16,14 @@ _HOST = re.compile(rb"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
 def public_url(configured: str, scope: Scope, head: Head) -> str:
-    """The URL that browsers reach us at: the configured one, else scheme and host of their request."""
+    """The URL that browsers reach us at: the configured one, else scheme and host of their request.
+
+    The scheme in `scope` is that of X-Forwarded-Proto where a trusted proxy said so (`http_server`).
+    """
     if configured:
         return configured.rstrip("/")
-    scheme = head.forwarded_proto.decode("latin-1") if head.forwarded_proto in {b"http", b"https"} else scope["scheme"]
     host = head.host.decode("latin-1") if _HOST.fullmatch(head.host) else "localhost"
-    return f"{scheme}://{host}"
+    return f"{scope['scheme']}://{host}"
 
 
 def for_segment(write_key: str, url: str, source: Source) -> bytes:

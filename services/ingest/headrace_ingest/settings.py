@@ -74,7 +74,7 @@ class Settings(ServiceSettings):
     trusted_proxies: str = Field(
         "",
         description="Addresses and networks of proxies in front of ingest, with commas between; "
-        "X-Forwarded-For is believed from these only.",
+        "X-Forwarded-For and X-Forwarded-Proto are believed from these only.",
     )
 
     @field_validator("country_table")

@@ -65,7 +65,7 @@ def _show(out: Output, audience: Any) -> None:
 
     plain = plain_of(audience)
     for one in (plain, plain["pending_version"]):
-        if one:
+        if one and plain["state"] != "unreadable":
             one["definition"] = to_text(one["definition"])
     out.item(plain)
 
@@ -124,8 +124,17 @@ async def update(
     answer = await platform.audiences.UpdateAudience(request, timeout=300)
     if dry_run and definition is not None:
         out.item(answer.change)
-    else:
-        _show(out, answer.audience)
+        return
+    _show(out, answer.audience)
+    if answer.HasField("change") and not out.as_json:
+        write(f"\n{_difference(answer.change)}")
+
+
+def _difference(change: Any) -> str:
+    """What a new definition does, in a sentence."""
+    moves = f"{change.enter:,} enter, {change.leave:,} leave and {change.stay:,} stay"
+    after = "it waits for `confirm` or `discard`" if change.needs_confirmation else "it takes effect by itself"
+    return f"By the new definition {moves}; once it is computed {after}."
 
 
 @command(app, "confirm")

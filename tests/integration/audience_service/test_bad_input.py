@@ -91,6 +91,17 @@ BAD: dict[str, tuple[str, str, str]] = {
     ),
     "an audience that is misspelt": (text({"audience": "ther"}), ".where.audience", "did you mean 'there'?"),
     "itself": (text({"any": [A, {"audience": "bad"}]}), ".where.any[1].audience", "in a circle: bad -> bad"),
+    "a text that names one that was deleted": (
+        "performed A and\n not in audience gone",
+        "",
+        "line 2, column 18: there is no audience 'gone'",
+    ),
+    "a text that names itself": ("performed A\nor in audience bad", "", "line 2, column 16: closes"),
+    "a text that names an unknown computed trait": (
+        "performed A or\ncomputed gone > 1",
+        "",
+        "line 2, column 10: there is no computed trait 'gone'",
+    ),
     "a mark in front of what is wrong": (
         "\ufeffperformed A in last 0d",
         "",

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from headrace_audience import behind
 from headrace_audience.settings import Settings
 from headrace_audience.store import AUDIENCES, CHANGES
 from headrace_audience.versions import pending
@@ -21,6 +22,7 @@ from headrace.api.audience.v1.audience_pb2 import (
     Audience,
     AudienceChange,
 )
+from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.times import DAY_US, now_us
 from headrace.rpc import errors
 from headrace.storage.mongo.client import Database
@@ -33,6 +35,12 @@ PARTITIONS = QUICK["partitions"]
 CAREFUL: dict[str, Any] = QUICK | {"audience_confirm_share": 0.5, "audience_confirm_members": 1}
 """More than half of the members must be confirmed."""
 VIEWED: dict[str, Any] = {"where": {"event": "Viewed"}}
+
+
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine computing groups takes long, and resting ten times as long."""
+    monkeypatch.setattr(behind, "REST", 1)
 
 
 @pytest.fixture
@@ -124,6 +132,60 @@ async def test_only_the_difference_moves(client: AudienceClient, identity: FakeI
     assert [(c.profile_id, c.member, c.cause) for c in changes] == [("new", True, "definition")]
     await identity.resolve(event("later", "Viewed"))
     await client.has_members("target", [*everybody, "new", "later"])
+
+
+async def test_an_edit_says_whom_it_moves(client: AudienceClient, identity: FakeIdentity) -> None:
+    """Also one that takes effect by itself, and in text form; not where nobody relies on the members yet."""
+
+    async def edited(audience_id: str, definition: str) -> pb.UpdateAudienceResponse:
+        audience = Audience(name=client.name(audience_id), definition=definition)
+        answer: pb.UpdateAudienceResponse = await client.stub.UpdateAudience(
+            pb.UpdateAudienceRequest(audience=audience)
+        )
+        return answer
+
+    await client.create("draft", COUNT)
+    await client.start("target", COUNT)
+    await identity.resolve(*(event(f"p{i}", "Purchased") for i in range(3)), event("new", "Viewed"))
+    await client.has_members("target", ["p0", "p1", "p2"])
+    assert not (await edited("draft", "performed Viewed")).HasField("change")
+    assert not (await edited("target", "performed Purchased")).HasField("change")
+    small = (await edited("target", "performed Purchased or performed Viewed")).change
+    assert moves(small) == (1, 0, 3, 1 / 3, False)
+    await client.has_members("target", ["new", "p0", "p1", "p2"])
+    large = (await edited("target", "performed Viewed")).change
+    assert moves(large) == (0, 3, 1, 3 / 4, True)
+
+
+async def test_groups_have_versions_too(client: AudienceClient, identity: FakeIdentity) -> None:
+    def of_groups(name: str) -> dict[str, Any]:
+        return {"of": "groups", "where": {"members": "any", "where": {"event": name}}}
+
+    def call(profile_id: str, group_id: str) -> ResolvedEvent:
+        found = event(profile_id, kind="group")
+        found.event.group_id = group_id
+        return found
+
+    await client.start("accounts", of_groups("Purchased"))
+    await identity.resolve(call("p1", "acme"), call("p2", "globex"), event("p1", "Purchased"), event("p2", "Viewed"))
+    await client.has_members("accounts", ["acme"])
+    assert moves(await would(client, "accounts", of_groups("Viewed"))) == (1, 1, 0, 2.0, True)
+    await client.update("accounts", of_groups("Viewed"))
+    waiting = await held(client, "accounts")
+    assert moves(waiting.pending_version.change) == (1, 1, 0, 2.0, True)
+    assert await client.members("accounts") == ["acme"]
+    # The definition that it has goes on meanwhile.
+    await identity.resolve(call("p3", "initech"), event("p3", "Purchased"))
+    await client.has_members("accounts", ["acme", "initech"])
+    await confirm(client, "accounts")
+    await client.has_members("accounts", ["globex"])
+    await identity.resolve(event("p3", "Viewed"))
+    await client.has_members("accounts", ["globex", "initech"])
+    await client.update("accounts", of_groups("Nothing"))
+    await held(client, "accounts")
+    await discard(client, "accounts")
+    await identity.resolve(event("p1", "Viewed"))
+    await client.has_members("accounts", ["acme", "globex", "initech"])
 
 
 async def test_a_large_change_waits_while_the_old_definition_stays_exact(

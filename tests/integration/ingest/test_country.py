@@ -124,6 +124,14 @@ async def test_a_browser_is_where_its_request_comes_from(ingest: Ingest) -> None
     }
 
 
+async def test_the_scheme_that_a_trusted_proxy_says_is_that_of_the_settings(ingest: Ingest) -> None:
+    key = (await ingest.source("site", "website")).write_key
+    for said, scheme in (("https", "https"), ("http", "http"), ("gopher", "http")):
+        headers = {"X-Forwarded-Proto": said}
+        async with ingest.http.get(f"{ingest.url}/v1/projects/{key}/settings", headers=headers) as answer:
+            assert (await answer.json())["integrations"]["Segment.io"]["protocol"] == scheme
+
+
 async def test_without_trusted_proxies_a_forwarded_request_has_no_country(
     make_settings: MakeSettings, db: Database, table: Path
 ) -> None:

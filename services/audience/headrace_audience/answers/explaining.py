@@ -30,7 +30,7 @@ from headrace_audience.offline.group_explain import explain_group
 from headrace_audience.offline.reference import Reference
 from headrace_audience.references import referenced
 from headrace_audience.store import MEMBERSHIPS, membership_key
-from headrace_audience.stored import definition_of
+from headrace_audience.unreadable import understood
 
 MOST_EVENTS = 20_000
 """People of more events are not explained: it would hold up everybody else."""
@@ -90,7 +90,7 @@ class Explaining:
                 person has too many events.
         """
         document = await self._audiences.get(workspace_id, audience_id)
-        definition = definition_of(document)
+        definition = understood(document)
         if definition.of == "groups":
             stored = await self._is_stored(workspace_id, audience_id, profile_id)
             return await self._group(document, definition, profile_id, at_us or now_us(), stored=stored)

@@ -21,7 +21,8 @@ from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.engine.engine import Engine
 from headrace_audience.language.definition import All, Definition
 from headrace_audience.store import ACTIVE, AUDIENCES, COMPUTED, MEMBERSHIPS, VISIBLE, membership_key
-from headrace_audience.stored import MEANING_FIELDS, definition_of, keeps_members
+from headrace_audience.stored import MEANING_FIELDS, keeps_members
+from headrace_audience.unreadable import readable
 from headrace_audience.worker import Worker
 
 MOST_AUDIENCES = 1_000
@@ -185,6 +186,6 @@ def _with_references(audience_ids: Iterable[str], known: Mapping[str, Definition
 
 def _known(document: Document) -> Definition:
     """What an audience means to others: its definition when it is computed, else what its rows say."""
-    definition = definition_of(document)
-    is_live = document["state"] in COMPUTED and not keeps_members(document) and not definition.is_batch
-    return definition if is_live else _STATIC
+    definition = readable(document)
+    is_live = document["state"] in COMPUTED and not keeps_members(document)
+    return definition if definition is not None and is_live and not definition.is_batch else _STATIC

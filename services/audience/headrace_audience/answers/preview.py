@@ -20,9 +20,10 @@ from headrace_audience.archive.reader import ArchiveReader, Events
 from headrace_audience.archive.samples import EVERYBODY, SHARES
 from headrace_audience.batch import queries
 from headrace_audience.computed_traits import ComputedTraits
-from headrace_audience.given import as_json, check_known, parse
+from headrace_audience.given import Given, check_known, parse, read
 from headrace_audience.handlers import Audiences
 from headrace_audience.language.computed import bind
+from headrace_audience.language.definition import Definition
 from headrace_audience.language.sense import passed_by_all
 from headrace_audience.references import referenced, stored_members
 from headrace_audience.stored import parsed_computed
@@ -85,12 +86,12 @@ class Preview:
             ApiError: INVALID_ARGUMENT with the place of the fault.
         """
         deadline = time.monotonic() + self._answer_s
-        source = as_json(source, "definition")
-        definition = parse(source, "definition")
-        computed = await self._computed_traits.named(workspace_id, source, definition, "definition")
-        definition = bind(definition, parsed_computed(computed))
-        if definition.references:
-            check_known(source, await self._audiences.definitions(workspace_id), definition, "definition")
+        given = await read(source, "definition")
+        source = given.source
+        with given.placing():
+            definition = await self._bound(workspace_id, given)
+            if definition.references:
+                check_known(source, await self._audiences.definitions(workspace_id), definition, "definition")
         known = await referenced(self._db, workspace_id, definition)
         async with self._reader.look(workspace_id) as events:
             at_us = now_us()
@@ -110,10 +111,9 @@ class Preview:
         Raises:
             ApiError: INVALID_ARGUMENT with the place of the fault.
         """
-        source = as_json(source)
-        definition = parse(source)
-        computed = await self._computed_traits.named(workspace_id, source, definition, "audience.definition")
-        definition = bind(definition, parsed_computed(computed))
+        given = await read(source)
+        with given.placing():
+            definition = await self._bound(workspace_id, given)
         known = await referenced(self._db, workspace_id, definition)
         async with self._reader.open(workspace_id) as view:
             at_us = now_us()
@@ -121,6 +121,12 @@ class Preview:
             after = set(await view.run(evaluate))
         before = set(await stored_members(self._db, workspace_id, audience_id))
         return Change(len(after - before), len(before - after), len(before & after)), at_us
+
+    async def _bound(self, workspace_id: str, given: Given) -> Definition:
+        """A definition with the computed traits that it names."""
+        definition = parse(given.source, given.field)
+        computed = await self._computed_traits.named(workspace_id, given.source, definition, given.field)
+        return bind(definition, parsed_computed(computed))
 
     async def _in_time(
         self, events: Events, query: partial[queries.Preview], deadline: float

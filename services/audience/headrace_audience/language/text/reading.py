@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -41,6 +42,19 @@ class TextError(DefinitionError):
         self.column = column
 
 
+@dataclass(frozen=True)
+class ReadText:
+    """A definition that was read from text."""
+
+    definition: Json
+    places: Mapping[str, tuple[int, int]]
+    """Line and column, both from 1, of each part of it, by its path as in errors of parse_definition()."""
+
+    def place_of(self, path: str) -> tuple[int, int]:
+        """Where the innermost thing of a path of the JSON stands in the text."""
+        return _place_of(path, self.places)
+
+
 Check = Callable[[Json], object]
 """Refuses a definition by a DefinitionError, whose place is told in the text."""
 
@@ -54,10 +68,15 @@ def definition_json(source: str, check: Check = parse_definition) -> str:
         TextError: It is neither.
     """
     source = source.removeprefix("\ufeff")
+    return source if is_json(source) else json.dumps(from_text(source, check), ensure_ascii=False)
+
+
+def is_json(source: str) -> bool:
+    """Whether a definition is given as JSON rather than in text form. Raises TextError, a JSON array is neither."""
     if source.lstrip().startswith("["):
         line, column = _line_and_column(source, source.index("["))
         raise TextError(line, column, 'a JSON array is no definition, which is an object such as {"where": ...}')
-    return source if source.lstrip().startswith("{") else json.dumps(from_text(source, check), ensure_ascii=False)
+    return source.lstrip().startswith("{")
 
 
 def from_text(text: str, check: Check = parse_definition) -> Json:
@@ -66,6 +85,11 @@ def from_text(text: str, check: Check = parse_definition) -> Json:
     Raises:
         TextError: It is no definition.
     """
+    return read_text(text, check).definition
+
+
+def read_text(text: str, check: Check = parse_definition) -> ReadText:
+    """The JSON of a definition in text form, and where each part of it stands; as from_text()."""
     if len(text) > MAX_DEFINITION_BYTES:
         raise TextError(1, 1, f"the definition is longer than {MAX_DEFINITION_BYTES // 1024} KiB")
     _check_depth(text)
@@ -87,7 +111,7 @@ def from_text(text: str, check: Check = parse_definition) -> Json:
     except DefinitionError as error:
         line, column = _place_of(error.path, places)
         raise TextError(line, column, _reason(error)) from None
-    return definition
+    return ReadText(definition, places)
 
 
 def _check_depth(text: str) -> None:
