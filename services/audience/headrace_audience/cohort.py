@@ -25,13 +25,14 @@ from headrace.telemetry import logs, metrics
 from headrace_audience import merges, reassignments, recording, refreshing, streaming
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.backfill import Backfill
+from headrace_audience.behind import Rest
 from headrace_audience.catalog import Audience
 from headrace_audience.erasure import ErasureOrders
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.flips import LANES, ROWS_PER_TRANSACTION, FencedError, FlipWriter
 from headrace_audience.held import Held
 from headrace_audience.language.definition import check_references
-from headrace_audience.passing import Passing
+from headrace_audience.passing import LONGEST_S, Passing
 from headrace_audience.recovery import LogReplay
 from headrace_audience.repairs import RepairOrders
 from headrace_audience.settings import Settings
@@ -63,7 +64,7 @@ class Cohort:
     """Some partitions, and all that is computed of them."""
 
     def __init__(
-        self, db: Database, redis: Redis, reader: ArchiveReader, writer: FlipWriter, settings: Settings
+        self, db: Database, redis: Redis, reader: ArchiveReader, writer: FlipWriter, settings: Settings, rest: Rest
     ) -> None:
         """Hold nothing yet.
 
@@ -73,7 +74,11 @@ class Cohort:
             reader: Archive and log.
             writer: Writes the flips of all partitions of the replica.
             settings: Settings of the service.
+            rest: That of the replica from computing groups.
         """
+        self._rest = rest
+        self.stepped = 0
+        """Grows with each of its steps among those of all cohorts."""
         self.number = next(_numbers)
         """Older cohorts have lower ones."""
         self._db = db
@@ -171,7 +176,7 @@ class Cohort:
         return again
 
     async def _begin(self, workspace_id: str) -> Evaluation:
-        evaluation = Evaluation(workspace_id, self._settings.partitions, self.passing.moment_us or now_us())
+        evaluation = Evaluation(workspace_id, self._settings.partitions, self.passing.moment_us or now_us(), self._rest)
         self.halfway = True
         async with self.lock:
             self.evaluations[workspace_id] = evaluation
@@ -217,12 +222,13 @@ class Cohort:
 
     # --- events
 
-    async def step(self, until_us: Callable[[], int], *, waits: bool) -> None:
+    async def step(self, until_us: Callable[[], int], *, waits: bool, longest_s: float = LONGEST_S) -> None:
         """Read the streams, fold what is new, let time pass, write the flips.
 
         Args:
             until_us: Gives the moment at which the clock is to arrive, in microseconds; asked when all is read.
             waits: Whether to wait a little when nothing is new.
+            longest_s: About so long time passes by steps, in seconds, when it is far behind.
         """
         try:
             reading = streaming.NOTHING if self.passing.catches_up else await self._read(waits)
@@ -231,7 +237,7 @@ class Cohort:
             log.warning("the streams cannot be read", error=type(error).__name__)
             await asyncio.sleep(PAUSE_S)
             reading = streaming.NOTHING
-        await self._fold_and_advance(reading, until_us())
+        await self._fold_and_advance(reading, until_us(), longest_s)
 
     async def _read(self, waits: bool) -> streaming.Reading:
         # Until the log has come to where the stream begins, what is on the stream is not to be known.
@@ -248,7 +254,7 @@ class Cohort:
             block_ms=1 if busy else BLOCK_MS,
         )
 
-    async def _fold_and_advance(self, reading: streaming.Reading, until_us: int) -> None:
+    async def _fold_and_advance(self, reading: streaming.Reading, until_us: int, longest_s: float) -> None:
         found = streaming.by_workspace(reading.batches)
         started = {p for e in self.evaluations.values() for p in e.started}
         moment = self.passing.aim(until_us, reading, self.held, started, self._replaying())
@@ -260,8 +266,11 @@ class Cohort:
         with evaluated(traceparents) as tracing:
             async with self.lock:
                 for workspace_id, brought in loaded.items():
-                    self.evaluations[workspace_id].touch()
-                    await self._fold(self.evaluations[workspace_id], found[workspace_id].events, brought, horizon)
+                    evaluation, told = self.evaluations[workspace_id], found[workspace_id]
+                    if told.merges or told.reassignments:
+                        evaluation.touch()
+                    await self._fold(evaluation, told.events, brought, horizon)
+                    evaluation.happened(told.events)
                 for partition, position in reading.positions.items():
                     self.held[partition].position = position
                     self.held[partition].dirty = True
@@ -270,7 +279,10 @@ class Cohort:
                 if not catches_up:
                     await self._advance(moment, found, tracing)
             if catches_up:
-                await self.passing.step(self.evaluations, self.held, self.may_start, self.lock, self._write_due)
+                stop_at = time.monotonic() + longest_s
+                await self.passing.step(
+                    self.evaluations, self.held, self.may_start, self.lock, self._write_due, stop_at
+                )
             await self._write_due()
         for told in found.values():
             _events.add(len(told.events))

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from headrace.api.identity.v1.profile_pb2 import Reassignment
+from headrace.api.identity.v1.profile_pb2 import Reassignment, ResolvedEvent
 from headrace.domain.ids import partition_of
 from headrace_audience.archive.survivors import Survivors
 from headrace_audience.batch_audiences import BatchAudiences
-from headrace_audience.behind import Behind
+from headrace_audience.behind import Behind, Rest
 from headrace_audience.catalog import Audience
 from headrace_audience.engine.conditions import states_of
 from headrace_audience.engine.engine import Engine, Flip
@@ -60,8 +60,8 @@ class Order:
 class Evaluation:
     """The audiences of one workspace in the partitions that this replica holds."""
 
-    def __init__(self, workspace_id: str, partitions_total: int, now_us: int) -> None:
-        """Compute nothing yet."""
+    def __init__(self, workspace_id: str, partitions_total: int, now_us: int, rest: Rest | None = None) -> None:
+        """Compute nothing yet; `rest` is that of the replica from computing groups."""
         self.workspace_id = workspace_id
         self._total = partitions_total
         self.engine = Engine(workspace_id, partitions_total, now_us)
@@ -77,7 +77,7 @@ class Evaluation:
         self._evaluated: set[str] = set()
         self._batch = BatchAudiences()
         self._groups = GroupMembers(self._partition_of)
-        self.behind = Behind()
+        self.behind = Behind(rest)
         self._readers: list[set[str]] = []
         """Of each reader of history the profiles that were reassigned since it began to read."""
 
@@ -96,6 +96,7 @@ class Evaluation:
         Returns:
             Ids of those whose stored members must be told with set_members().
         """
+        self.behind.defined()
         known = {audience.audience_id for audience in wanted}
         gone = [audience for audience_id, audience in self.audiences.items() if audience_id not in known]
         for audience in gone:
@@ -364,8 +365,12 @@ class Evaluation:
     # --- audiences that follow what they read
 
     def touch(self) -> None:
-        """Something happened in the workspace: continuous audiences of groups may be behind."""
-        self.behind.touch(self.audiences.values())
+        """Anything may have happened in the workspace: continuous audiences of groups may be behind."""
+        self.behind.touch_all(self.audiences.values())
+
+    def happened(self, events: Sequence[ResolvedEvent]) -> None:
+        """Events came, which continuous audiences of groups may read."""
+        self.behind.happened(events, self.audiences, self.engine.clock_us)
 
     def written(self, flips: Iterable[Flip]) -> None:
         """Changes are stored: who reads the stored members of their audiences may be behind."""

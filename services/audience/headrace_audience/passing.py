@@ -35,6 +35,8 @@ class Passing:
         self.moment_us = 0
         self._goal_us = 0
         self._starts = False
+        self._owes = False
+        """Whether changes of a moment that has passed by steps are yet to be written."""
 
     def take(self, began_us: Iterable[int], now_us: int) -> None:
         """Nothing was held until now: begin at the earliest of the moments at which the partitions stood."""
@@ -44,7 +46,7 @@ class Passing:
     @property
     def catches_up(self) -> bool:
         """Whether time passes by steps because it is far behind."""
-        return self._goal_us - self.moment_us > (STEP_US if self._starts else CATCHES_UP_FROM_US)
+        return self._owes or self._goal_us - self.moment_us > (STEP_US if self._starts else CATCHES_UP_FROM_US)
 
     def aim(
         self,
@@ -98,8 +100,11 @@ class Passing:
         ready: Callable[[], Sequence[int]],
         lock: asyncio.Lock,
         write: Callable[[], Awaitable[bool]],
+        stop_at: float,
     ) -> None:
         """Pass time by steps for a while, each change written before the next is looked for.
+
+        What of a step is not written in time is written first the next time.
 
         The many changes of an audience that is being filled or emptied are none that were due: time does not wait for
         them.
@@ -110,13 +115,13 @@ class Passing:
             ready: Gives the partitions that may start at the moment that is reached.
             lock: Held by whoever uses an engine.
             write: Writes some of what waits; returns whether the store could be reached.
+            stop_at: When to stop, by the monotonic clock; what takes long by itself is ended.
         """
-        until = time.monotonic() + LONGEST_S
         while True:
-            while any(e.has_due_unwritten for e in evaluations.values()):
-                if not await write():
+            while self._is_owing(evaluations):
+                if not await write() or (time.monotonic() > stop_at and self._is_owing(evaluations)):
                     return
-            if self.moment_us >= self._goal_us or time.monotonic() > until:
+            if self.moment_us >= self._goal_us or time.monotonic() > stop_at:
                 return
             async with lock:
                 started = False
@@ -127,6 +132,10 @@ class Passing:
                 for evaluation in evaluations.values():
                     evaluation.pending.add(await asyncio.to_thread(evaluation.advance, moment))
                 self.passed(moment)
+
+    def _is_owing(self, evaluations: Mapping[str, Evaluation]) -> bool:
+        self._owes = any(e.has_due_unwritten for e in evaluations.values())
+        return self._owes
 
     def _next_stop(self, evaluations: Mapping[str, Evaluation], held: Mapping[int, Held]) -> int:
         """The end of the next second in which anything is due, or the start of a partition, or the goal."""

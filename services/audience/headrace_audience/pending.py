@@ -14,6 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from headrace_audience.engine.engine import Flip
 
+OLDEST_SHARE = 4
+"""One part in so many of what is taken at a time comes from the queue that has waited longest."""
+
 _Numbered = tuple[int, Flip]
 """A flip and its place among all of them."""
 
@@ -40,7 +43,8 @@ class Pending:
         """Take out up to `limit` flips, those of the shortest queues first; they are given in the order of add().
 
         So a burst in one audience delays no later flip of another. Of queues of the same length that goes first whose
-        flips have waited longest.
+        flips have waited longest. A part of the room is for the queue that has waited longest, however long it is: when
+        more comes all the time than can be taken, it would never have its turn.
 
         Of the audiences in `last` up to `of_last` are taken, when there is room for more than all others.
 
@@ -48,17 +52,25 @@ class Pending:
         are written again, and an entry whose exit is written already would look like a new one.
         """
         taken: list[_Numbered] = []
-        room: int | None = None
-        waiting = sorted(self._queues.items(), key=lambda item: (item[0] in last, len(item[1]), item[1][0][0]))
-        for audience_id, queue in waiting:
-            if audience_id in last and room is None:
-                limit = room = min(limit, len(taken) + of_last)
-            profiles: set[str] = set()
-            while queue and len(taken) < limit and queue[0][1].profile_id not in profiles:
-                profiles.add(queue[0][1].profile_id)
+        profiles: dict[str, set[str]] = {}
+
+        def draw(audience_id: str, most: int) -> None:
+            queue, own = self._queues[audience_id], profiles.setdefault(audience_id, set())
+            while queue and len(taken) < most and queue[0][1].profile_id not in own:
+                own.add(queue[0][1].profile_id)
                 taken.append(queue.popleft())
             if not queue:
                 del self._queues[audience_id]
+
+        first = (audience_id for audience_id in self._queues if audience_id not in last)
+        oldest = min(first, key=lambda audience_id: self._queues[audience_id][0][0], default=None)
+        if oldest is not None:
+            draw(oldest, limit // OLDEST_SHARE)
+        room: int | None = None
+        for audience_id in sorted(self._queues, key=lambda a: (a in last, len(self._queues[a]), self._queues[a][0][0])):
+            if audience_id in last and room is None:
+                limit = room = min(limit, len(taken) + of_last)
+            draw(audience_id, limit)
         return [flip for _, flip in sorted(taken, key=lambda numbered: numbered[0])]
 
     def put_back(self, flips: Sequence[Flip]) -> None:

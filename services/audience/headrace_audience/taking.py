@@ -19,6 +19,7 @@ from headrace.storage.streams.client import Redis
 from headrace.telemetry import logs
 from headrace_audience import streaming
 from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.behind import Rest
 from headrace_audience.catalog import Catalog
 from headrace_audience.cohort import Cohort
 from headrace_audience.engine.engine import SnapshotError
@@ -61,7 +62,7 @@ class Taking:
     """Takes partitions for a replica."""
 
     def __init__(
-        self, db: Database, redis: Redis, reader: ArchiveReader, writer: FlipWriter, settings: Settings
+        self, db: Database, redis: Redis, reader: ArchiveReader, writer: FlipWriter, settings: Settings, rest: Rest
     ) -> None:
         """Take partitions.
 
@@ -71,7 +72,9 @@ class Taking:
             reader: Archive and log.
             writer: Writes the flips of the partitions.
             settings: Settings of the service.
+            rest: That of the replica from computing groups.
         """
+        self._rest = rest
         self._db = db
         self._redis = redis
         self._reader = reader
@@ -93,7 +96,7 @@ class Taking:
         asked_us = now_us()
         await self._writer.claim(tokens)
         found = _Found(tokens, incarnated, edges, asked_us, await self._snapshots.heads(tokens))
-        cohort = Cohort(self._db, self._redis, self._reader, self._writer, self._settings)
+        cohort = Cohort(self._db, self._redis, self._reader, self._writer, self._settings, self._rest)
         stood = [head.moment_us for head in found.heads.values() if head.has_snapshot and head.moment_us]
         cohort.passing.take(stood, asked_us)
         # After the claim: what was decided before our tokens were there must not be overlooked.

@@ -12,6 +12,7 @@ middle the loop starts again from snapshots and streams, which end in the same s
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
@@ -25,6 +26,7 @@ from headrace.storage.streams.client import Redis
 from headrace.telemetry import logs
 from headrace_audience import gauges, streaming
 from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.behind import Rest
 from headrace_audience.catalog import Catalog
 from headrace_audience.cohort import BLOCK_MS, PAUSE_S, Cohort
 from headrace_audience.evaluation import Evaluation
@@ -43,6 +45,10 @@ log = logs.get_logger(__name__)
 REDIS_CHECK_S = 2.0
 CATALOG_S = 1.0
 LEAVE_S = 5.0
+OTHERS_S = 0.25
+"""About so long a turn of the loop may go to partitions that are behind, before the live flips are looked at."""
+
+_steps = itertools.count(1)
 """How long flips are still written at the end; the next owner finds the rest by comparing."""
 
 
@@ -87,6 +93,7 @@ class Worker:
         """The one that is ahead of the others first."""
         self._writer = FlipWriter(self._client, self._db, self._redis, self._settings.partitions)
         self._taking: asyncio.Task[Taken] | None = None
+        self._rest = Rest()
         self._asked: Mapping[int, int] = {}
         """Partitions that are being taken, and under which tokens."""
         self._tasks: dict[tuple[int, str], asyncio.Task[None]] = {}
@@ -166,11 +173,19 @@ class Worker:
         await self._writer.send_unsent()
 
     async def _let_time_pass(self) -> None:
-        """Let every cohort do its step; those that are behind go as far as the first one is, and become part of it."""
+        """Let every cohort do its step; those that are behind go as far as the first one is, and become part of it.
+
+        The first one has the live flips, which must not wait: the others share a little of each turn, in rotation.
+        """
         self._cohorts.sort(key=lambda cohort: (-cohort.passing.moment_us, cohort.number))
         first, *others = self._cohorts
-        for cohort in others:
-            await cohort.step(lambda: first.passing.moment_us, waits=False)
+        until = time.monotonic() + OTHERS_S
+        for cohort in sorted(others, key=lambda cohort: cohort.stepped):
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                break
+            cohort.stepped = next(_steps)
+            await cohort.step(lambda: first.passing.moment_us, waits=False, longest_s=left_s)
             await unite(cohort, first)
         await first.step(now_us, waits=not others)
         self._forget_empty()
@@ -200,7 +215,7 @@ class Worker:
         new = {p: token for p, token in wanted.items() if p not in held and p not in surplus}
         if new:
             self._asked = new
-            taking = Taking(self._db, self._redis, self._reader, self._writer, self._settings)
+            taking = Taking(self._db, self._redis, self._reader, self._writer, self._settings, self._rest)
             self._taking = asyncio.create_task(taking.take(new))
 
     async def _add_taken(self, wanted: Mapping[int, int]) -> None:

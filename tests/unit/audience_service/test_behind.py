@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from headrace_audience.behind import Behind
+from headrace_audience.behind import Behind, Rest
 from headrace_audience.catalog import Audience
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import ACTIVE, ARCHIVED, FILLING, PAUSED
 
+from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.ids import partition_of
 from headrace.domain.times import SECOND_US
+from tests.support.resolved import event
 
 NOW = 1_700_000_000_000_000
 PRO = {"of": "groups", "where": {"trait": "plan", "eq": "pro"}}
@@ -117,3 +119,98 @@ def test_members_of_groups_are_known_by_partition() -> None:
     left = {f.profile_id for f in evaluation.pending.take(99)}
     own = {g for g in groups if partition_of(g, 4) not in (2, partition_of("new", 4))}
     assert left == own | {"new"}
+
+
+def test_all_workspaces_and_partitions_of_a_replica_rest_together() -> None:
+    rest = Rest()
+    one, other = Behind(rest), Behind(rest)
+    pro = audience("pro", PRO)
+    for each in (one, other):
+        each.touch([pro])
+    one.rest(NOW, 1.0)
+    assert not other.is_due(pro, NOW + 9 * SECOND_US, 0)
+    other.rest(NOW, 2.0)
+    assert [one.is_due(pro, NOW + seconds * SECOND_US, 0) for seconds in (29, 30)] == [False, True]
+
+
+READING: dict[str, Any] = {
+    "of": "groups",
+    "where": {
+        "any": [
+            {"trait": "tier", "eq": "gold"},
+            {"members": "any", "where": {"all": [{"event": "Login"}, {"trait": "plan", "eq": "pro"}]}},
+            {"members": "none", "where": {"any": [{"consent": "ads", "eq": "granted"}, {"audience": "buyers"}]}},
+            {"members": "all", "where": {"sequence": [{"event": "Opened"}, {"event": "Closed"}]}},
+            {"members": "any", "where": {"identifier": "email", "exists": True}},
+        ]
+    },
+}
+
+
+def of_group(profile_id: str, group_id: str, *, at_us: int = NOW, **fields: Any) -> ResolvedEvent:
+    found = event(profile_id, at_us=at_us, **fields)
+    found.event.group_id = group_id
+    return found
+
+
+def test_events_that_no_condition_reads_make_no_groups_fall_behind() -> None:
+    buyers = {"where": {"any": [{"event": "Purchased"}, {"first_touch": "country", "eq": "DE"}]}}
+    hidden = {"where": {"event": "Hidden"}}
+    evaluation = evaluation_of(
+        audience("pro", READING), audience("buyers", buyers), audience("static", {"kind": "static", **hidden})
+    )
+
+    def falls_behind(one: ResolvedEvent) -> bool:
+        evaluation.happened([event("p1", "Other"), one])
+        is_behind = behind(evaluation) == ["pro"]
+        evaluation.behind.started("pro")
+        return is_behind
+
+    for name in ("Login", "Opened", "Closed", "Purchased"):
+        assert falls_behind(event("p1", name)), name
+    assert falls_behind(event("p1", kind="identify", traits={"plan": "pro"}))
+    assert falls_behind(event("p1", "Other", context={"consent": {"ads": True}}))
+    assert falls_behind(event("p1", "Other", context={"location": {"country": "DE"}}))
+    reachable = event("p1", "Other")
+    reachable.decision.identifiers.add(namespace="email", value="a@example.org")
+    assert falls_behind(reachable)
+    for one in (
+        event("p1", "Other"),
+        event("p1", "Hidden"),
+        event("p1", kind="identify", traits={"tier": "gold"}),
+        event("p1", "Other", context={"consent": {"mail": True}}),
+    ):
+        assert not falls_behind(one), one
+
+
+def test_who_is_known_to_belong_to_a_group_does_not_make_it_fall_behind() -> None:
+    evaluation = evaluation_of(audience("pro", PRO))
+
+    def falls_behind(one: ResolvedEvent) -> bool:
+        evaluation.happened([one])
+        is_behind = behind(evaluation) == ["pro"]
+        evaluation.behind.started("pro")
+        return is_behind
+
+    assert falls_behind(of_group("p1", "acme"))
+    assert not falls_behind(of_group("p1", "acme", at_us=NOW - 1))
+    assert not falls_behind(of_group("p1", "acme", kind="group"))
+    assert falls_behind(of_group("p1", "acme", kind="group", traits={"plan": "pro"}))
+    assert falls_behind(of_group("p2", "acme"))
+    assert falls_behind(of_group("p1", "globex"))
+    # What is not yet may come to be earlier.
+    assert [falls_behind(of_group("p3", "acme", at_us=NOW + more)) for more in (9, 0, 0)] == [True, True, False]
+    evaluation.touch()
+    evaluation.behind.started("pro")
+    assert falls_behind(of_group("p1", "acme")), "who is who may have changed"
+
+
+def test_other_definitions_read_other_events() -> None:
+    evaluation = evaluation_of(audience("pro", READING), audience("buyers", {"where": {"event": "Purchased"}}))
+    evaluation.happened([event("p1", "Later")])
+    assert behind(evaluation) == []
+    later = audience("buyers", {"where": {"event": "Later"}}, generation=2)
+    evaluation.follow([later, audience("pro", READING)], NOW)
+    evaluation.behind.started("pro")
+    evaluation.happened([event("p1", "Later")])
+    assert behind(evaluation) == ["pro"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from collections import Counter
 
 import pytest
 from headrace_audience import streaming
@@ -89,8 +91,21 @@ def test_pending_lets_no_burst_delay_later_flips_of_others_and_gives_the_earlies
     assert [f.audience_id for f in first] == ["later"]
     pending.put_back(first)
     assert [f.audience_id for f in pending.take(1)] == ["later"], "its turn is not lost when writing fails"
-    assert [f.audience_id for f in pending.take(51)] == ["burst"] * 50 + ["latest"], "in the order of their coming"
-    assert [f.profile_id for f in pending.take(100)] == [f"p{i}" for i in range(100)]
+    taken = pending.take(51)
+    assert Counter(f.audience_id for f in taken) == {"burst": 38, "latest": 1, "other burst": 12}
+    assert taken[-1].audience_id == "latest", "in the order of their coming"
+    assert [f.profile_id for f in (*taken, *pending.take(100)) if f.audience_id == "other burst"] == [
+        f"p{i}" for i in range(100)
+    ]
+
+
+def test_pending_lets_no_long_queue_wait_for_ever() -> None:
+    pending = Pending(lambda profile_id: 0)
+    pending.add(flip("burst", f"p{i}") for i in range(20))
+    for number in range(10):
+        pending.add(flip(f"short {number} {i}", "p") for i in range(8))
+        assert Counter(f.audience_id == "burst" for f in pending.take(8)) == {True: 2, False: 6}
+    assert not pending.waits_for("burst")
 
 
 def test_pending_gives_a_membership_once_at_a_time() -> None:
@@ -240,9 +255,52 @@ async def test_time_waits_for_what_was_due_but_not_for_what_is_filled_or_emptied
         written += 1
         return True
 
-    await passing.step({"acme": evaluation}, {}, list, asyncio.Lock(), write)
+    await passing.step({"acme": evaluation}, {}, list, asyncio.Lock(), write, time.monotonic() + 60)
     assert (written, passing.moment_us, passing.catches_up) == (expected, later, False)
     assert len(evaluation.pending) == (0 if expected else 2)
+
+
+async def test_who_is_behind_writes_no_longer_than_it_may_and_goes_on_before_anything_later() -> None:
+    evaluation = Evaluation("acme", 1, NOW)
+    evaluation.set_audience(audience(state=ACTIVE), NOW)
+    evaluation.pending.add(flip("a", f"p{i}") for i in range(3))
+    passing = Passing()
+    later = NOW + HOUR_US
+    passing.take([NOW], later)
+    passing.aim(later, streaming.NOTHING, {}, [])
+    written: list[str] = []
+
+    async def write() -> bool:
+        assert passing.moment_us == NOW, "before time goes on"
+        written.extend(f.profile_id for f in evaluation.take_flips(1, 0))
+        return True
+
+    over = time.monotonic()
+    for number in range(1, 4):
+        await passing.step({"acme": evaluation}, {}, list, asyncio.Lock(), write, over)
+        assert written == [f"p{i}" for i in range(number)]
+    assert not evaluation.has_due_unwritten
+
+
+async def test_who_has_come_to_its_goal_and_not_written_all_is_still_behind() -> None:
+    evaluation = Evaluation("acme", 1, NOW)
+    evaluation.set_audience(audience(state=ACTIVE), NOW)
+    passing = Passing()
+    passing.take([NOW], NOW + HOUR_US)
+    passing.aim(NOW + HOUR_US, streaming.NOTHING, {}, [])
+    passing.passed(NOW + HOUR_US)
+    assert not passing.catches_up
+    evaluation.pending.add(flip("a", f"p{i}") for i in range(2))
+
+    async def write() -> bool:
+        evaluation.take_flips(1, 0)
+        return True
+
+    over = time.monotonic()
+    await passing.step({"acme": evaluation}, {}, list, asyncio.Lock(), write, over)
+    assert passing.catches_up
+    await passing.step({"acme": evaluation}, {}, list, asyncio.Lock(), write, over)
+    assert not passing.catches_up
 
 
 async def test_work_goes_to_its_end_however_often_it_is_cancelled() -> None:
