@@ -6,11 +6,12 @@ import asyncio
 import random
 import time
 
+import duckdb
 from pymongo.errors import PyMongoError
 
 from headrace.domain.definitions import DefinitionError
 from headrace.domain.times import SECOND_US
-from headrace.rpc.errors import ApiError
+from headrace.rpc.errors import WRONG_STATE, ApiError
 from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs, metrics
 from headrace_audience.archive.compactor import Compactor
@@ -22,7 +23,6 @@ from headrace_audience.erasure import follow_in_archive
 from headrace_audience.leases import Leases
 from headrace_audience.settings import Settings
 from headrace_audience.store import ACTIVE, AUDIENCES
-from headrace_audience.stored import definition_of
 from headrace_audience.verify import Verifier
 
 log = logs.get_logger(__name__)
@@ -124,15 +124,21 @@ class SampleCheck:
             if 0 in self._leases.held:
                 try:
                     await self.check_one()
-                except (ApiError, DefinitionError, PyMongoError) as error:
+                except (ApiError, DefinitionError, PyMongoError, duckdb.Error) as error:
                     log.info("an audience could not be checked", error=type(error).__name__)
 
     async def check_one(self) -> int | None:
         """Check one audience; returns the number of mismatches, None when there is no audience to check."""
-        drawn = await self._draw()
-        if drawn is None:
-            return None
-        workspace_id, audience_id = drawn
+        for workspace_id, audience_id in await self._draw():
+            try:
+                return await self._check(workspace_id, audience_id)
+            except ApiError as error:
+                if error.reason != WRONG_STATE:
+                    raise
+                # It changes at the moment, is being computed, or cannot be compared at all.
+        return None
+
+    async def _check(self, workspace_id: str, audience_id: str) -> int:
         found = await self._verifier.verify(workspace_id, audience_id, repair=self._repair)
         _checks.add(1)
         if found.mismatched:
@@ -145,17 +151,8 @@ class SampleCheck:
             )
         return len(found.mismatched)
 
-    async def _draw(self) -> tuple[str, str] | None:
-        """Workspace and id of an audience that can be checked; None when none of some that were drawn can."""
+    async def _draw(self) -> list[tuple[str, str]]:
+        """Workspace and id of some active audiences by lot: the next is for when one cannot be checked."""
         match: Document = {"a": {"$exists": True}, "state": ACTIVE}
         drawn = await self._db[AUDIENCES].aggregate([{"$match": match}, {"$sample": {"size": _DRAWN}}])
-        async for document in drawn:
-            try:
-                definition = definition_of(document)
-            except DefinitionError as error:
-                # It was checked when it was saved: an older program reads what a newer one wrote.
-                log.warning("a stored definition cannot be read", audience=document["a"], place=error.path)
-                continue
-            if not definition.is_batch:
-                return document["w"], document["a"]
-        return None
+        return [(document["w"], document["a"]) async for document in drawn]

@@ -35,6 +35,7 @@ from headrace_audience.repairs import Repairs
 from headrace_audience.servicer import AudienceServicer
 from headrace_audience.settings import Settings
 from headrace_audience.verify import Verifier
+from headrace_audience.verify_batch import BatchVerifier
 from headrace_audience.versions import Limits
 from headrace_audience.watching import Watching
 from headrace_audience.worker import Worker
@@ -82,7 +83,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         computed_traits = ComputedTraits(identity)
         audiences = Audiences(client, db, computed_traits, settings.partitions, on_change=worker.wake)
         follower = ComputedFollower(db, computed_traits, audiences, settings.audience_computed_seconds)
-        verifier = Verifier(db, audiences, reader, Repairs(db, settings.partitions))
+        batch = BatchVerifier(db, reader, int(settings.archive_margin_seconds * SECOND_US))
+        verifier = Verifier(db, audiences, reader, Repairs(db, settings.partitions), batch)
         servicer = AudienceServicer(
             audiences,
             Outlooks(db, worker, reader),

@@ -57,6 +57,8 @@ class Audience:
     """When one that is refreshed at intervals is refreshed next; 0: never."""
     version_of: str = ""
     """Of the pending version of an audience: the audience. Nothing is stored of its members."""
+    reread: bool = False
+    """Whether the members that are known are to be forgotten: those that are stored are what it begins from."""
     held: bool = False
     """Whether it is a pending version that waits for somebody to confirm it."""
 
@@ -174,6 +176,7 @@ def _audiences(document: Document) -> Iterator[Audience]:
         done=frozenset(document.get("done", ())),
         open=document.get("open", False),
         next_us=document.get("next", 0),
+        reread=document.get("reread") == document["gen"],
     )
 
 

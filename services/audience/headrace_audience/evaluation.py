@@ -133,7 +133,7 @@ class Evaluation:
         if old is not None and _is_refreshed(old, audience):
             self.audiences[audience_id] = audience
             self._batch.ask(audience, self.missing)
-            return False
+            return audience.reread
         if old is not None and old.definition.of != audience.definition.of:
             self.remove_audience(audience_id)
             old = None

@@ -24,6 +24,7 @@ from headrace_audience.references import referenced, stored_members
 from headrace_audience.repairs import Repairs
 from headrace_audience.store import ACTIVE
 from headrace_audience.unreadable import understood
+from headrace_audience.verify_batch import BatchVerifier
 
 ROUNDS = 3
 PAUSE_S = 0.5
@@ -78,6 +79,7 @@ class Verifier:
         audiences: Audiences,
         reader: ArchiveReader,
         repairs: Repairs,
+        batch: BatchVerifier,
         *,
         rounds: int = ROUNDS,
         pause_s: float = PAUSE_S,
@@ -89,6 +91,7 @@ class Verifier:
             audiences: The audiences.
             reader: Archive and log.
             repairs: Asks the owners of partitions.
+            batch: Checks audiences whose members are computed for a moment.
             rounds: How often a difference must be seen before the owners are asked; at least twice.
             pause_s: Time between two looks, in seconds.
         """
@@ -96,6 +99,7 @@ class Verifier:
         self._audiences = audiences
         self._reader = reader
         self._repairs = repairs
+        self._batch = batch
         self._rounds = rounds
         self._pause_s = pause_s
 
@@ -103,20 +107,16 @@ class Verifier:
         """Compare at one instant; with `repair` what differs is made right.
 
         Raises:
-            ApiError: NOT_FOUND, or WRONG_STATE for one that is not kept exact: a draft, a
-                static audience, one that is refreshed at intervals, one of groups, paused or archived; or one that gets
-                another definition or state while it is compared.
+            ApiError: NOT_FOUND, or WRONG_STATE for one that is not active or cannot be read; one that gets another
+                definition or state while it is compared; or a batch audience that is being computed, or goes by stored
+                members of others.
         """
         document = await self._audiences.get(workspace_id, audience_id)
         definition = understood(document)
         if document["state"] != ACTIVE:
             raise wrong_state(document["state"], "Only an active audience can be verified.")
         if definition.is_batch:
-            message = (
-                "A static audience, one refreshed at intervals, or one of groups, is as of its last refresh:"
-                " what came late differs."
-            )
-            raise wrong_state(document["state"], message)
+            return await self._verify_batch(document, definition, repair=repair)
         found = await self._compare(workspace_id, audience_id, definition)
         at_us, last_us = found.at_us, found.at_us
         for _ in range(self._rounds - 1):
@@ -147,6 +147,25 @@ class Verifier:
             at_us=at_us,
             corrected=corrected,
             unanswered=unanswered,
+        )
+
+    async def _verify_batch(self, document: Document, definition: Definition, *, repair: bool) -> Comparison:
+        """Compare one whose members are computed for a moment, as of that moment."""
+        found = await self._batch.compare(document, definition)
+        await self._check_unchanged(document)
+        mismatched = found.members
+        corrected: int | None = 0
+        if mismatched:
+            _mismatches.add(len(mismatched))
+        if mismatched and repair:
+            corrected = await self._batch.repair(document)
+        return Comparison(
+            live_size=found.batch_size + len(found.only_stored) - len(found.only_batch),
+            batch_size=found.batch_size,
+            mismatched=mismatched,
+            at_us=found.at_us,
+            corrected=corrected or 0,
+            unanswered=len(mismatched) if corrected is None else 0,
         )
 
     async def _check_unchanged(self, document: Document) -> None:

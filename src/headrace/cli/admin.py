@@ -117,7 +117,8 @@ async def verify(
 ) -> int:
     """Compare the live members of every active audience with the batch evaluator; exit status 1 when any differ.
 
-    Those that are as of their last refresh (static ones, those refreshed at intervals or of groups) are not compared.
+    Those whose members are computed for a moment (static ones, those refreshed at intervals or of groups) are compared
+    as of that moment. Those that go by stored members of others are not compared.
     """
     import grpc
 

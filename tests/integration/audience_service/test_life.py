@@ -242,7 +242,7 @@ async def test_what_can_be_refreshed(client: AudienceClient) -> None:
     await refused(refresh(client, "nobody"), errors.NOT_FOUND)
     await client.activate("hourly")
     await client.active("hourly")
-    await refused(client.verify("hourly"), errors.WRONG_STATE)
     await client.pause("hourly")
+    await refused(client.verify("hourly"), errors.WRONG_STATE)
     assert "activate it" in await why(refresh(client, "hourly"))
     assert not (await client.get("hourly")).HasField("next_refresh_time")

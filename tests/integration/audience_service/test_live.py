@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import pytest
 from headrace_audience import recording
 from headrace_audience.settings import Settings
@@ -18,7 +17,6 @@ from headrace.api.audience.v1.audience_pb2 import MembershipChangeBatch
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.ids import partition_of
 from headrace.domain.times import DAY_US, SECOND_US, now_us
-from headrace.rpc import errors
 from headrace.storage.mongo import log
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import client as streams
@@ -298,9 +296,8 @@ async def test_static_audiences_are_computed_once(client: AudienceClient, identi
     await identity.resolve(event(winner, "Viewed", merges=[identity.merge(loser, winner)]))
     await client.has_members("static", [winner, "p5"])
     await client.has_members("in-static", [winner, "p5"])
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.verify("static")
-    assert errors.reason_of(caught.value) == errors.WRONG_STATE
+    # What came since may make it differ with right.
+    assert (await client.verify("static")).mismatch_count == 0
     await client.pause("static")
     await client.activate("static")  # computed again
     await client.active("static")
