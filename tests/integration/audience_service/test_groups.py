@@ -13,7 +13,7 @@ from headrace_audience.settings import Settings
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace.domain.times import DAY_US, SECOND_US, now_us
+from headrace.domain.times import DAY_US, SECOND_US, format_time_us, now_us
 from headrace.rpc import errors
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import client as streams
@@ -194,11 +194,15 @@ async def test_why_a_group_is_in_or_out(client: AudienceClient, identity: FakeId
     audience = await client.get("accounts")
     assert (found.profile_id, found.member, found.stored_member) == ("acme inc", True, True)
     assert (found.refresh_time, found.next_refresh_time) == (audience.refresh_time, audience.next_refresh_time)
+    ends_us = old + 2 + 7 * DAY_US
+    assert (found.changes_at_us, found.since_us) == (ends_us, audience.refresh_time.ToMicroseconds())
+    ends = format_time_us(ends_us)
     assert found.summary == (
         'In: The trait plan is "enterprise" (wanted: "enterprise").'
-        " 2 of 15 members with performed Login in last 7d (one is enough)."
+        f" 2 of 15 members with performed Login in last 7d (one is enough); no longer so from {ends} on if no event comes."
         " 0 of 15 members with performed Cancelled (none wanted)."
         ' To leave, a change of 1 condition is enough: The trait plan is "enterprise" (wanted: "enterprise").'
+        f" By time alone it leaves at {ends}."
     )
     trait, logins, cancelled = found.condition.parts
     assert (trait.set_by.message_id, trait.set_by.timestamp_us) == (said.event.message_id, old)

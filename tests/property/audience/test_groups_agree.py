@@ -6,6 +6,7 @@ from random import Random
 
 import duckdb
 from headrace_audience.batch import queries
+from headrace_audience.batch.group_changes import group_changes
 from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
@@ -103,6 +104,17 @@ def test_until_the_next_moment_time_alone_moves_no_group(r: Random) -> None:
             for moment in sorted(moments | ({next_us - 1} if next_us else set())):
                 if next_us is None or moment < next_us:
                     assert reference.members(definition, moment) == reference.members(definition, at_us)
+            for group_id in reference.groups[:1]:
+                facts_now = reference.facts(definition, group_id, at_us)
+                changes = group_changes(connection, definition, group_id, at_us, known, facts_now)
+                change_us = changes.moments.get(definition.where)
+                is_in = reference.holds(definition.where, group_id, at_us)
+                if change_us is not None:
+                    assert reference.holds(definition.where, group_id, change_us) is not is_in
+                    moments.add(change_us - 1)
+                for moment in sorted(moments):
+                    if moment < change_us if change_us is not None else changes.complete:
+                        assert reference.holds(definition.where, group_id, moment) is is_in
 
 
 def nobodys(fact: Fact, r: Random) -> Fact:

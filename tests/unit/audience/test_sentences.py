@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from headrace_audience.batch.group_changes import GroupChanges
 from headrace_audience.language import definition as language
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import from_text
@@ -64,7 +65,7 @@ def test_what_is_said_of_a_group(group_id: str, text: str) -> None:
     raw = from_text(f"{text} with of groups")
     definition = parse_definition(json.dumps(raw))
     facts = GroupReference(COMPANY, {"hot": ["acme"]}).facts(definition, group_id, AT)
-    found = explain_group(definition, facts, raw["where"])
+    found = explain_group(definition, facts, raw["where"], GroupChanges({}, complete=False))
     assert found["summary"] == GROUP_GOLDEN[group_id][text]
     assert found["member"] is found["summary"].startswith("In: ")
 

@@ -166,6 +166,7 @@ def test_a_group_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     explanation = json.loads(capsys.readouterr().out)["explanation"]
     assert (explanation["group"], explanation["member"]) == ("acme", True)
     assert explanation["condition"]["some_holding"] == ["ann"]
+    assert explanation["changes_at"] == "2026-01-08T00:00:00Z"
     assert over_groups(tmp_path, "--explain", "rest") == 0
     assert "Out: 0 of 1 member with performed Viewed" in capsys.readouterr().out
     assert over_groups(tmp_path, "--explain", "other") == 2

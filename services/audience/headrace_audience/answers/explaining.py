@@ -20,6 +20,7 @@ from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.batch import queries
+from headrace_audience.batch.group_changes import group_changes
 from headrace_audience.handlers import Audiences
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.text.printing import condition_text
@@ -92,8 +93,7 @@ class Explaining:
         document = await self._audiences.get(workspace_id, audience_id)
         definition = understood(document)
         if definition.of == "groups":
-            stored = await self._is_stored(workspace_id, audience_id, profile_id)
-            return await self._group(document, definition, profile_id, at_us or now_us(), stored=stored)
+            return await self._group(document, definition, profile_id, at_us)
         survivors = await self._reader.survivors(workspace_id)
         profile_id = survivors.of(profile_id)
         events = await self._events(workspace_id, profile_id, list(survivors.parts_of([profile_id])))
@@ -117,25 +117,31 @@ class Explaining:
         key = membership_key(workspace_id, audience_id, member_id)
         return bool(await self._db[MEMBERSHIPS].count_documents({"_id": key, "in": True}, limit=1))
 
-    async def _group(
-        self, document: Document, definition: Definition, group_id: str, at_us: int, *, stored: bool
-    ) -> Explanation:
-        """Of a group: its members may be many, so the batch evaluator is asked how many hold what."""
+    async def _group(self, document: Document, definition: Definition, group_id: str, asked_us: int) -> Explanation:
+        """Of a group: its members may be many, so the batch evaluator is asked how many hold what.
+
+        Since when it is so is told of now, as it is stored: since which refresh.
+        """
         workspace_id = document["w"]
+        at_us = asked_us or now_us()
+        key = membership_key(workspace_id, document["a"], group_id)
+        row = await self._db[MEMBERSHIPS].find_one({"_id": key}, {"in": 1, "since": 1}) or {"in": False, "since": 0}
         known = await referenced(self._db, workspace_id, definition)
         ask = partial(queries.group_facts, definition=definition, group_id=group_id, now_us=at_us, audiences=known)
         async with self._reader.open(workspace_id) as view:
             facts = await view.run(ask)
-        if facts is None:
-            raise not_found(f"workspaces/{workspace_id}/groups/{group_id}")
-        raw = json.loads(document["def"])["where"]
-        found = explain_group(definition, facts, raw)
+            if facts is None:
+                raise not_found(f"workspaces/{workspace_id}/groups/{group_id}")
+            when = partial(group_changes, definition=definition, group_id=group_id, now_us=at_us)
+            changes = await view.run(partial(when, audiences=known, facts=facts))
+        found = explain_group(definition, facts, json.loads(document["def"])["where"], changes)
+        is_told = not asked_us and row["in"] is found["member"]
         return Explanation(
             group_id,
             at_us,
             found["member"],
-            stored,
-            0,
+            row["in"],
+            row["since"] if is_told else 0,
             found["summary"],
             found["missing"],
             found["condition"],

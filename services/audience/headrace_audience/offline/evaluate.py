@@ -16,6 +16,7 @@ import duckdb
 
 from headrace.domain.times import format_time_us
 from headrace_audience.batch import queries
+from headrace_audience.batch.group_changes import group_changes
 from headrace_audience.engine.engine import Engine
 from headrace_audience.language.definition import All, Condition, Definition, check_references
 from headrace_audience.offline.changes import next_changes
@@ -156,7 +157,11 @@ def _explain_group(
     if group_id not in reference.groups:
         raise ValueError(f"there is no group {group_id!r} in the events")
     found = reference.facts(definition, group_id, at_us)
-    return {"group": group_id, **explain_group(definition, found, source["where"])}
+    with duckdb.connect() as connection:
+        connection.register("events", table_of(facts))
+        connection.register("mentions", mentions_of(facts))
+        changes = group_changes(connection, definition, group_id, at_us, audiences, found)
+    return {"group": group_id, **explain_group(definition, found, source["where"], changes)}
 
 
 def _text(moment_us: int | None) -> str | None:

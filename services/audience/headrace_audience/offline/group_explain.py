@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.domain.times import format_time_us
+from headrace_audience.batch.group_changes import GroupChanges
 from headrace_audience.batch.groups import GroupFacts
 from headrace_audience.language.definition import (
     All,
@@ -21,38 +22,47 @@ from headrace_audience.language.text.printing import condition_text
 from headrace_audience.offline.sentences import needed, sentence, summary
 
 
-def explain_group(definition: Definition, facts: GroupFacts, raw: Mapping[str, Any]) -> dict[str, Any]:
+def explain_group(
+    definition: Definition, facts: GroupFacts, raw: Mapping[str, Any], changes: GroupChanges
+) -> dict[str, Any]:
     """Explain the membership of a group.
 
     Args:
         definition: The audience.
         facts: What holds of the group at the moment: of the reference (`groups`), or of `batch.queries.group_facts`.
         raw: The condition of the audience as JSON, for the texts.
+        changes: When conditions change next, see `batch.group_changes`.
 
     Returns:
-        `{"member", "summary", "missing", "condition"}` as `explain` gives them of people, without times. A condition on
+        `{"member", "changes_at", "summary", "missing", "condition"}` as `explain` gives them of people; of what changes
+        later than was looked "changes_at" is null too, and the summary says nothing of time then. A condition on
         members has "members", how many there are, "members_holding", how many hold what is wanted, and some of both in
         "some_holding" and "some_lacking"; each condition has its "text".
     """
-    found = _explain(definition.where, facts, raw)
+    found = _explain(definition.where, facts, raw, changes.moments)
     holds = found["holds"]
     return {
         "member": holds,
-        "summary": summary(definition.where, found, tells_time=False),
+        "changes_at": found["changes_at"],
+        "summary": summary(definition.where, found, tells_time=changes.complete),
         "missing": [said for said, _ in needed(definition.where, found, not holds)],
         "condition": found,
     }
 
 
-def _explain(condition: Condition, facts: GroupFacts, raw: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"text": condition_text(raw), "changes_at": None}
+def _explain(
+    condition: Condition, facts: GroupFacts, raw: Mapping[str, Any], moments: Mapping[Condition, int]
+) -> dict[str, Any]:
+    moment_us = moments.get(condition)
+    changes_at = None if moment_us is None else format_time_us(moment_us)
+    found: dict[str, Any] = {"text": condition_text(raw), "changes_at": changes_at}
     if isinstance(condition, All | Any_):
         kind = "all" if isinstance(condition, All) else "any"
-        parts = [_explain(part, facts, of) for part, of in zip(condition.parts, raw[kind], strict=True)]
+        parts = [_explain(part, facts, of, moments) for part, of in zip(condition.parts, raw[kind], strict=True)]
         combined = all if kind == "all" else any
         found |= {"kind": kind, "parts": parts, "holds": combined(part["holds"] for part in parts)}
     elif isinstance(condition, Not):
-        part = _explain(condition.part, facts, raw["not"])
+        part = _explain(condition.part, facts, raw["not"], moments)
         found |= {"kind": "not", "parts": [part], "holds": not part["holds"]}
     else:
         found |= _leaf(condition, facts, raw)
