@@ -199,7 +199,8 @@ async def test_why_a_group_is_in_or_out(client: AudienceClient, identity: FakeId
     ends = format_time_us(ends_us)
     assert found.summary == (
         'In: The trait plan is "enterprise" (wanted: "enterprise").'
-        f" 2 of 15 members with performed Login in last 7d (one is enough); no longer so from {ends} on if no event comes."
+        " 2 of 15 members with performed Login in last 7d (one is enough);"
+        f" no longer so from {ends} on if no event comes."
         " 0 of 15 members with performed Cancelled (none wanted)."
         ' To leave, a change of 1 condition is enough: The trait plan is "enterprise" (wanted: "enterprise").'
         f" By time alone it leaves at {ends}."
