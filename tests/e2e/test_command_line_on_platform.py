@@ -287,6 +287,9 @@ def test_audiences_from_the_command_line(run: Run) -> None:
     assert (dry["enter"], dry["leave"], dry["stay"], dry["needs_confirmation"]) == (0, 0, 0, False)
     assert asked(run, *other)["pending_version"]["definition"] == {"where": {"event": "Z"}}
     eventually(run, ["audiences", "get", "cli-made"], lambda a: a["definition"] == {"where": {"event": "Z"}})
+    told = run("audiences", "update", "cli-made", "--definition", "performed Z or performed Y")[1]
+    assert "0 enter, 0 leave and 0 stay; once it is computed it takes effect by itself.\n" in told
+    eventually(run, ["audiences", "get", "cli-made"], lambda a: a["pending_version"] is None)
     for command in ("confirm", "discard"):
         status, _, error = run("audiences", command, "cli-made")
         assert status == 1 and "no new version" in error

@@ -96,7 +96,11 @@ BAD: dict[str, tuple[str, str, str]] = {
         "",
         "line 2, column 18: there is no audience 'gone'",
     ),
-    "a text that names itself": ("performed A\nor in audience bad", "", "line 2, column 16: closes"),
+    "a text that names itself": (
+        "performed A\nor in audience bad",
+        "",
+        "line 2, column 16: audiences refer to each other in a circle: bad -> bad",
+    ),
     "a text that names an unknown computed trait": (
         "performed A or\ncomputed gone > 1",
         "",

@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 import pytest
-from headrace_audience import behind
 from headrace_audience.settings import Settings
 from headrace_audience.store import MEMBERSHIPS
 
@@ -23,13 +22,7 @@ from tests.support.resolved import FakeIdentity, event
 from tests.support.settings import MakeSettings
 
 MARGIN_S = 0.5
-GROUPS: dict[str, Any] = {"of": "groups", "where": {"members": "any", "where": {"event": "Purchased"}}}
-
-
-@pytest.fixture(autouse=True)
-def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine computing groups takes long, and resting ten times as long."""
-    monkeypatch.setattr(behind, "REST", 1)
+GROUPS: dict[str, Any] = {"of": "groups", "refresh": "1h", "where": {"members": "any", "where": {"event": "Purchased"}}}
 
 
 @pytest.fixture

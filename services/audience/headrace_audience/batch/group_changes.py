@@ -46,10 +46,10 @@ def group_changes(
         audiences: As in queries.evaluate().
         facts: What holds at that moment, see queries.group_facts().
     """
-    mentions = connection.execute("SELECT * FROM mentions WHERE group_id = ?", [group_id]).to_arrow_table()
+    mentions = connection.sql("SELECT * FROM mentions WHERE group_id = ?", params=[group_id]).to_arrow_table()
     people = "SELECT profile FROM mentions WHERE group_id = ?"
     own = f"SELECT * FROM events WHERE profile IN ({people}) LIMIT {MOST_EVENTS + 1}"  # noqa: S608  # constants
-    events = connection.execute(own, [group_id]).to_arrow_table()
+    events = connection.sql(own, params=[group_id]).to_arrow_table()
     if events.num_rows > MOST_EVENTS:
         return GroupChanges({}, complete=False)
     with duckdb.connect(config={"threads": 1}) as alone:
@@ -57,11 +57,12 @@ def group_changes(
         alone.register("mentions", mentions)
         now = dict(_truths(definition.where, facts))
         found: dict[Condition, int] = {}
-        moment: int | None = now_us
+        moment = now_us
         for _ in range(MOST_MOMENTS):
-            moment = next_moment(alone, definition, moment, audiences)
-            if moment is None:
+            following = next_moment(alone, definition, moment, audiences)
+            if following is None:
                 return GroupChanges(found, complete=True)
+            moment = following
             later = group_facts(alone, definition, group_id, moment, audiences)
             assert later is not None  # the same events name the group at every moment
             for condition, holds in _truths(definition.where, later):

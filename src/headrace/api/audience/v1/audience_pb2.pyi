@@ -40,6 +40,10 @@ class _AudienceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """Kept as it is, not computed."""
     AUDIENCE_STATE_ARCHIVED: _AudienceState.ValueType  # 5
     """Put away: not computed, without members, and listed only on request. Definition and history stay."""
+    AUDIENCE_STATE_UNREADABLE: _AudienceState.ValueType  # 6
+    """Its stored definition cannot be read by this version of the service, because a newer one wrote it; `warnings` has the
+    place. Members stay as they are; it can be given another definition, be paused, archived and deleted.
+    """
 
 class AudienceState(_AudienceState, metaclass=_AudienceStateEnumTypeWrapper):
     """State of an audience."""
@@ -58,6 +62,10 @@ AUDIENCE_STATE_PAUSED: AudienceState.ValueType  # 4
 """Kept as it is, not computed."""
 AUDIENCE_STATE_ARCHIVED: AudienceState.ValueType  # 5
 """Put away: not computed, without members, and listed only on request. Definition and history stay."""
+AUDIENCE_STATE_UNREADABLE: AudienceState.ValueType  # 6
+"""Its stored definition cannot be read by this version of the service, because a newer one wrote it; `warnings` has the
+place. Members stay as they are; it can be given another definition, be paused, archived and deleted.
+"""
 Global___AudienceState: typing_extensions.TypeAlias = AudienceState
 
 @typing.final

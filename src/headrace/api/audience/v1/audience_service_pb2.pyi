@@ -217,7 +217,10 @@ class UpdateAudienceResponse(google.protobuf.message.Message):
 
     @property
     def change(self) -> headrace.api.audience.v1.audience_pb2.AudienceChange:
-        """With validate_only and a definition: what it would do to the members as they are now."""
+        """With a definition: what it does to the members as they are now. With validate_only always; of a change that is stored
+        when it begins a new version of an audience that was live, and could be counted within five seconds. It is counted
+        before the change is stored.
+        """
 
     def __init__(
         self,
@@ -783,7 +786,8 @@ class VerifyAudienceRequest(google.protobuf.message.Message):
     """Required. Resource name."""
     repair: builtins.bool
     """Optional. Rebuild the profiles on which they differ from their events and correct their memberships, with the
-    cause "repair". Needs the scope `audiences:write`.
+    cause "repair"; an audience whose members are computed for a moment is computed anew for the same moment. Needs the
+    scope `audiences:write`.
     """
     def __init__(
         self,
@@ -974,11 +978,13 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     stored_member: builtins.bool
     """Whether the person or the group is a member as stored now."""
     since_us: builtins.int
-    """Since when it has been so, in microseconds since 1970 UTC; 0 means always, or not told of more than 1,000 events,
-    and of groups.
+    """Since when it has been so, in microseconds since 1970 UTC; 0 means always, or not told of more than 1,000 events.
+    Of groups it is told as it is stored now, since which refresh, and not of a past moment.
     """
     changes_at_us: builtins.int
-    """When it changes if no further event comes, in microseconds since 1970 UTC; 0 means never; not told of groups."""
+    """When it changes if no further event comes, in microseconds since 1970 UTC; 0 means never; of a group with
+    many changes ahead it may be later than was looked, and `summary` says nothing of time then.
+    """
     summary: builtins.str
     """Why, in sentences: what holds or does not, what would have to change, when it changes by itself."""
     @property

@@ -264,7 +264,8 @@ class AudienceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAudience(self, request, context):
-        """Compares the live members with the batch evaluator at one instant.
+        """Compares the live members with the batch evaluator at one instant; those of an audience that is static, refreshed at
+        intervals or of groups as of when they were computed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -598,7 +598,9 @@ class AudienceServiceStub(typing.Generic[_AudienceServiceCreateAudienceType, _Au
     """Lists the audiences that a profile is in, with the moment when time alone ends that."""
 
     VerifyAudience: _AudienceServiceVerifyAudienceType
-    """Compares the live members with the batch evaluator at one instant."""
+    """Compares the live members with the batch evaluator at one instant; those of an audience that is static, refreshed at
+    intervals or of groups as of when they were computed.
+    """
 
     ExplainMembership: _AudienceServiceExplainMembershipType
     """Says why somebody is in an audience or not: each condition, the events that count, and when it changes."""
@@ -845,7 +847,9 @@ class AudienceServiceServicer(metaclass=abc.ABCMeta):
         request: headrace.api.audience.v1.audience_service_pb2.VerifyAudienceRequest,
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.audience.v1.audience_service_pb2.VerifyAudienceResponse, collections.abc.Awaitable[headrace.api.audience.v1.audience_service_pb2.VerifyAudienceResponse]]:
-        """Compares the live members with the batch evaluator at one instant."""
+        """Compares the live members with the batch evaluator at one instant; those of an audience that is static, refreshed at
+        intervals or of groups as of when they were computed.
+        """
 
     @abc.abstractmethod
     def ExplainMembership(
