@@ -101,11 +101,6 @@ BAD: dict[str, tuple[str, str, str]] = {
         "",
         "line 2, column 16: audiences refer to each other in a circle: bad -> bad",
     ),
-    "a text that names an unknown computed trait": (
-        "performed A or\ncomputed gone > 1",
-        "",
-        "line 2, column 10: there is no computed trait 'gone'",
-    ),
     "a mark in front of what is wrong": (
         "\ufeffperformed A in last 0d",
         "",
