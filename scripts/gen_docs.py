@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import doc_conformance
 import doc_sdk
 import doc_telemetry
 from google.protobuf import descriptor_pb2
@@ -359,6 +360,11 @@ def sdk() -> str:
     return doc_sdk.page(MADE)
 
 
+def conformance() -> str:
+    """docs/reference/conformance.md."""
+    return doc_conformance.page(MADE)
+
+
 def _table(headings: tuple[str, ...], rows: Any) -> list[str]:
     lines = [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}"]
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
@@ -374,6 +380,7 @@ PAGES = {
     "telemetry": telemetry,
     "configuration": configuration,
     "sdk": sdk,
+    "conformance": conformance,
 }
 
 

@@ -9,13 +9,16 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from headrace.authoring.new import NotMade, Takes, new_destination
-from headrace.cli import plugin_dev
+from headrace.cli import plugin_check, plugin_dev
 from headrace.cli.command import group
 from headrace.cli.output import cell, table, write, write_json
 from headrace.cli.plugins_host import with_plugins
 from headrace.cli.problems import FAILED, UsageProblem
 
 app = group("Connector plugins: those that are installed, and new ones.")
+
+
+app.command("check")(plugin_check.check)
 
 
 @app.callback()

@@ -1,0 +1,274 @@
+"""The bench on which a connector is checked: its host, an instance of it, test data, and the author's files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headrace.conformance.checks import CheckFailed
+from headrace.conformance.vendor import FakeVendor
+from headrace.conformance.vendor_file import VendorFile, read_vendor_file
+from headrace.connector import wire
+from headrace.plugins import PluginHost
+from headrace.plugins.discovery import InstalledPlugin, discover
+from headrace.plugins.errors import PluginError
+from headrace.plugins.host import ConnectorInstance
+from headrace.plugins.render import resolve
+from headrace_sdk import DeleteBatch, EventBatch, Member, MemberBatch, Row
+from headrace_sdk.samples import NOW_US, Fill, Samples
+
+ADD, REMOVE, SEND, DELETE = "add_members", "remove_members", "send_events", "delete"
+FEW = 2
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to check.
+
+    Attributes:
+        folder: Folder with the author's `vendor.json` and golden cases; None when nobody knows it.
+        settings: Settings in place of those of `vendor.json` and of the samples.
+        seed: Seed of the test data.
+        examples: Items that are made by chance for each property.
+        update: Write golden cases anew in place of comparing them.
+        path: Folders to look for plugins in, in place of sys.path.
+        folders: Folders of plugins in other languages.
+    """
+
+    folder: Path | None = None
+    settings: Mapping[str, Any] | None = None
+    seed: int = 0
+    examples: int = 25
+    update: bool = False
+    path: Sequence[str] | None = None
+    folders: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items for one call.
+
+    Attributes:
+        call: ADD, REMOVE, SEND or DELETE.
+        items: Rows, events or subjects.
+    """
+
+    call: str
+    items: tuple[Any, ...]
+
+
+class Bench:
+    """One connector on the bench. A context manager; everything is opened when it is first needed."""
+
+    def __init__(self, connector: str, options: Options | None = None, *, host: PluginHost | None = None) -> None:
+        """Describe the bench; nothing is started yet.
+
+        Args:
+            connector: Name of the connector, or of the plugin that offers it alone.
+            options: How to check.
+            host: A started host in this process that has the plugin loaded, in place of one of the bench's own.
+        """
+        self.asked = connector
+        self.options = options or Options()
+        self._runner = asyncio.Runner()
+        self._given_host = host
+        self._host: PluginHost | None = host
+        self._vendor: FakeVendor | None = None
+        self._vendor_file: VendorFile | None = None
+        self._instance: ConnectorInstance | None = None
+        self._worker: tuple[PluginHost, ConnectorInstance] | None = None
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything that was started."""
+        if self._instance is not None:
+            self.run(self._instance.close())
+        if self._vendor is not None:
+            self.run(self._vendor.close())
+        if self._worker is not None:
+            self.run(self._worker[0].close())
+        if self._host is not None and self._given_host is None:
+            self.run(self._host.close())
+        self._runner.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for something on the bench's own loop."""
+        return self._runner.run(coroutine)
+
+    @property
+    def plugin(self) -> InstalledPlugin | None:
+        """The plugin as it is installed; None when only its connector has this name."""
+        found, _ = discover([self.asked], path=self.options.path, folders=self.options.folders)
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def in_python(self) -> bool:
+        """True when the plugin is written in Python, so that it can be looked at from within."""
+        plugin = self.plugin
+        return plugin is None or not plugin.command
+
+    def new_host(self, *, in_process: bool) -> PluginHost:
+        """A host with the plugin alone, if it is known; not started."""
+        wanted = [self.asked] if self.plugin is not None else None
+        return PluginHost(wanted, path=self.options.path, folders=self.options.folders, in_process=in_process)
+
+    @property
+    def host(self) -> PluginHost:
+        """A started host that has the plugin in this process, so that what it does can be seen."""
+        if self._host is None:
+            host = self.new_host(in_process=True)
+            self.run(host.start())
+            self._host = host
+        return self._host
+
+    @property
+    def info(self) -> wire.ConnectorInfo:
+        """What the connector says of itself.
+
+        Raises:
+            CheckFailed: It cannot be loaded.
+        """
+        try:
+            return self.host.connectors()[resolve(self.host, self.asked)]
+        except PluginError as error:
+            raise CheckFailed(error.reason) from None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings that the connector takes."""
+        given = self.options.settings
+        return self.samples(self.options.seed).settings(self.vendor_file.settings if given is None else given)
+
+    @property
+    def instance(self) -> ConnectorInstance:
+        """The connector with these settings.
+
+        Raises:
+            CheckFailed: It refuses them.
+        """
+        if self._instance is None:
+            self._instance = self.new_instance(self.settings)
+        return self._instance
+
+    def new_instance(self, settings: Mapping[str, Any]) -> ConnectorInstance:
+        """The connector with settings, on the host in this process."""
+        name = self.info.name
+        try:
+            return self.run(self.host.open(name, settings))
+        except PluginError as error:
+            raise CheckFailed(f"it refuses the settings: {error.reason}") from None
+
+    @property
+    def worker(self) -> tuple[PluginHost, ConnectorInstance]:
+        """A started host that has the plugin in a process of its own, and the connector there.
+
+        Raises:
+            CheckFailed: It cannot be loaded there, or refuses the settings.
+        """
+        if self._worker is None:
+            host = self.new_host(in_process=False)
+            try:
+                self.run(host.start())
+                self._worker = host, self.run(host.open(self.info.name, self.settings))
+            except PluginError as error:
+                failures = "; ".join(failure.reason for failure in host.failures())
+                self.run(host.close())
+                raise CheckFailed(failures or error.reason) from None
+        return self._worker
+
+    @property
+    def vendor(self) -> FakeVendor:
+        """The fake vendor, started."""
+        if self._vendor is None:
+            self._vendor = FakeVendor()
+            self.run(self._vendor.start())
+        return self._vendor
+
+    @property
+    def vendor_file(self) -> VendorFile:
+        """What the author says of the vendor; empty without a file."""
+        if self._vendor_file is None:
+            self._vendor_file = read_vendor_file(self.options.folder)
+        return self._vendor_file
+
+    def samples(self, seed: int) -> Samples:
+        """Test data."""
+        return Samples(self.info, seed, schema=self.info.settings_schema)
+
+    def calls(self) -> list[str]:
+        """The calls with batches that the connector declares."""
+        capabilities = self.info.capabilities
+        found = []
+        if "list_sync" in capabilities:
+            found += [ADD, REMOVE] if self.info.removes else [ADD]
+        if capabilities & {"event_sync", "forwarding"}:
+            found.append(SEND)
+        if "deletion" in capabilities:
+            found.append(DELETE)
+        return found
+
+    def batch(self, call: str, size: int = FEW, *, fill: Fill = Fill.ALL, seed: int | None = None) -> Batch:
+        """Seeded items for a call: as many as the connector takes at once, at most.
+
+        Raises:
+            CheckFailed: The connector makes no rows of the members.
+        """
+        samples = self.samples(self.options.seed if seed is None else seed)
+        size = min(size, self.info.batch.max_items)
+        if call == SEND:
+            return Batch(call, samples.events(size, fill))
+        if call == DELETE:
+            return Batch(call, samples.subjects(size))
+        rows = self.rows(samples.members(size, fill))
+        if not rows and size:
+            raise CheckFailed("the members of the test data have no rows")
+        return Batch(call, rows[:size])
+
+    def rows(self, members: Sequence[Member]) -> tuple[Row, ...]:
+        """The rows of members, each key once."""
+        found = self.run(self.instance.rows(members))
+        return tuple({row.key: row for member in found for row in member.rows}.values())
+
+    def build(
+        self, batch: Batch, instance: ConnectorInstance | None = None, *, now_us: int = NOW_US
+    ) -> wire.BuiltBatch:
+        """The requests for a batch.
+
+        Raises:
+            CheckFailed: The connector failed, or broke its contract.
+        """
+        try:
+            return self.run(built(instance or self.instance, batch, now_us=now_us))
+        except PluginError as error:
+            raise CheckFailed(f"{batch.call}: {error.reason}") from None
+
+
+async def built(instance: ConnectorInstance, batch: Batch, *, now_us: int = NOW_US) -> wire.BuiltBatch:
+    """The requests that an instance makes of a batch.
+
+    Raises:
+        PluginError: The connector failed, or broke its contract.
+    """
+    match batch.call:
+        case "add_members":
+            return await instance.add_members(MemberBatch(rows=batch.items, now_us=now_us))
+        case "remove_members":
+            return await instance.remove_members(MemberBatch(rows=batch.items, now_us=now_us))
+        case "send_events":
+            return await instance.send_events(EventBatch(events=batch.items, now_us=now_us))
+        case _:
+            return await instance.delete(DeleteBatch(subjects=batch.items, now_us=now_us))
+
+
+def part(batch: Batch, places: Sequence[int]) -> Batch:
+    """Some items of a batch."""
+    return replace(batch, items=tuple(batch.items[place] for place in places))

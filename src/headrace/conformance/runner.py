@@ -1,0 +1,64 @@
+"""Runs checks over a connector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from headrace.conformance.bench import Bench, Options
+from headrace.conformance.checks import CHECKS, Check, CheckFailed, Level
+from headrace.conformance.report import CheckResult, Report, Result
+from headrace.plugins import PluginHost
+
+LOADS = "manifest.loads"
+
+
+def conformance(
+    connector: str,
+    options: Options | None = None,
+    *,
+    levels: Iterable[Level] = tuple(Level),
+    host: PluginHost | None = None,
+) -> Report:
+    """Check a connector.
+
+    Args:
+        connector: Name of the connector, or of the plugin that offers it alone.
+        options: How to check.
+        levels: Levels to check.
+        host: A started host in this process that has the plugin loaded; None makes one.
+    """
+    chosen = frozenset(levels)
+    with Bench(connector, options, host=host) as bench:
+        loads = run_check(bench, CHECKS[LOADS])
+        asked = [check for check in CHECKS.values() if check.level in chosen and check.id != LOADS]
+        results = [loads]
+        if loads.result is Result.PASSED:
+            results += [run_check(bench, check) for check in asked]
+            info = bench.info
+            about = {"connector": info.name, "plugin": info.plugin, "version": info.version, "api": info.api}
+        else:
+            results += [_failed(check, "the connector cannot be loaded") for check in asked]
+            about = {"connector": connector, "plugin": "", "version": "", "api": ""}
+        conforms = all(one.result is not Result.FAILED for one in results)
+        return Report(**about, seed=bench.options.seed, conforms=conforms, checks=tuple(results))
+
+
+def run_check(bench: Bench, check: Check) -> CheckResult:
+    """Run one check. One that cannot run has failed; it never raises."""
+    try:
+        missing = check.needs(bench)
+        if missing:
+            return _result(check, Result.NOT_DECLARED, missing)
+        return _result(check, Result.PASSED, check.run(bench))
+    except CheckFailed as failure:
+        return _failed(check, failure.seen)
+    except Exception as error:  # whatever hinders a check is a failure of it, said by its kind alone
+        return _failed(check, f"could not run: {type(error).__name__}: {str(error)[:200]}")
+
+
+def _failed(check: Check, seen: str) -> CheckResult:
+    return _result(check, Result.FAILED, seen, check.remedy)
+
+
+def _result(check: Check, result: Result, seen: str, remedy: str = "") -> CheckResult:
+    return CheckResult(id=check.id, level=check.level, sentence=check.sentence, result=result, seen=seen, remedy=remedy)
