@@ -11,7 +11,7 @@ from headrace.conformance import (
 from headrace.conformance.bench import Bench, Options
 from headrace.conformance.checks import CHECKS, Check, CheckFailed, Level
 from headrace.conformance.report import CheckResult, Report, Result, rows, schema
-from headrace.conformance.runner import conformance, run_check
+from headrace.conformance.runner import asked, conformance, in_order, run_check
 
 __all__ = [
     "CHECKS",
@@ -23,10 +23,12 @@ __all__ = [
     "Options",
     "Report",
     "Result",
+    "asked",
     "behaviour",
     "conformance",
     "goldens",
     "hygiene",
+    "in_order",
     "life",
     "manifest",
     "properties",

@@ -22,6 +22,11 @@ _DISCARD = "Raise TransientError for an answer that is none of those that the ve
 _VENDOR_FILE = "Put the answer into vendor.json, and read it as the vendor documents it."
 
 
+def _http(bench: Bench) -> str:
+    """Why a connector is not asked about HTTP."""
+    return "requests over HTTP" if bench.info.schemes else ""
+
+
 def _requests(bench: Bench, size: int = 2) -> Iterator[tuple[str, Request]]:
     """The first request of each call."""
     for call in bench.calls():
@@ -70,13 +75,15 @@ def _unanswered(bench: Bench, answer: Answer) -> str:
 
 
 def _speaks_json(bench: Bench) -> str:
+    if bench.info.schemes:
+        return _http(bench)
     answers = [answer for answer in bench.vendor_file.answers if answer.name == ACCEPTED]
     if answers and not any(answer.is_json for answer in answers):
         return "an answer in JSON"
     return ""
 
 
-@check("behaviour.accepted", "The vendor's answer when all is well is read as delivered.", _VENDOR_FILE)
+@check("behaviour.accepted", "The vendor's answer when all is well is read as delivered.", _VENDOR_FILE, _http)
 def _accepted(bench: Bench) -> str:
     for call, request in _requests(bench):
         given = bench.vendor_file.accepted(call, request)
@@ -86,7 +93,11 @@ def _accepted(bench: Bench) -> str:
 
 
 def _more_answers(bench: Bench) -> str:
-    return "" if any(answer.name != ACCEPTED for answer in bench.vendor_file.answers) else "more answers in vendor.json"
+    return (
+        _http(bench)
+        if any(answer.name != ACCEPTED for answer in bench.vendor_file.answers)
+        else "more answers in vendor.json"
+    )
 
 
 @check("behaviour.answers", "Each further answer in vendor.json means what it says there: partial failures too.",
@@ -120,7 +131,7 @@ def _compare(what: str, outcomes: Outcomes, answer: VendorAnswer) -> None:
 
 
 @check("behaviour.rate-limited", "A 429 with Retry-After delivers and loses nothing, and its time is kept.",
-       "Raise RateLimited(reason, response.retry_after_s()) for status 429.")  # fmt: skip
+       "Raise RateLimited(reason, response.retry_after_s()) for status 429.", _http)  # fmt: skip
 def _rate_limited(bench: Bench) -> str:
     for call, request in _requests(bench):
         outcomes = _read(bench, call, request, Answer(429, b"{}", {"Retry-After": f"{_ASKED_WAIT_S:.0f}"}))
@@ -134,7 +145,7 @@ def _rate_limited(bench: Bench) -> str:
 
 
 @check("behaviour.server-error", "500, 502 and 503 are tried again, whatever their body.",
-       "Raise TransientError for each status from 500.")  # fmt: skip
+       "Raise TransientError for each status from 500.", _http)  # fmt: skip
 def _server_error(bench: Bench) -> str:
     for call, request in _requests(bench):
         for status, body in ((500, b"{}"), (502, _PAGE), (503, b"")):
@@ -146,7 +157,7 @@ def _server_error(bench: Bench) -> str:
 
 
 @check("behaviour.expired-token", "A 401 stops the destination until its credentials are mended, and loses nothing.",
-       "Raise AuthError for status 401.")  # fmt: skip
+       "Raise AuthError for status 401.", _http)  # fmt: skip
 def _expired_token(bench: Bench) -> str:
     for call, request in _requests(bench):
         found = kinds(_read(bench, call, request, Answer(401, b"{}", {"Content-Type": "application/json"})))
@@ -156,7 +167,7 @@ def _expired_token(bench: Bench) -> str:
 
 
 @check("behaviour.refused", "Other refusals (400, 403, 404, 409, 418) are never read as delivered.",
-       "Begin read() with the status: what is not 2xx was not taken, unless the vendor documents it.")  # fmt: skip
+       "Begin read() with the status: what is not 2xx was not taken.", _http)  # fmt: skip
 def _refused(bench: Bench) -> str:
     for call, request in _requests(bench):
         for status in (400, 403, 404, 409, 418):
@@ -169,7 +180,7 @@ def _refused(bench: Bench) -> str:
 
 
 @check("behaviour.redirect", "A redirect is never read as delivered.",
-       "The host follows no redirect: raise ConfigError or TransientError for 3xx.")  # fmt: skip
+       "The host follows no redirect: raise ConfigError or TransientError for 3xx.", _http)  # fmt: skip
 def _redirect(bench: Bench) -> str:
     for call, request in _requests(bench):
         for status in (301, 302, 307):
@@ -201,13 +212,13 @@ def _huge(bench: Bench) -> str:
 
 
 @check("behaviour.slow", "After an answer that does not come, the very same request is made once more.",
-       "Make requests of the batch and the settings alone: no clock, no chance, no memory.")  # fmt: skip
+       "Make requests of the batch and the settings alone: no clock, no chance, no memory.", _http)  # fmt: skip
 def _slow(bench: Bench) -> str:
     return _again(bench, Answer(200, never=True))
 
 
 @check("behaviour.half-closed", "After an answer that breaks off, the very same request is made once more.",
-       "Make requests of the batch and the settings alone: no clock, no chance, no memory.")  # fmt: skip
+       "Make requests of the batch and the settings alone: no clock, no chance, no memory.", _http)  # fmt: skip
 def _half_closed(bench: Bench) -> str:
     return _again(bench, Answer(200, b'{"half', half=True))
 
@@ -228,7 +239,7 @@ def _again(bench: Bench, answer: Answer) -> str:
 
 
 def _key_needed(bench: Bench) -> str:
-    return "" if bench.info.idempotency is Idempotency.KEY else "idempotency by key"
+    return _http(bench) if bench.info.idempotency is Idempotency.KEY else "idempotency by key"
 
 
 @check("behaviour.duplicates", "An item that is sent once more, later or in other company, carries the same key.",
@@ -243,7 +254,7 @@ def _duplicates(bench: Bench) -> str:
             alone = bench.build(part(batch, [place]), now_us=NOW_US + 60_000_000).requests
             text = b"".join(request.url.encode() + repr(request.headers).encode() + request.body for request in alone)
             other = bench.build(part(batch, [place])).requests
-            require(_key_of(event.message_id, event.fields) & _words(text), f"{call}: the event's id is not there")
+            require(_key_of(event.message_id, event.fields) & _words(text), "the id is not there")
             require(len(alone) == len(other), f"{call}: another number of requests a minute later")
     return "the same key"
 
@@ -272,7 +283,7 @@ class _Within:
 
 
 def _small_list_needed(bench: Bench) -> str:
-    return "" if ADD in bench.calls() and bench.info.minimum_list_size else "minimum_list_size"
+    return _http(bench) if ADD in bench.calls() and bench.info.minimum_list_size else "minimum_list_size"
 
 
 @check("behaviour.small-list", "A list below the minimum size is sent all the same, and its refusal loses nothing.",
@@ -290,11 +301,11 @@ def _small_list(bench: Bench) -> str:
 
 
 def _jobs_needed(bench: Bench) -> str:
-    return "" if "jobs" in bench.info.capabilities else "jobs"
+    return _http(bench) if "jobs" in bench.info.capabilities else "jobs"
 
 
 @check("behaviour.jobs", "Items that the vendor takes into a job are asked for by a request for all of them.",
-       'Put the vendor\'s answer that opens a job into vendor.json, with "means": "pending".', _jobs_needed)  # fmt: skip
+       'Put the answer that opens a job into vendor.json, with "means": "pending".', _jobs_needed)  # fmt: skip
 def _jobs(bench: Bench) -> str:
     for call, request in _requests(bench):
         for given in bench.vendor_file.answers:

@@ -30,17 +30,36 @@ def conformance(
     chosen = frozenset(levels)
     with Bench(connector, options, host=host) as bench:
         loads = run_check(bench, CHECKS[LOADS])
-        asked = [check for check in CHECKS.values() if check.level in chosen and check.id != LOADS]
+        wanted = [check for check in in_order() if check.level in chosen and check.id != LOADS]
         results = [loads]
         if loads.result is Result.PASSED:
-            results += [run_check(bench, check) for check in asked]
+            results += [run_check(bench, check) for check in wanted]
             info = bench.info
             about = {"connector": info.name, "plugin": info.plugin, "version": info.version, "api": info.api}
         else:
-            results += [_failed(check, "the connector cannot be loaded") for check in asked]
+            results += [_failed(check, "the connector cannot be loaded") for check in wanted]
             about = {"connector": connector, "plugin": "", "version": "", "api": ""}
         conforms = all(one.result is not Result.FAILED for one in results)
         return Report(**about, seed=bench.options.seed, conforms=conforms, checks=tuple(results))
+
+
+def asked(bench: Bench) -> list[Check]:
+    """The checks that a connector is asked by what it declares, in order; all when nobody can know what it declares."""
+    found = []
+    for check in in_order():
+        try:
+            missing = check.needs(bench)
+        except Exception:  # the check itself will say what is wrong, by failing
+            missing = ""
+        if not missing:
+            found.append(check)
+    return found
+
+
+def in_order() -> list[Check]:
+    """All checks, level by level."""
+    levels = list(Level)
+    return sorted(CHECKS.values(), key=lambda check: levels.index(check.level))
 
 
 def run_check(bench: Bench, check: Check) -> CheckResult:
