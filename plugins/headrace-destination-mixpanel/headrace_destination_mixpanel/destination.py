@@ -78,6 +78,12 @@ class Mixpanel(Destination[MixpanelSettings]):
         waiting: dict[str, tuple[list[int], list[dict[str, Any]]]] = {path: ([], []) for path in _LIMITS}
         for place, event in enumerate(batch.events):
             path, made, reason, remarks = self._one(event, batch.now_us)
+            if joins := events.joined_of(event, self.settings):
+                # An item with two requests is alone in both.
+                yield self._post(IMPORT, (place,), [joins])
+                if made:
+                    yield self._post(path, (place,), [made])
+                continue
             if reason:
                 yield Skip(item=place, reason=reason)
                 continue

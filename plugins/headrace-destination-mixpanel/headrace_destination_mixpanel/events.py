@@ -126,7 +126,18 @@ def merge_of(event: EventItem, settings: MixpanelSettings) -> tuple[dict[str, An
     ids = [_somebody(event.previous_id.strip()), user or device]
     if not all(ids) or ids[0] == ids[1]:
         return {}, "has no two ids to join"
-    return {"event": "$merge", "properties": {"$distinct_ids": ids, "token": settings.project_token}}, ""
+    return _merge(ids, settings), ""
+
+
+def joined_of(event: EventItem, settings: MixpanelSettings) -> dict[str, Any]:
+    """What joins the device of an identify event to its user; empty where Mixpanel needs no word for it.
+
+    https://docs.mixpanel.com/reference/identity-merge
+    """
+    user, device = user_of(event)
+    if event.kind != "identify" or settings.id_merge == "simplified" or not user or not device or user == device:
+        return {}
+    return _merge([device, user], settings)
 
 
 def moment_us_of(event: EventItem, now_us: int) -> int:
@@ -141,6 +152,10 @@ def moment_us_of(event: EventItem, now_us: int) -> int:
 def insert_id_of(id: str) -> str:
     """An id as $insert_id takes it; where it is none, the beginning of its SHA-256, as Mixpanel advises."""
     return id if _INSERT_ID.fullmatch(id) and is_somebody(id) else sha256(id)[:36]
+
+
+def _merge(ids: list[str], settings: MixpanelSettings) -> dict[str, Any]:
+    return {"event": "$merge", "properties": {"$distinct_ids": ids, "token": settings.project_token}}
 
 
 def is_somebody(id: str) -> bool:

@@ -9,6 +9,7 @@ from headrace_destination_brevo.destination import Brevo
 from headrace_destination_brevo.fields import FIELDS
 from headrace_destination_brevo.settings import BrevoSettings
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from headrace_sdk import EventBatch, EventItem, MemberBatch, RecordRejected, Request, Row, Skip
@@ -40,6 +41,7 @@ EVENTS = st.builds(
 )
 
 
+@examples(max_examples=50)
 @given(st.lists(EVENTS, max_size=4), st.booleans())
 def test_events(events: list[EventItem], uses_ext_id: bool) -> None:
     known = {"api_key": "k", "uses_ext_id": uses_ext_id, "attributes": {"plan": "PLAN"}}

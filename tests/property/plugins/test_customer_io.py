@@ -9,6 +9,7 @@ from headrace_destination_customer_io.fields import FIELDS
 from headrace_destination_customer_io.segments import rows_of
 from headrace_destination_customer_io.settings import CustomerIoSettings
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from headrace_sdk import EventBatch, EventItem, MemberBatch, RecordRejected, Request, Row, Skip
@@ -37,6 +38,7 @@ EVENTS = st.builds(
 URLS = {f"https://track.customer.io{path}" for path in ("/api/v2/batch", "/api/v1/events")}
 
 
+@examples(max_examples=50)
 @given(st.lists(EVENTS, max_size=4), st.sampled_from(["id", "email"]))
 def test_events(events: list[EventItem], identify_by: str) -> None:
     settings = CustomerIoSettings.model_validate({"site_id": "s", "api_key": "k", "identify_by": identify_by})

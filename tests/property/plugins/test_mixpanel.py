@@ -10,6 +10,7 @@ from headrace_destination_mixpanel.fields import FIELDS
 from headrace_destination_mixpanel.profiles import rows_of
 from headrace_destination_mixpanel.settings import MixpanelSettings
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from headrace_sdk import EventBatch, EventItem, MemberBatch, RecordRejected, Request, Row, Skip
@@ -43,12 +44,15 @@ URLS = {
 }
 
 
+@examples(max_examples=50)
 @given(st.lists(EVENTS, max_size=4), st.sampled_from(["simplified", "original"]))
 def test_events(events: list[EventItem], merge: str) -> None:
     settings = MixpanelSettings.model_validate({"project_token": "t", "group_key": "company", "id_merge": merge})
     built = list(Mixpanel(settings).send_events(EventBatch(events=tuple(events), now_us=NOW_US)))
     requests = [one for one in built if isinstance(one, Request)]
-    places = [place for request in requests for place in request.items]
+    alone = {request.items for request in requests if len(request.items) == 1}
+    several = [request.items for request in requests if len(request.items) > 1]
+    places = [place for items in (*alone, *several) for place in items]
     places += [one.item for one in built if isinstance(one, Skip)]
     assert sorted(places) == list(range(len(events)))
     for request in requests:

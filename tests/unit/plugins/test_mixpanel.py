@@ -202,6 +202,16 @@ def test_a_group_and_an_alias() -> None:
     ]
 
 
+def test_identify_events_join_a_device_to_its_user_with_original_merging() -> None:
+    item = event("", kind="identify", fields={"user_id": "u", "anonymous_id": "a", "traits": {"plan": "pro"}})
+    joins, profile = built(item, id_merge="original")
+    assert (joins.items, profile.items) == ((0,), (0,)) and "/import?" in joins.url and "/engage?" in profile.url
+    assert json.loads(joins.body) == [{"event": "$merge", "properties": {"$distinct_ids": ["a", "u"], "token": "tok"}}]
+    assert len(built(item)) == 1
+    (alone,) = built(event("", kind="identify", fields={"user_id": "u", "anonymous_id": "a"}), id_merge="original")
+    assert "/import?" in alone.url
+
+
 def test_requests_are_parted_by_what_they_hold() -> None:
     groups = [event("", kind="group", fields={"group_id": f"g{n}"}) for n in range(201)]
     made = built(event("x"), *groups, event("", kind="identify"), group_key="k")
