@@ -15,6 +15,7 @@ from typing import Any
 
 import headrace_sdk
 from headrace_sdk import commerce, samples, values
+from headrace_sdk.deprecation import DEPRECATED
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src/headrace_sdk"
@@ -67,7 +68,18 @@ def page(made: str) -> str:
         lines += [f"## {title}", "", *prose, "", f"In `{module.__name__}`.", ""]
         for name in module.__all__:
             lines += _section(name, getattr(module, name), written)
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *_deprecated()]).rstrip() + "\n"
+
+
+def _deprecated() -> Iterator[str]:
+    """The table of names that are on their way out."""
+    yield from ("## Deprecated", "")
+    if not DEPRECATED:
+        yield "Nothing at present. [How names go](../guides/connectors.md#versions-of-the-plugin-api)."
+        return
+    yield from ("| name | instead | since | removed in |", "| --- | --- | --- | --- |")
+    for name, one in sorted(DEPRECATED.items()):
+        yield f"| `{name}` | `{one.instead}` | {one.since} | {one.removed_in} |"
 
 
 def _section(name: str, value: Any, written: dict[str, str]) -> list[str]:

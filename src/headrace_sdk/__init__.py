@@ -1,6 +1,9 @@
 """All that a connector imports. See docs/guides/connectors.md for a tour, docs/reference/sdk.md for every name."""
 
+from typing import TYPE_CHECKING, Any
+
 from headrace_sdk.auth import ApiKey, Auth, AwsSignature, Basic, Bearer, Encoding, Grant, OAuth2, ServiceAccount, Signed
+from headrace_sdk.deprecation import lookup as _lookup
 from headrace_sdk.destination import Built, Check, Destination, Job, Lists, Normalised, VendorList
 from headrace_sdk.errors import AuthError, ConfigError, ConnectorError, RateLimited, RecordRejected, TransientError
 from headrace_sdk.hooks import ENTRY_POINT_GROUP, hookimpl
@@ -106,3 +109,9 @@ __all__ = [
     "hookimpl",
     "iso_time",
 ]
+
+if not TYPE_CHECKING:  # type checkers refuse names that are gone or deprecated
+
+    def __getattr__(name: str) -> Any:
+        """A name that is deprecated, with a warning."""
+        return _lookup(name)

@@ -28,7 +28,7 @@ class Answer:
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b"{}"
+    body: bytes = b'{"errors": []}'
 
 
 def read_answers(lines: Iterable[str]) -> list[Answer]:

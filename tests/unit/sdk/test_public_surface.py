@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import headrace_sdk
 from headrace.plugins.functions import function_help
+from headrace_sdk.deprecation import DEPRECATED, Deprecated, lookup
 
 DOCS = Path(__file__).parents[3] / "docs"
 NAMES = [
@@ -24,6 +27,24 @@ def test_the_public_names_are_these() -> None:
     """A name added here is a minor version of the plugin API, a name removed a major one."""
     assert headrace_sdk.__all__ == NAMES
     assert all(hasattr(headrace_sdk, name) for name in NAMES)
+
+
+def test_a_name_that_is_none_is_missed() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nowhere'"):
+        headrace_sdk.Nowhere  # type: ignore[attr-defined]  # what the test is about  # noqa: B018
+
+
+def test_a_deprecated_name_works_and_says_what_to_use_instead() -> None:
+    gone = {"Retried": Deprecated(value="headrace_sdk.requests:Retry", instead="Retry", since="1.1", removed_in="2.0")}
+    with pytest.warns(DeprecationWarning, match=r"headrace_sdk\.Retried goes with plugin API 2\.0: use Retry"):
+        assert lookup("Retried", gone) is headrace_sdk.Retry
+
+
+def test_deprecated_names_are_no_longer_exported_and_stand_for_something() -> None:
+    assert not set(DEPRECATED) & set(NAMES)
+    for name in DEPRECATED:
+        with pytest.warns(DeprecationWarning):
+            assert lookup(name) is not None
 
 
 def test_the_guide_shows_every_mapping_function() -> None:
