@@ -56,7 +56,7 @@ def test_requests_and_outcomes_are_shown_and_secrets_masked(
     assert found["connector"] == "acme" and found["problem"] == ""
     assert [request["message_ids"] for request in found["requests"]] == [["m-1"], ["p-3"], ["p-1"]]
     assert found["requests"][0]["headers"]["Authorization"] == "Bearer ********"
-    assert found["requests"][0]["answer"] == {"status": 200, "body": "{}"}
+    assert found["requests"][0]["answer"] == {"status": 200, "body": '{"errors": []}'}
     assert {skipped["message_id"] for skipped in found["skipped"]} == {"m-2", "p-2"}
     assert [(one["message_id"], one["outcome"]) for one in found["outcomes"]] == [
         ("m-1", "delivered"), ("p-3", "delivered"), ("p-1", "delivered"),
@@ -149,8 +149,9 @@ def test_what_cannot_be_imported_says_where(project: Path, capsys: pytest.Captur
     assert any('destination.py", line' in line for line in found["output"])
 
 
-def test_without_the_command_plugins_print_no_exceptions(project: Path) -> None:
+def test_after_the_command_plugins_print_no_exceptions(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Their texts may hold personal data."""
+    dev(capsys, project, "--in-process")
     assert "HEADRACE_PLUGIN_TRACEBACKS" not in os.environ
 
 
