@@ -101,3 +101,22 @@ def list_(as_json: Annotated[bool, Option("--json", help="JSON for machines in p
 
 
 app.command("dev")(plugin_dev.dev)
+
+
+@app.command("describe")
+def describe(
+    connector: Annotated[str, Argument(help="Name of the connector, or of the plugin that offers it alone.")],
+    as_json: Annotated[bool, Option("--json", help="JSON for machines, with the JSON Schema of the settings.")] = False,
+) -> None:
+    """Write a connector's page from its manifest: settings, fields, events, limits, as Markdown."""
+    from headrace.authoring.describe import document, page
+    from headrace.plugins.render import resolve
+
+    async def use(host: Any) -> Any:
+        return host.connectors()[resolve(host, connector)]
+
+    info = with_plugins(use, plugin=connector)
+    if as_json:
+        write_json(document(info))
+    else:
+        write(page(info).rstrip())
