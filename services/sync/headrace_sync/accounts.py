@@ -98,7 +98,7 @@ class Accounts:
     async def missing(self, sync: SyncConfig) -> tuple[int, int]:
         """(unaccounted events of a forwarding sync, moment in microseconds up to which its account balanced)."""
         mark = await self._db[STATE].find_one({"_id": f"balanced{SEPARATOR}{sync.key}"})
-        return (await self.account(sync)).unaccounted, int(mark["s"]) if mark else sync.created_us
+        return (await self.account(sync)).unaccounted, max(int(mark["s"]) if mark else 0, sync.begins_us)
 
     async def just_now(self, sync: SyncConfig) -> int:
         """Events of the last seconds, which may be on their way to a forwarding sync."""
@@ -114,12 +114,16 @@ class Accounts:
         """Begin counting anew: events or changes that were counted have been removed from where they come from."""
         for sync in syncs:
             if sync.workspace_id == workspace_id and not sync.is_list:
-                begin_us = sync.created_us - (_CLOCKS_US if sync.is_forwarding else 0)
-                await self._db[STATE].update_one(
-                    {"_id": f"tally{SEPARATOR}{sync.key}"},
-                    {"$set": {"n": 0, "s": max(begin_us, 0)}, "$inc": {"e": 1}},
-                    upsert=True,
-                )
+                await self.count_from(sync, sync.begins_us)
+
+    async def count_from(self, sync: SyncConfig, moment_us: int) -> None:
+        """Begin counting anew at a moment."""
+        begin_us = moment_us - (_CLOCKS_US if sync.is_forwarding else 0)
+        await self._db[STATE].update_one(
+            {"_id": f"tally{SEPARATOR}{sync.key}"},
+            {"$set": {"n": 0, "s": max(begin_us, 0)}, "$inc": {"e": 1}},
+            upsert=True,
+        )
 
     async def remember_initial(self, sync: SyncConfig, count: int) -> None:
         """Remember how many people were members before an event sync was made; the first count stays."""
@@ -134,7 +138,7 @@ class Accounts:
 
     async def _events(self, sync: SyncConfig) -> int:
         """Events resolved since a forwarding sync was made, also those that belong to nobody."""
-        tally = await self._tally(sync, sync.created_us - _CLOCKS_US)
+        tally = await self._tally(sync, sync.begins_us - _CLOCKS_US)
         limit = max(now_us() - SETTLED_US, tally["s"])
         settled = int(tally["n"]) + await self._count_events(sync, {"$gte": tally["s"], "$lt": limit})
         await self._advance(tally, settled, limit)
@@ -147,7 +151,7 @@ class Accounts:
 
     async def _changes(self, sync: SyncConfig) -> int:
         """Changes of the audience's memberships since an event sync was made, and who was a member before."""
-        tally = await self._tally(sync, sync.created_us)
+        tally = await self._tally(sync, sync.begins_us)
         limit = max(now_us() - SETTLED_US, tally["s"])
         old = new = 0
         async for change in self._audiences.changes_since(sync.audience_name, tally["s"]):
@@ -156,7 +160,8 @@ class Accounts:
             else:
                 new += 1
         await self._advance(tally, tally["n"] + old, limit)
-        initial = await self.initial(sync) or 0
+        # Who was a member before the sync was made is told of at its beginning, which may not be kept any more.
+        initial = 0 if sync.swept_us else await self.initial(sync) or 0
         return int(tally["n"]) + old + new + initial
 
     async def _tally(self, sync: SyncConfig, begin_us: int) -> Document:

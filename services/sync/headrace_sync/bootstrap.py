@@ -54,6 +54,7 @@ from headrace_sync.reassigned import Reassigned
 from headrace_sync.reconcile import Reconciler
 from headrace_sync.recovery import Recovery
 from headrace_sync.registry import Registry
+from headrace_sync.retention import Retention
 from headrace_sync.servicer import DestinationServicer, SyncServicer
 from headrace_sync.settings import Settings
 from headrace_sync.store import ConfigStore
@@ -254,6 +255,7 @@ class _Parts:
             every_s=settings.reconcile_seconds,
             look_every_s=settings.config_poll_seconds,
         )
+        self.retention = Retention(db, config_store, registry, accounts, leases, days=settings.delivery_days)
         self.alive = Alive(
             db=db,
             owner=owner,
@@ -306,6 +308,7 @@ class _Parts:
             "reconcile": self.reconciler.run,
             "measure": self._measure,
             "alerts": self.alerts.run,
+            "retention": self.retention.run,
             "breakers": self._watch_breakers,
             "lag": self.lag.run,
             "store_watch": self._watch,

@@ -149,6 +149,8 @@ class SyncConfig:
         most_changed_percent: List sync: share of the list that may be changed unasked within a day; 0 for all of it.
         identifier_values: Which values of an identifier are sent, an IdentifierValues.
         delay_seconds: Forwarding: how long after planning an event is sent.
+        schedule: List sync: when changes are sent, see `schedules`; empty for soon after they happen.
+        swept_us: Deliveries of events and changes from before this were removed; 0 for none.
     """
 
     doc_id: str
@@ -173,6 +175,13 @@ class SyncConfig:
     most_changed_percent: int = 0
     identifier_values: int = 0
     delay_seconds: int = 0
+    swept_us: int = 0
+    schedule: str = ""
+
+    @property
+    def begins_us(self) -> int:
+        """From when on events and changes concern it: since it was made, or since what is kept begins."""
+        return max(self.created_us, self.swept_us)
 
     @property
     def is_guarded(self) -> bool:
@@ -224,7 +233,7 @@ class SyncConfig:
             # Events are stored in the canonical spelling, syncs name them as their users do.
             event_names=frozenset(self.event_names) | frozenset(map(canonical, self.event_names)),
             paused=self.paused,
-            created_us=self.created_us,
+            created_us=self.begins_us,
             changed_us=self.changed_us,
             offline_only=self.offline_only,
         )
@@ -270,5 +279,13 @@ _SYNC_FIELDS = (
     "revision",
 )
 
-_OPTIONAL_FIELDS = ("offline_only", "require_approval", "most_changed_percent", "identifier_values", "delay_seconds")
+_OPTIONAL_FIELDS = (
+    "offline_only",
+    "require_approval",
+    "most_changed_percent",
+    "identifier_values",
+    "delay_seconds",
+    "swept_us",
+    "schedule",
+)
 """Fields with defaults: syncs that were stored before there were these have none."""

@@ -176,7 +176,7 @@ class ChangeTaker:
             for sync in snapshot.by_audience.get((workspace_id, change.audience_id), ()):
                 if sync.is_list:
                     listed.append((sync.key, change))
-                elif change.changed_at_us >= sync.created_us:  # who was a member before is told by the first comparison
+                elif change.changed_at_us >= sync.begins_us:  # who was a member before is told by the first comparison
                     document = event_sync_document(sync, workspace_id, change, now_us())
                     works.append(Work(document, membership_event(sync, workspace_id, document["m"], change)))
         await self._lists.change_members(workspace_id, listed, now=now_us())

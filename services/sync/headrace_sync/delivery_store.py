@@ -7,7 +7,8 @@ Fields: k sync key, w workspace, d destination key, m message id, p profile id, 
 failures of the plugin, na next attempt, lo lease owner, sg set when it may have been sent to a vendor who counts
 repetitions, sc status code, r reason, b begin of its time (its first try; 0 before), c planned, u changed, tp trace
 context, e the event itself (event syncs; forwarded events are in the log), co the consents that allowed the last try,
-where the destination requires any. All times in microseconds.
+where the destination requires any, g the id of the event's segment, or the smallest id of the moment of a change of a
+membership: how old it is. All times in microseconds.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ from headrace.storage.mongo.log import DUPLICATE_KEY
 from headrace_sync.config import SEPARATOR
 from headrace_sync.consents import Consents, stored
 from headrace_sync.replays import ReplayFilter
-from headrace_sync.store import DELIVERED, DELIVERIES, FAILED, FILTERED, LEDGER, WAITING
+from headrace_sync.store import DELIVERED, DELIVERIES, FAILED, FILTERED, LEDGER, STATES, WAITING
 
-STATES = (WAITING, DELIVERED, 3, FAILED, FILTERED)
 _FOLLOWED_AT_ONCE = 1_000
 
 

@@ -5,8 +5,8 @@ that; a pass takes `due` away only if `g` is still what it read. Only passes wri
 
 Fields: k sync key, w workspace, p profile id, desired, v version, rows [{k, d, s}], into survivor of a merge, due, g,
 st state, r reason, at tries, hold no removal before, a when the version came in, u changed, co the consents that
-allowed the last addition, where the destination requires any, pn the plan that holds what is to be done (its id, a
-digest of what). All times in microseconds.
+allowed the last addition, where the destination requires any, ur true when a withdrawal of consent waits for no
+schedule, pn the plan that holds what is to be done (its id, a digest of what). All times in microseconds.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ class ListStore:
         idle: Document = {"due": {"$exists": False}}
         under_way: Document = {"due": {"$exists": True}}
         marked = 0
-        for profile_ids, news in (
-            (spoken.denied, {"$nor": [{**left_out, **idle}]}),
-            (spoken.granted, {"$or": [left_out, under_way]}),
+        for profile_ids, news, urgent in (
+            (spoken.denied, {"$nor": [{**left_out, **idle}]}, {"ur": True}),
+            (spoken.granted, {"$or": [left_out, under_way]}, {}),
         ):
             if profile_ids:
                 ids = [member_id(sync_key, p) for p in profile_ids]
                 result = await self._db[LIST_MEMBERS].update_many(
-                    {"_id": {"$in": ids}, "desired": True, **news}, {"$set": {"due": now}, "$inc": {"g": 1}}
+                    {"_id": {"$in": ids}, "desired": True, **news}, {"$set": {"due": now, **urgent}, "$inc": {"g": 1}}
                 )
                 marked += int(result.modified_count)
         return marked
@@ -114,9 +114,23 @@ class ListStore:
         else:
             await self._db[LIST_MEMBERS].update_many(query, change)
 
-    async def has_due(self, sync_key: str, *, now: int) -> bool:
-        """True when something is to be done now."""
-        return await self._db[LIST_MEMBERS].find_one({"k": sync_key, "due": {"$gt": 0, "$lte": now}}) is not None
+    async def has_due(self, sync_key: str, *, now: int, urgent: bool = False) -> bool:
+        """True when something is to be done now; with `urgent` something that waits for no schedule."""
+        query: Document = {"k": sync_key, "due": {"$gt": 0, "$lte": now}}
+        if urgent:
+            query["ur"] = True
+        return await self._db[LIST_MEMBERS].find_one(query, {"_id": 1}) is not None
+
+    async def last_scheduled(self, sync_key: str) -> int | None:
+        """When the last pass by the schedule began; None when there was none."""
+        document = await self._db[STATE].find_one({"_id": f"scheduled{SEPARATOR}{sync_key}"})
+        return int(document["t"]) if document else None
+
+    async def remember_scheduled(self, sync_key: str, began: int) -> None:
+        """A pass by the schedule is done."""
+        await self._db[STATE].update_one(
+            {"_id": f"scheduled{SEPARATOR}{sync_key}"}, {"$set": {"t": began}}, upsert=True
+        )
 
     async def due(self, sync_key: str, *, now: int, after: str, limit: int, extra: Mapping[str, Any]) -> list[Document]:
         """Documents to be looked at with a greater id, by id."""
@@ -189,7 +203,7 @@ class ListStore:
             id = member_id(sync_key, result.record.profile_id)
             rows: Document = {"rows": stored_rows(result.record)} if result.rows_changed else {}
             change: Document = {"$set": {**rows, "st": result.state, "r": result.reason, "at": result.tries, "u": now}}
-            gone = [] if result.due else ["due", "hold"]
+            gone = [] if result.due else ["due", "hold", "ur"]
             if result.due:
                 change["$set"]["due"] = result.due
             if result.plan:

@@ -19,6 +19,7 @@ from headrace_sync.outlet import Outlet
 from headrace_sync.passes import ListPass, Tally
 from headrace_sync.plans.keeper import PlanKeeper
 from headrace_sync.registry import Registry
+from headrace_sync.schedules import next_run
 
 log = logs.get_logger(__name__)
 
@@ -107,20 +108,33 @@ class Lists:
         if sync is None or outlet is None or sync.paused or outlet.paused_s() > 0:
             return True
         requested = await self._lists.requested_runs(key)
-        if (
-            not requested
-            and self._evaluated.get(key, 0) == outlet.consents_changed_us
-            and not await self._lists.has_due(key, now=now_us())
-            and not await self._plans.needs_pass(sync)
-        ):
+        asked = bool(requested) or await self._requires_anew(sync, outlet) or await self._plans.needs_pass(sync)
+        urgent = not asked and not await self._is_time(sync)
+        if not asked and not await self._lists.has_due(key, now=now_us(), urgent=urgent):
             return True
         async with self._leases.hold(f"pass{SEPARATOR}{key}") as lease:
             if lease is None:
                 return False
-            await self._run(sync, lease)
+            await self._run(sync, lease, urgent=urgent)
         return True
 
-    async def _run(self, sync: SyncConfig, lease: Lease) -> None:
+    async def _requires_anew(self, sync: SyncConfig, outlet: Outlet) -> bool:
+        """True when other consents are required than at the last look at all members."""
+        if self._evaluated.get(sync.key, 0) != outlet.consents_changed_us:
+            if await self._lists.evaluated_consents(sync.key) != outlet.consents_changed_us:
+                return True
+            self._evaluated[sync.key] = outlet.consents_changed_us
+        return False
+
+    async def _is_time(self, sync: SyncConfig) -> bool:
+        """True when the sync's schedule, if it has one, lets a pass begin."""
+        if not sync.schedule:
+            return True
+        last = await self._lists.last_scheduled(sync.key)
+        return last is None or next_run(sync.schedule, last) <= now_us()
+
+    async def _run(self, sync: SyncConfig, lease: Lease, *, urgent: bool) -> None:
+        began = now_us()
         outlet = self._fleet.outlet(sync.destination_key)
         if outlet is None or not await self._follow_requirements(sync, outlet):
             return
@@ -138,11 +152,20 @@ class Lists:
             await self._lists.insert_run(new_run(sync, ids[0], end=-1))
         tally = Tally()
         try:
-            gate = await self._plans.gate(sync, outlet, lease, anew=anew)
+            gate = await self._plans.gate(sync, outlet, lease, anew=anew, urgent=urgent)
             work = ListPass(
-                sync=sync, outlet=outlet, lists=self._lists, items=self._items, lease=lease, tally=tally, gate=gate
+                sync=sync,
+                outlet=outlet,
+                lists=self._lists,
+                items=self._items,
+                lease=lease,
+                tally=tally,
+                gate=gate,
+                urgent=urgent,
             )
             await work.run()
+            if sync.schedule and not urgent:
+                await self._lists.remember_scheduled(sync.key, began)
             if gate is not None and not outlet.paused_s() and await self._plans.conclude(sync, gate):
                 tally.plan_id = gate.plan_id
         except LeaseLost:

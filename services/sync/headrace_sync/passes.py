@@ -94,6 +94,7 @@ class ListPass:
         tally: Tally,
         only: Sequence[str] | None = None,
         gate: Gate | None = None,
+        urgent: bool = False,
     ) -> None:
         """Make a pass; `run` carries it out.
 
@@ -106,8 +107,11 @@ class ListPass:
             tally: Counts what is done.
             only: Looks at these profiles alone; None looks at all.
             gate: What may be sent; None lets everything through.
+            urgent: Looks only at members who wait for no schedule.
         """
-        self._extra = {} if only is None else {"p": {"$in": list(only)}}
+        self._extra: Document = {} if only is None else {"p": {"$in": list(only)}}
+        if urgent:
+            self._extra["ur"] = True
         self._sync = sync
         self._outlet = outlet
         self._lists = lists

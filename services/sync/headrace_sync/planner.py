@@ -36,7 +36,7 @@ class Forwarding:
         destination_key: Where it sends.
         event_names: Names that it sends; empty means all.
         paused: True sends nothing.
-        created_us: When it was made: earlier events are not its business.
+        created_us: When it was made, or when what is kept begins: earlier events are not its business.
         changed_us: When event_names or paused last changed; 0 means never.
         offline_only: True when the destination takes events of stores and CRMs alone.
     """

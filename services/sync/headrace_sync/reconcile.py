@@ -164,7 +164,7 @@ class Reconciler:
         before: dict[str, Member] = {}
         if first:
             before = {m.profile_id: m async for m in self._audiences.members(sync.audience_name)}
-        since = max(sync.created_us, 0 if first else since_us - MARGIN_US)
+        since = max(sync.begins_us, 0 if first else since_us - MARGIN_US)
         part: list[MembershipChange] = []
         async for change in self._audiences.changes_since(sync.audience_name, since):
             member = before.get(change.profile_id)

@@ -479,6 +479,7 @@ def _sync(config: SyncConfig, pending: Document | None = None) -> pb.Sync:
         most_changed_percent=config.most_changed_percent,
         identifier_values=pb.IdentifierValues.ValueType(config.identifier_values),
         delay_seconds=config.delay_seconds,
+        schedule=config.schedule,
         pending_plan=plan_message(pending) if pending is not None else None,
     )
 

@@ -60,6 +60,9 @@ class Settings(ServiceSettings):
     plan_mark_seconds: float = Field(
         5.0, gt=0, description="How often the position up to which everything is planned is stored, in seconds."
     )
+    delivery_days: int = Field(
+        28, ge=1, description="How long deliveries and their account are kept, in days after their events came."
+    )
     alert_url: str = Field(
         "",
         description="Where alerts go by POST: a destination is stopped, does not answer, or a sync waits for approval. "

@@ -24,7 +24,7 @@ ERASURES = "sync_erasures"
 TOKENS = "sync_tokens"
 ALERTS = "sync_alerts"
 
-STATE_KINDS = ("balanced", "consents", "erased", "initial", "reconciled", "settled", "tally", "window")
+STATE_KINDS = ("balanced", "consents", "erased", "initial", "reconciled", "scheduled", "settled", "tally", "window")
 """What `sync_state` holds per sync, as kind + separator + sync key."""
 
 WAITING = 1
@@ -32,6 +32,7 @@ DELIVERED = 2
 WARNING = 3
 FAILED = 4
 FILTERED = 5
+STATES = (WAITING, DELIVERED, WARNING, FAILED, FILTERED)
 
 INDEXES: dict[str, list[IndexModel]] = {
     DESTINATIONS: [IndexModel([("w", ASCENDING), ("i", ASCENDING)], name="workspace")],
@@ -166,6 +167,11 @@ class ConfigStore:
             await self._db[collection].delete_many({"k": sync.key, "w": sync.workspace_id})
         await self._db[STATE].delete_many({"_id": {"$in": [f"{kind}{SEPARATOR}{sync.key}" for kind in STATE_KINDS]}})
         return result.deleted_count == 1
+
+    async def begin_at(self, sync: SyncConfig, moment_us: int) -> None:
+        """A sync is accounted for from a moment on: everybody is to plan and count by it."""
+        await self._db[SYNCS].update_one({"_id": sync.doc_id, "key": sync.key}, {"$max": {"swept_us": moment_us}})
+        await self.announce()
 
     async def announce(self) -> None:
         """Let every process notice a change."""

@@ -25,6 +25,7 @@ from headrace_sync.mappings.check import MappingChecks, wrong_types
 from headrace_sync.plans.store import PlanState, PlanStore
 from headrace_sync.replays import ReplayFilter
 from headrace_sync.requests import LONGEST_TEXT, check_etag
+from headrace_sync.schedules import next_run
 from headrace_sync.store import ConfigStore
 
 _PLAIN = frozenset(
@@ -36,6 +37,7 @@ _PLAIN = frozenset(
         "most_changed_percent",
         "identifier_values",
         "delay_seconds",
+        "schedule",
     }
 )
 """Fields that are stored as they are given."""
@@ -119,6 +121,7 @@ class SyncHandlers:
             most_changed_percent=wanted.most_changed_percent,
             identifier_values=wanted.identifier_values,
             delay_seconds=wanted.delay_seconds,
+            schedule=wanted.schedule,
         )
         info = await self._check(sync)
         offline_only = sync.is_forwarding and info.sources is Sources.OFFLINE
@@ -327,6 +330,13 @@ class SyncHandlers:
             raise invalid_argument("sync.most_changed_percent", "must be a share in percent, 0 to 100; 0 for no limit")
         if sync.identifier_values not in IdentifierValues.values():
             raise invalid_argument("sync.identifier_values", "must be FIRST or LAST, or not set for all")
+        if sync.schedule and not sync.is_list:
+            raise invalid_argument("sync.schedule", "is for LIST syncs only")
+        if sync.schedule:
+            try:
+                next_run(sync.schedule, 0)
+            except ValueError as error:
+                raise invalid_argument("sync.schedule", str(error)) from None
         if sync.delay_seconds and not sync.is_forwarding:
             raise invalid_argument("sync.delay_seconds", "is for FORWARDING syncs only")
         if not 0 <= sync.delay_seconds <= _LONGEST_DELAY_S:

@@ -10,6 +10,7 @@ from bson.binary import Binary
 from headrace.api.audience.v1.audience_pb2 import MembershipChange
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
+from headrace.domain.ids import time_ordered_floor
 from headrace.domain.times import SECOND_US, format_time_us
 from headrace.storage.mongo.client import Document
 from headrace.telemetry.spans import is_sampled
@@ -52,6 +53,7 @@ def forwarding_document(sync: SyncConfig, resolved: ResolvedEvent, now: int) -> 
     """The delivery of an event at a forwarding sync, waiting for as long as the sync says."""
     event = resolved.event
     document = _document(sync.key, sync.destination_key, event.workspace_id, event.message_id, resolved.profile_id, now)
+    document["g"] = resolved.segment_id
     document["na"] = now + sync.delay_seconds * SECOND_US
     if is_sampled(resolved.traceparent):
         document["tp"] = resolved.traceparent
@@ -62,6 +64,7 @@ def event_sync_document(sync: SyncConfig, workspace_id: str, change: MembershipC
     """The delivery of a membership change at an event sync, waiting or filtered."""
     message_id = event_sync_message_id(sync.key, change.profile_id, change.version)
     document = _document(sync.key, sync.destination_key, workspace_id, message_id, change.profile_id, now)
+    document["g"] = time_ordered_floor(change.changed_at_us)
     reason = ""
     if not change.member:
         reason = MERGED if change.merged_into else ("" if sync.send_removals else REMOVALS_OFF)

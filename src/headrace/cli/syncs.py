@@ -93,6 +93,9 @@ async def create(
     values: Annotated[
         Values, Option("--values", help="Which values are sent of people with several of an identifier.")
     ] = Values.ALL,
+    schedule: Annotated[
+        str, Option("--schedule", help="For list: 6h, or daily 03:00 Asia/Kolkata, or weekly mon 03:00.")
+    ] = "",
     delay: Annotated[int, Option("--delay", min=0, help="For forwarding: send events so many seconds later.")] = 0,
     paused: Annotated[bool, Option("--paused", help="Make it without starting it.")] = False,
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
@@ -112,6 +115,7 @@ async def create(
         most_changed_percent=most_changed,
         identifier_values=IdentifierValues.Value(f"IDENTIFIER_VALUES_{_VALUES[values]}"),
         delay_seconds=delay,
+        schedule=schedule,
         paused=paused,
     )
     request = CreateSyncRequest(parent=platform.parent, sync_id=id, sync=sync, request_id=new_request_id())
@@ -140,6 +144,9 @@ async def update(
     ] = None,
     values: Annotated[
         Values | None, Option("--values", help="Which values are sent of people with several.", show_default=False)
+    ] = None,
+    schedule: Annotated[
+        str | None, Option("--schedule", help="For list; empty for soon after changes.", show_default=False)
     ] = None,
     delay: Annotated[int | None, Option("--delay", min=0, help="For forwarding: seconds.", show_default=False)] = None,
     paused: Annotated[bool | None, Option("--pause/--resume", help="Stop it, or go on.", show_default=False)] = None,
@@ -177,6 +184,9 @@ async def update(
     if delay is not None:
         sync.delay_seconds = delay
         paths.append("delay_seconds")
+    if schedule is not None:
+        sync.schedule = schedule
+        paths.append("schedule")
     if paused is not None:
         sync.paused = paused
         paths.append("paused")

@@ -74,6 +74,39 @@ async def test_the_list_follows_the_audience(serve: Any, meta: FakeMeta, others:
     assert not meta.violations
 
 
+async def test_changes_wait_for_the_schedule_and_withdrawals_do_not(
+    serve: Any, meta: FakeMeta, others: Others, line: Line, db: Database
+) -> None:
+    put(others, "p1", "p2", "p3")
+    for id in ("p1", "p2", "p3"):
+        others.people.say(id, ad_user_data=True)
+        if id != "p3":
+            others.buyers.change(id, True)
+    async with serve() as api:
+        destination = await api.destination(
+            "meta",
+            "",
+            connector="meta-audience",
+            audience_id=LIST,
+            access_token=meta.token,
+            base_url=meta.url,
+            required_consents=["ad_user_data"],
+        )
+        sync = await api.sync("buyers", destination, SyncKind.SYNC_KIND_LIST, audience=support.AUDIENCE, schedule="90d")
+        await support.until(lambda: held(meta) == hashes("p1@example.com", "p2@example.com"), "the first fill")
+
+        async def first_is_done() -> bool:
+            return await db["sync_state"].count_documents({"_id": {"$regex": "^scheduled"}}) == 1
+
+        await support.until(first_is_done, "its pass has ended")
+        await others.buyers.enter("p3")
+        others.people.say("p1", ad_user_data=False)
+        await line.send_new(1, "trackConsent", "p1", properties={"ad_user_data": "denied"})
+        await support.until(lambda: held(meta) == hashes("p2@example.com"), "the withdrawal does not wait")
+        await api.syncs.RunSync(pb.RunSyncRequest(name=sync))
+        await support.until(lambda: held(meta) == hashes("p2@example.com", "p3@example.com"), "who asks need not wait")
+
+
 async def test_failures_heal_at_the_next_pass(serve: Any, meta: FakeMeta, others: Others) -> None:
     ids = [f"p{n}" for n in range(30)]
     put(others, *ids)

@@ -118,6 +118,7 @@ def test_the_same_again_changes_nothing() -> None:
             "most_changed_percent": 0,
             "identifier_values": "all",
             "delay_seconds": 0,
+            "schedule": "",
             "paused": True,
         },
         Audience_a={"display_name": "a", "definition": {"where": {"event": "X"}}, "active": True},

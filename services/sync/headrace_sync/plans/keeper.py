@@ -36,7 +36,7 @@ class PlanKeeper:
         """True when a plan asks for a pass."""
         return await self._plans.needs_pass(sync.key, guarded=sync.is_guarded)
 
-    async def gate(self, sync: SyncConfig, outlet: Outlet, lease: Lease, *, anew: bool) -> Gate | None:
+    async def gate(self, sync: SyncConfig, outlet: Outlet, lease: Lease, *, anew: bool, urgent: bool) -> Gate | None:
         """What the pass that begins may send; None when all of it.
 
         Args:
@@ -44,6 +44,7 @@ class PlanKeeper:
             outlet: The way to its vendor.
             lease: Of its passes, held.
             anew: True makes a new plan in place of one that waits.
+            urgent: True for a pass of what waits for no schedule: it asks for nothing.
 
         Raises:
             grpc.aio.AioRpcError: Profiles cannot be read now.
@@ -56,6 +57,8 @@ class PlanKeeper:
             return None
         await self._plans.drop_unmade(sync.key)
         approved = await self._plans.approved(sync.key)
+        if urgent:
+            return Gate(approved=approved, closed=True)
         if anew:
             await self._plans.discard(sync.key)
         waiting = (await self._plans.waiting([sync.key])).get(sync.key)

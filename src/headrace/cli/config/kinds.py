@@ -167,6 +167,9 @@ KINDS: dict[str, Kind] = {
                     default="all",
                     choices=("all", "first", "last"),
                 ),
+                "schedule": Key(
+                    Holds.TEXT, "For list: when changes are sent, such as daily 03:00 Asia/Kolkata.", default=""
+                ),
                 "delay_seconds": Key(Holds.NUMBER, "For forwarding: sends events so many seconds later.", default=0),
                 "paused": Key(Holds.FLAG, "True stops it.", switch=True),
             },

@@ -177,6 +177,7 @@ async def _read_syncs(platform: calls.Platform) -> dict[str, Stored]:
                 "most_changed_percent": sync.most_changed_percent,
                 "identifier_values": _values_of(sync.identifier_values),
                 "delay_seconds": sync.delay_seconds,
+                "schedule": sync.schedule,
                 "paused": sync.paused,
             },
             sync.etag,
@@ -335,6 +336,7 @@ async def _apply_sync(platform: calls.Platform, step: Step) -> str:
         most_changed_percent=values["most_changed_percent"],
         identifier_values=sync_api.IdentifierValues.Value(_VALUES[values["identifier_values"]]),
         delay_seconds=values["delay_seconds"],
+        schedule=values["schedule"],
         paused=values.get("paused", False),
     )
     if step.action == CREATE:

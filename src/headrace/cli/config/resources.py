@@ -267,7 +267,7 @@ def _check_sync(sync: Resource) -> list[Problem]:
         problems.append(Problem(sync.place_of("send_removals"), "send_removals is for event syncs only"))
     if type_ != "forwarding" and values["delay_seconds"]:
         problems.append(Problem(sync.place_of("delay_seconds"), "delay_seconds is for forwarding syncs only"))
-    for name in ("require_approval", "most_changed_percent"):
+    for name in ("require_approval", "most_changed_percent", "schedule"):
         if type_ != "list" and values[name]:
             problems.append(Problem(sync.place_of(name), f"{name} is for list syncs only"))
     return problems

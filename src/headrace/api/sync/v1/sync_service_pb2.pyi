@@ -162,6 +162,7 @@ class Sync(google.protobuf.message.Message):
     PENDING_PLAN_FIELD_NUMBER: builtins.int
     IDENTIFIER_VALUES_FIELD_NUMBER: builtins.int
     DELAY_SECONDS_FIELD_NUMBER: builtins.int
+    SCHEDULE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/syncs/{sync}"."""
     display_name: builtins.str
@@ -192,6 +193,10 @@ class Sync(google.protobuf.message.Message):
     """Optional. Which values of an identifier are sent of people who have several."""
     delay_seconds: builtins.int
     """Optional, for FORWARDING. Sends each event so many seconds after it was planned, at most 604,800 (a week)."""
+    schedule: builtins.str
+    """Optional, for LIST. When changes are sent: "6h" after the last pass, "daily 03:00 Asia/Kolkata", "weekly mon 03:00";
+    empty for soon after they happen. Withdrawals of consent, deletions of people and RunSync do not wait for it.
+    """
     @property
     def event_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Optional, for FORWARDING. Only events of these names; empty means all."""
@@ -228,9 +233,10 @@ class Sync(google.protobuf.message.Message):
         pending_plan: headrace.api.sync.v1.plan_pb2.SyncPlan | None = ...,
         identifier_values: Global___IdentifierValues.ValueType = ...,
         delay_seconds: builtins.int = ...,
+        schedule: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "pending_plan", b"pending_plan", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "delay_seconds", b"delay_seconds", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "identifier_values", b"identifier_values", "kind", b"kind", "mapping", b"mapping", "most_changed_percent", b"most_changed_percent", "name", b"name", "paused", b"paused", "pending_plan", b"pending_plan", "require_approval", b"require_approval", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "delay_seconds", b"delay_seconds", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "identifier_values", b"identifier_values", "kind", b"kind", "mapping", b"mapping", "most_changed_percent", b"most_changed_percent", "name", b"name", "paused", b"paused", "pending_plan", b"pending_plan", "require_approval", b"require_approval", "schedule", b"schedule", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
 
 Global___Sync: typing_extensions.TypeAlias = Sync
 
