@@ -342,6 +342,20 @@ def test_computed_traits_from_the_command_line(run: Run, tmp_path: Path) -> None
     assert run("computed-traits", "get", "cli-spent")[0] == 1
 
 
+def test_a_destination_is_tried_with_sample_events(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "events.ndjson").write_text('{"event": "A", "messageId": "m1", "userId": "u"}\n\n')
+    (tmp_path / "settings.json").write_text(json.dumps({"script": "function send(event) {\n  return event.a.b;\n}"}))
+    events, settings = str(tmp_path / "events.ndjson"), f"@{tmp_path / 'settings.json'}"
+    tried = asked(
+        run, "destinations", "test", events, "--connector", "webhook", "--settings", '{"url": "https://a.example"}'
+    )  # fmt: skip
+    assert [(one["url"], one["message_ids"]) for one in tried["requests"]] == [("https://a.example", ["m1"])]
+    status, output, _ = run("destinations", "test", events, "--connector", "javascript", "--settings", settings)
+    assert status == 1 and "line 2, column " in output
+    status, _, error = run("destinations", "test", events)
+    assert status == 2 and "either --destination or --connector" in error
+
+
 def test_sources_destinations_and_syncs_from_the_command_line(run: Run) -> None:
     source = asked(run, "sources", "create", "cli-web", "--kind", "website", "--origin", "https://a.example")
     assert source["write_key"]

@@ -31,6 +31,7 @@ from headrace_sync.audiences import Audiences
 from headrace_sync.consumer import ChangesConsumer, ChangeTaker, ResolvedConsumer
 from headrace_sync.delivery_store import DeliveryStore
 from headrace_sync.destination_handlers import DestinationHandlers
+from headrace_sync.destination_tests import DestinationTests
 from headrace_sync.erasure import Eraser
 from headrace_sync.erasure_servicer import erasure_servicer
 from headrace_sync.erasure_store import ErasureStore
@@ -101,7 +102,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Running]:
         token = settings.service_token.get_secret_value()
         request_ids, pager = RequestIds(parts.db), Pager(token)
         destinations = DestinationServicer(
-            parts.destination_handlers, parts.vendor_handlers, parts.mappings, request_ids, pager
+            parts.destination_handlers,
+            parts.vendor_handlers,
+            parts.mappings,
+            parts.destination_tests,
+            request_ids,
+            pager,
         )
         syncs = SyncServicer(parts.sync_handlers, parts.readiness, parts.dry_runs, request_ids, pager)
         erasure = erasure_servicer(parts.eraser)
@@ -265,6 +271,7 @@ class _Parts:
             ttl_s=1.5 * settings.lease_seconds,
         )
         self.destination_handlers = DestinationHandlers(config_store, host, sealer)
+        self.destination_tests = DestinationTests(self.destination_handlers, host)
         self.vendor_handlers = VendorHandlers(host, sealer, tokens, vendors, limiter)
         self.readiness = ReadinessHandlers(config_store, audiences, fleet, items)
         self.dry_runs = DryRuns(

@@ -76,10 +76,7 @@ class DestinationHandlers:
         Raises:
             ApiError: INVALID_ARGUMENT or ALREADY_EXISTS.
         """
-        info = self._host.connectors().get(wanted.connector)
-        if info is None:
-            offered = ", ".join(sorted(self._host.connectors())) or "none"
-            raise invalid_argument("destination.connector", f"there is no such connector; there are: {offered}")
+        info = self._offered(wanted.connector)
         key = key_of(workspace_id, destination_id)
         settings = self._merged(info, settings_object("destination.settings", wanted.settings), None)
         await self._check(info.name, settings)
@@ -107,6 +104,26 @@ class DestinationHandlers:
             await self._store.announce()
             return existing
         raise already_exists(destination.name)
+
+    async def settings_to_test(
+        self, workspace_id: str, wanted: Destination
+    ) -> tuple[wire.ConnectorInfo, dict[str, Any]]:
+        """The connector and the settings, secrets in the clear, of a destination that is saved or not.
+
+        Raises:
+            ApiError: NOT_FOUND, INVALID_ARGUMENT or FAILED_PRECONDITION.
+        """
+        saved, old = None, None
+        if wanted.name:
+            workspace, destination_id = names.parse(names.DESTINATION, wanted.name, "destination.name")
+            if workspace != workspace_id:
+                raise invalid_argument("destination.name", "must be of the workspace in parent")
+            saved = await self.get(workspace, destination_id)
+            old = msgspec.json.decode(self._sealer.open(saved.sealed, sealing_place(saved.key)), type=dict[str, Any])
+        info = self._loaded(saved.connector) if saved else self._offered(wanted.connector)
+        if old is not None and not wanted.settings:
+            return info, old
+        return info, self._merged(info, settings_object("destination.settings", wanted.settings), old)
 
     async def get(self, workspace_id: str, destination_id: str) -> DestinationConfig:
         """A destination.
@@ -164,9 +181,7 @@ class DestinationHandlers:
             if required != before.required_consents:
                 after = dataclasses.replace(after, required_consents=required, consents_changed_us=after.updated_us)
         if "settings" in fields:
-            info = self._host.connectors().get(before.connector)
-            if info is None:
-                raise wrong_state("PLUGIN_MISSING", f"The plugin of connector {before.connector!r} is not loaded.")
+            info = self._loaded(before.connector)
             old = msgspec.json.decode(self._sealer.open(before.sealed, sealing_place(before.key)))
             settings = self._merged(info, settings_object("destination.settings", wanted.settings), old)
             if settings != old:
@@ -188,6 +203,21 @@ class DestinationHandlers:
         if state == DestinationState.DESTINATION_STATE_UNAUTHORIZED:
             raise invalid_argument("destination.state", "can be set to ACTIVE or PAUSED only")
         return state
+
+    def _offered(self, connector: str) -> wire.ConnectorInfo:
+        """The connector that a new destination asks for."""
+        info = self._host.connectors().get(connector)
+        if info is None:
+            offered = ", ".join(sorted(self._host.connectors())) or "none"
+            raise invalid_argument("destination.connector", f"there is no such connector; there are: {offered}")
+        return info
+
+    def _loaded(self, connector: str) -> wire.ConnectorInfo:
+        """The connector of a destination that is there."""
+        info = self._host.connectors().get(connector)
+        if info is None:
+            raise wrong_state("PLUGIN_MISSING", f"The plugin of connector {connector!r} is not loaded.")
+        return info
 
     def _merged(self, info: wire.ConnectorInfo, new: dict[str, Any], old: dict[str, Any] | None) -> dict[str, Any]:
         try:

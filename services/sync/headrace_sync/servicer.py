@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.api.sync.v1.destination_service_pb2_grpc import DestinationServiceServicer
 from headrace.api.sync.v1.sync_service_pb2_grpc import SyncServiceServicer
 from headrace.connector import wire
+from headrace.plugins.render import Rendering
 from headrace.rpc import auth, names, scopes
 from headrace.rpc.errors import invalid_argument
 from headrace.rpc.idempotency import RequestIds
@@ -24,6 +26,7 @@ from headrace_sdk import VendorList
 from headrace_sync import consents, destination_handlers, sync_handlers
 from headrace_sync.config import DestinationConfig, SyncConfig
 from headrace_sync.destination_handlers import DestinationHandlers
+from headrace_sync.destination_tests import DestinationTests
 from headrace_sync.mappings.check import MappingChecks
 from headrace_sync.plans.dry_run import DryRuns
 from headrace_sync.plans.messages import dry_run_message, plan_message
@@ -47,6 +50,7 @@ class DestinationServicer(DestinationServiceServicer):
         handlers: DestinationHandlers,
         vendors: VendorHandlers,
         mappings: MappingChecks,
+        tests: DestinationTests,
         request_ids: RequestIds,
         pager: Pager,
     ) -> None:
@@ -54,6 +58,7 @@ class DestinationServicer(DestinationServiceServicer):
         self._mappings = mappings
         self._handlers = handlers
         self._vendors = vendors
+        self._tests = tests
         self._request_ids = request_ids
         self._pager = pager
 
@@ -172,6 +177,13 @@ class DestinationServicer(DestinationServiceServicer):
                 for one in found.fields
             ],
         )
+
+    async def TestDestination(self, request: dest.TestDestinationRequest, context: Any) -> dest.TestDestinationResponse:
+        """Show what sample events become. A script can show secrets in disguise, so this takes the right to write."""
+        workspace_id = auth.authorize_name(scopes.DESTINATIONS_WRITE, request.parent, "parent")
+        names.parse(names.WORKSPACE, request.parent, "parent")
+        found = await self._tests.run(workspace_id, request.destination, request.mapping, request.events)
+        return _tested(found)
 
     async def ListVendorLists(self, request: dest.ListVendorListsRequest, context: Any) -> dest.ListVendorListsResponse:
         """A page of the vendor's lists."""
@@ -440,6 +452,18 @@ def _connector(info: wire.ConnectorInfo) -> dest.Connector:
         settings_schema=msgspec.json.encode(info.settings_schema).decode(),
         fields=[dest.ConnectorField(name=f.name, title=f.title, required=f.required) for f in info.fields],
     )
+
+
+def _tested(found: Rendering) -> dest.TestDestinationResponse:
+    response = dest.TestDestinationResponse()
+    for request in found.requests:
+        body = request["body"] if isinstance(request["body"], str) else json.dumps(request["body"])
+        response.requests.add(**{**request, "body": body})
+    for skipped in found.skipped:
+        response.skipped.add(**skipped, is_failure=skipped["message_id"] in found.failures)
+    for warning in found.warnings:
+        response.warnings.add(**warning)
+    return response
 
 
 def _vendor_list(found: VendorList) -> dest.VendorList:

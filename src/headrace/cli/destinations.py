@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
-from headrace.cli.files import json_argument, new_request_id
+from headrace.cli.files import json_argument, new_request_id, read_lines
 from headrace.cli.output import Output
 from headrace.cli.platform import Platform, listed
 from headrace.cli.problems import DONE, FAILED, UsageProblem
@@ -174,6 +175,42 @@ async def check_mapping(
     columns = ("name", "given", "usable", "consented", "wrong_type", "expression", "proposal", "remarks")
     out.rows(found.fields, columns)
     out.done(f"{found.sampled} people were looked at" + (f"; {found.problem}" if found.problem else ""), found)
+
+
+@command(app, "test")
+async def test(
+    platform: Platform,
+    out: Output,
+    events: Annotated[Path, Argument(help="NDJSON with sample events; - is standard input.")],
+    id: Annotated[str, Option("--destination", help="Id of a destination that is saved.")] = "",
+    connector: Annotated[str, Option("--connector", help="Name of the connector, when none is saved.")] = "",
+    settings: Annotated[
+        str, Option("--settings", help="Settings to try, as JSON or @FILE; default: those that are saved.")
+    ] = "",
+    mapping: Annotated[str, Option("--mapping", help="Field: expression, as JSON or @FILE.")] = "",
+) -> int:
+    """Show the requests that a destination, saved or not, would send for sample events. Nothing is sent.
+
+    Exit status 1 when the destination fails on an event.
+    """
+    from headrace.api.sync.v1.destination_service_pb2 import Destination, TestDestinationRequest
+
+    if bool(id) == bool(connector):
+        raise UsageProblem("give either --destination or --connector")
+    destination = Destination(
+        name=platform.name("destinations", id) if id else "",
+        connector=connector,
+        settings=json_argument("--settings", settings) if settings else "",
+    )
+    request = TestDestinationRequest(
+        parent=platform.parent,
+        destination=destination,
+        mapping=json_argument("--mapping", mapping) if mapping else "",
+        events=[line for line in read_lines(events) if line.strip()],
+    )
+    answer = await platform.destinations.TestDestination(request)
+    out.item(answer)
+    return FAILED if any(one.is_failure for one in answer.skipped) else DONE
 
 
 @command(app, "lists")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from headrace.storage.streams.client import Redis
 from tests.integration.sync.test_management import refused
 from tests.support import plugin_zoo
 from tests.support.outlets import MASTER_KEY, Bench, benched
+from tests.support.sync import PARENT
 
 
 @pytest.fixture
@@ -93,3 +95,49 @@ async def test_over_grpc_a_connector_without_lists_says_so(serve: Any) -> None:
         assert reason_of(await refused(api.destinations.CreateVendorList(made))) == "WRONG_STATE"
         nameless = dest.CreateVendorListRequest(parent=name)
         assert reason_of(await refused(api.destinations.CreateVendorList(nameless))) == "INVALID_ARGUMENT"
+
+
+SCRIPT = (
+    "function send(event, profile, settings) { return {url: 'https://a.example/' + event.name, body: settings.token} }"
+)
+
+
+async def test_settings_are_tried_with_sample_events(serve: Any) -> None:
+    async with serve() as api:
+        await api.destination("hook", "https://receiver.example/hook")
+        events = [
+            '{"event": "A", "messageId": "m1", "userId": "u"}',
+            '{"event": "B", "messageId": "m2", "userId": "u"}',
+        ]
+
+        async def tried(events: list[str] = events, **destination: Any) -> dest.TestDestinationResponse:
+            request = dest.TestDestinationRequest(
+                parent=PARENT, destination=dest.Destination(**destination), events=events
+            )
+            answer: dest.TestDestinationResponse = await api.destinations.TestDestination(request)
+            return answer
+
+        saved = await tried(name=f"{PARENT}/destinations/hook")
+        assert [(one.url, list(one.message_ids)) for one in saved.requests] == [
+            ("https://receiver.example/hook", ["m1"]), ("https://receiver.example/hook", ["m2"]),
+        ]  # fmt: skip
+        settings = {"script": SCRIPT, "secrets": {"token": "s3cr3t-s3cr3t"}}
+        found = await tried(connector="javascript", settings=json.dumps(settings))
+        assert [(one.method, one.url, one.body) for one in found.requests] == [
+            ("POST", "https://a.example/A", "********"), ("POST", "https://a.example/B", "********"),
+        ]  # fmt: skip
+        failing = {"script": "function send(event) {\n  return event.a.b;\n}"}
+        found = await tried(connector="javascript", settings=json.dumps(failing))
+        assert [(one.message_id, one.is_failure) for one in found.skipped] == [("m1", True), ("m2", True)]
+        assert found.skipped[0].reason.startswith("line 2, column ")
+        for wrong, field in (
+            (tried(connector="javascript", settings='{"script": "function ("}'), "destination.settings.script"),
+            (tried(connector="webhook", settings="{"), "destination.settings"),
+            (tried(connector="nobody"), "destination.connector"),
+            (tried(["{"], name=f"{PARENT}/destinations/hook"), "events[0]"),
+            (tried([], name=f"{PARENT}/destinations/hook"), "events"),
+            (tried(name="workspaces/other/destinations/hook"), "destination.name"),
+        ):
+            error = await refused(wrong)
+            assert reason_of(error) == "INVALID_ARGUMENT" and field in (error.details() or "")
+        assert reason_of(await refused(tried(name=f"{PARENT}/destinations/nobody"))) == "NOT_FOUND"

@@ -552,6 +552,157 @@ class DestinationCheck(google.protobuf.message.Message):
 Global___DestinationCheck: typing_extensions.TypeAlias = DestinationCheck
 
 @typing.final
+class TestDestinationRequest(google.protobuf.message.Message):
+    """Request of TestDestination."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    DESTINATION_FIELD_NUMBER: builtins.int
+    MAPPING_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. "workspaces/{workspace}"."""
+    mapping: builtins.str
+    """Optional. Field to expression, as JSON; the connector's own expressions when it is empty."""
+    @property
+    def destination(self) -> Global___Destination:
+        """Required. Its settings, and its connector; or the name of one that is saved, whose connector and settings hold, and
+        whose secrets stand for masks in settings that are given.
+        """
+
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Required. Events as JSON, in the form of files of events: {"type", "event", "messageId", "properties", "profile",
+        ...}. At most 100.
+        """
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        destination: Global___Destination | None = ...,
+        mapping: builtins.str = ...,
+        events: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["destination", b"destination"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["destination", b"destination", "events", b"events", "mapping", b"mapping", "parent", b"parent"]) -> None: ...
+
+Global___TestDestinationRequest: typing_extensions.TypeAlias = TestDestinationRequest
+
+@typing.final
+class TestDestinationResponse(google.protobuf.message.Message):
+    """Response of TestDestination."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: builtins.int
+    SKIPPED_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    @property
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TestedRequest]:
+        """What would be sent, in order."""
+
+    @property
+    def skipped(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TestedRemark]:
+        """Events that would not be sent, and why."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TestedRemark]:
+        """Remarks on events that would be sent, and on the destination as a whole."""
+
+    def __init__(
+        self,
+        *,
+        requests: collections.abc.Iterable[Global___TestedRequest] | None = ...,
+        skipped: collections.abc.Iterable[Global___TestedRemark] | None = ...,
+        warnings: collections.abc.Iterable[Global___TestedRemark] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["requests", b"requests", "skipped", b"skipped", "warnings", b"warnings"]) -> None: ...
+
+Global___TestDestinationResponse: typing_extensions.TypeAlias = TestDestinationResponse
+
+@typing.final
+class TestedRequest(google.protobuf.message.Message):
+    """A request that would be sent, secrets masked."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class HeadersEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    METHOD_FIELD_NUMBER: builtins.int
+    URL_FIELD_NUMBER: builtins.int
+    HEADERS_FIELD_NUMBER: builtins.int
+    BODY_FIELD_NUMBER: builtins.int
+    MESSAGE_IDS_FIELD_NUMBER: builtins.int
+    method: builtins.str
+    """HTTP method."""
+    url: builtins.str
+    """Address."""
+    body: builtins.str
+    """Body as it goes over the wire, or {"base64": "..."} when it is no UTF-8."""
+    @property
+    def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Headers by name."""
+
+    @property
+    def message_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of the events that it carries."""
+
+    def __init__(
+        self,
+        *,
+        method: builtins.str = ...,
+        url: builtins.str = ...,
+        headers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        body: builtins.str = ...,
+        message_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "headers", b"headers", "message_ids", b"message_ids", "method", b"method", "url", b"url"]) -> None: ...
+
+Global___TestedRequest: typing_extensions.TypeAlias = TestedRequest
+
+@typing.final
+class TestedRemark(google.protobuf.message.Message):
+    """Something to say about an event."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    IS_FAILURE_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Id of the event; empty for the destination as a whole."""
+    reason: builtins.str
+    """A sentence."""
+    is_failure: builtins.bool
+    """True when the event should have been sent and cannot be: a script failed on it, for one."""
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        reason: builtins.str = ...,
+        is_failure: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_failure", b"is_failure", "message_id", b"message_id", "reason", b"reason"]) -> None: ...
+
+Global___TestedRemark: typing_extensions.TypeAlias = TestedRemark
+
+@typing.final
 class ListVendorListsRequest(google.protobuf.message.Message):
     """Request of ListVendorLists."""
 

@@ -75,6 +75,11 @@ class DestinationServiceStub(object):
                 request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingRequest.SerializeToString,
                 response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingResponse.FromString,
                 _registered_method=True)
+        self.TestDestination = channel.unary_unary(
+                '/headrace.api.sync.v1.DestinationService/TestDestination',
+                request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.TestDestinationRequest.SerializeToString,
+                response_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.TestDestinationResponse.FromString,
+                _registered_method=True)
         self.ListVendorLists = channel.unary_unary(
                 '/headrace.api.sync.v1.DestinationService/ListVendorLists',
                 request_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.ListVendorListsRequest.SerializeToString,
@@ -147,6 +152,13 @@ class DestinationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TestDestination(self, request, context):
+        """Shows the requests that settings, saved or not, make of sample events, secrets masked. Nothing is sent or saved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListVendorLists(self, request, context):
         """Lists the lists that the vendor has, for connectors that can.
         """
@@ -203,6 +215,11 @@ def add_DestinationServiceServicer_to_server(servicer, server):
                     servicer.CheckMapping,
                     request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingRequest.FromString,
                     response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingResponse.SerializeToString,
+            ),
+            'TestDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestDestination,
+                    request_deserializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.TestDestinationRequest.FromString,
+                    response_serializer=headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.TestDestinationResponse.SerializeToString,
             ),
             'ListVendorLists': grpc.unary_unary_rpc_method_handler(
                     servicer.ListVendorLists,
@@ -432,6 +449,33 @@ class DestinationService(object):
             '/headrace.api.sync.v1.DestinationService/CheckMapping',
             headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingRequest.SerializeToString,
             headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.CheckMappingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.api.sync.v1.DestinationService/TestDestination',
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.TestDestinationRequest.SerializeToString,
+            headrace_dot_api_dot_sync_dot_v1_dot_destination__service__pb2.TestDestinationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -153,6 +153,22 @@ _DestinationServiceCheckMappingType = typing_extensions.TypeVar(
     ],
 )
 
+_DestinationServiceTestDestinationType = typing_extensions.TypeVar(
+    '_DestinationServiceTestDestinationType',
+    grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.TestDestinationRequest,
+        headrace.api.sync.v1.destination_service_pb2.TestDestinationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.TestDestinationRequest,
+        headrace.api.sync.v1.destination_service_pb2.TestDestinationResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.TestDestinationRequest,
+        headrace.api.sync.v1.destination_service_pb2.TestDestinationResponse,
+    ],
+)
+
 _DestinationServiceListVendorListsType = typing_extensions.TypeVar(
     '_DestinationServiceListVendorListsType',
     grpc.UnaryUnaryMultiCallable[
@@ -185,7 +201,7 @@ _DestinationServiceCreateVendorListType = typing_extensions.TypeVar(
     ],
 )
 
-class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsType, _DestinationServiceCreateDestinationType, _DestinationServiceGetDestinationType, _DestinationServiceListDestinationsType, _DestinationServiceUpdateDestinationType, _DestinationServiceDeleteDestinationType, _DestinationServiceCheckDestinationType, _DestinationServiceCheckMappingType, _DestinationServiceListVendorListsType, _DestinationServiceCreateVendorListType]):
+class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsType, _DestinationServiceCreateDestinationType, _DestinationServiceGetDestinationType, _DestinationServiceListDestinationsType, _DestinationServiceUpdateDestinationType, _DestinationServiceDeleteDestinationType, _DestinationServiceCheckDestinationType, _DestinationServiceCheckMappingType, _DestinationServiceTestDestinationType, _DestinationServiceListVendorListsType, _DestinationServiceCreateVendorListType]):
     """Manages destinations, the configured instances of connectors. Scopes: destinations:read, destinations:write."""
 
     @typing.overload
@@ -221,6 +237,10 @@ class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsTyp
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.destination_service_pb2.CheckMappingRequest,
             headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.TestDestinationRequest,
+            headrace.api.sync.v1.destination_service_pb2.TestDestinationResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
@@ -267,6 +287,10 @@ class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsTyp
             headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            headrace.api.sync.v1.destination_service_pb2.TestDestinationRequest,
+            headrace.api.sync.v1.destination_service_pb2.TestDestinationResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
             headrace.api.sync.v1.destination_service_pb2.ListVendorListsResponse,
         ],
@@ -299,6 +323,9 @@ class DestinationServiceStub(typing.Generic[_DestinationServiceListConnectorsTyp
 
     CheckMapping: _DestinationServiceCheckMappingType
     """Checks a mapping against the connector and against real people, and proposes expressions for its fields."""
+
+    TestDestination: _DestinationServiceTestDestinationType
+    """Shows the requests that settings, saved or not, make of sample events, secrets masked. Nothing is sent or saved."""
 
     ListVendorLists: _DestinationServiceListVendorListsType
     """Lists the lists that the vendor has, for connectors that can."""
@@ -338,6 +365,10 @@ DestinationServiceAsyncStub: typing_extensions.TypeAlias = DestinationServiceStu
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.destination_service_pb2.CheckMappingRequest,
         headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        headrace.api.sync.v1.destination_service_pb2.TestDestinationRequest,
+        headrace.api.sync.v1.destination_service_pb2.TestDestinationResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         headrace.api.sync.v1.destination_service_pb2.ListVendorListsRequest,
@@ -415,6 +446,14 @@ class DestinationServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse, collections.abc.Awaitable[headrace.api.sync.v1.destination_service_pb2.CheckMappingResponse]]:
         """Checks a mapping against the connector and against real people, and proposes expressions for its fields."""
+
+    @abc.abstractmethod
+    def TestDestination(
+        self,
+        request: headrace.api.sync.v1.destination_service_pb2.TestDestinationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[headrace.api.sync.v1.destination_service_pb2.TestDestinationResponse, collections.abc.Awaitable[headrace.api.sync.v1.destination_service_pb2.TestDestinationResponse]]:
+        """Shows the requests that settings, saved or not, make of sample events, secrets masked. Nothing is sent or saved."""
 
     @abc.abstractmethod
     def ListVendorLists(
