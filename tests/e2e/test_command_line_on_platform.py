@@ -465,12 +465,14 @@ def test_operators_compare_all_audiences(run: Run) -> None:
     assert run("audiences", "activate", "cli-all")[0] == 0
     eventually(run, ["audiences", "get", "cli-all"], lambda a: a["state"] == "active")
     # Those of which nothing can be said hold up no other, and count for no difference.
-    asked(run, "audiences", "create", "cli-alike", "--definition", "performed Never with kind static")
-    assert run("audiences", "activate", "cli-alike")[0] == 0
-    eventually(run, ["audiences", "get", "cli-alike"], lambda a: a["state"] == "active")
+    texts = {"cli-alike": "performed Never with kind static", "cli-reader": "in audience cli-alike with kind static"}
+    for id, text in texts.items():
+        asked(run, "audiences", "create", id, "--definition", text)
+        assert run("audiences", "activate", id)[0] == 0
+        eventually(run, ["audiences", "get", id], lambda a: a["state"] == "active")
     rows = {row["audience"].rpartition("/")[2]: row for row in asked(run, "admin", "verify")}
-    assert rows["cli-all"]["same"] is True
-    assert rows["cli-alike"]["same"] is None and "as of its last refresh" in rows["cli-alike"]["not_compared"]
-    assert "as of its last refresh" in run("admin", "verify")[1]
-    for made in ("cli-all", "cli-alike"):
+    assert rows["cli-all"]["same"] is True and rows["cli-alike"]["same"] is True
+    assert rows["cli-reader"]["same"] is None and "goes by its stored members" in rows["cli-reader"]["not_compared"]
+    assert "goes by its stored members" in run("admin", "verify")[1]
+    for made in ("cli-all", "cli-reader", "cli-alike"):
         assert run("audiences", "delete", made)[0] == 0
