@@ -22,6 +22,7 @@ from headrace_sdk.samples import NOW_US, Fill, Samples
 
 ADD, REMOVE, SEND, DELETE = "add_members", "remove_members", "send_events", "delete"
 FEW = 2
+_CHOICES = 20
 T = TypeVar("T")
 
 
@@ -62,7 +63,11 @@ class Batch:
 
 
 class Bench:
-    """One connector on the bench. A context manager; everything is opened when it is first needed."""
+    """One connector on the bench. A context manager; everything is opened when it is first needed.
+
+    Attributes:
+        memory: What several checks look at and one of them has made.
+    """
 
     def __init__(self, connector: str, options: Options | None = None, *, host: PluginHost | None = None) -> None:
         """Describe the bench; nothing is started yet.
@@ -81,6 +86,7 @@ class Bench:
         self._vendor_file: VendorFile | None = None
         self._instance: ConnectorInstance | None = None
         self._worker: tuple[PluginHost, ConnectorInstance] | None = None
+        self.memory: dict[str, Any] = {}
 
     def __enter__(self) -> Bench:
         return self
@@ -228,10 +234,27 @@ class Bench:
             return Batch(call, samples.events(size, fill))
         if call == DELETE:
             return Batch(call, samples.subjects(size))
-        rows = self.rows(samples.members(size, fill))
-        if not rows and size:
-            raise CheckFailed("the members of the test data have no rows")
-        return Batch(call, rows[:size])
+        return Batch(call, self.rows(samples.members(size, fill))[:size])
+
+    def required(self, call: str) -> tuple[Batch, wire.BuiltBatch]:
+        """An item with the required fields alone, of those that the manifest lets choose, and what becomes of it.
+
+        Where a manifest says that one field of a group is enough, the connector may need a certain one or several: the
+        first choice that is sent counts.
+        """
+        for seed in range(self.options.seed, self.options.seed + _CHOICES):
+            batch = self.batch(call, 1, fill=Fill.REQUIRED, seed=seed)
+            found = self.build(batch)
+            if found.requests and not found.skipped:
+                return batch, found
+        for keys in self.info.removal_keys if call in (ADD, REMOVE) else ():
+            fields = self.samples(self.options.seed).members(1)[0].fields
+            member = Member(profile_id="p-0", fields={name: fields[name] for name in keys})
+            batch = Batch(call, self.rows([member])[:1])
+            found = self.build(batch)
+            if found.requests and not found.skipped:
+                return batch, found
+        return batch, found
 
     def rows(self, members: Sequence[Member]) -> tuple[Row, ...]:
         """The rows of members, each key once."""

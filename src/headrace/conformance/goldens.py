@@ -105,12 +105,12 @@ def _seeded(bench: Bench, name: str, call: str, size: int, fill: Fill) -> str:
         return _compare(bench, path, json.loads(path.read_text(encoding="utf-8")))
     if not bench.options.update:
         raise CheckFailed(f"{FOLDER}/{path.name} is missing")
-    items = bench.batch(call, size, fill=fill, seed=0).items
+    batch = bench.required(call)[0] if fill is Fill.REQUIRED else bench.batch(call, size, fill=fill, seed=0)
     case = {
         "settings": bench.settings,
         "now_us": NOW_US,
         "call": call,
-        "items": [_without_empty(dataclasses.asdict(item)) for item in items],
+        "items": [_without_empty(dataclasses.asdict(item)) for item in batch.items],
     }
     return _compare(bench, path, case)
 

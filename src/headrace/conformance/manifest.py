@@ -12,7 +12,7 @@ from headrace.plugins.errors import PluginConfigError, PluginError
 from headrace.plugins.mapping import MappingError, compile_mapping
 from headrace_sdk import Basic, OAuth2
 from headrace_sdk.auth import AwsSignature, settings_of
-from headrace_sdk.samples import Fill, SampleError
+from headrace_sdk.samples import SampleError
 
 _SECRET_WORDS = frozenset({"secret", "token", "password", "passphrase", "apikey", "credentials"})
 _SECRET_ENDINGS = ("api_key", "private_key", "secret_key", "access_key", "write_key")
@@ -140,8 +140,8 @@ def _versions_needed(bench: Bench) -> str:
 
 @check(
     "manifest.versions",
-    "The version of the vendor's API that is set by default has a known end, which is not past.",
-    "Put the default version and the day of its end into ApiVersions; move to a later version before that day.",
+    "The ends of versions of the vendor's API are known, and that of the default version is not past.",
+    "Put versions and the days of their ends into ApiVersions; move to a later version before that day.",
     _versions_needed,
 )
 def _versions(bench: Bench) -> str:
@@ -149,11 +149,10 @@ def _versions(bench: Bench) -> str:
     assert versions is not None
     default = _properties(bench).get(versions.setting, {}).get("default")
     require(isinstance(default, str) and default, f"the setting {versions.setting} has no default")
+    require(versions.ends, "no end of any version is known")
     end = versions.end_of(str(default))
-    if end is None:
-        raise CheckFailed(f"the end of version {default} is not known")
-    require(end > _today(), f"version {default} ended on {end}")
-    return f"{default}, which ends on {end}"
+    require(end is None or end > _today(), f"version {default} ended on {end}")
+    return f"{default}, which ends on {end}" if end else f"{default}, whose end is not announced yet"
 
 
 @check(
@@ -172,7 +171,7 @@ def _mappings(bench: Bench) -> str:
 
 @check(
     "manifest.samples",
-    "Settings and items made from the manifest are taken: with all fields, and with the required ones alone.",
+    "Settings and items made from the manifest are taken; with the required fields alone, or the skip names one.",
     "Give fields and settings examples; name every field without which an item is skipped in required or any_of.",
 )
 def _samples(bench: Bench) -> str:
@@ -181,11 +180,13 @@ def _samples(bench: Bench) -> str:
     except SampleError as error:
         raise CheckFailed(str(error)) from None
     for call in bench.calls():
-        for fill in (Fill.ALL, Fill.REQUIRED) if call != DELETE else (Fill.ALL,):
-            found = bench.build(bench.batch(call, 1, fill=fill))
+        whole = bench.build(bench.batch(call, 1))
+        tried = {"all": whole} if call == DELETE else {"all": whole, "the required": bench.required(call)[1]}
+        for which, found in tried.items():
             for skip in found.skipped:
-                raise CheckFailed(f"{call}: an item with {fill.value} fields is skipped: {skip.reason}")
-            require(found.requests, f"{call}: no request for an item with {fill.value} fields")
+                asked_for = which != "all" and skip.field in {field.name for field in bench.info.fields}
+                require(asked_for, f"{call}: an item with {which} fields is skipped: {skip.reason}")
+            require(found.requests or found.skipped, f"{call}: no request for an item with {which} fields")
     return ", ".join(bench.calls())
 
 

@@ -120,8 +120,8 @@ class FakeVendor:
         response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
         size = len(answer.body) * answer.times + (1_000 if answer.half else 0)
         response.content_length = size if answer.status not in (204, 304) else None
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             for _ in range(answer.times):
                 await response.write(answer.body)
         except ConnectionError:
