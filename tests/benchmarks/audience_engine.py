@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ NAMES = ("Category viewed", "Search made", "Product viewed", "Added to cart", "C
 SHARES = (30, 15, 35, 10, 6, 4)
 PARTITIONS = 64
 ACTIVE = 2_000
+SIZES = (10_000, 100_000, 1_000_000)
 
 
 def definitions() -> dict[str, Definition]:
@@ -157,14 +158,29 @@ def _bare(profiles: int, columns: int, data: list[bytes]) -> float:
     return _seconds(work)
 
 
-def run(*, profiles: int = 1_000_000, events: int = 200_000) -> list[dict[str, Any]]:
+def run(*, sizes: Sequence[int] = SIZES, events: int = 200_000) -> list[dict[str, Any]]:
     """Measure; returns rows with the keys of tests.benchmarks.results.Result."""
+    rows = [row for profiles in sizes for row in with_people(profiles, events)]
+    for name, (speed, of_each) in over_lists(ACTIVE, max(events // 10_000, 2), 1_000).items():
+        what = "a count in place of it" if name == "none" else name
+        rows.append(_row(f"batches of 1000, one condition alone: {what}", speed, "ev/s", note=f"{of_each} events each"))
+    for name, (speed, of_event) in by_number(ACTIVE, max(events // 10_000, 2), 1_000).items():
+        rows.append(_row(f"batches of 1000, {name} audiences", speed, "ev/s", note=f"{of_event:.2f} flips an event"))
+    return rows
+
+
+def _row(name: str, value: float, unit: str, **more: Any) -> dict[str, Any]:
+    return {"name": f"audience engine: {name}", "value": value, "unit": unit, **more}
+
+
+def with_people(profiles: int, events: int) -> list[dict[str, Any]]:
+    """What 100 audiences of so many people cost; micro-batches are of 2,000 of them at most."""
     memory_before = _resident_mib()
     engine, needed = new_engine(profiles, START)
     rows: list[dict[str, Any]] = []
 
     def add(name: str, value: float, unit: str, **more: Any) -> None:
-        rows.append({"name": f"audience engine: {name}", "value": value, "unit": unit, **more})
+        rows.append(_row(f"{profiles:,} people: {name}", value, unit, **more))
 
     # Everybody is known, with three events each on average over the last 60 days.
     history = max(1, profiles * 3 // 10_000)
@@ -199,7 +215,7 @@ def run(*, profiles: int = 1_000_000, events: int = 200_000) -> list[dict[str, A
         else:
             add(f"batches of {size}, 100 audiences", speed, "ev/s")
     sweeps = sorted(_seconds(lambda: engine.advance(engine.clock_us + 1_000_000)) for _ in range(20))
-    add(f"sweep of {profiles} people, median", sweeps[10] * 1e3, "ms", target=100.0, lower_is_better=True)
+    add("sweep, median of 20", sweeps[10] * 1e3, "ms", target=100.0, lower_is_better=True)
     add("sweep, slowest of 20", sweeps[-1] * 1e3, "ms", lower_is_better=True)
     column = np.zeros(profiles, np.int64)
     compare = _seconds(lambda: [np.flatnonzero(column > START) for _ in range(100)])
@@ -211,11 +227,6 @@ def run(*, profiles: int = 1_000_000, events: int = 200_000) -> list[dict[str, A
     again, _ = new_engine(profiles, engine.clock_us)
     taken = _seconds(lambda: _load(again, exported))
     add("loading the snapshots", taken, "s", lower_is_better=True)
-    for name, (speed, of_each) in over_lists(min(profiles, ACTIVE), max(events // 10_000, 2), 1_000).items():
-        what = "a count in place of it" if name == "none" else name
-        add(f"batches of 1000, one condition alone: {what}", speed, "ev/s", note=f"people of about {of_each} events")
-    for name, (speed, of_event) in by_number(min(profiles, ACTIVE), max(events // 10_000, 2), 1_000).items():
-        add(f"batches of 1000, {name} audiences", speed, "ev/s", note=f"{of_event:.2f} flips an event")
     return rows
 
 
@@ -242,7 +253,7 @@ def over_lists(active: int, count: int, size: int) -> dict[str, tuple[float, int
 
 
 def by_number(active: int, count: int, size: int) -> dict[str, tuple[float, float]]:
-    """With 10, 100 and 1,000 audiences, alike or with windows of their own: events a second, and flips an event.
+    """With 1, 10, 100 and 1,000 audiences, alike or with windows of their own: events a second, and flips an event.
 
     Args:
         active: People from whom the events come.
@@ -252,6 +263,7 @@ def by_number(active: int, count: int, size: int) -> dict[str, tuple[float, floa
     hundred = [definition.where for definition in definitions().values()]
     windows = [parse_definition(from_text(f"performed Purchased in last {n}h")).where for n in range(1, 1_001)]
     sets = {
+        "1": hundred[:1],
         "10": hundred[::10],
         "100": hundred,
         "1,000, of the same 100 conditions": [hundred[n % 100] for n in range(1_000)],
