@@ -164,6 +164,8 @@ async def fill(evaluation: Evaluation, backfill: Backfill, named: Mapping[str, D
     brought = time.process_time()
     evaluation.start_what_is_complete(range(PARTITIONS))
     evaluation.advance(evaluation.engine.clock_us)
+    while evaluation.engine.is_sweeping:
+        evaluation.advance(evaluation.engine.clock_us)
     return brought - began, time.process_time() - brought
 
 
