@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import headrace_sdk
-from headrace_sdk import commerce, samples, values
+from headrace_sdk import answers, commerce, samples, settings, values
 from headrace_sdk.deprecation import DEPRECATED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +63,8 @@ def page(made: str) -> str:
         lines += [f"## {title}", ""]
         for name in names:
             lines += _section(name, getattr(headrace_sdk, name), written)
-    for title, module in (("Values", values), ("Commerce", commerce), ("Test data", samples)):
+    modules = {"Settings": settings, "Values": values, "Commerce": commerce, "Answers": answers, "Test data": samples}
+    for title, module in modules.items():
         prose = _prose((module.__doc__ or "").partition("\n")[2])
         lines += [f"## {title}", "", *prose, "", f"In `{module.__name__}`.", ""]
         for name in module.__all__:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -202,6 +202,21 @@ class Outcomes:
     def every(cls, request: Request, outcome: Outcome) -> Outcomes:
         """The same outcome for every item of the request."""
         return cls(items=(outcome,) * len(request.items))
+
+    @classmethod
+    def refused(cls, request: Request, reason: str, places: Collection[int] = ()) -> Outcomes:
+        """The vendor carried out nothing of the request, for the sake of some of its items.
+
+        Args:
+            request: The request.
+            reason: What it says of them: a sentence for the customer, without personal data.
+            places: Which, counted from 0 in the request; those that it does not have are no matter. With none that it
+                has, the vendor did not say which.
+        """
+        named = set(places) & set(range(len(request.items)))
+        rejected, again = Rejected(reason=reason), Retry(reason="refused together with another item", after_s=0.0)
+        items = (rejected if place in named or not named else again for place in range(len(request.items)))
+        return cls(items=tuple(items), refused_whole=True)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field, field_validator
+
+from headrace_sdk.settings import Address, Settings, Token, Word
 
 
 class KeyType(StrEnum):
@@ -27,10 +28,8 @@ class Consent(StrEnum):
     GRANTED = "granted"
 
 
-class GoogleAdsAudienceSettings(BaseModel):
+class GoogleAdsAudienceSettings(Settings):
     """Which list, and who asks."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     customer_id: str = Field(
         title="Google Ads account",
@@ -51,10 +50,9 @@ class GoogleAdsAudienceSettings(BaseModel):
         title="Manager account",
         description="Customer id of the manager account through which the user reaches the account; empty for none.",
     )
-    client_id: str = Field(min_length=1, title="OAuth client id", description="Of a Google Cloud project.")
-    client_secret: SecretStr = Field(min_length=1, title="OAuth client secret")
-    refresh_token: SecretStr = Field(
-        min_length=1,
+    client_id: Word = Field(title="OAuth client id", description="Of a Google Cloud project.")
+    client_secret: Token = Field(title="OAuth client secret")
+    refresh_token: Token = Field(
         title="Refresh token",
         description="Given for the scope https://www.googleapis.com/auth/datamanager.",
     )
@@ -85,12 +83,12 @@ class GoogleAdsAudienceSettings(BaseModel):
         description="Google works on a request for half an hour or longer. After this time it counts as taken, with a "
         "warning that its end was not seen.",
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://datamanager.googleapis.com",
         title="Address",
         description="Where the Data Manager API is; others are for tests.",
     )
-    token_url: str = Field(
+    token_url: Address = Field(
         "https://oauth2.googleapis.com/token",
         title="Token address",
         description="Where access tokens are given; others are for tests.",
@@ -104,24 +102,3 @@ class GoogleAdsAudienceSettings(BaseModel):
         if not re.fullmatch(r"[0-9]{10}", digits) and not (optional and not digits):
             raise ValueError("must be a customer id of ten digits, such as 123-456-7890")
         return digits
-
-    @field_validator("client_id")
-    @classmethod
-    def _one_word(cls, text: str) -> str:
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return text
-
-    @field_validator("client_secret", "refresh_token")
-    @classmethod
-    def _one_secret_word(cls, secret: SecretStr) -> SecretStr:
-        cls._one_word(secret.get_secret_value())
-        return secret
-
-    @field_validator("base_url", "token_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field, field_validator
+
+from headrace_sdk.settings import Address, Settings, Token, Word
 
 DEFAULT_VERSION = "v26"
 VERSION_ENDS = {"v20": "2026-06-10", "v21": "2026-08-05", "v22": "2026-10-07"}
@@ -46,10 +47,8 @@ class Environment(StrEnum):
     WEB = "web"
 
 
-class ConversionEvent(BaseModel):
+class ConversionEvent(Settings):
     """What becomes of an event."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     conversion_action: str = Field(
         title="Conversion action", description="Its id, or its resource name customers/.../conversionActions/..."
@@ -65,10 +64,8 @@ class ConversionEvent(BaseModel):
         return match[1]
 
 
-class GoogleAdsConversionsSettings(BaseModel):
+class GoogleAdsConversionsSettings(Settings):
     """Which account, and which events are conversions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     customer_id: str = Field(
         title="Google Ads account",
@@ -84,13 +81,12 @@ class GoogleAdsConversionsSettings(BaseModel):
         title="Manager account",
         description="Customer id of the manager account through which the user reaches the account; empty for none.",
     )
-    developer_token: SecretStr = Field(
-        min_length=1, title="Developer token", description="From the API centre of a Google Ads manager account."
+    developer_token: Token = Field(
+        title="Developer token", description="From the API centre of a Google Ads manager account."
     )
-    client_id: str = Field(min_length=1, title="OAuth client id", description="Of a Google Cloud project.")
-    client_secret: SecretStr = Field(min_length=1, title="OAuth client secret")
-    refresh_token: SecretStr = Field(
-        min_length=1,
+    client_id: Word = Field(title="OAuth client id", description="Of a Google Cloud project.")
+    client_secret: Token = Field(title="OAuth client secret")
+    refresh_token: Token = Field(
         title="Refresh token",
         description="Given for the scope https://www.googleapis.com/auth/adwords.",
     )
@@ -117,12 +113,12 @@ class GoogleAdsConversionsSettings(BaseModel):
         title="API version",
         description="Version of the Google Ads API. Each lives about a year.",
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://googleads.googleapis.com",
         title="Address",
         description="Where the Google Ads API is; others are for tests.",
     )
-    token_url: str = Field(
+    token_url: Address = Field(
         "https://oauth2.googleapis.com/token",
         title="Token address",
         description="Where access tokens are given; others are for tests.",
@@ -136,24 +132,3 @@ class GoogleAdsConversionsSettings(BaseModel):
         if not re.fullmatch(r"[0-9]{10}", digits) and not (optional and not digits):
             raise ValueError("must be a customer id of ten digits, such as 123-456-7890")
         return digits
-
-    @field_validator("client_id")
-    @classmethod
-    def _one_word(cls, text: str) -> str:
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return text
-
-    @field_validator("developer_token", "client_secret", "refresh_token")
-    @classmethod
-    def _one_secret_word(cls, secret: SecretStr) -> SecretStr:
-        cls._one_word(secret.get_secret_value())
-        return secret
-
-    @field_validator("base_url", "token_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")

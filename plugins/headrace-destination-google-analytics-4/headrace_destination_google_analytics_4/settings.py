@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from pydantic import Field, model_validator
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from headrace_sdk.settings import Address, Settings, Token
 
 
-class GoogleAnalyticsSettings(BaseModel):
+class GoogleAnalyticsSettings(Settings):
     """Which stream, and how events are called there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    api_secret: SecretStr = Field(
-        min_length=1,
+    api_secret: Token = Field(
         title="API secret",
         description="From Google Analytics: Admin > Data streams > the stream > Measurement Protocol API secrets.",
     )
@@ -50,27 +47,11 @@ class GoogleAnalyticsSettings(BaseModel):
         title="Check only",
         description="Sends everything to Google's validation server, which tells what is wrong and counts nothing.",
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://www.google-analytics.com",
         title="Address",
         description="https://region1.google-analytics.com collects in the European Union.",
     )
-
-    @field_validator("api_secret")
-    @classmethod
-    def _one_word(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")
 
     @model_validator(mode="after")
     def _one_stream(self) -> GoogleAnalyticsSettings:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from headrace_sdk.settings import Address, Settings, Token
 
 DEFAULT_VERSION = "202607"
 VERSION_ENDS = {
@@ -18,13 +18,10 @@ https://learn.microsoft.com/en-us/linkedin/marketing/integrations/migrations
 """
 
 
-class LinkedInAudienceSettings(BaseModel):
+class LinkedInAudienceSettings(Settings):
     """Which segment, and who asks."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    access_token: SecretStr = Field(
-        min_length=1,
+    access_token: Token = Field(
         title="Access token",
         description="With the permission rw_dmp_segments, of a member who may change the ad account.",
     )
@@ -46,22 +43,6 @@ class LinkedInAudienceSettings(BaseModel):
         title="API version",
         description="Version of the Marketing API, YYYYMM. Each lives about a year: dry runs warn before its end.",
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://api.linkedin.com", title="Address", description="Where the API is; others are for tests."
     )
-
-    @field_validator("access_token")
-    @classmethod
-    def _one_word(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field, field_validator
+
+from headrace_sdk.settings import Address, Settings, Token
 
 DEFAULT_VERSION = "202607"
 VERSION_ENDS = {
@@ -20,13 +21,10 @@ https://learn.microsoft.com/en-us/linkedin/marketing/integrations/migrations
 _RULE = re.compile(r"[0-9]{1,20}")
 
 
-class LinkedInConversionsSettings(BaseModel):
+class LinkedInConversionsSettings(Settings):
     """Which conversion rules, and who sends."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    access_token: SecretStr = Field(
-        min_length=1,
+    access_token: Token = Field(
         title="Access token",
         description="With the permissions rw_conversions and r_ads, of a member who manages the ad account.",
     )
@@ -52,17 +50,9 @@ class LinkedInConversionsSettings(BaseModel):
         title="API version",
         description="Version of the Marketing API, YYYYMM. Each lives about a year: dry runs warn before its end.",
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://api.linkedin.com", title="Address", description="Where the API is; others are for tests."
     )
-
-    @field_validator("access_token")
-    @classmethod
-    def _one_word(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return secret
 
     @field_validator("conversion_rule")
     @classmethod
@@ -73,14 +63,6 @@ class LinkedInConversionsSettings(BaseModel):
     @classmethod
     def _rules(cls, rules: dict[str, str]) -> dict[str, str]:
         return {name: _id_of(rule) for name, rule in rules.items()}
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")
 
 
 def _id_of(rule: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -22,6 +21,7 @@ from headrace_sdk import (
     TransientError,
     Warned,
 )
+from headrace_sdk.answers import remark
 
 _CREDENTIALS = frozenset({102, 190, 463, 467, 2500})
 _THROTTLED = frozenset({4, 17, 32, 341, 613, *range(80_000, 80_015)})
@@ -30,7 +30,6 @@ _LIST_UNUSABLE = frozenset({33, 1_487_301, 1_487_366, 1_713_230, 1_870_034, 1_87
 _TERMS = frozenset({2655, 1_870_034})
 _OLD_VERSION = frozenset({2635})
 _LONGEST_WAIT_S = 3_600.0
-_PERSONAL = re.compile(r"[^\s@]+@[^\s@]+|[0-9a-fA-F]{32,}|[0-9]{7,}")
 
 
 def read(request: Request, response: Response) -> Outcomes:
@@ -65,7 +64,8 @@ def answer_of(response: Response) -> Mapping[str, Any]:
 def _raise(error: Mapping[str, Any], response: Response) -> NoReturn:
     code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
     status = response.status
-    said = f"Meta answered with error {code}" + (f", {subcode}" if subcode else "") + _explanation(error)
+    words = remark(error.get("error_user_title") or error.get("message"))
+    said = f"Meta answered with error {code}" + (f", {subcode}" if subcode else "") + words
     if not error:  # no JSON of Meta's: a proxy or a page in between
         said = f"Meta answered with status {status} and no reason"
     if code in _CREDENTIALS or (not error and status == 401):
@@ -85,14 +85,6 @@ def _raise(error: Mapping[str, Any], response: Response) -> NoReturn:
     if code in _PASSING or error.get("is_transient") is True or status >= 500 or not error:
         raise TransientError(said, response.retry_after_s())
     raise RecordRejected(said)
-
-
-def _explanation(error: Mapping[str, Any]) -> str:
-    """Meta's words, without what may be personal or secret."""
-    text = error.get("error_user_title") or error.get("message")
-    if not isinstance(text, str) or not text.strip():
-        return ""
-    return f" ({_PERSONAL.sub('...', ' '.join(text.split()))[:200]})"
 
 
 def _wait_s(response: Response) -> float | None:

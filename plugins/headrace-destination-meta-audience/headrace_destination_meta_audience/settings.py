@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from headrace_sdk.settings import Address, Settings, Token
 
 DEFAULT_VERSION = "v26.0"
 VERSION_ENDS = {"v22.0": "2026-02-19", "v23.0": "2026-06-09", "v24.0": "2026-11-10", "v25.0": "2027-02-23"}
@@ -12,10 +12,8 @@ VERSION_ENDS = {"v22.0": "2026-02-19", "v23.0": "2026-06-09", "v24.0": "2026-11-
 https://developers.facebook.com/documentation/ads-commerce/marketing-api/marketing-api-changelog/versions"""
 
 
-class MetaAudienceSettings(BaseModel):
+class MetaAudienceSettings(Settings):
     """Which list, and who asks."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     audience_id: str = Field(
         pattern=r"^[0-9]{1,32}$",
@@ -28,12 +26,11 @@ class MetaAudienceSettings(BaseModel):
         title="Ad account id",
         description="Ad account whose audiences are shown to choose from, and in which new ones are made.",
     )
-    access_token: SecretStr = Field(
-        min_length=1,
+    access_token: Token = Field(
         title="Access token",
         description="Token of a system user with the permission ads_management on the ad account.",
     )
-    app_secret: SecretStr | None = Field(
+    app_secret: Token | None = Field(
         None, title="App secret", description="Adds appsecret_proof to each request, which apps may require."
     )
     api_version: str = Field(
@@ -47,25 +44,8 @@ class MetaAudienceSettings(BaseModel):
         title="Limited Data Use",
         description="Marks each person for Limited Data Use; Meta finds out which states it holds for.",
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://graph.facebook.com",
         title="Address",
         description="Where the Graph API is; others are for tests.",
     )
-
-    @field_validator("access_token", "app_secret")
-    @classmethod
-    def _one_word(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None:
-            text = secret.get_secret_value()
-            if not text.isascii() or not text.isprintable() or " " in text:
-                raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")

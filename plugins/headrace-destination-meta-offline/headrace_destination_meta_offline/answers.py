@@ -17,13 +17,12 @@ from headrace_sdk import (
     Outcomes,
     RateLimited,
     RecordRejected,
-    Rejected,
     Request,
     Response,
-    Retry,
     TransientError,
     Warned,
 )
+from headrace_sdk.answers import remark, words
 
 _CREDENTIALS = frozenset({102, 190})
 _PERMISSIONS = frozenset({3, 10, 294, *range(200, 300)})
@@ -33,7 +32,6 @@ _INVALID = 100
 _UNKNOWN_OBJECT = 33
 _OLD_VERSION = 2635
 _LONGEST_WAIT_S = 3_600.0
-_PERSONAL = re.compile(r"[^\s@]+@[^\s@]+|[0-9a-fA-F]{32,}|[0-9]{7,}")
 _PLACE = re.compile(r"\bdata\W{1,4}([0-9]{1,4})\b")
 
 
@@ -50,7 +48,7 @@ def read(request: Request, response: Response) -> Outcomes:
     answer = response.json_object()
     error = answer.get("error")
     if isinstance(error, Mapping) and error.get("code") == _INVALID and not _is_about_settings(error):
-        return _refused(request, error)
+        return Outcomes.refused(request, _said(error), set(_places(error)))
     if isinstance(error, Mapping) or not 200 <= response.status < 300:
         raise_error(error if isinstance(error, Mapping) else {}, response)
     received = answer.get("events_received")
@@ -59,7 +57,7 @@ def read(request: Request, response: Response) -> Outcomes:
     if received < len(request.items):
         reason = f"Meta says that it received {received} of the request's {len(request.items)} events"
         return Outcomes.every(request, Warned(reason=reason))
-    messages = [shown for one in _list(answer.get("messages")) if (shown := _clean(one))]
+    messages = [shown for one in _list(answer.get("messages")) if (shown := words(one))]
     return Outcomes.every(request, Warned(reason=f"Meta says: {messages[0]}") if messages else Delivered())
 
 
@@ -98,17 +96,6 @@ def _is_about_settings(error: Mapping[str, Any]) -> bool:
     return about or error.get("is_transient") is True
 
 
-def _refused(request: Request, error: Mapping[str, Any]) -> Outcomes:
-    """Meta carried out nothing, for the sake of some events: those that it names, else one that must be looked for."""
-    rejected = Rejected(reason=_said(error))
-    places = {place for place in _places(error) if place < len(request.items)}
-    if not places:
-        return Outcomes(items=(rejected,) * len(request.items), refused_whole=True)
-    again = Retry(reason="Meta refused the request for another event in it", after_s=0.0)
-    items = tuple(rejected if place in places else again for place in range(len(request.items)))
-    return Outcomes(items=items, refused_whole=True)
-
-
 def _places(error: Mapping[str, Any]) -> Iterator[int]:
     """Places of the events that an error names, as in data[3][user_data] or ["data", 3, "user_data"]."""
     for part in (error.get("message"), error.get("error_user_msg"), json.dumps(error.get("error_data"))):
@@ -119,12 +106,8 @@ def _places(error: Mapping[str, Any]) -> Iterator[int]:
 def _said(error: Mapping[str, Any]) -> str:
     """Code and words of an error, without what may be personal or secret."""
     code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
-    words = _clean(error.get("error_user_title")) or _clean(error.get("message"))
-    return f"Meta answered with error {code}" + (f", {subcode}" if subcode else "") + (f" ({words})" if words else "")
-
-
-def _clean(text: Any) -> str:
-    return _PERSONAL.sub("...", " ".join(text.split()))[:200] if isinstance(text, str) else ""
+    said = remark(error.get("error_user_title")) or remark(error.get("message"))
+    return f"Meta answered with error {code}" + (f", {subcode}" if subcode else "") + said
 
 
 def _wait_s(response: Response) -> float | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field
+
+from headrace_sdk.settings import Address, Settings, Token
 
 DEFAULT_VERSION = "v25.0"
 VERSION_ENDS = {
@@ -20,22 +21,19 @@ VERSION_ENDS = {
 the Graph API, not the Marketing API: https://developers.facebook.com/docs/graph-api/changelog"""
 
 
-class MetaOfflineSettings(BaseModel):
+class MetaOfflineSettings(Settings):
     """Which dataset, and who asks."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     dataset_id: str = Field(
         pattern=r"^[0-9]{1,32}$",
         title="Dataset id",
         description="Id of the dataset, as Events Manager shows it. Offline event sets were made into datasets.",
     )
-    access_token: SecretStr = Field(
-        min_length=1,
+    access_token: Token = Field(
         title="Access token",
         description="Token from Events Manager, or of a system user with a role on the dataset.",
     )
-    app_secret: SecretStr | None = Field(
+    app_secret: Token | None = Field(
         None, title="App secret", description="Adds appsecret_proof to each request, which apps may require."
     )
     test_event_code: str = Field(
@@ -85,25 +83,8 @@ class MetaOfflineSettings(BaseModel):
         title="API version",
         description="Version of the Graph API. Each lives about two years.",
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://graph.facebook.com",
         title="Address",
         description="Where the Graph API is; others are for tests.",
     )
-
-    @field_validator("access_token", "app_secret")
-    @classmethod
-    def _one_word(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None:
-            text = secret.get_secret_value()
-            if not text.isascii() or not text.isprintable() or " " in text:
-                raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from headrace_sdk import (
     AuthError,
@@ -18,19 +18,17 @@ from headrace_sdk import (
     Outcomes,
     RateLimited,
     RecordRejected,
-    Rejected,
     Request,
     Response,
-    Retry,
     TransientError,
     Warned,
 )
+from headrace_sdk.answers import raise_for_status, remark
 
 _OK, _PARTIAL = 0, 20_001
 _NO_PERMISSION, _BAD_PARAMETER, _NO_OBJECT, _THROTTLED, _BAD_TOKEN = 40_001, 40_002, 40_007, 40_100, 40_105
 _PLACE = re.compile(r"\bbatch_data(?:\[|\.)([0-9]{1,5})\b")
 _ACCESS_TOKEN = re.compile(r"access[ _-]?token", re.IGNORECASE)
-_PERSONAL = re.compile(r"[^\s@]+@[^\s@]+|[0-9a-fA-F]{32,}|[0-9]{7,}")
 
 
 def read(request: Request, response: Response) -> Outcomes:
@@ -45,13 +43,14 @@ def read(request: Request, response: Response) -> Outcomes:
     """
     code, answer = accepted(response)
     if code == _PARTIAL:
-        said = f"TikTok answered with code {code}{_explanation(answer)}"
+        said = f"TikTok answered with code {code}{remark(answer.get('message'))}"
         return Outcomes.every(request, Warned(reason=f"{said}: it took only a part"))
     if code == _OK:
         return Outcomes.every(request, Delivered())
-    said = f"TikTok answered with code {code}{_explanation(answer)}"
+    said = f"TikTok answered with code {code}{remark(answer.get('message'))}"
     if code == _BAD_PARAMETER:
-        return _refused(request, answer, said)
+        places = map(int, _PLACE.findall(str(answer.get("message"))))
+        return Outcomes.refused(request, said, set(places))
     raise RecordRejected(said)
 
 
@@ -60,10 +59,10 @@ def accepted(response: Response) -> tuple[int, Mapping[str, Any]]:
     answer = response.json_object()
     code = answer.get("code")
     if not isinstance(code, int) or isinstance(code, bool):
-        _raise_without_code(response)
+        raise_for_status(response, f"TikTok answered with status {response.status} and no code")
     if code in (_OK, _PARTIAL) and 200 <= response.status < 300:
         return code, answer
-    said = f"TikTok answered with code {code}{_explanation(answer)}"
+    said = f"TikTok answered with code {code}{remark(answer.get('message'))}"
     if code == _BAD_TOKEN or _ACCESS_TOKEN.search(str(answer.get("message"))):
         raise AuthError(f"{said}: the access token is not valid (any more)")
     if code == _NO_PERMISSION:
@@ -85,7 +84,7 @@ def data_of(response: Response) -> Mapping[str, Any]:
     """
     code, answer = accepted(response)
     if code != _OK:
-        raise RecordRejected(f"TikTok answered with code {code}{_explanation(answer)}")
+        raise RecordRejected(f"TikTok answered with code {code}{remark(answer.get('message'))}")
     data = answer.get("data")
     if not isinstance(data, Mapping):
         raise TransientError("TikTok answered without data")
@@ -104,40 +103,9 @@ def sentence(response: Response, audience_id: str) -> str:
     return "" if audience_id in known else "TikTok does not know the audience: choose another one"
 
 
-def _raise_without_code(response: Response) -> NoReturn:
-    status = response.status
-    said = f"TikTok answered with status {status} and no code"
-    if status == 429:
-        raise RateLimited(said, response.retry_after_s())
-    if status in (401, 403):
-        raise AuthError(f"{said}: the access token is refused")
-    if status in (404, 405, 410) or 300 <= status < 400:
-        raise ConfigError(f"{said}: the address is not that of TikTok's API", "base_url")
-    if status == 413:
-        raise RecordRejected(f"{said}: the request is too large")
-    raise TransientError(said, response.retry_after_s())
-
-
-def _refused(request: Request, answer: Mapping[str, Any], said: str) -> Outcomes:
-    """TikTok stores nothing of a request with one bad row: the named ones, or all if it names none, are refused."""
-    size = len(request.items)
-    named = {int(place) for place in _PLACE.findall(str(answer.get("message")))} & set(range(size))
-    rejected, again = Rejected(reason=said), Retry(reason="TikTok refused the request for another row in it")
-    items = tuple(rejected if place in named or not named else again for place in range(size))
-    return Outcomes(items=items, refused_whole=True)
-
-
 def _blamed_setting(answer: Mapping[str, Any]) -> str:
     """The setting that a message is about; empty when it is about none."""
     message = str(answer.get("message")).lower().replace(" ", "_")
     if "advertiser" in message:
         return "advertiser_id"
     return "audience_id" if "audience" in message else ""
-
-
-def _explanation(answer: Mapping[str, Any]) -> str:
-    """TikTok's words, without what may be personal."""
-    message = answer.get("message")
-    if not isinstance(message, str) or not message.strip():
-        return ""
-    return f" ({_PERSONAL.sub('...', ' '.join(message.split()))[:200]})"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field
+
+from headrace_sdk.settings import Address, Settings, Token
 
 EventSource = Literal["web", "app", "offline", "crm"]
 
 
-class TikTokEventsSettings(BaseModel):
+class TikTokEventsSettings(Settings):
     """Which event source, and who sends."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    access_token: SecretStr = Field(
-        min_length=1,
+    access_token: Token = Field(
         title="Access token",
         description="Made in TikTok's Events Manager for the event source, or of an app with the event permissions.",
     )
@@ -42,22 +40,6 @@ class TikTokEventsSettings(BaseModel):
         title="Test event code",
         description="Shows the events under Test events in the Events Manager; take it out afterwards.",
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://business-api.tiktok.com", title="Address", description="Where the API is; others are for tests."
     )
-
-    @field_validator("access_token")
-    @classmethod
-    def _one_word(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")
