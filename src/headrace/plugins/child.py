@@ -184,7 +184,7 @@ class Child:
             return await self._call(operation.path)(request, timeout=limit_s)
         except grpc.aio.AioRpcError as error:
             timed_out = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            if not timed_out and not self._is_connected():
+            if not timed_out and (not self._is_connected() or _is_torn(error)):
                 raise LineClosed from None  # whatever the status: it was made up when the line broke
             raise _meaning_of(error, operation) from None
 
@@ -243,6 +243,11 @@ async def _cancelled(*futures: asyncio.Future[Any]) -> None:
     for future in futures:
         future.cancel()
     await asyncio.gather(*futures, return_exceptions=True)
+
+
+def _is_torn(error: grpc.aio.AioRpcError) -> bool:
+    """Whether gRPC itself gave up a call because what came over the line is no HTTP/2; its state may follow later."""
+    return error.code() is grpc.StatusCode.UNKNOWN and (error.details() or "").startswith("Stream removed")
 
 
 def _meaning_of(error: grpc.aio.AioRpcError, operation: Operation[Any, Any]) -> Exception:
