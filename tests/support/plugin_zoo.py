@@ -196,6 +196,7 @@ CALL_FAULTS: Mapping[str, str] = {
             for i in range(50_000): print("line", i)
             return super().send_events(batch)
     """,
+    "unsigned": "def requests(self, size, **more): return super().requests(size, headers={}, **more)",
     "speaks-on-the-line": """
         def send_events(self, batch):
             import os

@@ -80,7 +80,7 @@ async def vendor() -> AsyncIterator[TokenVendor]:
 
 @pytest.fixture
 async def bench(tmp_path: Path, redis: Redis, db: Database) -> AsyncIterator[Bench]:
-    plugin_zoo.install_callers(tmp_path, "good")
+    plugin_zoo.install_callers(tmp_path, "unsigned")
     async with benched(tmp_path, redis, db) as made:
         yield made
 
@@ -143,7 +143,7 @@ EVENTS = [EventItem(message_id="a", kind="track", name="Purchased")]
 
 async def test_a_refused_token_is_renewed_at_once(bench: Bench, vendor: TokenVendor) -> None:
     bench.signer = signer(bench, vendor)
-    outlet = bench.outlet("good")
+    outlet = bench.outlet("unsigned")
     bench.accepted = {"Bearer a1"}
     (verdict,) = await outlet.send(SEND_EVENTS, EVENTS)
     assert verdict.kind is Kind.DELIVERED
@@ -157,7 +157,7 @@ async def test_a_refused_token_is_renewed_at_once(bench: Bench, vendor: TokenVen
 async def test_credentials_that_stay_refused_stop_the_destination(bench: Bench, vendor: TokenVendor) -> None:
     bench.signer = signer(bench, vendor)
     bench.accepted = set()
-    outlet = bench.outlet("good")
+    outlet = bench.outlet("unsigned")
     (verdict,) = await outlet.send(SEND_EVENTS, EVENTS)
     assert verdict.kind is Kind.UNTRIED
     assert bench.requests == 2, "once more with a new token, and no more"
@@ -167,7 +167,7 @@ async def test_credentials_that_stay_refused_stop_the_destination(bench: Bench, 
 async def test_a_spent_refresh_token_stops_the_destination(bench: Bench, vendor: TokenVendor) -> None:
     vendor.given = 7  # somebody else has used it
     bench.signer = signer(bench, vendor)
-    (verdict,) = await bench.outlet("good").send(SEND_EVENTS, EVENTS)
+    (verdict,) = await bench.outlet("unsigned").send(SEND_EVENTS, EVENTS)
     assert verdict.kind is Kind.UNTRIED
     assert bench.requests == 0
     assert bench.halted == ["no access token is given (invalid_grant): connect the account again"]
@@ -176,6 +176,6 @@ async def test_a_spent_refresh_token_stops_the_destination(bench: Bench, vendor:
 async def test_without_a_token_items_wait(bench: Bench, vendor: TokenVendor) -> None:
     vendor.status = 500
     bench.signer = signer(bench, vendor)
-    (verdict,) = await bench.outlet("good").send(SEND_EVENTS, EVENTS)
+    (verdict,) = await bench.outlet("unsigned").send(SEND_EVENTS, EVENTS)
     assert verdict.kind is Kind.UNTRIED
     assert verdict.after_s and not bench.halted and bench.requests == 0
