@@ -27,7 +27,8 @@ run: $(STAMP)  ## Starts all of Headrace on this machine and plays the demo shop
 	$(BIN)/headrace demo
 
 test: setup  ## Runs the whole test suite on real embedded stores
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	@# Files in their own order: the long ones with few tests come before the many short ones, and not at the end, alone.
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## Checks style, types, imports, dependencies and protos
 	$(BIN)/ruff check .

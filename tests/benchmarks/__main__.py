@@ -24,6 +24,7 @@ SUITES = (
     "audience_time",
     "plugin_calls",
     "sync",
+    "list_sync",
     "line",
 )
 
