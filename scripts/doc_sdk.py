@@ -137,6 +137,7 @@ def _signature(function: Any) -> str:
 
 
 def _plain(text: str) -> str:
+    text = re.sub(r"func=<function (\w+) at 0x[0-9a-f]+>", r"\1", text)
     return re.sub(r"headrace_sdk\.\w+\.|'(?=\w)|(?<=[\w\]])'", "", text)
 
 
