@@ -94,6 +94,8 @@ def block(name: str, value: Any) -> str:
     if not isinstance(value, type):
         if callable(value) and not typing.get_origin(value) and hasattr(value, "__name__"):
             return f"def {name}{_signature(value)}"
+        if typing.get_origin(value) is typing.Annotated:
+            return f"{name} = Annotated[{value.__origin__.__name__}, ...]"
         return f"{name} = {_plain(str(value))}" if typing.get_args(value) else name
     if issubclass(value, enum.Enum):
         return "\n".join([f"class {name}(StrEnum)", *(f'    {member.name} = "{member.value}"' for member in value)])
@@ -137,7 +139,6 @@ def _signature(function: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    text = re.sub(r"func=<function (\w+) at 0x[0-9a-f]+>", r"\1", text)
     return re.sub(r"headrace_sdk\.\w+\.|'(?=\w)|(?<=[\w\]])'", "", text)
 
 
