@@ -31,6 +31,8 @@ from headrace_audience.versions import Change
 
 ANSWER_S = 1.4
 """No larger sample is begun that would take longer than this in all, and one that does is given up then."""
+NAMES_S = 0.4
+"""So long is looked for names that few events have, when not everybody is counted."""
 ROWS_AT_FIRST = 100_000
 """The first sample has at most so many events: even dear definitions are evaluated over them in time."""
 _GROWTH = 0.5
@@ -100,7 +102,9 @@ class Preview:
                 share, found = 1.0, await _evaluated(events, EVERYBODY, query)
             else:
                 share, found = await self._in_time(events, query, deadline)
-            unknown = await events.written.run(lambda c: warnings(c, definition))
+            unknown = await events.written.run(
+                partial(warnings, definition=definition, within_s=None if exact else NAMES_S)
+            )
         sampled = found.profiles if share < 1 else 0
         unknown += passed_by_all(json.loads(source))
         return PreviewResult(estimate(found.size, share), sampled, list(found.sample), at_us, unknown)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import threading
+import time
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Self
 
 import duckdb
 
@@ -31,57 +37,145 @@ from headrace_audience.language.definition import (
 )
 
 _LOOKED_AT = 2_000
-"""So many events are looked at for the properties of an event, and for traits."""
+"""So many events are looked at for names of properties, traits and so on, before one is looked for in all events."""
+_INTERRUPT_EVERY_S = 0.01
 
 Asked = tuple[tuple[str, ...], set[str]]
 """Names of events, and the properties that are asked of them."""
 
 
-def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition) -> list[str]:
+def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition, within_s: float | None = None) -> list[str]:
     """What a definition asks for and nobody has, each as a sentence with the nearest known name.
 
     Args:
         connection: Knows the relation `written`, see `archive.reader`.
         definition: The definition.
+        within_s: So many seconds are spent looking; what is not known then is said to be so. None: as many as it takes.
     """
     leaves = list(_about_people(definition))
-    asked = [one for leaf in leaves for one in _asked(leaf)]
-    traits = {leaf.path[0] for leaf in leaves if isinstance(leaf, TraitTest)}
     found: list[str] = []
-    known = _column(connection, "SELECT DISTINCT name FROM written WHERE kind = 'track'") if asked else set()
-    for name in sorted({name for names, _ in asked for name in names} - known):
-        found.append(f"No event is named {name!r}{_nearest(name, known)}")
-    for names, properties in asked:
-        there = [name for name in names if name in known]
-        if properties and there:
-            keys = _keys(connection, "properties", "kind = 'track' AND list_contains($names, name)", names=there)
-            found += [f"{_listed(there)} has no property {p!r}{_nearest(p, keys)}" for p in sorted(properties - keys)]
-    if traits:
-        keys = _keys(connection, "traits", "traits IS NOT NULL")
-        found += [f"Nobody has a trait {trait!r}{_nearest(trait, keys)}" for trait in sorted(traits - keys)]
-    for namespace in sorted({leaf.namespace for leaf in leaves if isinstance(leaf, IdentifierExists)}):
-        found += _missing(connection, _NAMESPACES, namespace, "Nobody has an identifier of namespace")
-    for purpose in sorted({leaf.purpose for leaf in leaves if isinstance(leaf, ConsentTest)}):
-        found += _missing(connection, _PURPOSES, purpose, "Nobody has said anything of the purpose")
+    with Looking(connection, within_s) as looking:
+        found += _events(looking, [one for leaf in leaves for one in _asked(leaf)])
+        traits = {leaf.path[0] for leaf in leaves if isinstance(leaf, TraitTest)}
+        found += _missing(looking, _TRAITS, traits, "Nobody has a trait", "anybody has a trait")
+        namespaces = {leaf.namespace for leaf in leaves if isinstance(leaf, IdentifierExists)}
+        of_namespace = "has an identifier of namespace"
+        found += _missing(looking, _NAMESPACES, namespaces, f"Nobody {of_namespace}", f"anybody {of_namespace}")
+        purposes = {leaf.purpose for leaf in leaves if isinstance(leaf, ConsentTest)}
+        of_purpose = "has said anything of the purpose"
+        found += _missing(looking, _PURPOSES, purposes, f"Nobody {of_purpose}", f"anybody {of_purpose}")
     found += [sentence for leaf in leaves if isinstance(leaf, TouchTest) for sentence in _touched(leaf)]
     found += [_never(leaf) for leaf in leaves if isinstance(leaf, ComputedValue) and _is_never(leaf)]
     return list(dict.fromkeys(found))
 
 
-_NAMESPACES = ("namespaces", "true")
-_PURPOSES = ("json_keys(consents)", "json_valid(consents)")
-"""What is a list of names in each event, and of which events."""
+@dataclass(frozen=True)
+class _Names:
+    """Where names stand in an event."""
+
+    names: str
+    """The names, as a list in SQL."""
+    has: str
+    """Which events have any, in SQL."""
 
 
-def _missing(connection: duckdb.DuckDBPyConnection, where: tuple[str, str], name: str, said: str) -> list[str]:
-    """A sentence when no event has a name in a list, with the nearest of those that many events have."""
-    column, has_any = where
-    one = f"SELECT 1 FROM written WHERE {has_any} AND list_contains({column}, $name) LIMIT 1"  # noqa: S608  # constants
-    if connection.execute(one, {"name": name}).fetchone() is not None:
-        return []
-    some = f"SELECT {column} AS names FROM written WHERE {has_any} AND len({column}) > 0 LIMIT {_LOOKED_AT}"  # noqa: S608
-    known = _column(connection, f"SELECT DISTINCT unnest(names) FROM ({some})")  # noqa: S608  # likewise
-    return [f"{said} {name!r}{_nearest(name, known)}"]
+# The order in which conditions are looked at is DuckDB's: what is no JSON must not reach json_keys().
+_TRAITS = _Names("CASE WHEN json_valid(traits) THEN json_keys(traits) END", "traits IS NOT NULL")
+_NAMESPACES = _Names("namespaces", "namespaces IS NOT NULL")
+_PURPOSES = _Names("CASE WHEN json_valid(consents) THEN json_keys(consents) END", "consents IS NOT NULL")
+_PROPERTIES = _Names(
+    "CASE WHEN json_valid(properties) THEN json_keys(properties) END", "kind = 'track' AND list_contains($events, name)"
+)
+
+
+def _events(looking: Looking, asked: Iterable[Asked]) -> Iterator[str]:
+    """Sentences about names of events, and about their properties."""
+    asked = list(asked)
+    if not asked:
+        return
+    known = looking.column("SELECT DISTINCT name FROM written WHERE kind = 'track'")
+    if known is None:
+        yield f"It was not found out in time which events there are{_HOW_TO_KNOW}."
+        return
+    for name in sorted({name for names, _ in asked for name in names} - known):
+        yield f"No event is named {name!r}{_nearest(name, known)}"
+    for names, properties in asked:
+        if there := [name for name in names if name in known]:
+            named = _listed(there)
+            no, a = f"{named} has no property", f"{named} has a property"
+            yield from _missing(looking, _PROPERTIES, properties, no, a, events=there)
+
+
+def _missing(
+    looking: Looking, where: _Names, asked: Iterable[str], nobody: str, anybody: str, **parameters: object
+) -> Iterator[str]:
+    """Sentences about names that no event has, with the nearest of those that some events have.
+
+    Args:
+        looking: Asks the events.
+        where: Where names stand.
+        asked: The names.
+        nobody: What is said of one that no event has, ahead of it.
+        anybody: What is said to be unknown of one that was not looked for to the end.
+        parameters: Of the SQL.
+    """
+    of_events = f"FROM written WHERE {where.has}"
+    some = f"SELECT {where.names} AS names {of_events} LIMIT {_LOOKED_AT}"
+    one = f"SELECT 1 {of_events} AND list_contains({where.names}, $name) LIMIT 1"
+    near: set[str] | None = None
+    for name in sorted(asked):
+        if near is None:
+            near = looking.column(f"SELECT DISTINCT unnest(names) FROM ({some})", **parameters) or set()  # noqa: S608  # constants
+        if name in near:
+            continue
+        there = looking.column(one, name=name, **parameters)
+        if there is None:
+            yield f"It was not found out in time whether {anybody} {name!r}{_HOW_TO_KNOW}{_nearest(name, near)}"
+        elif not there:
+            yield f"{nobody} {name!r}{_nearest(name, near)}"
+
+
+_HOW_TO_KNOW = " (an exact preview looks at all events)"
+
+
+class Looking:
+    """Asks events until the time is over."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, within_s: float | None) -> None:
+        """Ask a connection for so many seconds, counted from now; None: without end."""
+        self._connection = connection
+        self._until = math.inf if within_s is None else time.monotonic() + within_s
+        self._done = threading.Event()
+        self._watch = threading.Thread(target=self._interrupt, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to look at the clock."""
+        if self._until < math.inf:
+            self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Interrupt nothing from now on."""
+        self._done.set()
+        if self._until < math.inf:
+            self._watch.join()
+
+    def column(self, statement: str, **parameters: object) -> set[str] | None:
+        """What a query finds, as texts; None when the time was over first."""
+        if time.monotonic() >= self._until:
+            return None
+        try:
+            return {str(v) for (v,) in self._connection.execute(statement, parameters or None).fetchall()}
+        except duckdb.InterruptException:
+            return None
+
+    def _interrupt(self) -> None:
+        if self._done.wait(max(0.0, self._until - time.monotonic())):
+            return
+        while not self._done.wait(_INTERRUPT_EVERY_S):
+            # An interruption is lost when no query runs in that moment, and refused while one begins.
+            with contextlib.suppress(duckdb.Error):
+                self._connection.interrupt()
 
 
 def _touched(leaf: TouchTest) -> Iterator[str]:
@@ -144,17 +238,6 @@ def _asked(leaf: Leaf) -> Iterator[Asked]:
 def _properties(where: Iterable[Predicate]) -> set[str]:
     # That something is missing is a question that can be asked of what nobody has.
     return {p.path[0] for p in where if p.test.op != "exists"}
-
-
-def _column(connection: duckdb.DuckDBPyConnection, statement: str, **parameters: object) -> set[str]:
-    return {str(value) for (value,) in connection.execute(statement, parameters or None).fetchall()}
-
-
-def _keys(connection: duckdb.DuckDBPyConnection, column: str, where: str, **parameters: object) -> set[str]:
-    """Keys of the JSON objects of a column, in some of the events."""
-    some = f"SELECT {column} AS object FROM written WHERE {where} LIMIT {_LOOKED_AT}"  # noqa: S608  # constants
-    statement = f"SELECT DISTINCT unnest(json_keys(object)) FROM ({some}) WHERE json_valid(object)"  # noqa: S608
-    return _column(connection, statement, **parameters)
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
