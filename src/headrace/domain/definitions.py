@@ -36,7 +36,9 @@ NUMBER_OPS = ("gt", "gte", "lt", "lte", "between")
 TIME_OPS = ("before", "after")
 MOVING_OPS = ("in_last", "in_next")
 OPS = ("eq", "neq", "in", "not_in", *TEXT_OPS, *NUMBER_OPS, "exists", *TIME_OPS, *MOVING_OPS)
-_TOO_LONG = "must be shorter than 100 years; without a window all events count"
+TOO_LONG = "must be shorter than 100 years"
+ALL_COUNT = "without a window all events count"
+"""What helps with a window that is too long."""
 CASE_OPS = ("eq", "neq", "in", "not_in", *TEXT_OPS)
 
 
@@ -207,8 +209,8 @@ def need_path(path: str, raw: object) -> tuple[str, ...]:
     return parts
 
 
-def parse_duration(path: str, raw: object) -> int:
-    """A duration such as "30d", in microseconds."""
+def parse_duration(path: str, raw: object, *, too_long: str = TOO_LONG) -> int:
+    """A duration such as "30d", in microseconds; `too_long` is what is said of one that is longer than any."""
     if not isinstance(raw, str):
         raise DefinitionError(path, 'must be a duration such as "30d"')
     if re.fullmatch(r"[0-9]+cd", raw):
@@ -217,13 +219,13 @@ def parse_duration(path: str, raw: object) -> int:
         duration = parse_duration_us(raw)
     except ValueError:
         if re.fullmatch(r"[0-9]+[smhdw]", raw):
-            raise DefinitionError(path, _TOO_LONG) from None
+            raise DefinitionError(path, too_long) from None
         reason = f"{raw!r} is no duration: write a whole number and one of s, m, h, d, w"
         raise DefinitionError(path, reason) from None
     if duration <= 0:
         raise DefinitionError(path, "must be longer than nothing")
     if duration > MAX_DURATION_US:
-        raise DefinitionError(path, _TOO_LONG)
+        raise DefinitionError(path, too_long)
     return duration
 
 

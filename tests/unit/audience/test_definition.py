@@ -24,6 +24,7 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"where": {"event": "A"}, "refresh": 6}, "refresh", 'must be "continuous" or a duration'),
     ({"where": {"event": "A"}, "refresh": "59s"}, "refresh", 'must be "1m" to "366d"'),
     ({"where": {"event": "A"}, "refresh": "367d"}, "refresh", 'must be "1m" to "366d"'),
+    ({"where": {"event": "A"}, "refresh": "3650000d"}, "refresh", 'must be "1m" to "366d"'),
     ({"where": {"event": "A"}, "refresh": "1d", "kind": "static"}, "refresh", "computed once"),
     ({"where": {"event": "A", "trait": "b"}}, "where", "has both"),
     ({"where": {"event": ""}}, "where.event", "not empty"),

@@ -38,10 +38,28 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
             ("between", [1.2, 1.8]),
         )
     ),
+    ({"restarted": "A", "inactive_for": "22000d", "active_within": "22000d"}, "where.inactive_for"),
+    ({"restarted": "A", "inactive_for": "22000cd", "active_within": "22000cd"}, "where.inactive_for"),
     (of_p({"gt": 5}, {"lt": 5}), "where.where[1].lt"),
     (of_p({"gte": 5}, {"neq": 6}, {"eq": 4}), "where.where[2].eq"),
     (of_p({"between": [1, 2]}, {"between": [3, 4]}), "where.where[1].between"),
     (of_p({"eq": "a"}, {"eq": "b"}), "where.where[1].eq"),
+    (of_p({"in": ["a", "c"]}, {"eq": "b"}), "where.where[1].eq"),
+    (of_p({"eq": "b"}, {"in": ["a", "c"]}), "where.where[1].in"),
+    (of_p({"in": [1, 2]}, {"in": [3, 4]}), "where.where[1].in"),
+    (of_p({"in": [1, 2]}, {"gt": 2}), "where.where[1].gt"),
+    (of_p({"in": ["a", "b"]}, {"not_in": ["b", "a"]}), "where.where[1].not_in"),
+    (of_p({"eq": "a"}, {"neq": "A", "ignore_case": True}), "where.where[1].neq"),
+    (of_p({"eq": "ab"}, {"starts_with": "b"}), "where.where[1].starts_with"),
+    (of_p({"after": "2026-02-01"}, {"before": "2026-01-01"}), "where.where[1].before"),
+    (of_p({"before": "2026-01-01"}, {"after": "2026-01-01"}), "where.where[1].after"),
+    (of_p({"eq": "2026-01-05"}, {"before": "2026-01-01"}), "where.where[1].before"),
+    (
+        {"all": [{"trait": "plan", "in": ["a"]}, A, {"trait": "plan", "eq": "b"}]},
+        "where.all[2].eq",
+    ),
+    ({"all": [{"consent": "ads", "eq": "granted"}, {"consent": "ads", "eq": "denied"}]}, "where.all[1].eq"),
+    ({"all": [{"consent": "ads", "exists": False}, {"consent": "ads", "eq": "denied"}]}, "where.all[1].eq"),
     (of_p({"exists": False}, {"eq": "b"}), "where.where[1].eq"),
     (of_p({"contains": "b"}, {"exists": False}), "where.where[1].exists"),
     (
@@ -67,6 +85,7 @@ def test_what_nobody_passes_is_refused_when_it_is_given_and_read_when_it_is_stor
     [
         {**A, "count": {"lt": 1}},
         {**A, "count": {"eq": 0}},
+        {"restarted": "A", "inactive_for": "18300d", "active_within": "18300d"},
         {**A, "distinct": {"of": "p", "lt": 0.5}},
         {**A, "distinct": {"of": "p", "between": [-1, 0]}},
         {**A, "distinct": {"of": "p", "between": [1.5, 2]}},
@@ -75,6 +94,14 @@ def test_what_nobody_passes_is_refused_when_it_is_given_and_read_when_it_is_stor
         of_p({"eq": "5"}, {"eq": 5}),
         of_p({"eq": "a", "ignore_case": True}, {"eq": "A"}),
         of_p({"neq": "a"}, {"exists": False}),
+        of_p({"in": ["a", "b"]}, {"in": ["b", "c"]}),
+        of_p({"in": ["a", "b"]}, {"neq": "a"}),
+        of_p({"in": [1, 9]}, {"gt": 5}),
+        of_p({"eq": "A"}, {"in": ["a"], "ignore_case": True}),
+        of_p({"after": "2026-01-01"}, {"before": "2026-01-02"}),
+        of_p({"eq": "2026-01-01"}, {"after": "2025-12-31"}),
+        {"all": [{"trait": "end", "in_last": "1d"}, {"trait": "end", "eq": "2026-01-01"}]},
+        {"all": [{"consent": "ads", "eq": "granted"}, {"consent": "mail", "eq": "denied"}]},
         of_p({"gt": 5}, {"contains": "a"}),
         of_p({"after": "2026-01-01"}, {"lt": 5}),
         {"any": [{"trait": "age", "gt": 30}, {"trait": "age", "lt": 20}]},
@@ -138,3 +165,21 @@ def test_circles_and_wrong_kinds_are_placed_where_the_audience_is_named() -> Non
     with pytest.raises(DefinitionError, match="'companies' is of groups; here one of people is needed") as refused:
         check_references(mixed)
     assert refused.value.path == "where.all[0].where.any[1].audience"
+
+
+@pytest.mark.parametrize(
+    ("where", "is_window"),
+    [
+        ({**A, "within": "9999w"}, True),
+        ({**A, "within": "99999cd"}, True),
+        ({"trait": "end", "in_last": "9999w"}, False),
+        ({"stopped": "A", "active_within": "9999w", "inactive_for": "1d"}, False),
+        ({"stopped": "A", "active_within": "99999cd", "inactive_for": "1cd"}, False),
+        ({"regularly": "A", "period": "9999w", "periods": 2, "at_least": 1}, False),
+        ({"sequence": [A, {**A, "within": "9999w"}]}, False),
+    ],
+)
+def test_that_all_events_count_without_it_is_said_of_windows_only(where: dict[str, Any], is_window: bool) -> None:
+    with pytest.raises(DefinitionError, match=r"100 years|36600 days") as refused:
+        parse_given({"where": where})
+    assert ("without a window all events count" in str(refused.value)) is is_window

@@ -110,9 +110,10 @@ def _refresh(raw: object) -> int:
         return 0
     if not isinstance(raw, str):
         raise DefinitionError("refresh", 'must be "continuous" or a duration such as "6h"')
-    refresh_us = parse_duration("refresh", raw)
+    possible = 'must be "1m" to "366d", or "continuous"'
+    refresh_us = parse_duration("refresh", raw, too_long=possible)
     if not MIN_REFRESH_US <= refresh_us <= MAX_REFRESH_US:
-        raise DefinitionError("refresh", 'must be "1m" to "366d", or "continuous"')
+        raise DefinitionError("refresh", possible)
     return refresh_us
 
 

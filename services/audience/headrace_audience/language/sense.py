@@ -10,14 +10,30 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from headrace.domain.definitions import OPS, DefinitionError, Test, parse_predicates, parse_test
+from headrace.domain.definitions import (
+    MAX_DURATION_US,
+    MOVING_OPS,
+    OPS,
+    TIME_OPS,
+    DefinitionError,
+    Scalar,
+    Test,
+    parse_predicates,
+    parse_test,
+)
+from headrace.domain.predicates import compile_test
+from headrace.domain.times import DAY_US
 from headrace_audience.language.counts import parse_count
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import decoded, parse_definition
 from headrace_audience.language.places import conditions_of
+from headrace_audience.language.spans import Calendar
+from headrace_audience.language.windows import parse_span
 
 _Placed = tuple[str, Test]
 """The place of a test, and the test."""
+_LISTED = ("eq", "in")
+"""Comparisons that only the values pass that they name."""
 _NOT_OF_MISSING = frozenset(OPS) - {"neq", "not_in", "not_contains", "exists"}
 """Comparisons that hold of no missing value."""
 
@@ -32,6 +48,7 @@ def parse_given(source: str | bytes | Mapping[str, Any]) -> Definition:
     parsed = parse_definition(raw)
     for place, condition in conditions_of(raw["where"], "where"):
         _check_number(place, condition)
+        _check_restarted(place, condition)
         _check_tests(place, condition)
     return parsed
 
@@ -51,6 +68,21 @@ def _check_number(place: str, condition: Mapping[str, Any]) -> None:
         if not any(possible):
             reason = "no number of events or values can be so, they are 0, 1, 2 and so on: nobody would be in"
             raise DefinitionError(f"{place}.{key}.{op}", reason)
+
+
+def _check_restarted(place: str, condition: Mapping[str, Any]) -> None:
+    """Refuse a condition that looks further back than any window; stored ones are read."""
+    if "restarted" in condition:
+        span = sum(_days(f"{place}.{key}", condition[key]) for key in ("inactive_for", "active_within"))
+        if span > MAX_DURATION_US / DAY_US:
+            raise DefinitionError(
+                f"{place}.inactive_for", "inactive_for and active_within must together be shorter than 100 years"
+            )
+
+
+def _days(place: str, raw: object) -> float:
+    span = parse_span(place, raw, "UTC")
+    return span.days if isinstance(span, Calendar) else span.us / DAY_US
 
 
 def _numbers(place: str, condition: Mapping[str, Any]) -> Iterator[tuple[str, str, list[bool]]]:
@@ -86,9 +118,10 @@ def _passes(test: Test, number: float) -> bool:
 def _check_tests(place: str, condition: Mapping[str, Any]) -> None:
     """Refuse tests of one value, all of which must hold, that cannot hold together."""
     if "all" in condition:
-        traits = [(f"{place}.all[{i}]", part) for i, part in enumerate(condition["all"]) if "trait" in part]
-        tests = [(part["trait"], at, parse_test(at, part, subject="trait", moving=True)) for at, part in traits]
-        _check_apart(tests)
+        parts = [(f"{place}.all[{i}]", part) for i, part in enumerate(condition["all"])]
+        for key in ("trait", "consent"):
+            of_key = [(at, part) for at, part in parts if key in part]
+            _check_apart((part[key], at, parse_test(at, part, subject=key, moving=True)) for at, part in of_key)
     steps = enumerate(condition.get("sequence", ()))
     for at, holder in [(place, condition), *((f"{place}.sequence[{i}]", step) for i, step in steps)]:
         if "where" in holder and "members" not in holder:
@@ -113,9 +146,11 @@ def _may_both(one: Test, other: Test) -> bool:
         return False
     if one.op == "exists" and other.op == "exists":
         return one.values == other.values
-    if one.op == "eq" and other.op == "eq" and not (one.ignore_case or other.ignore_case):
-        # A text may be taken for a number.
-        return type(one.values[0]) is not type(other.values[0]) or one.values == other.values
+    if one.op in _LISTED and not one.ignore_case and other.op not in MOVING_OPS:
+        passes_other = compile_test(other)
+        return any(passes_other(value) or _is_of_another_kind(value, other) for value in one.values)
+    if one.op == "after" and other.op == "before":
+        return float(one.values[0]) + 1 < float(other.values[0])
     bounds, others = _bounds(one), _bounds(other)
     if bounds is None or others is None:
         return True
@@ -123,9 +158,19 @@ def _may_both(one: Test, other: Test) -> bool:
     return low <= high
 
 
+def _is_of_another_kind(value: Scalar, test: Test) -> bool:
+    """Whether a test compares with values of another kind: `"5"` beside `5` may be a question of types."""
+    if test.op == "exists":
+        return False
+    kinds = (str,) if test.op in TIME_OPS else tuple({type(operand) for operand in test.values})
+    return type(value) not in kinds
+
+
 def _bounds(test: Test) -> tuple[float, float] | None:
     """The least and the greatest number that pass a test; None when it is not one of numbers."""
     number = test.values[0]
+    if test.op in (*TIME_OPS, *MOVING_OPS):
+        return None
     if isinstance(number, bool | str):
         return None
     last = float(test.values[-1])

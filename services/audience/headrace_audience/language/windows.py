@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from headrace.domain.definitions import DefinitionError, parse_duration, parse_time
+from headrace.domain.definitions import ALL_COUNT, TOO_LONG, DefinitionError, parse_duration, parse_time
 from headrace_audience.language.definition import EVER, Window
 from headrace_audience.language.spans import Calendar, Fixed, Span
 
@@ -31,15 +31,16 @@ def is_zone(name: str) -> bool:
         return False
 
 
-def parse_span(path: str, raw: object, zone: str) -> Span:
-    """A duration such as "30d", or days of the calendar such as "30cd"."""
+def parse_span(path: str, raw: object, zone: str, *, hint: str = "") -> Span:
+    """A duration such as "30d", or days of the calendar such as "30cd"; `hint` helps when it is too long."""
+    more = f"; {hint}" if hint else ""
     if not isinstance(raw, str) or re.fullmatch(r"[0-9]+cd", raw) is None:
-        return Fixed(parse_duration(path, raw))
+        return Fixed(parse_duration(path, raw, too_long=f"{TOO_LONG}{more}"))
     days = int(raw[:-2]) if len(raw) < len(str(_MAX_DAYS)) + 3 else _MAX_DAYS + 1
     if not days:
         raise DefinitionError(path, "must be longer than nothing")
     if days > _MAX_DAYS:
-        raise DefinitionError(path, f"must be at most {_MAX_DAYS} days; without a window all events count")
+        raise DefinitionError(path, f"must be at most {_MAX_DAYS} days{more}")
     return Calendar(days, zone)
 
 
@@ -61,9 +62,9 @@ def parse_window(path: str, raw: Mapping[str, Any], zone: str) -> Window:
     if not present:
         return EVER
     if present == ["within"]:
-        return Window(within=parse_span(f"{path}.within", raw["within"], zone))
+        return Window(within=parse_span(f"{path}.within", raw["within"], zone, hint=ALL_COUNT))
     if present == ["within", "older_than"]:
-        within = parse_span(f"{path}.within", raw["within"], zone)
+        within = parse_span(f"{path}.within", raw["within"], zone, hint=ALL_COUNT)
         older = parse_span(f"{path}.older_than", raw["older_than"], zone)
         check_shorter(path, older, "older_than", within, "within")
         return Window(within=within, older_than=older)

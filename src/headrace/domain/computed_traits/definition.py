@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.domain.definitions import (
+    ALL_COUNT,
+    TOO_LONG,
     DefinitionError,
     Predicate,
     check_keys,
@@ -66,7 +68,8 @@ def parse_definition(source: str | bytes | Mapping[str, Any]) -> Definition:
     where = parse_predicates("where", raw["where"]) if "where" in raw else ()
     if len(where) > MAX_PREDICATES:
         raise DefinitionError("where", f"has more than {MAX_PREDICATES} predicates")
-    within_us = parse_duration("within", raw["within"]) if "within" in raw else None
+    too_long = f"{TOO_LONG}; {ALL_COUNT}"
+    within_us = parse_duration("within", raw["within"], too_long=too_long) if "within" in raw else None
     function, path = _compute(raw["compute"])
     return Definition(names, where, within_us, function, path)
 
