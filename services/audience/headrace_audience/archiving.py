@@ -7,6 +7,7 @@ import random
 import time
 
 import duckdb
+import pyarrow as pa
 from pymongo.errors import PyMongoError
 
 from headrace.domain.definitions import DefinitionError
@@ -30,6 +31,9 @@ log = logs.get_logger(__name__)
 LOOK_S = 1.0
 ORPHANS_EVERY_S = 6 * 3600.0
 
+_failed = metrics.counter(
+    "headrace_audience_failed_checks", "Background comparisons with the batch evaluator that came to no result."
+)
 _checks = metrics.counter("headrace_audience_checks", "Audiences that were compared with the batch evaluator.")
 
 
@@ -101,6 +105,8 @@ class Archiving:
             await asyncio.sleep(min(LOOK_S, left))
 
 
+_FAILURES = (ApiError, DefinitionError, PyMongoError, duckdb.Error, pa.ArrowException, OSError)
+"""What may go wrong with stores, the archive's files or a definition: the next check is another audience's."""
 _DRAWN = 20
 """So many audiences are looked at for one that can be checked."""
 
@@ -124,8 +130,9 @@ class SampleCheck:
             if 0 in self._leases.held:
                 try:
                     await self.check_one()
-                except (ApiError, DefinitionError, PyMongoError, duckdb.Error) as error:
-                    log.info("an audience could not be checked", error=type(error).__name__)
+                except _FAILURES as error:
+                    _failed.add(1)
+                    log.warning("an audience could not be checked", error=type(error).__name__)
 
     async def check_one(self) -> int | None:
         """Check one audience; returns the number of mismatches, None when there is no audience to check."""

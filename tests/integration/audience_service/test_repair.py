@@ -6,16 +6,22 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import duckdb
 import grpc
+import pyarrow as pa
 import pytest
-from headrace_audience import bootstrap, references, repairs, verify
+from headrace_audience import archiving, bootstrap, references, repairs, verify
+from headrace_audience.archiving import SampleCheck
 from headrace_audience.engine.columns import NarrowColumn
 from headrace_audience.engine.engine import Engine
+from headrace_audience.leases import Leases
 from headrace_audience.repairs import RepairOrders, Repairs
 from headrace_audience.settings import Settings
 from headrace_audience.store import AUDIENCES, CHANGES, MEMBERSHIPS, REPAIRS, membership_key
+from headrace_audience.verify import Comparison, Verifier
 from headrace_audience.worker import Worker
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChangeBatch
@@ -378,3 +384,32 @@ async def test_the_check_in_the_background(
 
             await eventually(is_counted_again)
             assert await client.members("buyers") == sorted(p for p in PEOPLE if p != "p1")
+
+
+async def test_a_check_that_fails_is_counted_and_the_next_one_comes(
+    monkeypatch: pytest.MonkeyPatch, db: Database
+) -> None:
+    failed: list[int] = []
+    monkeypatch.setattr(archiving, "_failed", SimpleNamespace(add=failed.append))
+
+    class Broken(Verifier):
+        """Finds files of the archive that cannot be read, of each kind of failure in turn."""
+
+        def __init__(self) -> None:
+            self.failures: list[Exception] = [OSError("gone"), pa.ArrowInvalid("torn"), duckdb.IOException("torn")]
+
+        async def verify(self, workspace_id: str, audience_id: str, *, repair: bool = False) -> Comparison:
+            if self.failures:
+                raise self.failures.pop()
+            done.set()
+            return Comparison(live_size=0, batch_size=0, mismatched=[], at_us=0)
+
+    done = asyncio.Event()
+    await db[AUDIENCES].insert_one({"_id": "acme-a", "w": "acme", "a": "a", "state": "ACTIVE"})
+    leases = cast("Leases", SimpleNamespace(held={0: 1}))
+    check = asyncio.create_task(SampleCheck(db, Broken(), leases, 0.01, repair=False).run())
+    await asyncio.wait({check, asyncio.create_task(done.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    assert done.is_set() and not check.done()
+    assert failed == [1, 1, 1]
+    check.cancel()
+    await asyncio.wait({check})
