@@ -382,7 +382,15 @@ def test_sources_destinations_and_syncs_from_the_command_line(run: Run) -> None:
     status, _, error = run("destinations", "delete", "cli-hand")
     assert status == 1
     assert "is used by" in error
-    for kind, id in [("syncs", "cli-hand"), ("destinations", "cli-hand"), ("sources", "cli-web")]:
+    assert run("audiences", "create", "cli-synced", "--definition", "performed Y")[0] == 0
+    of_audience = ("--kind", "event", "--destination", "cli-hand", "--audience", "cli-synced", "--paused")
+    made = asked(run, "syncs", "create", "cli-goes-by", *of_audience)
+    for command in ("delete", "archive"):
+        status, _, error = run("audiences", command, "cli-synced")
+        assert status == 1 and f"is used by {made['name']}" in error
+    assert run("audiences", "archive", "cli-synced", "--force")[0] == 0
+    assert run("audiences", "delete", "cli-synced", "--force")[0] == 0
+    for kind, id in [("syncs", "cli-goes-by"), ("syncs", "cli-hand"), ("destinations", "cli-hand"), ("sources", "cli-web")]:
         assert run(kind, "delete", id)[0] == 0
         assert run(kind, "get", id)[0] == 1
         assert id not in run(kind, "list", "--all")[1]

@@ -293,7 +293,7 @@ class Audiences:
         """Put an audience away; its members leave. One that is archived already stays as it is.
 
         Raises:
-            ApiError: NOT_FOUND, or IN_USE when another audience names it that is not archived itself.
+            ApiError: NOT_FOUND, or IN_USE with the audiences that name it and are not archived themselves.
         """
 
         async def act(session: Session) -> Document:
@@ -377,7 +377,7 @@ class Audiences:
         """Remove an audience; its members leave.
 
         Raises:
-            ApiError: NOT_FOUND, or IN_USE when another audience names it.
+            ApiError: NOT_FOUND, or IN_USE with the audiences that name it.
         """
 
         async def act(session: Session) -> None:
@@ -469,13 +469,12 @@ class Audiences:
     async def _check_unused(
         self, workspace_id: str, audience_id: str, states: Collection[str], session: Session
     ) -> None:
-        """Refuse to take away what an audience in one of these states names."""
-        for other, definition in (await self._definitions(workspace_id, session, states)).items():
-            if other != audience_id and audience_id in definition.references:
-                raise in_use(
-                    names.format(names.AUDIENCE, workspace_id, audience_id),
-                    names.format(names.AUDIENCE, workspace_id, other),
-                )
+        """Refuse to take away what audiences in one of these states name."""
+        known = await self._definitions(workspace_id, session, states)
+        users = [a for a, definition in known.items() if a != audience_id and audience_id in definition.references]
+        if users:
+            name = names.format(names.AUDIENCE, workspace_id, audience_id)
+            raise in_use(name, [names.format(names.AUDIENCE, workspace_id, user) for user in users])
 
     async def _check_archived(self, workspace_id: str, source: str, parsed: Definition, session: Session) -> None:
         """Refuse a definition that names an archived audience: nobody is in it."""

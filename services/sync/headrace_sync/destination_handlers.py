@@ -167,7 +167,7 @@ class DestinationHandlers:
         found = await self.get(workspace_id, destination_id)
         users = await self._store.syncs_of_destination(workspace_id, destination_id)
         if users:
-            raise in_use(found.name, users[0].name)
+            raise in_use(found.name, [user.name for user in users])
         await self._store.delete_destination(workspace_id, found.key)
 
     async def _changed(self, before: DestinationConfig, wanted: Destination, fields: set[str]) -> DestinationConfig:

@@ -14,11 +14,12 @@ from headrace.cli.files import definition_argument, new_request_id
 from headrace.cli.moments import moment_us
 from headrace.cli.output import Output, plain_of, time_of, write
 from headrace.cli.platform import Platform, listed
-from headrace.cli.problems import FAILED, UsageProblem
+from headrace.cli.problems import FAILED, CommandFailed, UsageProblem
 
 app = group("Audiences and their members.")
 
 Id = Annotated[str, Argument(help="Audience id or resource name.")]
+Force = Annotated[bool, Option("--force", help="Do not ask for syncs that go by it: they take its members off.")]
 Definition = Annotated[str, Option("--definition", help="The definition as text or JSON, or @FILE.")]
 
 
@@ -150,13 +151,33 @@ async def discard(platform: Platform, out: Output, id: Id) -> None:
 
 
 @command(app, "delete")
-async def delete(platform: Platform, out: Output, id: Id) -> None:
-    """Delete an audience that no other audience names."""
+async def delete(platform: Platform, out: Output, id: Id, force: Force = False) -> None:
+    """Delete an audience that no other audience names, and by which no sync goes."""
     from headrace.api.audience.v1.audience_service_pb2 import DeleteAudienceRequest
 
     name = platform.name("audiences", id)
+    if not force:
+        await _check_no_syncs(platform, name)
     answer = await platform.audiences.DeleteAudience(DeleteAudienceRequest(name=name, request_id=new_request_id()))
     out.done(f"deleted {name}", answer)
+
+
+async def _check_no_syncs(platform: Platform, name: str) -> None:
+    """Refuse to take away an audience by which syncs go; the audience service does not know them."""
+    from headrace.api.sync.v1.sync_service_pb2 import ListSyncsRequest
+
+    stub, parent = platform.syncs, platform.parent
+    syncs = await listed(
+        lambda size, token: stub.ListSyncs(ListSyncsRequest(parent=parent, page_size=size, page_token=token)),
+        "syncs",
+        limit=DEFAULT_LIMIT,
+        everything=True,
+    )
+    if users := sorted(sync.name for sync in syncs if sync.audience == name):
+        raise CommandFailed(
+            f"{name} is used by {', '.join(users)}: its members would leave, and be taken off their lists. "
+            "Delete them first, or add --force"
+        )
 
 
 @command(app, "activate")
@@ -172,8 +193,10 @@ async def pause(platform: Platform, out: Output, id: Id) -> None:
 
 
 @command(app, "archive")
-async def archive(platform: Platform, out: Output, id: Id) -> None:
-    """Put an audience away: its members leave; `activate` brings it back."""
+async def archive(platform: Platform, out: Output, id: Id, force: Force = False) -> None:
+    """Put an audience away by which no sync goes: its members leave; `activate` brings it back."""
+    if not force:
+        await _check_no_syncs(platform, platform.name("audiences", id))
     await _change(platform, out, id, "ArchiveAudience", "is {state}")
 
 

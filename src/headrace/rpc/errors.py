@@ -135,10 +135,16 @@ def wrong_state(state: str, message: str) -> ApiError:
     return ApiError(grpc.StatusCode.FAILED_PRECONDITION, WRONG_STATE, message, metadata={"state": state})
 
 
-def in_use(resource: str, used_by: str) -> ApiError:
-    """The resource cannot go while another one uses it."""
-    message = f"{resource} is used by {used_by}."
-    metadata = {"resource": resource, "used_by": used_by}
+_MOST_USERS = 10
+"""So many resources are named that use another one: an error has to fit into the trailers of an answer."""
+
+
+def in_use(resource: str, used_by: Sequence[str]) -> ApiError:
+    """The resource cannot go while others use it, which are named."""
+    named = ", ".join(sorted(used_by)[:_MOST_USERS])
+    others = len(used_by) - _MOST_USERS
+    message = f"{resource} is used by {named}{f' and {others} more' if others > 0 else ''}."
+    metadata = {"resource": resource, "used_by": named}
     return ApiError(grpc.StatusCode.FAILED_PRECONDITION, IN_USE, message, metadata=metadata)
 
 
