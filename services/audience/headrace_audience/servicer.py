@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -93,7 +93,8 @@ class AudienceServicer(AudienceServiceServicer):
                 request.audience.definition,
                 request.request_id,
             )
-            return pb.CreateAudienceResponse(audience=await self._message(document))
+            unknown = await self._preview.unknown(document)
+            return pb.CreateAudienceResponse(audience=await self._message(document, unknown))
 
         return await self._request_ids.once(
             workspace_id, "CreateAudience", request.request_id, request, pb.CreateAudienceResponse, act
@@ -139,11 +140,13 @@ class AudienceServicer(AudienceServiceServicer):
                 etag=audience.etag,
             )
             difference = None
+            unknown: list[str] = []
             if definition is not None:
                 planned = await change(validate_only=True)
                 difference = await self._difference(planned, definition, takes_any_time=request.validate_only)
+                unknown = await self._preview.unknown(planned)
             document = await change(validate_only=request.validate_only)
-            answer = pb.UpdateAudienceResponse(audience=await self._message(document))
+            answer = pb.UpdateAudienceResponse(audience=await self._message(document, unknown))
             if difference is not None:
                 answer.change.CopyFrom(difference)
             return answer
@@ -434,7 +437,8 @@ class AudienceServicer(AudienceServiceServicer):
             ]
         )
 
-    async def _message(self, document: Mapping[str, Any]) -> Audience:
+    async def _message(self, document: Mapping[str, Any], unknown: Sequence[str] = ()) -> Audience:
+        """An audience; `unknown` is what was found of a definition that it just got."""
         activated = document.get("activated")
         definition = readable(document) or stand_in(document)
         refreshed = document.get("refreshed") if definition.is_batch else None
@@ -451,7 +455,7 @@ class AudienceServicer(AudienceServiceServicer):
             refresh_time=_time(refreshed) if refreshed else None,
             next_refresh_time=_time(document["next"]) if definition.refresh_us and document.get("next") else None,
             pending_version=_version(document) if document.get("pending") else None,
-            warnings=warnings(document),
+            warnings=[*warnings(document), *unknown],
         )
 
 

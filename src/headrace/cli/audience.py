@@ -13,7 +13,7 @@ from typer import Argument, Option
 from headrace.cli.command import group
 from headrace.cli.files import read_json, read_lines, read_text
 from headrace.cli.output import sheet, table, write, write_json
-from headrace.cli.problems import FAILED, CommandFailed, UsageProblem
+from headrace.cli.problems import FAILED, CommandFailed, UsageProblem, say
 
 if TYPE_CHECKING:
     from headrace_audience.language.definition import Definition
@@ -72,7 +72,9 @@ def eval_(
     as_json: Annotated[bool, Option("--json", help="JSON for machines in place of tables.")] = False,
 ) -> int:
     """Show who is in, since when and until when; exit status 1 when evaluators differ."""
+    from headrace_audience.answers.unknown import unknown_in
     from headrace_audience.distributed.spark import SparkMissing
+    from headrace_audience.language.sense import passed_by_all
     from headrace_audience.offline.evaluate import evaluate
     from headrace_audience.offline.facts import FactError, facts_of_people
 
@@ -114,6 +116,8 @@ def eval_(
         raise UsageProblem(f"{definition}: {error}") from None
     except ValueError as error:
         raise UsageProblem(str(error)) from None
+    for warning in [*unknown_in(facts, parsed), *passed_by_all(json.loads(source))]:
+        say(f"warning: {warning}")
     if as_json:
         write_json(answer)
     else:

@@ -14,7 +14,7 @@ from headrace.cli.files import definition_argument, new_request_id
 from headrace.cli.moments import moment_us
 from headrace.cli.output import Output, plain_of, time_of, write
 from headrace.cli.platform import Platform, listed
-from headrace.cli.problems import FAILED, CommandFailed, UsageProblem
+from headrace.cli.problems import FAILED, CommandFailed, UsageProblem, say
 
 app = group("Audiences and their members.")
 
@@ -124,6 +124,8 @@ async def update(
     )
     answer = await platform.audiences.UpdateAudience(request, timeout=300)
     if dry_run and definition is not None:
+        for warning in answer.audience.warnings:
+            say(f"warning: {warning}")
         out.item(answer.change)
         return
     _show(out, answer.audience)

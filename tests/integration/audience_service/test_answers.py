@@ -9,11 +9,12 @@ from random import Random
 
 import grpc
 import pytest
-from headrace_audience.answers import overlap
+from headrace_audience.answers import overlap, preview
 from headrace_audience.settings import Settings
 from headrace_audience.store import MEMBERSHIPS
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
+from headrace.api.audience.v1.audience_pb2 import Audience
 from headrace.domain.ids import partition_of
 from headrace.domain.times import DAY_US, now_us
 from headrace.rpc import errors
@@ -163,6 +164,31 @@ async def test_a_preview_warns_of_what_nobody_has(client: AudienceClient, identi
     assert await warnings("performed Purchased count >= 0") == [
         "where.count: every number is right here (gte): the condition holds for everybody."
     ]
+
+
+async def test_saving_warns_of_what_nobody_has(
+    client: AudienceClient, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list((await client.create("early", "performed Purchassed")).warnings) == [], "nobody has done anything yet"
+    await identity.resolve(event("p1", "Purchased", properties={"value": 5}))
+    said = ["No event is named 'Purchassed'; did you mean 'Purchased'?"]
+    assert list((await client.create("typo", "performed Purchassed")).warnings) == said
+    assert list((await client.get("typo")).warnings) == []
+    property_said = ["'Purchased' has no property 'vlaue'; did you mean 'value'?"]
+    assert list((await client.update("typo", "performed Purchased sum(vlaue) > 1")).warnings) == property_said
+    planned = pb.UpdateAudienceRequest(
+        audience=Audience(name=client.name("typo"), definition="performed Purchassed"), validate_only=True
+    )
+    assert list((await client.stub.UpdateAudience(planned)).audience.warnings) == said
+    assert list((await client.update("typo", "performed Purchased count >= 0")).warnings) == [
+        "where.count: every number is right here (gte): the condition holds for everybody."
+    ]
+    rename = pb.UpdateAudienceRequest(audience=Audience(name=client.name("early"), display_name="Other"))
+    assert list((await client.stub.UpdateAudience(rename)).audience.warnings) == []
+
+    # Saving does not wait for it.
+    monkeypatch.setattr(preview, "SAVED_S", 0)
+    assert list((await client.create("late", "performed Purchassed")).warnings) == [preview.NOT_LOOKED]
 
 
 async def test_suggestions_can_be_made_as_they_are(client: AudienceClient) -> None:

@@ -171,3 +171,11 @@ def test_a_group_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "Out: 0 of 1 member with performed Viewed" in capsys.readouterr().out
     assert over_groups(tmp_path, "--explain", "other") == 2
     assert "there is no group 'other' in the events" in capsys.readouterr().err
+
+
+def test_what_no_event_has_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    traits = {"spent-30d": {"event": "Purchased", "compute": {"sum": "valeu"}}}
+    assert run(tmp_path, "--computed-traits", str(tmp_path / "c.json"), "--json", traits=traits) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["members"] == []
+    assert printed.err == "warning: 'Purchased' has no property 'valeu'; did you mean 'value'?\n"

@@ -9,11 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+import duckdb
+import pyarrow as pa
 
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database
+from headrace.telemetry import logs
 from headrace_audience.answers.estimate import Estimate, estimate
 from headrace_audience.answers.unknown import warnings
 from headrace_audience.archive.reader import ArchiveReader, Events
@@ -26,13 +32,19 @@ from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.sense import passed_by_all
 from headrace_audience.references import referenced, stored_members
-from headrace_audience.stored import parsed_computed
+from headrace_audience.stored import definition_of, parsed_computed
+from headrace_audience.transitions import wanted
 from headrace_audience.versions import Change
+
+log = logs.get_logger(__name__)
 
 ANSWER_S = 1.4
 """No larger sample is begun that would take longer than this in all, and one that does is given up then."""
 NAMES_S = 0.4
 """So long is looked for names that few events have, when not everybody is counted."""
+SAVED_S = 1.0
+"""Who saves a definition waits so long at most to be told what it names and nobody has."""
+NOT_LOOKED = "It was not found out in time whether there is all that the definition names: a preview tells it."
 ROWS_AT_FIRST = 100_000
 """The first sample has at most so many events: even dear definitions are evaluated over them in time."""
 _GROWTH = 0.5
@@ -108,6 +120,33 @@ class Preview:
         sampled = found.profiles if share < 1 else 0
         unknown += passed_by_all(json.loads(source))
         return PreviewResult(estimate(found.size, share), sampled, list(found.sample), at_us, unknown)
+
+    async def unknown(self, document: Mapping[str, Any]) -> list[str]:
+        """What the definition that an audience just got names and nobody has, and comparisons that everybody passes.
+
+        Saving does not wait long for it and does not fail for it: what is not known soon is said to be so. While a
+        workspace has no events nothing is said of names.
+
+        Args:
+            document: The audience as it is, or would be, stored.
+
+        Returns:
+            Sentences.
+        """
+        target = wanted(document)
+        definition = definition_of(target)
+        found: list[str] = []
+        try:
+            async with asyncio.timeout(SAVED_S), self._reader.look(document["w"]) as events:
+                if events.rows:
+                    look = partial(warnings, definition=definition, within_s=NAMES_S)
+                    found = await events.written.run(look)
+        except TimeoutError:
+            found = [NOT_LOOKED]
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            log.warning("names of a definition could not be looked for", error=type(error).__name__)
+            found = [NOT_LOOKED]
+        return found + passed_by_all(json.loads(target["def"]))
 
     async def compare(self, workspace_id: str, audience_id: str, source: str) -> tuple[Change, int]:
         """What a definition would do to the members of an audience now, and the clock of the evaluation.

@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Self
@@ -35,6 +35,7 @@ from headrace_audience.language.definition import (
     TraitTest,
     walk,
 )
+from headrace_audience.offline.facts import Fact, table_of
 
 _LOOKED_AT = 2_000
 """So many events are looked at for names of properties, traits and so on, before one is looked for in all events."""
@@ -67,6 +68,13 @@ def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition, with
     found += [sentence for leaf in leaves if isinstance(leaf, TouchTest) for sentence in _touched(leaf)]
     found += [_never(leaf) for leaf in leaves if isinstance(leaf, ComputedValue) and _is_never(leaf)]
     return list(dict.fromkeys(found))
+
+
+def unknown_in(facts: Sequence[Fact], definition: Definition) -> list[str]:
+    """The warnings of a definition about all events of a file, however long that takes: evaluating takes longer."""
+    with duckdb.connect() as connection:
+        connection.register("written", table_of(facts))
+        return warnings(connection, definition)
 
 
 @dataclass(frozen=True)

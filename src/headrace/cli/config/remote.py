@@ -21,6 +21,7 @@ from headrace.cli.config.kinds import KINDS
 from headrace.cli.config.plan import CREATE, UNCHANGED, UPDATE, Connector, Step, Stored
 from headrace.cli.config.resources import Resource
 from headrace.cli.files import new_request_id
+from headrace.cli.problems import say
 
 _COMPUTED = {AudienceState.AUDIENCE_STATE_FILLING, AudienceState.AUDIENCE_STATE_ACTIVE}
 _DESTINATION_PAUSED = destination_api.DestinationState.DESTINATION_STATE_PAUSED
@@ -254,24 +255,32 @@ async def _apply_computed_trait(platform: calls.Platform, step: Step) -> str:
     return UPDATE
 
 
+def _warn(title: str, audience: Audience) -> None:
+    """Say what is doubtful of an audience that was made or changed."""
+    for warning in audience.warnings:
+        say(f"warning: {title}: {warning}")
+
+
 async def _apply_audience(platform: calls.Platform, step: Step) -> str:
     resource, values = step.resource, step.resource.values
     name = _name(platform, resource)
     audience = Audience(display_name=values["display_name"], definition=_json(values["definition"]))
     keys = [key for key in step.keys if key not in ("active", "archived")]
     if step.action == CREATE:
-        await platform.audiences.CreateAudience(
+        created = await platform.audiences.CreateAudience(
             audience_api.CreateAudienceRequest(
                 parent=platform.parent, audience_id=resource.id, audience=audience, request_id=new_request_id()
             )
         )
+        _warn(resource.title, created.audience)
     elif keys:
         audience.name, audience.etag = name, step.etag
-        await platform.audiences.UpdateAudience(
+        updated = await platform.audiences.UpdateAudience(
             audience_api.UpdateAudienceRequest(
                 audience=audience, update_mask=FieldMask(paths=keys), request_id=new_request_id()
             )
         )
+        _warn(resource.title, updated.audience)
     if "archived" in step.keys and values["archived"]:
         archive = audience_api.ArchiveAudienceRequest(name=name, request_id=new_request_id())
         await platform.audiences.ArchiveAudience(archive)
