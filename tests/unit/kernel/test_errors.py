@@ -28,6 +28,13 @@ def test_a_wrong_field_is_named_in_info_and_bad_request() -> None:
     assert [(v.field, v.description) for v in bad.field_violations] == [("page_size", "must not be negative")]
 
 
+def test_all_users_of_a_resource_are_named_as_far_as_an_answer_has_room() -> None:
+    error = errors.in_use("a", ["c", "b"])
+    assert error.message == "a is used by b, c." and error.metadata == {"resource": "a", "used_by": "b, c"}
+    many = errors.in_use("a", [f"{n:02}" for n in range(13)])
+    assert many.message.endswith("08, 09 and 3 more.") and many.metadata["used_by"].endswith("08, 09")
+
+
 def test_what_can_be_tried_again_says_when() -> None:
     details = _details(errors.unavailable("away", retry_after_s=2.5))
     retry = details["RetryInfo"]
