@@ -397,7 +397,12 @@ def test_sources_destinations_and_syncs_from_the_command_line(run: Run) -> None:
         assert status == 1 and f"is used by {made['name']}" in error
     assert run("audiences", "archive", "cli-synced", "--force")[0] == 0
     assert run("audiences", "delete", "cli-synced", "--force")[0] == 0
-    for kind, id in [("syncs", "cli-goes-by"), ("syncs", "cli-hand"), ("destinations", "cli-hand"), ("sources", "cli-web")]:
+    for kind, id in [
+        ("syncs", "cli-goes-by"),
+        ("syncs", "cli-hand"),
+        ("destinations", "cli-hand"),
+        ("sources", "cli-web"),
+    ]:
         assert run(kind, "delete", id)[0] == 0
         assert run(kind, "get", id)[0] == 1
         assert id not in run(kind, "list", "--all")[1]

@@ -129,7 +129,10 @@ class Audience(google.protobuf.message.Message):
 
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Output only. What the definition names and is not there any more, or not as the audience goes by it, in sentences."""
+        """Output only. What the definition names and is not there any more, or not as the audience goes by it, in sentences.
+        In the answers of CreateAudience and UpdateAudience with a definition also what a preview warns of: what the
+        definition names and nobody has, or that it was not found out in time, and comparisons that everybody passes.
+        """
 
     def __init__(
         self,

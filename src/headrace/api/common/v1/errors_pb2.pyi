@@ -49,7 +49,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 12
     """A defect of the service; metadata: error_id, which stands in its log."""
     ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 13
-    """The resource is used by another; metadata: used_by."""
+    """The resource is used by others; metadata: used_by, ten of them at most, with ", " between."""
     ERROR_REASON_LINKS_CONTRADICT: _ErrorReason.ValueType  # 14
     """Manual links contradict each other; metadata: links, the chain of those that hold together what is to be kept apart."""
     ERROR_REASON_CONCURRENT_CHANGE: _ErrorReason.ValueType  # 15
@@ -89,7 +89,7 @@ ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 11
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 12
 """A defect of the service; metadata: error_id, which stands in its log."""
 ERROR_REASON_IN_USE: ErrorReason.ValueType  # 13
-"""The resource is used by another; metadata: used_by."""
+"""The resource is used by others; metadata: used_by, ten of them at most, with ", " between."""
 ERROR_REASON_LINKS_CONTRADICT: ErrorReason.ValueType  # 14
 """Manual links contradict each other; metadata: links, the chain of those that hold together what is to be kept apart."""
 ERROR_REASON_CONCURRENT_CHANGE: ErrorReason.ValueType  # 15
