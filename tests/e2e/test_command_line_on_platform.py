@@ -255,6 +255,13 @@ def test_audiences_of_groups_follow_and_are_explained(run: Run, tmp_path: Path) 
         "such as ",
     ):
         assert said in output
+    asked(run, "audiences", "create", "cli-joined", "--definition", "performed Joined")
+    found = asked(run, "audiences", "explain", "cli-joined", "user_id:cli-g")
+    assert (found["member"], found["condition"]["counted"]) in ((True, 1), (True, "1"))
+    assert found["missing"] == ["must no longer hold: performed Joined (found: 1 Joined)."]
+    status, _, error = run("audiences", "explain", "cli-joined", "user_id:cli-nobody")
+    assert status == 1 and "does not exist" in error
+    assert run("audiences", "delete", "cli-joined")[0] == 0
     status, _, error = run("audiences", "explain", "cli-accounts", "nobody")
     assert status == 1 and "groups/nobody does not exist" in error
 

@@ -370,20 +370,21 @@ class AudienceServicer(AudienceServiceServicer):
         if not 0 <= request.at_us <= LAST_MOMENT_US:
             reason = "must be a moment in microseconds since 1970 UTC, up to the year 8941, or 0 for now"
             raise invalid_argument("at_us", reason)
-        found = await self._explaining.explain(workspace_id, audience_id, request.profile_id, request.at_us)
-        condition = explained_condition(found.condition)
+        told = await self._explaining.explain(workspace_id, audience_id, request.profile_id, request.at_us)
+        found, condition = told.found, explained_condition(told.found["condition"])
         return pb.ExplainMembershipResponse(
-            profile_id=found.profile_id,
-            at_us=found.at_us,
-            member=found.member,
-            stored_member=found.stored,
-            since_us=found.since_us,
+            profile_id=told.profile_id,
+            at_us=told.at_us,
+            member=found["member"],
+            stored_member=told.stored,
+            since_us=told.since_us,
             changes_at_us=condition.changes_at_us,
             condition=condition,
-            summary=found.summary,
-            missing=found.missing,
-            refresh_time=_time(found.refreshed_us) if found.refreshed_us else None,
-            next_refresh_time=_time(found.next_us) if found.next_us else None,
+            summary=found["summary"],
+            missing=found["missing"],
+            fewer_possible=found["fewer_possible"],
+            refresh_time=_time(told.refreshed_us) if told.refreshed_us else None,
+            next_refresh_time=_time(told.next_us) if told.next_us else None,
         )
 
     async def CompareAudiences(self, request: pb.CompareAudiencesRequest, context: Any) -> pb.CompareAudiencesResponse:

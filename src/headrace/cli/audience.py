@@ -54,7 +54,13 @@ def eval_(
     ] = None,
     at: Annotated[str, Option("--at", help="The moment, in ISO 8601; default: now.")] = "",
     engine: Annotated[list[Engine] | None, Option("--engine", help="Evaluator; repeat it to compare several.")] = None,
-    explain: Annotated[str | None, Option("--explain", help="Say why this profile, or group, is in or out.")] = None,
+    explain: Annotated[
+        str | None,
+        Option(
+            "--explain",
+            help="Say why this profile is in or out: its id, or an identifier as NAMESPACE:VALUE; or this group.",
+        ),
+    ] = None,
     audience: Annotated[
         list[str] | None,
         Option(

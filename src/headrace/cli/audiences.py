@@ -352,7 +352,10 @@ async def explain(
     platform: Platform,
     out: Output,
     id: Id,
-    profile: Annotated[str, Argument(help="Profile id; of an audience of groups the group's id.")],
+    profile: Annotated[
+        str,
+        Argument(help="Profile id, or an identifier as NAMESPACE:VALUE; of an audience of groups the group's id."),
+    ],
     at: Annotated[str, Option("--at", help="The moment, as ISO 8601 text; default: now.")] = "",
 ) -> None:
     """Say why somebody, or a group, is in or out: each condition, what counts, when it changes."""
@@ -361,7 +364,7 @@ async def explain(
     at_us = moment_us(at, "--at") if at else 0
     request = ExplainMembershipRequest(
         name=platform.name("audiences", id),
-        profile_id=profile.rpartition("/")[2],
+        profile_id=await _explained_id(platform, id, profile),
         at_us=at_us,
     )
     found = await platform.audiences.ExplainMembership(request)
@@ -380,6 +383,24 @@ async def explain(
         write(f"{'  ' * depth}{'yes' if condition.holds else 'no '}  {condition.text}: {condition.sentence}")
         for line in _evidence(condition):
             write(f"{'  ' * depth}       {line}")
+
+
+async def _explained_id(platform: Platform, audience: str, given: str) -> str:
+    """The profile, or group, that is meant: an identifier of a person is looked up; groups' ids may look like one."""
+    from headrace.api.audience.v1.audience_service_pb2 import GetAudienceRequest
+    from headrace.api.common.v1.event_pb2 import Identifier
+    from headrace.api.identity.v1.profile_service_pb2 import LookupProfileRequest
+
+    namespace, colon, value = given.partition(":")
+    if not colon:
+        return given.rpartition("/")[2]
+    asked = GetAudienceRequest(name=platform.name("audiences", audience))
+    found = (await platform.audiences.GetAudience(asked)).audience
+    if json.loads(found.definition).get("of") == "groups":
+        return given.rpartition("/")[2]
+    identifier = Identifier(namespace=namespace, value=value)
+    request = LookupProfileRequest(parent=platform.parent, identifier=identifier)
+    return (await platform.profiles.LookupProfile(request)).profile.name.rpartition("/")[2]
 
 
 _MOST_EVENTS = 5

@@ -202,7 +202,7 @@ async def test_why_a_group_is_in_or_out(client: AudienceClient, identity: FakeId
         " 2 of 15 members with performed Login in last 7d (one is enough);"
         f" no longer so from {ends} on if no event comes."
         " 0 of 15 members with performed Cancelled (none wanted)."
-        ' To leave, a change of 1 condition is enough: The trait plan is "enterprise" (wanted: "enterprise").'
+        ' To leave, a change of 1 condition is enough: Must no longer hold: trait plan = "enterprise".'
         f" By time alone it leaves at {ends}."
     )
     trait, logins, cancelled = found.condition.parts
@@ -213,7 +213,8 @@ async def test_why_a_group_is_in_or_out(client: AudienceClient, identity: FakeId
     assert (cancelled.holds, cancelled.members_holding, list(cancelled.holding_profile_ids)) == (True, 0, [])
     before = await explain(old - 1)
     assert (before.member, before.condition.parts[1].members) == (False, 0)
-    assert any(said.startswith("the group has no members (one is enough)") for said in before.missing)
+    wanted = "must hold: any member (performed Login in last 7d) (found: the group has no members (one is enough)"
+    assert any(said.startswith(wanted) for said in before.missing)
     assert before.since_us == 0, "it is told of now"
 
 

@@ -43,7 +43,8 @@ def test_case(case: dict[str, Any], engine: str) -> None:
         assert profile not in [m["profile"] for m in before["members"]]
         assert profile in [m["profile"] for m in then["members"]]
         assert next(m["since"] for m in then["members"] if m["profile"] == profile) == moment
-        explained = evaluate(definition, facts, at_us, engines=(engine,), explain_profile=profile)["explanation"]
+        asked = {"explain_profile": profile, "source": case["definition"]}
+        explained = evaluate(definition, facts, at_us, engines=(engine,), **asked)["explanation"]
         assert (explained["member"], explained["changes_at"]) == (False, moment)
 
 

@@ -138,8 +138,9 @@ def test_everything_is_bound_wherever_it_stands() -> None:
 
 
 def test_an_explanation_shows_the_value() -> None:
-    definition = bind(parse_definition({"where": {"computed": "t", "gte": 500}}), {"t": parse_computed(SUM_3D)})
-    answer = evaluate(definition, purchases(0.5, 400), START + 2 * DAY, explain_profile="p")
+    raw = {"where": {"computed": "t", "gte": 500}}
+    definition = bind(parse_definition(raw), {"t": parse_computed(SUM_3D)})
+    answer = evaluate(definition, purchases(0.5, 400), START + 2 * DAY, explain_profile="p", source=raw)
     found = answer["explanation"]["condition"]
     assert (found["kind"], found["computed"], found["value"], found["counted"]) == ("computed", "t", 400.5, 2)
     assert [event["message_id"] for event in found["events"]] == ["m1", "m0"]

@@ -124,7 +124,8 @@ def test_an_explanation_says_what_counts_and_when_it_changes() -> None:
         Fact("p", START, "3", "identify", traits={"plan": "free"}),
     ]
     where = {"all": [{"event": "A", "within": "7d", "count": {"gte": 2}}, {"not": {"trait": "plan", "eq": "pro"}}]}
-    answer = evaluate(parse_definition({"where": where}), facts, START + 2 * DAY, explain_profile="p")
+    raw = {"where": where}
+    answer = evaluate(parse_definition(raw), facts, START + 2 * DAY, explain_profile="p", source=raw)
     explanation = answer["explanation"]
     assert (explanation["member"], explanation["changes_at"]) == (True, "2026-01-08T00:00:00Z")
     counted, negation = explanation["condition"]["parts"]

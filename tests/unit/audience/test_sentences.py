@@ -32,9 +32,10 @@ ANN = {
 
 
 def explained(text: str) -> dict[str, Any]:
-    definition = parse_definition(json.dumps(from_text(text)))
+    raw = from_text(text)
     facts = list(facts_of_people({"ann": ANN}, AT))
-    answer = evaluate(definition, facts, AT, audiences={"hot": []}, explain_profile="ann")
+    definition = parse_definition(json.dumps(raw))
+    answer = evaluate(definition, facts, AT, audiences={"hot": []}, explain_profile="ann", source=raw)
     found: dict[str, Any] = answer["explanation"]
     return found
 
@@ -82,21 +83,48 @@ def test_every_kind_of_condition_has_a_sentence() -> None:
 def test_the_fewest_conditions_that_would_have_to_change() -> None:
     wanted = 'trait country = "IN" and (performed A or performed B and performed C) and performed Purchased'
     found = explained(wanted)
-    assert found["missing"] == ['the trait country is "DE" (wanted: "IN").', "never performed A."]
+    assert found["missing"] == [
+        'must hold: trait country = "IN" (found: the trait country is "DE" (wanted: "IN")).',
+        "must hold: performed A (found: never performed A).",
+    ]
     assert found["summary"] == (
         'Out: The trait country is "DE" (wanted: "IN"). Never performed A. Never performed B. Never performed C.'
-        ' To enter, a change of 2 conditions is enough: The trait country is "DE" (wanted: "IN"). Never performed A.'
+        ' To enter, a change of 2 conditions is enough: Must hold: trait country = "IN". Must hold: performed A.'
     )
     both = explained("not (performed Purchased and performed Viewed)")
-    assert (both["member"], both["missing"]) == (False, ["2 Purchased."])
+    assert (both["member"], both["missing"]) == (
+        False,
+        ["must no longer hold: performed Purchased (found: 2 Purchased)."],
+    )
     inside = explained("performed Purchased in last 30d or performed Viewed")
     assert len(inside["missing"]) == 2
     assert inside["summary"] == (
         "In: 2 Purchased in the last 30 days; no longer so from 2026-12-20T10:15:00Z on if no event comes. 1 Viewed."
-        " Time alone does not end it."
+        " To leave, a change of 2 conditions is enough: Must no longer hold: performed Purchased in last 30d."
+        " Must no longer hold: performed Viewed. Time alone does not end it."
     )
     leaving = explained("performed Purchased in last 30d and not performed A")
     assert leaving["summary"].endswith("By time alone it leaves at 2026-12-20T10:15:00Z.")
+
+
+def test_a_condition_that_is_named_twice_changes_once() -> None:
+    found = explained("(performed A or performed B) and (performed B or performed C)")
+    assert found["missing"] == ["must hold: performed B (found: never performed B)."]
+    assert not found["fewer_possible"]
+
+
+def test_where_no_change_is_enough_the_summary_says_so() -> None:
+    found = explained("performed A and not performed A")
+    assert found["missing"] == []
+    assert found["summary"].endswith("To enter, no change of conditions is enough.")
+
+
+def test_a_definition_that_is_too_large_to_try_all_says_so() -> None:
+    text = " and ".join(f"(performed E{n} or performed E{(n + 1) % 60})" for n in range(60))
+    found = explained(text)
+    assert found["fewer_possible"]
+    told = "To enter, a change of 30 conditions is enough, perhaps of fewer: Must hold: performed E1."
+    assert told in found["summary"]
 
 
 def test_a_long_summary_says_how_many_more_conditions_there_are() -> None:
@@ -108,8 +136,9 @@ def test_a_long_summary_says_how_many_more_conditions_there_are() -> None:
 def test_explaining_offline_does_not_take_the_square_of_the_events() -> None:
     events = [{"event": "Viewed", "timestamp": format_time_us(AT - n * 60_000_000)} for n in range(6_000)]
     facts = list(facts_of_people({"ann": {"events": events}}, AT))
-    definition = parse_definition(json.dumps(from_text("performed Viewed in last 7d count >= 5990")))
+    raw = from_text("performed Viewed in last 7d count >= 5990")
+    definition = parse_definition(json.dumps(raw))
     began = time.process_time()
-    found = evaluate(definition, facts, AT, explain_profile="ann")["explanation"]
+    found = evaluate(definition, facts, AT, explain_profile="ann", source=raw)["explanation"]
     assert found["changes_at"] == format_time_us(AT - 5_989 * 60_000_000 + 7 * DAY_US)
     assert time.process_time() - began < 30, "the square takes minutes"

@@ -170,7 +170,56 @@ def test_a_group_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert over_groups(tmp_path, "--explain", "rest") == 0
     assert "Out: 0 of 1 member with performed Viewed" in capsys.readouterr().out
     assert over_groups(tmp_path, "--explain", "other") == 2
-    assert "there is no group 'other' in the events" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "there is no group 'other' in the events, such as 'acme', 'rest'" in error
+
+
+def over_messages(tmp_path: Path, *more: str) -> int:
+    """Events whose people are found by the identity rules: their profiles have ids that nobody knows."""
+    lines: list[dict[str, object]] = [
+        {"type": "track", "event": "Viewed", "userId": "ann"},
+        {"type": "identify", "userId": "bob", "traits": {"email": "bob@example.com"}},
+    ]
+    (tmp_path / "d").write_text("performed Viewed")
+    timed = [{**line, "timestamp": "2026-01-01T00:00:00Z", "messageId": str(i)} for i, line in enumerate(lines)]
+    (tmp_path / "e").write_text("\n".join(map(json.dumps, timed)))
+    files = ["--definition", str(tmp_path / "d"), "--events", str(tmp_path / "e")]
+    return main.main(["audience", "eval", *files, "--at", "2026-01-02", *more])
+
+
+@pytest.mark.parametrize("identifier", ["user_id:bob", "email:bob@example.com", "email: BOB@Example.com"])
+def test_somebody_who_is_out_is_explained_by_an_identifier(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], identifier: str
+) -> None:
+    assert over_messages(tmp_path, "--explain", identifier, "--json") == 0
+    explanation = json.loads(capsys.readouterr().out)["explanation"]
+    assert (explanation["member"], explanation["condition"]["text"]) == (False, "performed Viewed")
+    assert explanation["missing"] == ["must hold: performed Viewed (found: never performed Viewed)."]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("user_id:bbo", "such as 'user_id:bob'"),
+        ("?", "such as 'email:bob@example.com', 'user_id:ann', 'user_id:bob' or 2 more"),
+    ],
+)
+def test_the_error_names_who_could_be_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    assert over_messages(tmp_path, "--explain", name) == 2
+    error = capsys.readouterr().err
+    assert f"there is no profile {name!r} in the events; name a profile, or an identifier as namespace:value" in error
+    assert told in error
+
+
+def test_an_identifier_of_several_people_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"profile": p, "userId": "same", "timestamp": "2026-01-01", "event": "A"} for p in ("ann", "bob")]
+    (tmp_path / "d").write_text("performed A")
+    (tmp_path / "e").write_text("\n".join(json.dumps({**line, "messageId": str(i)}) for i, line in enumerate(lines)))
+    files = ["--definition", str(tmp_path / "d"), "--events", str(tmp_path / "e"), "--explain", "user_id:same"]
+    assert main.main(["audience", "eval", *files]) == 2
+    assert "2 profiles have 'user_id:same': name one of 'ann', 'bob'" in capsys.readouterr().err
 
 
 def test_what_no_event_has_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

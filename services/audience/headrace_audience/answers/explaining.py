@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,6 @@ from headrace_audience.batch import queries
 from headrace_audience.batch.group_changes import group_changes
 from headrace_audience.handlers import Audiences
 from headrace_audience.language.definition import Definition
-from headrace_audience.language.text.printing import condition_text
 from headrace_audience.offline.changes import next_changes
 from headrace_audience.offline.explain import explain
 from headrace_audience.offline.facts import facts_of_resolved
@@ -46,24 +45,18 @@ class Explanation:
     Attributes:
         profile_id: The profile; of a merged one the survivor.
         at_us: The moment, in microseconds.
-        member: Whether the definition holds then.
         stored: Whether the profile is a member as stored now.
         since_us: Since when that has been so; 0 when always, or when there are too many events to say.
-        summary: Why, in sentences.
-        missing: Sentences of the fewest conditions that would have to change for the membership to.
-        condition: What `offline.explain` says, with "text" for each condition.
+        found: What `offline.explain` or `offline.group_explain` says.
         refreshed_us: The moment as of which the stored members are, of an audience that is computed for moments; 0.
         next_us: When one that is refreshed at intervals is refreshed next; 0.
     """
 
     profile_id: str
     at_us: int
-    member: bool
     stored: bool
     since_us: int
-    summary: str
-    missing: Sequence[str]
-    condition: Mapping[str, Any] = field(default_factory=dict)
+    found: Mapping[str, Any]
     refreshed_us: int = 0
     next_us: int = 0
 
@@ -103,12 +96,11 @@ class Explaining:
         def find() -> Explanation:
             reference = Reference(facts_of_resolved(events), known)
             changes = next_changes(profile_id, events, definition, known, at_us)
-            found = explain(reference, definition, profile_id, at_us, changes)
+            raw = json.loads(document["def"])["where"]
+            found = explain(reference, definition, profile_id, at_us, changes, raw=raw)
             is_told = len(events) <= _MOST_LOOKED_BACK
             since = reference.since(definition, profile_id, at_us) if is_told else None
-            condition = _with_texts(found["condition"], json.loads(document["def"])["where"])
-            member, said, missing = found["member"], found["summary"], found["missing"]
-            return Explanation(profile_id, at_us, member, stored, since or 0, said, missing, condition)
+            return Explanation(profile_id, at_us, stored, since or 0, found)
 
         stored = await self._is_stored(workspace_id, audience_id, profile_id)
         return await asyncio.to_thread(find)
@@ -134,17 +126,15 @@ class Explaining:
                 raise not_found(f"workspaces/{workspace_id}/groups/{group_id}")
             when = partial(group_changes, definition=definition, group_id=group_id, now_us=at_us)
             changes = await view.run(partial(when, audiences=known, facts=facts))
-        found = explain_group(definition, facts, json.loads(document["def"])["where"], changes)
+        raw = json.loads(document["def"])["where"]
+        found = await asyncio.to_thread(explain_group, definition, facts, raw, changes)
         is_told = not asked_us and row["in"] is found["member"]
         return Explanation(
             group_id,
             at_us,
-            found["member"],
             row["in"],
             row["since"] if is_told else 0,
-            found["summary"],
-            found["missing"],
-            found["condition"],
+            found,
             document.get("refreshed", 0),
             document.get("next", 0) if definition.refresh_us else 0,
         )
@@ -160,10 +150,3 @@ class Explaining:
         if not events:
             raise not_found(f"workspaces/{workspace_id}/profiles/{profile_id}")
         return events
-
-
-def _with_texts(found: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """An explanation with the text of each condition."""
-    inner = [raw["not"]] if "not" in raw else raw.get("all", raw.get("any", []))
-    parts = [_with_texts(part, of) for part, of in zip(found.get("parts", ()), inner, strict=True)]
-    return {**found, "text": condition_text(raw), **({"parts": parts} if parts else {})}

@@ -24,6 +24,7 @@ from headrace_audience.offline.explain import explain
 from headrace_audience.offline.facts import Fact, mentions_of, resolved_of, table_of
 from headrace_audience.offline.group_explain import explain_group
 from headrace_audience.offline.groups import GroupReference
+from headrace_audience.offline.naming import check_group, profile_meant
 from headrace_audience.offline.reference import Audiences, Reference
 
 ENGINES = ("incremental", "batch", "reference")
@@ -64,8 +65,9 @@ def evaluate(
         at_us: The moment, in microseconds.
         engines: Which of ENGINES, or SPARK; the members are those of the first, the others are compared with it.
         audiences: What references to other audiences mean: definitions, or ids of members.
-        explain_profile: A profile of which to say why it is in or out; of an audience of groups a group.
-        source: The definition as JSON; the explanation of a group quotes it.
+        explain_profile: A profile of which to say why it is in or out, or an identifier of it as `namespace:value`; of
+            an audience of groups a group.
+        source: The definition as JSON; an explanation quotes it, and cannot do without.
         spark_master: Where Spark runs, if it is asked: see headrace_audience.distributed.spark.
 
     Returns:
@@ -121,11 +123,11 @@ def evaluate(
         ],
     }
     if explain_profile is not None:
-        if explain_profile not in reference.profiles:
-            raise ValueError(f"there is no profile {explain_profile!r} in the events")
-        events = [resolved_of(fact) for fact in facts if fact.profile == explain_profile]
-        changes = next_changes(explain_profile, events, definition, audiences, at_us)
-        answer["explanation"] = explain(reference, definition, explain_profile, at_us, changes)
+        profile = profile_meant(explain_profile, reference)
+        events = [resolved_of(fact) for fact in facts if fact.profile == profile]
+        changes = next_changes(profile, events, definition, audiences, at_us)
+        raw = (source or {})["where"]
+        answer["explanation"] = explain(reference, definition, profile, at_us, changes, raw=raw)
     return answer
 
 
@@ -154,8 +156,7 @@ def _explain_group(
     source: Mapping[str, Any],
 ) -> dict[str, Any]:
     reference = GroupReference(facts, audiences)
-    if group_id not in reference.groups:
-        raise ValueError(f"there is no group {group_id!r} in the events")
+    check_group(group_id, reference)
     found = reference.facts(definition, group_id, at_us)
     with duckdb.connect() as connection:
         connection.register("events", table_of(facts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -36,10 +36,12 @@ from headrace_audience.language.definition import (
     TouchTest,
     TraitTest,
 )
+from headrace_audience.language.text.printing import condition_text
 from headrace_audience.offline.facts import Fact
+from headrace_audience.offline.fewest import fewest
 from headrace_audience.offline.reference import Reference
 from headrace_audience.offline.reference_events import as_compared
-from headrace_audience.offline.sentences import needed, sentence, summary
+from headrace_audience.offline.sentences import missing, sentence, summary
 
 MAX_EVENTS = 100
 """So many of the newest events that count are listed per condition."""
@@ -50,7 +52,13 @@ Changes = Callable[[Condition], int | None]
 
 
 def explain(
-    reference: Reference, definition: Definition, profile: str, at_us: int, changes: Changes | None = None
+    reference: Reference,
+    definition: Definition,
+    profile: str,
+    at_us: int,
+    changes: Changes | None = None,
+    *,
+    raw: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Explain a membership.
 
@@ -61,11 +69,13 @@ def explain(
         at_us: The moment, in microseconds.
         changes: When conditions change next, see `changes`; by default the reference is asked, which takes the square
             of the events.
+        raw: The condition of the audience as JSON, for the texts.
 
     Returns:
-        `{"profile", "member", "changes_at", "summary", "missing", "condition"}`; "missing" are the sentences of the
-        fewest conditions that would have to change for the membership to. A condition is
-        `{"kind", "holds", "changes_at", "sentence"}` (see `sentences`) with
+        `{"profile", "member", "changes_at", "summary", "missing", "fewer_possible", "condition"}`; "missing" says of
+        the fewest conditions whose change is enough for the membership to change what is wanted of each;
+        "fewer_possible" whether the definition is too large to be sure that they are the fewest (see `fewest`). A
+        condition is `{"text", "kind", "holds", "changes_at", "sentence"}` (see `sentences`) with
         "parts" for all, any and not; "counted" and "events" (the newest that count) for events, with "property" and
         "values" for what is computed of them, or "computed" and "value" of a computed trait; "events" (the newest of
         these names) for when they came; "trait", "consent" or "touch" with "set_by" and "value"; "namespace" or
@@ -73,27 +83,33 @@ def explain(
     """
     if changes is None:
         changes = partial(_changes_at, reference, profile, at_us)
-    found = _explain(reference, definition.where, profile, at_us, changes)
+    found = _explain(reference, definition.where, raw, profile, at_us, changes)
+    enough = fewest(found)
     return {
         "profile": profile,
         "member": found["holds"],
         "changes_at": found["changes_at"],
-        "summary": summary(definition.where, found),
-        "missing": [said for said, _ in needed(definition.where, found, not found["holds"])],
+        "summary": summary(found, enough),
+        "missing": missing(enough),
+        "fewer_possible": not enough.is_certain,
         "condition": found,
     }
 
 
-def _explain(reference: Reference, condition: Condition, profile: str, at_us: int, changes: Changes) -> dict[str, Any]:
+def _explain(
+    reference: Reference, condition: Condition, raw: Mapping[str, Any], profile: str, at_us: int, changes: Changes
+) -> dict[str, Any]:
     found: dict[str, Any] = {
+        "text": condition_text(raw),
         "kind": _KINDS[type(condition)],
         "holds": reference.holds(condition, profile, at_us),
         "changes_at": _text(changes(condition)),
     }
     if isinstance(condition, All | Any_):
-        found["parts"] = [_explain(reference, part, profile, at_us, changes) for part in condition.parts]
+        pairs = zip(condition.parts, raw[found["kind"]], strict=True)
+        found["parts"] = [_explain(reference, part, of, profile, at_us, changes) for part, of in pairs]
     elif isinstance(condition, Not):
-        found["parts"] = [_explain(reference, condition.part, profile, at_us, changes)]
+        found["parts"] = [_explain(reference, condition.part, raw["not"], profile, at_us, changes)]
     elif isinstance(condition, EventCount | DatedCount | Aggregate | ComputedValue):
         counted = reference.counted(condition, profile, at_us)
         found["names"] = list(condition.names)

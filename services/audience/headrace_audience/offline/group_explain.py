@@ -19,7 +19,8 @@ from headrace_audience.language.definition import (
     TraitTest,
 )
 from headrace_audience.language.text.printing import condition_text
-from headrace_audience.offline.sentences import needed, sentence, summary
+from headrace_audience.offline.fewest import fewest
+from headrace_audience.offline.sentences import missing, sentence, summary
 
 
 def explain_group(
@@ -34,18 +35,19 @@ def explain_group(
         changes: When conditions change next, see `batch.group_changes`.
 
     Returns:
-        `{"member", "changes_at", "summary", "missing", "condition"}` as `explain` gives them of people; of what changes
-        later than was looked "changes_at" is null too, and the summary says nothing of time then. A condition on
-        members has "members", how many there are, "members_holding", how many hold what is wanted, and some of both in
-        "some_holding" and "some_lacking"; each condition has its "text".
+        `{"member", "changes_at", "summary", "missing", "fewer_possible", "condition"}` as `explain` gives them of
+        people; of what changes later than was looked "changes_at" is null too, and the summary says nothing of time
+        then. A condition on members has "members", how many there are, "members_holding", how many hold what is wanted,
+        and some of both in "some_holding" and "some_lacking"; each condition has its "text".
     """
     found = _explain(definition.where, facts, raw, changes.moments)
-    holds = found["holds"]
+    enough = fewest(found)
     return {
-        "member": holds,
+        "member": found["holds"],
         "changes_at": found["changes_at"],
-        "summary": summary(definition.where, found, tells_time=changes.complete),
-        "missing": [said for said, _ in needed(definition.where, found, not holds)],
+        "summary": summary(found, enough, tells_time=changes.complete),
+        "missing": missing(enough),
+        "fewer_possible": not enough.is_certain,
         "condition": found,
     }
 

@@ -36,13 +36,10 @@ from headrace_audience.language.definition import (
     Window,
 )
 from headrace_audience.language.spans import Calendar, Span
+from headrace_audience.offline.fewest import Change, Fewest, Found
 
 MOST_SAID = 5
 """A summary names so many conditions; of more it says how many."""
-
-Found = Mapping[str, Any]
-Needed = list[tuple[str, bool]]
-"""Sentences of conditions, and whether each has to hold."""
 
 _UNITS = ((86_400_000_000, "day"), (3_600_000_000, "hour"), (60_000_000, "minute"))
 _OPS = {
@@ -87,61 +84,53 @@ def sentence(condition: Condition, found: Found) -> str:
     return f"{said}; {word} from {found['changes_at']} on if no event comes."
 
 
-def summary(condition: Condition, found: Found, *, tells_time: bool = True) -> str:
+def summary(found: Found, enough: Fewest, *, tells_time: bool = True) -> str:
     """Why somebody is in or out, what would change that, and when it changes by itself.
 
     Args:
-        condition: The whole condition of the audience.
-        found: What `explain` found of it, with all sentences.
+        found: What `explain` found of the whole condition, with all sentences.
+        enough: The fewest conditions whose change is enough.
         tells_time: Whether it is known when it changes by itself.
     """
-    holds = found["holds"]
-    reasons = [said for said, _ in _reasons(condition, found)]
-    missing = [said for said, _ in needed(condition, found, not holds)]
-    told = [f"{'In' if holds else 'Out'}: {_listed(reasons)}"]
-    if len(missing) < len(reasons):
-        change = f"{'leave' if holds else 'enter'}, a change of {_counted(len(missing), 'condition')} is enough"
-        told.append(f"To {change}: {_listed(missing)}")
+    is_in = found["holds"]
+    told = [f"{'In' if is_in else 'Out'}: {_listed(_reasons(found))}", _change(enough, "leave" if is_in else "enter")]
     if found["changes_at"] is not None:
-        told.append(f"By time alone it {'leaves' if holds else 'enters'} at {found['changes_at']}.")
-    elif holds and tells_time:
+        told.append(f"By time alone it {'leaves' if is_in else 'enters'} at {found['changes_at']}.")
+    elif is_in and tells_time:
         told.append("Time alone does not end it.")
     return " ".join(told)
 
 
-def needed(condition: Condition, found: Found, target: bool) -> Needed:
-    """The smallest set of conditions that would have to change for the whole to hold, or not to hold.
-
-    Args:
-        condition: The condition.
-        found: What `explain` found of it, with all sentences.
-        target: Whether it is to hold.
-
-    Returns:
-        The sentence of each, and whether it would have to hold.
-    """
-    if found["holds"] is target:
-        return []
-    if isinstance(condition, Not):
-        return needed(condition.part, found["parts"][0], not target)
-    if isinstance(condition, All | Any_):
-        parts = [needed(c, f, target) for c, f in zip(condition.parts, found["parts"], strict=True)]
-        if isinstance(condition, All) is target:
-            return list(dict.fromkeys(one for part in parts for one in part))
-        return min(parts, key=len, default=[])
-    return [(found["sentence"], target)]
+def missing(enough: Fewest) -> list[str]:
+    """Of each condition that would have to change what is wanted, and what was found."""
+    return [f"{_wish(change)} (found: {change.found['sentence'].removesuffix('.')})." for change in enough.changes]
 
 
-def _reasons(condition: Condition, found: Found) -> Needed:
-    """The conditions that make it what it is, with whether each holds."""
-    if isinstance(condition, Not):
-        return _reasons(condition.part, found["parts"][0])
-    if isinstance(condition, All | Any_):
-        pairs = list(zip(condition.parts, found["parts"], strict=True))
-        if isinstance(condition, All) is not found["holds"]:
-            pairs = [(c, f) for c, f in pairs if f["holds"] is found["holds"]]
-        return list(dict.fromkeys(one for c, f in pairs for one in _reasons(c, f)))
-    return [(found["sentence"], found["holds"])]
+def _change(enough: Fewest, verb: str) -> str:
+    number = len(enough.changes)
+    if number:
+        perhaps = "" if enough.is_certain else ", perhaps of fewer"
+        wishes = _listed([f"{_wish(change)}." for change in enough.changes])
+        return f"To {verb}, a change of {_counted(number, 'condition')} is enough{perhaps}: {wishes}"
+    if enough.is_certain:
+        return f"To {verb}, no change of conditions is enough."
+    return f"What is enough to {verb} was not found: too many conditions are named several times."
+
+
+def _wish(change: Change) -> str:
+    return f"must {'hold' if change.must_hold else 'no longer hold'}: {change.found['text']}"
+
+
+def _reasons(found: Found) -> list[str]:
+    """The sentences of the conditions that make it what it is."""
+    if found["kind"] == "not":
+        return _reasons(found["parts"][0])
+    if found["kind"] in ("all", "any"):
+        parts = found["parts"]
+        if (found["kind"] == "all") is not found["holds"]:
+            parts = [part for part in parts if part["holds"] is found["holds"]]
+        return list(dict.fromkeys(said for part in parts for said in _reasons(part)))
+    return [found["sentence"]]
 
 
 def _listed(texts: Sequence[str]) -> str:

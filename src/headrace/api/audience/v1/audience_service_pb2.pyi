@@ -969,6 +969,7 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     MISSING_FIELD_NUMBER: builtins.int
     REFRESH_TIME_FIELD_NUMBER: builtins.int
     NEXT_REFRESH_TIME_FIELD_NUMBER: builtins.int
+    FEWER_POSSIBLE_FIELD_NUMBER: builtins.int
     profile_id: builtins.str
     """The profile, or the group, that is explained."""
     at_us: builtins.int
@@ -987,13 +988,20 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     """
     summary: builtins.str
     """Why, in sentences: what holds or does not, what would have to change, when it changes by itself."""
+    fewer_possible: builtins.bool
+    """Whether fewer conditions than `missing` may be enough too: the definition names too many conditions several times
+    to try them all. When `missing` is empty too, none were found.
+    """
     @property
     def condition(self) -> Global___ExplainedCondition:
         """The condition of the audience."""
 
     @property
     def missing(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Sentences of the fewest conditions that would have to change for the person to enter, or to leave."""
+        """Of the fewest conditions whose change is enough to enter, or to leave: whether each must hold or must no longer
+        hold, its text, and what was found of it, such as "must hold: performed A (found: never performed A).". Conditions
+        are taken by themselves: each may change whatever the others do. Empty when nothing is enough.
+        """
 
     @property
     def refresh_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -1017,9 +1025,10 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
         missing: collections.abc.Iterable[builtins.str] | None = ...,
         refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         next_refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        fewer_possible: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["condition", b"condition", "next_refresh_time", b"next_refresh_time", "refresh_time", b"refresh_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "changes_at_us", b"changes_at_us", "condition", b"condition", "member", b"member", "missing", b"missing", "next_refresh_time", b"next_refresh_time", "profile_id", b"profile_id", "refresh_time", b"refresh_time", "since_us", b"since_us", "stored_member", b"stored_member", "summary", b"summary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "changes_at_us", b"changes_at_us", "condition", b"condition", "fewer_possible", b"fewer_possible", "member", b"member", "missing", b"missing", "next_refresh_time", b"next_refresh_time", "profile_id", b"profile_id", "refresh_time", b"refresh_time", "since_us", b"since_us", "stored_member", b"stored_member", "summary", b"summary"]) -> None: ...
 
 Global___ExplainMembershipResponse: typing_extensions.TypeAlias = ExplainMembershipResponse
 
