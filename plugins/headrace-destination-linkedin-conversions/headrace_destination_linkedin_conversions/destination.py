@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from headrace_destination_linkedin_conversions import answers, people
-from headrace_destination_linkedin_conversions.fields import FIELDS
+from headrace_destination_linkedin_conversions.fields import FIELDS, FINDING
 from headrace_destination_linkedin_conversions.settings import VERSION_ENDS, LinkedInConversionsSettings
 from headrace_sdk import (
     ApiVersions,
@@ -52,6 +52,7 @@ MANIFEST = Manifest(
     idempotency=Idempotency.KEY,
     auth=Bearer(setting="access_token"),
     versions=ApiVersions(setting="api_version", ends=VERSION_ENDS),
+    any_of=(FINDING,),
     not_deleted="Conversions for up to 180 days: the Conversions API deletes nothing, LinkedIn erases them then.",
 )
 

@@ -39,3 +39,6 @@ FIELDS = (
     Field(name="currency", title="Currency", default="event.properties.currency", example="EUR",
           normalised="three upper-case letters by ISO 4217"),
 )  # fmt: skip
+
+FINDING = ("email", "li_fat_id", "acxiom_id", "oracle_moat_id", "gaid", "first_name", "page_url")
+"""Of these an event needs one: the name goes with the last name, and the page's address may hold a click id."""

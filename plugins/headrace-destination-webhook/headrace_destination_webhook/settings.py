@@ -32,7 +32,9 @@ class WebhookSettings(BaseModel):
     url: str = Field(
         title="URL", max_length=2_000, description="Absolute http or https address that the requests go to."
     )
-    method: Literal["POST", "PUT", "PATCH"] = Field("POST", title="Method")
+    method: Literal["POST", "PUT", "PATCH"] = Field(
+        "POST", title="Method", description="Method of each request: POST, PUT or PATCH."
+    )
     headers: dict[str, str] = Field(
         default_factory=dict, max_length=50, title="Headers", description="Sent with each request, shown as they are."
     )
@@ -64,7 +66,12 @@ class WebhookSettings(BaseModel):
         title="Ask to delete people",
         description="Sends a request of type delete when a person is deleted; off for receivers that cannot take it.",
     )
-    content_type: str = Field("application/json", max_length=100, title="Content type")
+    content_type: str = Field(
+        "application/json",
+        max_length=100,
+        title="Content type",
+        description="Of the bodies, which are JSON whatever it says.",
+    )
 
     @field_validator("url")
     @classmethod

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Set
 from contextlib import ExitStack
 
 from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedEvent
-from headrace.domain.ids import time_ordered_floor
+from headrace.domain.ids import time_ordered_floor, time_ordered_us
 from headrace.domain.times import HOUR_US, MINUTE_US, SECOND_US
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database
@@ -217,12 +217,7 @@ async def sent_until(db: Database, since: int, now: int) -> int:
     unfinished = await event_log.unfinished_segments(
         db, time_ordered_floor(begin - MINUTE_US), time_ordered_floor(now), 1
     )
-    floor = min(now, _made_us(unfinished[0])) if unfinished else now
+    floor = min(now, time_ordered_us(unfinished[0])) if unfinished else now
     for reassignment in await event_log.unsent_reassignments(db, 1):
         floor = min(floor, reassignment.sequence)
     return floor
-
-
-def _made_us(segment_id: str) -> int:
-    """When a segment was made, from its time-ordered id, in microseconds."""
-    return int(segment_id[:12], 16) * 1000

@@ -13,7 +13,7 @@ import time
 
 from redis.exceptions import RedisError
 
-from headrace.domain.ids import time_ordered_floor
+from headrace.domain.ids import time_ordered_floor, time_ordered_us
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Database
 from headrace.storage.mongo.log import stored_segments
@@ -204,7 +204,7 @@ class Sweeper:
 
 def _time_of(segment_id: str) -> int:
     """When a segment's id was made, in microseconds; 0 for none."""
-    return int(segment_id[:12], 16) * 1_000 if segment_id else 0
+    return time_ordered_us(segment_id) if segment_id else 0
 
 
 def _partition(place: str) -> int:

@@ -1,5 +1,7 @@
 """Deliveries and what was filtered are kept for some weeks; the account of a sync begins where what is kept begins.
 
+What waits to be sent is kept however old it is, and all that came after it, so that the account still balances.
+
 The moment from which a sync is accounted for moves ahead first, for everybody who plans, counts and compares; what is
 older goes a round later, when all processes know of it. So nothing that is forgotten is planned again, and a crash
 between leaves only documents that the next round removes.
@@ -9,15 +11,15 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace.domain.ids import time_ordered_floor
+from headrace.domain.ids import time_ordered_floor, time_ordered_us
 from headrace.domain.times import DAY_US, now_us
-from headrace.storage.mongo.client import Database, Document
+from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace.telemetry import logs, metrics
 from headrace_sync.accounts import Accounts
 from headrace_sync.config import SyncConfig
 from headrace_sync.leases import Lease, Leases
 from headrace_sync.registry import Registry
-from headrace_sync.store import DELIVERIES, LEDGER, STATES, ConfigStore
+from headrace_sync.store import DELIVERIES, LEDGER, STATES, WAITING, ConfigStore
 
 log = logs.get_logger(__name__)
 
@@ -56,12 +58,22 @@ class Retention:
         """One round over all forwarding and event syncs."""
         for sync in [s for s in self._registry.current.syncs.values() if not s.is_list]:
             lease.check()
-            limit = now - self._keep_us
+            limit = await self._limit(sync, now - self._keep_us)
             if sync.begins_us + _STEP_US <= limit:
                 await self._store.begin_at(sync, limit)
                 await self._accounts.count_from(sync, limit)
             elif sync.swept_us:
                 await self._forget(lease, sync, sync.swept_us)
+
+    async def _limit(self, sync: SyncConfig, limit_us: int) -> int:
+        """The moment before which all is settled: what waits, such as at a destination that was stopped, is kept."""
+        old: Document = {"k": sync.key, "st": WAITING, "c": {"$lt": limit_us + _PLANNED_WITHIN_US}}
+        # Deliveries were stored without `g` before there was any.
+        oldest: Document = {"_id": None, "g": {"$min": "$g"}, "c": {"$min": "$c"}}
+        async for found in aggregate(self._db[DELIVERIES], [{"$match": old}, {"$group": oldest}]):
+            made_us = found["c"] - _PLANNED_WITHIN_US if found["g"] is None else time_ordered_us(found["g"])
+            limit_us = min(limit_us, made_us)
+        return limit_us
 
     async def _forget(self, lease: Lease, sync: SyncConfig, before_us: int) -> None:
         """Remove deliveries and ledger entries of events and changes from before a moment."""
@@ -69,7 +81,7 @@ class Retention:
         # Deliveries were stored without `g` before there was any; these go by when they were planned.
         query: Document = {
             "k": sync.key,
-            "st": {"$in": list(STATES)},
+            "st": {"$in": [state for state in STATES if state != WAITING]},  # one may have been replayed meanwhile
             "c": {"$lt": before_us + _PLANNED_WITHIN_US},
             "$or": [{"g": {"$lt": floor}}, {"g": {"$exists": False}, "c": {"$lt": before_us}}],
         }

@@ -69,19 +69,20 @@ class Bench:
         memory: What several checks look at and one of them has made.
     """
 
-    def __init__(self, connector: str, options: Options | None = None, *, host: PluginHost | None = None) -> None:
+    def __init__(self, connector: str, options: Options | None = None, *, beside: Bench | None = None) -> None:
         """Describe the bench; nothing is started yet.
 
         Args:
             connector: Name of the connector, or of the plugin that offers it alone.
             options: How to check.
-            host: A started host in this process that has the plugin loaded, in place of one of the bench's own.
+            beside: A bench of another connector of the same plugin, whose host in this process serves this one too;
+                it has to stay open as long.
         """
         self.asked = connector
         self.options = options or Options()
-        self._runner = asyncio.Runner()
-        self._given_host = host
-        self._host: PluginHost | None = host
+        self._beside = beside
+        self._runner = asyncio.Runner() if beside is None else beside._runner  # a host belongs to the loop it began in
+        self._host: PluginHost | None = None
         self._vendor: FakeVendor | None = None
         self._vendor_file: VendorFile | None = None
         self._instance: ConnectorInstance | None = None
@@ -102,9 +103,10 @@ class Bench:
             self.run(self._vendor.close())
         if self._worker is not None:
             self.run(self._worker[0].close())
-        if self._host is not None and self._given_host is None:
+        if self._host is not None:
             self.run(self._host.close())
-        self._runner.close()
+        if self._beside is None:
+            self._runner.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Wait for something on the bench's own loop."""
@@ -130,6 +132,8 @@ class Bench:
     @property
     def host(self) -> PluginHost:
         """A started host that has the plugin in this process, so that what it does can be seen."""
+        if self._beside is not None:
+            return self._beside.host
         if self._host is None:
             host = self.new_host(in_process=True)
             self.run(host.start())

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from headrace.conformance.bench import Bench, Options
 from headrace.conformance.checks import CHECKS, Check, CheckFailed, Level
 from headrace.conformance.report import CheckResult, Report, Result
-from headrace.plugins import PluginHost
 
 LOADS = "manifest.loads"
 
@@ -17,7 +16,7 @@ def conformance(
     options: Options | None = None,
     *,
     levels: Iterable[Level] = tuple(Level),
-    host: PluginHost | None = None,
+    beside: Bench | None = None,
 ) -> Report:
     """Check a connector.
 
@@ -25,10 +24,10 @@ def conformance(
         connector: Name of the connector, or of the plugin that offers it alone.
         options: How to check.
         levels: Levels to check.
-        host: A started host in this process that has the plugin loaded; None makes one.
+        beside: An open bench of another connector of the same plugin, whose host serves this one too.
     """
     chosen = frozenset(levels)
-    with Bench(connector, options, host=host) as bench:
+    with Bench(connector, options, beside=beside) as bench:
         loads = run_check(bench, CHECKS[LOADS])
         wanted = [check for check in in_order() if check.level in chosen and check.id != LOADS]
         results = [loads]

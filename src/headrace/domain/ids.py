@@ -18,6 +18,11 @@ def time_ordered_floor(moment_us: int) -> str:
     return f"{max(moment_us, 0) // 1000:012x}" + "0" * 20
 
 
+def time_ordered_us(made: str) -> int:
+    """The moment at which a time-ordered id was made, in microseconds, to the millisecond."""
+    return int(made[:12], 16) * 1_000
+
+
 def profile_id(workspace_id: str, message_id: str) -> str:
     """The id of the profile that an event creates: the same event always gives the same id."""
     digest = hashlib.blake2b(f"{workspace_id}\x1f{message_id}".encode(), digest_size=12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from headrace_sync.accounts import Accounts
 from headrace_sync.audiences import Audiences
 from headrace_sync.delivery_store import DeliveryStore
@@ -13,6 +14,7 @@ from headrace_sync.registry import Registry
 from headrace_sync.retention import Retention
 from headrace_sync.store import ConfigStore
 
+from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
 from headrace.domain.times import DAY_US, now_us
 from headrace.rpc import channel
@@ -69,4 +71,40 @@ async def test_old_deliveries_go_and_the_account_balances(
         await support.until(compared, "the syncs were compared again")
         assert hooks.accepted == sent
         assert not await api.deliveries(forwarding) + await api.deliveries(told)
+    await opened.close(None)
+
+
+async def test_what_waits_is_kept_however_old(
+    serve: Any, hooks: Hooks, line: Line, others: Others, db: Database
+) -> None:
+    store = ConfigStore(db)
+    registry = Registry(store)
+    opened = channel.with_token(others.address, "")
+    accounts = Accounts(db, DeliveryStore(db), ListStore(db), Audiences(opened))
+    retention = Retention(db, store, registry, accounts, Leases(db, owner="test"), days=28)
+    async with serve(reconcile_seconds=0.3, delivery_days=4_000) as api:
+        hook = await api.destination("hook", hooks.url)
+        forwarding = await api.forwarding("some", hook)
+        early = await line.send_new(2)
+        await support.settled(api, forwarding)
+        paused = dest.Destination(name=hook, state=dest.DestinationState.DESTINATION_STATE_PAUSED)
+        mask = FieldMask(paths=["state"])
+        await api.destinations.UpdateDestination(dest.UpdateDestinationRequest(destination=paused, update_mask=mask))
+        late = await line.send_new(3)
+
+        async def wait() -> bool:
+            return (await api.ledger(forwarding)).waiting == 3
+
+        await support.until(wait, "three wait")
+        passed = now_us() + 29 * DAY_US  # as if that time had passed
+        for _ in range(2):
+            await registry.refresh()
+            await retention.sweep(Lease(), now=passed)
+        assert (await api.ledger(forwarding)).waiting == 3
+        active = dest.Destination(name=hook, state=dest.DestinationState.DESTINATION_STATE_ACTIVE)
+        await api.destinations.UpdateDestination(dest.UpdateDestinationRequest(destination=active, update_mask=mask))
+        ledger = await support.settled(api, forwarding)
+        assert hooks.accepted == support.once([*early, *late])
+        assert ledger.delivered in (3, 5), "what came before those that waited may be forgotten"
+        assert ledger.expected == ledger.delivered
     await opened.close(None)
