@@ -1,4 +1,4 @@
-"""What Meta's answers mean.
+"""What the answers of Meta's Conversions API mean, to a pixel or a dataset.
 
 https://developers.facebook.com/documentation/ads-commerce/marketing-api/error-reference
 """
@@ -35,8 +35,13 @@ _LONGEST_WAIT_S = 3_600.0
 _PLACE = re.compile(r"\bdata\W{1,4}([0-9]{1,4})\b")
 
 
-def read(request: Request, response: Response) -> Outcomes:
+def read(request: Request, response: Response, of: str) -> Outcomes:
     """One outcome per event of a request.
+
+    Args:
+        request: The request.
+        response: Its answer.
+        of: What takes the events, "pixel" or "dataset": its id is a setting.
 
     Raises:
         AuthError: The token is not valid, or may not send events to the pixel.
@@ -50,7 +55,7 @@ def read(request: Request, response: Response) -> Outcomes:
     if isinstance(error, Mapping) and error.get("code") == _INVALID and not _is_about_settings(error):
         return Outcomes.refused(request, _said(error), set(_places(error)))
     if isinstance(error, Mapping) or not 200 <= response.status < 300:
-        raise_error(error if isinstance(error, Mapping) else {}, response)
+        raise_error(error if isinstance(error, Mapping) else {}, response, of)
     received = answer.get("events_received")
     if not isinstance(received, int) or isinstance(received, bool):
         raise TransientError("Meta answered with something that is no answer to this request")
@@ -61,12 +66,13 @@ def read(request: Request, response: Response) -> Outcomes:
     return Outcomes.every(request, Warned(reason=f"Meta says: {messages[0]}") if messages else Delivered())
 
 
-def raise_error(error: Mapping[str, Any], response: Response) -> NoReturn:
+def raise_error(error: Mapping[str, Any], response: Response, of: str) -> NoReturn:
     """Raise what an error of Meta's means for the whole request.
 
     Args:
         error: Meta's error object; empty where there is none.
         response: The answer.
+        of: As of `read`.
 
     Raises:
         ConnectorError: One of those of `read`.
@@ -80,11 +86,11 @@ def raise_error(error: Mapping[str, Any], response: Response) -> NoReturn:
     if code == _INVALID and "appsecret_proof" in str(error.get("message")):
         raise ConfigError(f"{said}: the app secret is missing or is not that of the token's app", "app_secret")
     if code == _INVALID and error.get("error_subcode") == _UNKNOWN_OBJECT:
-        raise ConfigError(f"{said}: there is no such pixel, or the token has no role on it", "pixel_id")
+        raise ConfigError(f"{said}: there is no such {of}, or the token has no role on it", f"{of}_id")
     if code == _OLD_VERSION:
         raise ConfigError(f"{said}: set a newer API version", "api_version")
     if code in _PERMISSIONS or (not error and status == 403):
-        raise AuthError(f"{said}: the token lacks a permission on the pixel")
+        raise AuthError(f"{said}: the token lacks a permission on the {of}")
     if code in _PASSING or error.get("is_transient") is True or status >= 500 or not error:
         raise TransientError(said, response.retry_after_s())
     raise RecordRejected(said)

@@ -77,7 +77,7 @@ class MetaConversions(Destination[MetaConversionsSettings]):
 
     def read(self, request: Request, response: Response) -> Outcomes:
         """What Meta's answer means, see `answers`."""
-        return answers.read(request, response)
+        return answers.read(request, response, "pixel")
 
     def check(self) -> Iterable[Check]:
         """Whether the pixel is there and may be read: a read changes nothing."""
@@ -92,7 +92,7 @@ class MetaConversions(Destination[MetaConversionsSettings]):
         error = answer.get("error")
         try:
             if isinstance(error, dict) or not 200 <= response.status < 300:
-                answers.raise_error(error if isinstance(error, dict) else {}, response)
+                answers.raise_error(error if isinstance(error, dict) else {}, response, "pixel")
         except ConnectorError as problem:
             return problem.reason
         return "Meta says that the pixel is unavailable." if answer.get("is_unavailable") is True else ""

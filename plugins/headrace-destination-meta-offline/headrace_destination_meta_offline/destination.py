@@ -8,9 +8,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from headrace_destination_meta_offline import answers, events, people
+from headrace_destination_meta_conversions import answers
+from headrace_destination_meta_conversions.settings import VERSION_ENDS
+
+from headrace_destination_meta_offline import events, people
 from headrace_destination_meta_offline.fields import FIELDS, FINDING
-from headrace_destination_meta_offline.settings import VERSION_ENDS, MetaOfflineSettings
+from headrace_destination_meta_offline.settings import MetaOfflineSettings
 from headrace_sdk import (
     ApiVersions,
     BatchPolicy,
@@ -76,7 +79,7 @@ class MetaOffline(Destination[MetaOfflineSettings]):
 
     def read(self, request: Request, response: Response) -> Outcomes:
         """What Meta's answer means, see `answers`."""
-        return answers.read(request, response)
+        return answers.read(request, response, "dataset")
 
     def check(self) -> Iterable[Check]:
         """Whether the dataset is there and takes offline events: a read changes nothing."""
@@ -91,7 +94,7 @@ class MetaOffline(Destination[MetaOfflineSettings]):
         error = answer.get("error")
         try:
             if isinstance(error, dict) or not 200 <= response.status < 300:
-                answers.raise_error(error if isinstance(error, dict) else {}, response)
+                answers.raise_error(error if isinstance(error, dict) else {}, response, "dataset")
         except ConnectorError as problem:
             return problem.reason
         if answer.get("is_consolidated_container") is False:

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from headrace_destination_meta_conversions.settings import DEFAULT_VERSION
 from pydantic import Field
 
 from headrace_sdk.settings import Address, Settings, Token
-
-DEFAULT_VERSION = "v25.0"
-VERSION_ENDS = {
-    "v20.0": "2026-09-24",
-    "v21.0": "2027-01-21",
-    "v22.0": "2027-05-20",
-    "v23.0": "2027-10-08",
-    "v24.0": "2028-02-18",
-    "v25.0": "2028-07-29",
-}
-"""Days on which Meta stops answering a version, as far as it has said so (November 2026). The Conversions API follows
-the Graph API, not the Marketing API: https://developers.facebook.com/docs/graph-api/changelog"""
 
 
 class MetaOfflineSettings(Settings):
