@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*)
 STAMP := .venv/.installed
-WORKERS := $(shell expr $$(nproc) \* 3 / 2)
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 NODE_STAMPS := $(addsuffix /node_modules/.installed,tests/e2e/node docs/examples/connector-node)
 
 .PHONY: help setup run test lint format protos docs bench soak

@@ -65,6 +65,8 @@ AUDIENCE = f"{PARENT}/audiences/buyers"
 ACCOUNTS = f"{PARENT}/audiences/accounts"
 """An audience of groups."""
 PARTITIONS = 2
+PLUGINS = "headrace-destination-webhook,headrace-destination-meta-audience"
+"""Those that most tests need: loading all that are installed takes seconds."""
 
 
 class People(ProfileServiceServicer):
@@ -357,6 +359,7 @@ def quick_settings(make_settings: Callable[..., Any], found: Others, **more: Any
     """Settings of a service that polls quickly and may reach this machine."""
     values: dict[str, Any] = {
         "allow_private_destinations": True,
+        "plugins": PLUGINS,
         "partitions": PARTITIONS,
         "identity_address": found.address,
         "audience_address": found.address,
