@@ -275,7 +275,7 @@ async def test_a_plugin_that_always_fails_parks_its_events_and_harms_no_other(
     plugin_zoo.install_callers(tmp_path, "raises")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    async with serve(plugin_attempts=1) as api:
+    async with serve(plugin_attempts=1, plugins=f"{support.PLUGINS},zoo") as api:
         bad = await api.forwarding("bad", await api.destination("bad", hooks.url, "raises", token=plugin_zoo.SECRET))
         good = await api.forwarding("good", await api.destination("good", hooks.url))
         ids = await line.send_new(5)
