@@ -81,7 +81,8 @@ class Bench:
         self.asked = connector
         self.options = options or Options()
         self._beside = beside
-        self._runner = asyncio.Runner() if beside is None else beside._runner  # a host belongs to the loop it began in
+        # A host belongs to the loop it began in.
+        self._runner: asyncio.Runner = asyncio.Runner() if beside is None else beside._runner
         self._host: PluginHost | None = None
         self._vendor: FakeVendor | None = None
         self._vendor_file: VendorFile | None = None

@@ -93,7 +93,8 @@ async def test_what_waits_is_kept_however_old(
         late = await line.send_new(3)
 
         async def wait() -> bool:
-            return (await api.ledger(forwarding)).waiting == 3
+            waiting: int = (await api.ledger(forwarding)).waiting
+            return waiting == 3
 
         await support.until(wait, "three wait")
         passed = now_us() + 29 * DAY_US  # as if that time had passed
