@@ -119,6 +119,7 @@ async def test_undoing_while_workers_process_the_same_people(db: Database) -> No
     chance.shuffle(events)
     shares = [events[number::4] for number in range(4)]
     done = 0
+    ended = asyncio.Event()  # the driver may swallow a cancellation
 
     async def work(share: list[object]) -> None:
         worker = Worker(db)
@@ -128,7 +129,7 @@ async def test_undoing_while_workers_process_the_same_people(db: Database) -> No
     async def correct() -> None:
         nonlocal done
         hand = corrections(db)
-        while True:
+        while not ended.is_set():
             for merge in await merges_of(db):
                 try:
                     await hand.undo_merge(WORKSPACE, merge, "no")
@@ -143,9 +144,8 @@ async def test_undoing_while_workers_process_the_same_people(db: Database) -> No
     correcting = asyncio.create_task(correct())
     await asyncio.gather(*(work(share) for share in shares))  # type: ignore[arg-type]
     await asyncio.sleep(0.05)
-    correcting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await correcting
+    ended.set()
+    await correcting
     assert done > 0
     stored = await read_stored(db)
     assert all_messages(stored.events) == sorted(e.message_id for e in events)

@@ -174,7 +174,7 @@ async def test_who_stops_waiting_leaves_it_running(db: Database, make_settings: 
         )
         while not (found := await rebuilds.page(WORKSPACE, "", 1)):
             await asyncio.sleep(0.02)
-        await asyncio.sleep(0.3)  # the answer is on its way
+        await asyncio.sleep(2.0)  # the answer is on its way
         waiting.send_signal(signal.SIGINT)
         _, said = await asyncio.wait_for(waiting.communicate(), 20)
     rebuild_id = id_of(found[0])
