@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 NODE_STAMPS := $(addsuffix /node_modules/.installed,tests/e2e/node docs/examples/connector-node)
 
-.PHONY: help setup run test lint format protos docs bench soak
+.PHONY: help setup run test test-long lint format protos docs bench soak
 
 help:  ## Shows this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,10 +27,13 @@ setup: $(STAMP) $(NODE_STAMPS)  ## Makes .venv and installs everything that run 
 run: $(STAMP)  ## Starts all of Headrace on this machine and plays the demo shop, until Ctrl-C
 	$(BIN)/headrace demo
 
-test: setup  ## Runs the whole test suite on real embedded stores
+test: setup  ## Runs the test suite on real embedded stores, but for what is marked as long
 	@# More workers than processors: tests wait about half of their time. Files in their own order: the long ones with few
 	@# tests come before the many short ones, and not at the end, alone.
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long"
+
+test-long: setup  ## Runs what takes long: kills of replicas, chaos, platforms of their own
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m long
 
 lint: $(STAMP)  ## Checks style, types, imports, dependencies and protos
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from headrace.storage.streams.client import Redis
 from tests.support.settings import MakeSettings, S
 
 # The suite takes the same examples each time, at any speed; `--hypothesis-profile=default` looks for new ones.
-hypothesis_settings.register_profile("suite", derandomize=True, deadline=None, max_examples=50)
+hypothesis_settings.register_profile("suite", derandomize=True, deadline=None, max_examples=40)
 hypothesis_settings.load_profile("suite")
 
 

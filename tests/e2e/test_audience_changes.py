@@ -77,6 +77,7 @@ def test_an_edit_asks_whether_it_was_paused_meanwhile_or_not(up: Up, bought: Non
     assert found(up, "change-buyers")["size"] == 1
 
 
+@pytest.mark.long
 def test_a_computed_trait_that_an_audience_names_asks_when_it_changes(up: Up, bought: None) -> None:
     orders = {"event": "Change bought", "compute": "count"}
     result = up.headrace("computed-traits", "create", "change-orders", "--definition", json.dumps(orders))

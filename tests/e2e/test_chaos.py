@@ -9,6 +9,7 @@ import pytest
 from tests.chaos.run import VICTIMS, ChaosRun
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_nothing_is_lost_whatever_is_killed(tmp_path: Path) -> None:
     run = ChaosRun(tmp_path, seed=20)

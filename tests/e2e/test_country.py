@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.support.otlp import Collector
 from tests.support.up import Up
@@ -49,6 +50,7 @@ async def until(check: Callable[[], Awaitable[bool]], what: str, within_s: float
         await asyncio.sleep(0.2)
 
 
+@pytest.mark.long
 async def test_an_audience_of_a_country_known_by_address_alone(up: Up, collector: Collector) -> None:
     configuration = up.folder / "country.yaml"
     configuration.write_text(CONFIGURATION)

@@ -189,7 +189,7 @@ MOVED = [PEOPLE[n::8] for n in range(len(POINTS))]
 """Who does B before each kill."""
 
 
-@pytest.mark.parametrize("audience_id", ["hourly", "accounts"])
+@pytest.mark.parametrize("audience_id", [pytest.param("hourly", marks=pytest.mark.long), "accounts"])
 async def test_killed_in_a_refresh(platform: Platform, redis: streams.Redis, audience_id: str) -> None:
     async def act(client: AudienceClient, moved: list[str]) -> None:
         await platform.identity.resolve(*(event(p, "B") for p in moved))
@@ -203,6 +203,7 @@ async def test_killed_in_a_refresh(platform: Platform, redis: streams.Redis, aud
     await everything_is_told_once(platform, redis)
 
 
+@pytest.mark.long
 async def test_killed_while_groups_follow(platform: Platform, redis: streams.Redis) -> None:
     async def act(client: AudienceClient, moved: list[str]) -> None:
         await platform.identity.resolve(*(event(p, "B") for p in moved))
@@ -214,6 +215,7 @@ async def test_killed_while_groups_follow(platform: Platform, redis: streams.Red
     await everything_is_told_once(platform, redis)
 
 
+@pytest.mark.long
 async def test_killed_in_a_switch_of_versions(platform: Platform, redis: streams.Redis) -> None:
     definitions = [NEITHER, BOTH, NEITHER, BOTH]
 
@@ -228,6 +230,7 @@ async def test_killed_in_a_switch_of_versions(platform: Platform, redis: streams
     await everything_is_told_once(platform, redis)
 
 
+@pytest.mark.long
 async def test_killed_while_members_leave(platform: Platform, redis: streams.Redis) -> None:
     async def act(client: AudienceClient) -> None:
         await client.stub.ArchiveAudience(pb.ArchiveAudienceRequest(name=client.name("ending")))

@@ -227,7 +227,9 @@ async def test_all_that_was_due_happens_once_and_in_order(
     await consistent(db)
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["from the streams", "from the log"])
+@pytest.mark.parametrize(
+    "lost", [pytest.param(False, marks=pytest.mark.long), True], ids=["from the streams", "from the log"]
+)
 async def test_killed_in_the_middle_of_catching_up(
     make_settings: MakeSettings,
     settings_env: dict[str, str],
@@ -276,6 +278,7 @@ async def test_a_stop_while_catching_up(make_settings: MakeSettings, db: Databas
     await consistent(db)
 
 
+@pytest.mark.long
 async def test_another_replica_comes_while_one_catches_up(
     make_settings: MakeSettings, db: Database, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +308,7 @@ async def test_another_replica_comes_while_one_catches_up(
     await consistent(db)
 
 
+@pytest.mark.long
 async def test_what_one_replica_had_not_reached_comes_to_one_that_is_farther(
     make_settings: MakeSettings, settings_env: dict[str, str], db: Database, identity: FakeIdentity
 ) -> None:

@@ -129,6 +129,7 @@ async def test_an_undone_merge_gives_everybody_back_what_is_theirs(
     await consistent(db)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [2])
 async def test_random_histories_are_followed_through_kills_and_the_loss_of_redis(
     make_settings: MakeSettings,

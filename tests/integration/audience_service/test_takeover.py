@@ -73,6 +73,7 @@ async def test_two_replicas_share_and_one_hands_over(settings: Settings, db: Dat
     await consistent(db)
 
 
+@pytest.mark.long
 async def test_a_replica_that_sleeps_and_then_dies_is_replaced_and_does_no_harm(
     make_settings: MakeSettings, settings_env: dict[str, str], db: Database, identity: FakeIdentity
 ) -> None:

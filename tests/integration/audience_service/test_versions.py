@@ -340,6 +340,7 @@ async def test_what_a_version_names_is_needed(client: AudienceClient, identity: 
     await client.delete("named")
 
 
+@pytest.mark.long
 async def test_a_version_that_was_begun_is_finished_by_others(
     make_settings: MakeSettings, identity: FakeIdentity, db: Database
 ) -> None:

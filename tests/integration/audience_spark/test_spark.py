@@ -100,6 +100,7 @@ def test_audiences_that_name_each_other(spark: SparkContext, seed: int) -> None:
     _agree(spark, facts + random.some(r, tuple(facts), 20, 40), questions, audiences)
 
 
+@pytest.mark.long
 def test_many_different_conditions(spark: SparkContext) -> None:
     r = Random(5)
     facts = crowd(r, 20)
@@ -201,6 +202,7 @@ def test_audiences_of_groups_are_refused(spark: SparkContext) -> None:
         evaluator.sizes([Question("g", groups, 0)])
 
 
+@pytest.mark.long
 async def test_operators_compare_all_audiences_of_a_workspace(
     spark: SparkContext,
     archive: Archive,

@@ -127,6 +127,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(280)
 def test_a_platform_survives_what_may_happen_to_it(tmp_path: Path) -> None:
     base = free_port_base()
