@@ -65,7 +65,7 @@ AUDIENCE = f"{PARENT}/audiences/buyers"
 ACCOUNTS = f"{PARENT}/audiences/accounts"
 """An audience of groups."""
 PARTITIONS = 2
-PLUGINS = ",".join(f"headrace-destination-{name}" for name in ("webhook", "meta-audience", "meta-offline"))
+PLUGINS = "webhook,meta-audience,meta-conversions,meta-offline"
 """Those that most tests need: loading all that are installed takes seconds."""
 
 

@@ -103,7 +103,7 @@ SCRIPT = (
 
 
 async def test_settings_are_tried_with_sample_events(serve: Any) -> None:
-    async with serve(plugins=f"{PLUGINS},headrace-destination-javascript") as api:
+    async with serve(plugins=f"{PLUGINS},javascript") as api:
         await api.destination("hook", "https://receiver.example/hook")
         events = [
             '{"event": "A", "messageId": "m1", "userId": "u"}',
