@@ -114,8 +114,14 @@ ARGUMENTS: dict[Operation[Any, Any], st.SearchStrategy[Any]] = {
     operations.LISTS: TEXT,
     operations.CREATE_LIST: TEXT,
     operations.READ_LISTS: st.tuples(REQUESTS, RESPONSES),
+    operations.DELIVER: st.builds(wire.ToDeliver, request=REQUESTS, timeout_s=SECONDS, allow_private=st.booleans()),
 }
+REASONS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 RESULTS: dict[Operation[Any, Any], st.SearchStrategy[Any]] = {
+    operations.DELIVER: st.one_of(
+        st.builds(wire.Delivery, response=RESPONSES),
+        *(st.builds(wire.Delivery, **{name: REASONS}) for name in ("unsent", "lost", "refused")),
+    ),
     operations.OPEN: st.none() | st.builds(wire.SettingsProblem, reason=TEXT, field=TEXT),
     operations.CLOSE: st.none(),
     operations.ROWS: st.lists(MEMBER_ROWS, max_size=3),
