@@ -72,6 +72,7 @@ EVERYTHING = Manifest(
     removal_keys=(("zip",),),
     minimum_list_size=1000,
     not_deleted="Orders.",
+    schemes=("acme+tcp",),
 )
 LEAST = Manifest(
     name="least",
