@@ -26,13 +26,14 @@ def loaded() -> Calls:
     return calls
 
 
-def test_a_plugin_loads_and_answers() -> None:
+async def test_a_plugin_loads_and_answers() -> None:
     calls = loaded()
     assert ask(calls, operations.OPEN, Settings("webhook", {"url": "https://a.example"}), "i") is None
     found = ask(calls, operations.NORMALISE, Values([("f", "v")]), "i")
     assert found == [wire.NormalisedValue(normalised="v", sent="v")]
     for _ in range(2):
-        ask(calls, operations.CLOSE, None, "i")
+        closing = operations.CLOSE.request_message("i", None).SerializeToString()
+        await calls.answer_waiting(operations.CLOSE, closing)
     with pytest.raises(CallError, match="KeyError") as caught:
         ask(calls, operations.NORMALISE, Values([]), "i")
     assert caught.value.kind == "defect"
