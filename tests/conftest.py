@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,15 @@ from tests.support.settings import MakeSettings, S
 # The suite takes the same examples each time, at any speed; `--hypothesis-profile=default` looks for new ones.
 hypothesis_settings.register_profile("suite", derandomize=True, deadline=None, max_examples=40)
 hypothesis_settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> Iterator[None]:
+    """Commands that are run in this process make the log quiet, for theirs alone."""
+    logger = logging.getLogger("headrace")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
