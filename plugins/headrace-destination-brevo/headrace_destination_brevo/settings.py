@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field, field_validator
+
+from headrace_sdk.settings import Address, Settings, Token
 
 DEFAULT_ATTRIBUTES = {"first_name": "FIRSTNAME", "last_name": "LASTNAME", "phone": "SMS"}
 """Field to attribute of a contact, as they are in a new account whose language is English."""
 
 
-class BrevoSettings(BaseModel):
+class BrevoSettings(Settings):
     """Which account, and what is kept there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    api_key: SecretStr = Field(
-        min_length=1, title="API key", description="Of the account's settings (SMTP & API, API keys): xkeysib-..."
-    )
+    api_key: Token = Field(title="API key", description="Of the account's settings (SMTP & API, API keys): xkeysib-...")
     list_id: str = Field(
         "",
         pattern=r"^[0-9]{0,12}$",
@@ -57,7 +54,7 @@ class BrevoSettings(BaseModel):
     )
     page_event: str = Field("page_viewed", title="Event of pages", description="Empty sends none.")
     screen_event: str = Field("screen_viewed", title="Event of screens", description="Empty sends none.")
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://api.brevo.com/v3", title="Address", description="Where the API is; others are for tests."
     )
 
@@ -73,19 +70,3 @@ class BrevoSettings(BaseModel):
             if key and not (key.replace("_", "").isalnum() and key.isascii() and key == key.upper()):
                 raise ValueError("attributes of contacts are capital letters, digits and underscores")
         return attributes
-
-    @field_validator("api_key")
-    @classmethod
-    def _one_word(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")

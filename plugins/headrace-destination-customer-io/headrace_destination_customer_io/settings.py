@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field, field_validator
+
+from headrace_sdk.settings import Settings, Token, absolute_url
 
 _TRACK = {"us": "https://track.customer.io", "eu": "https://track-eu.customer.io"}
 _APP = {"us": "https://api.customer.io", "eu": "https://api-eu.customer.io"}
 
 
-class CustomerIoSettings(BaseModel):
+class CustomerIoSettings(Settings):
     """Which workspace, and who sends."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     site_id: str = Field(
         pattern=r"^[A-Za-z0-9_\-]{1,64}$",
         title="Site id",
         description="Of the workspace's Track API key (Account Settings, API Credentials).",
     )
-    api_key: SecretStr = Field(min_length=1, title="Track API key")
+    api_key: Token = Field(title="Track API key")
     region: Literal["us", "eu"] = Field("us", title="Region", description="Data centre of the account: us or eu.")
     identify_by: Literal["id", "email"] = Field(
         "id",
@@ -42,7 +41,7 @@ class CustomerIoSettings(BaseModel):
     segment_id: str = Field(
         "", pattern=r"^[0-9]{0,12}$", title="Segment", description="For list syncs: id of a manual segment."
     )
-    app_api_key: SecretStr | None = Field(
+    app_api_key: Token | None = Field(
         None,
         title="App API key",
         description="Lets you choose a segment by name or make one, and checks that it is a manual one.",
@@ -64,20 +63,7 @@ class CustomerIoSettings(BaseModel):
         """Where segments are shown and made."""
         return self.base_url or _APP[self.region]
 
-    @field_validator("api_key", "app_api_key")
-    @classmethod
-    def _one_word(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None:
-            text = secret.get_secret_value()
-            if not text or not text.isascii() or not text.isprintable() or " " in text:
-                raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
     @field_validator("base_url")
     @classmethod
     def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        odd = parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url
-        if url and odd:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")
+        return absolute_url(url) if url else url

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from headrace_sdk.settings import Address, Settings, Token
 
 DEFAULT_VERSION = "2026-03"
 VERSION_ENDS = {"v3": "2027-09-01", "2026-03": "2027-09-30", "2026-09": "2028-03-31"}
@@ -13,13 +13,10 @@ out at the earliest.
 https://developers.hubspot.com/docs/api-reference/legacy/migration-guide"""
 
 
-class HubSpotSettings(BaseModel):
+class HubSpotSettings(Settings):
     """Which account and which list."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    access_token: SecretStr = Field(
-        min_length=1,
+    access_token: Token = Field(
         title="Access token",
         description="Of a private app with crm.objects.contacts, crm.lists (read and write) and, for events, "
         "analytics.behavioral_events.send.",
@@ -44,25 +41,9 @@ class HubSpotSettings(BaseModel):
     api_version: str = Field(
         DEFAULT_VERSION, pattern=r"^(v3|20[0-9]{2}-(03|09))$", title="API version", description="v3 or a month."
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://api.hubapi.com", title="Address", description="Where HubSpot's API is; others are for tests."
     )
-
-    @field_validator("access_token")
-    @classmethod
-    def _one_word(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")
 
     def path(self, api: str, rest: str) -> str:
         """Address of a resource: the version stands before the kind of objects in v3, and after it in dated ones.

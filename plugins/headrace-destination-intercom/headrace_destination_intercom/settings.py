@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field, field_validator
+
+from headrace_sdk.settings import Settings, Token, absolute_url
 
 Region = Literal["us", "eu", "au"]
 _HOSTS = {"us": "https://api.intercom.io", "eu": "https://api.eu.intercom.io", "au": "https://api.au.intercom.io"}
@@ -14,13 +15,10 @@ DEFAULT_VERSION = "2.15"
 """https://developers.intercom.com/intercom-api-reference"""
 
 
-class IntercomSettings(BaseModel):
+class IntercomSettings(Settings):
     """Which workspace and which tag."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    access_token: SecretStr = Field(
-        min_length=1,
+    access_token: Token = Field(
         title="Access token",
         description="Of an app of your workspace that may read and write users, events and tags.",
     )
@@ -44,23 +42,10 @@ class IntercomSettings(BaseModel):
     )
     base_url: str = Field("", title="Address", description="Where Intercom's API is; for tests. Else the region's.")
 
-    @field_validator("access_token")
-    @classmethod
-    def _one_word(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
     @field_validator("base_url")
     @classmethod
     def _absolute(cls, url: str) -> str:
-        if not url:
-            return url
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")
+        return absolute_url(url) if url else url
 
     @property
     def host(self) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from headrace_sdk.settings import Address, Settings, Token
 
 DEFAULT_REVISION = "2026-10-15"
 REVISION_ENDS = {
@@ -26,13 +26,10 @@ REVISION_ENDS = {
 https://developers.klaviyo.com/en/docs/api_versioning_and_deprecation_policy"""
 
 
-class KlaviyoSettings(BaseModel):
+class KlaviyoSettings(Settings):
     """Which account and which list."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    api_key: SecretStr = Field(
-        min_length=1,
+    api_key: Token = Field(
         title="Private API key",
         description="With the scopes profiles, events, lists, subscriptions (read and write) and data-privacy:write.",
     )
@@ -70,22 +67,6 @@ class KlaviyoSettings(BaseModel):
         title="Revision",
         description="Revision of Klaviyo's API. Each lives two years.",
     )
-    base_url: str = Field(
+    base_url: Address = Field(
         "https://a.klaviyo.com", title="Address", description="Where Klaviyo's API is; others are for tests."
     )
-
-    @field_validator("api_key")
-    @classmethod
-    def _one_word(cls, secret: SecretStr) -> SecretStr:
-        text = secret.get_secret_value()
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")

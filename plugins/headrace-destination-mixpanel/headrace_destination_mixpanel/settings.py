@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from headrace_sdk.settings import Settings, Token, absolute_url
 
 Region = Literal["us", "eu", "in"]
 
@@ -17,10 +18,8 @@ _INGESTION = {
 _APPLICATION = {"us": "https://mixpanel.com", "eu": "https://eu.mixpanel.com", "in": "https://in.mixpanel.com"}
 
 
-class MixpanelSettings(BaseModel):
+class MixpanelSettings(Settings):
     """Which project, and who sends."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     project_token: str = Field(
         pattern=r"^[A-Za-z0-9]{1,64}$",
@@ -35,7 +34,7 @@ class MixpanelSettings(BaseModel):
         description="User name of a service account with the role Owner or Admin. Without one the project token is "
         "used, which is also enough to send.",
     )
-    service_account_secret: SecretStr | None = Field(None, title="Secret of the service account")
+    service_account_secret: Token | None = Field(None, title="Secret of the service account")
     project_id: str = Field(
         "", pattern=r"^[0-9]{0,20}$", title="Project id", description="Needed with a service account."
     )
@@ -72,7 +71,7 @@ class MixpanelSettings(BaseModel):
         title="List property of audiences",
         description="Profile property that holds the audiences of a person.",
     )
-    gdpr_token: SecretStr | None = Field(
+    gdpr_token: Token | None = Field(
         None,
         title="GDPR token",
         description="OAuth token of an owner's profile (Data & Privacy); lives a year. With it, deletions take a "
@@ -90,23 +89,10 @@ class MixpanelSettings(BaseModel):
         """Where deletions are asked for."""
         return self.base_url or _APPLICATION[self.region]
 
-    @field_validator("service_account_secret", "gdpr_token")
-    @classmethod
-    def _one_word(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None:
-            text = secret.get_secret_value()
-            if not text or not text.isascii() or not text.isprintable() or " " in text:
-                raise ValueError("must be printable ASCII characters without spaces")
-        return secret
-
     @field_validator("base_url")
     @classmethod
     def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        odd = parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url
-        if url and odd:
-            raise ValueError("must be an absolute http or https address without query")
-        return url.rstrip("/")
+        return absolute_url(url) if url else url
 
     @model_validator(mode="after")
     def _whole_account(self) -> Self:
