@@ -28,10 +28,10 @@ from headrace_sdk import (
     TransientError,
     Warned,
 )
+from headrace_sdk.answers import words as fit
 
 ASK_AGAIN_S = 30.0
 """Brevo answers about a hundred questions for processes an hour."""
-_PERSONAL = re.compile(r"[^\s@]+@[^\s@]+|[0-9a-fA-F]{32,}|[0-9]{7,}")
 _UNKNOWN = "already in list and/or does not exist"
 _ABOUT_LIST = re.compile(r"\blist(s|[ _-]?ids?)?\b", re.IGNORECASE)
 _RUNNING = ("queued", "in_process", "processing")
@@ -220,4 +220,4 @@ def _explanation(response: Response) -> str:
 
 def _words(message: Any) -> str:
     """Brevo's words, without what may be personal."""
-    return _PERSONAL.sub("...", " ".join(message.split()))[:200] if isinstance(message, str) else "without a reason"
+    return fit(message) or "without a reason"

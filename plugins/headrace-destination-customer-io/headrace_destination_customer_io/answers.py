@@ -24,8 +24,8 @@ from headrace_sdk import (
     TransientError,
     Warned,
 )
+from headrace_sdk.answers import words as fit
 
-_PERSONAL = re.compile(r"[^\s@]+@[^\s@]+|[0-9a-fA-F]{32,}|[0-9]{7,}")
 _FIELD = re.compile(r"[A-Za-z0-9_.$\[\]-]{1,80}")
 
 
@@ -127,4 +127,4 @@ def _explanation(answer: Mapping[str, Any]) -> str:
 
 
 def _cleaned(words: str) -> str:
-    return _PERSONAL.sub("...", " ".join(words.split()))[:200]
+    return fit(words)
