@@ -7,13 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace_sync.http import VendorClient
 from headrace_sync.leases import Leases
-from headrace_sync.outlet import SEND_EVENTS, Outlet
-from headrace_sync.rates import RateLimiter
-from headrace_sync.signing import Signer
-from headrace_sync.tokens import TokenStore
-from headrace_sync.verdicts import Verdict
+from headrace_sync.outlets.http import VendorClient
+from headrace_sync.outlets.outlet import SEND_EVENTS, Outlet
+from headrace_sync.outlets.rates import RateLimiter
+from headrace_sync.outlets.signing import Signer
+from headrace_sync.outlets.tokens import TokenStore
+from headrace_sync.outlets.verdicts import Verdict
 
 from headrace.embedded.stores import EmbeddedStores
 from headrace.plugins import PluginHost

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from headrace_sync.http import VendorClient
 from headrace_sync.leases import Leases
-from headrace_sync.outlet import Outlet
-from headrace_sync.rates import RateLimiter
-from headrace_sync.signing import Signer
-from headrace_sync.tokens import TokenStore
+from headrace_sync.outlets.http import VendorClient
+from headrace_sync.outlets.outlet import Outlet
+from headrace_sync.outlets.rates import RateLimiter
+from headrace_sync.outlets.signing import Signer
+from headrace_sync.outlets.tokens import TokenStore
 
 from headrace.plugins import Limits, PluginHost
 from headrace.storage.mongo.client import Database

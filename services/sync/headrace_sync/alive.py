@@ -9,7 +9,7 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Database
 from headrace.telemetry import logs
 from headrace_sync.config import SEPARATOR
-from headrace_sync.delivery_store import DeliveryStore
+from headrace_sync.deliveries.store import DeliveryStore
 from headrace_sync.registry import Registry
 from headrace_sync.store import STATE
 

@@ -24,46 +24,46 @@ from headrace.storage.mongo import client as mongo
 from headrace.storage.sealing import Sealer
 from headrace.storage.streams import client as streams
 from headrace.telemetry import logs
-from headrace_sync.accounts import Accounts
 from headrace_sync.alerts.sender import Alerts
 from headrace_sync.alive import Alive
-from headrace_sync.audiences import Audiences
+from headrace_sync.calls.destination_handlers import DestinationHandlers
+from headrace_sync.calls.destination_tests import DestinationTests
+from headrace_sync.calls.servicer import DestinationServicer, SyncServicer
+from headrace_sync.calls.sync_handlers import SyncHandlers
+from headrace_sync.calls.vendor_handlers import VendorHandlers
 from headrace_sync.consumer import ChangesConsumer, ChangeTaker, ResolvedConsumer
-from headrace_sync.delivery_store import DeliveryStore
-from headrace_sync.destination_handlers import DestinationHandlers
-from headrace_sync.destination_tests import DestinationTests
-from headrace_sync.erasure import Eraser
-from headrace_sync.erasure_servicer import erasure_servicer
-from headrace_sync.erasure_store import ErasureStore
+from headrace_sync.deliveries.handover import Handover
+from headrace_sync.deliveries.log_events import LogEvents
+from headrace_sync.deliveries.reassigned import Reassigned
+from headrace_sync.deliveries.store import DeliveryStore
+from headrace_sync.erasure.eraser import Eraser
+from headrace_sync.erasure.servicer import erasure_servicer
+from headrace_sync.erasure.store import ErasureStore
 from headrace_sync.fleet import Fleet
-from headrace_sync.forwarding import Planner
-from headrace_sync.handover import Handover
-from headrace_sync.http import VendorClient
-from headrace_sync.items import ItemBuilder
 from headrace_sync.leases import Leases
-from headrace_sync.list_store import ListStore
-from headrace_sync.lists import Lists
-from headrace_sync.log_events import LogEvents
+from headrace_sync.ledger.accounts import Accounts
+from headrace_sync.ledger.reconcile import Reconciler
+from headrace_sync.ledger.retention import Retention
+from headrace_sync.lists.runner import Lists
+from headrace_sync.lists.store import ListStore
 from headrace_sync.mappings.check import MappingChecks
+from headrace_sync.mappings.items import ItemBuilder
+from headrace_sync.mappings.readiness import ReadinessHandlers
+from headrace_sync.outlets.http import VendorClient
+from headrace_sync.outlets.rates import RateLimiter
+from headrace_sync.outlets.tokens import TokenStore
+from headrace_sync.people.audiences import Audiences
+from headrace_sync.people.profiles import Profiles
+from headrace_sync.people.visits import Visits
+from headrace_sync.planning.planner import Planner
+from headrace_sync.planning.recovery import Recovery
+from headrace_sync.planning.streams import Lag
 from headrace_sync.plans.dry_run import DryRuns
 from headrace_sync.plans.keeper import PlanKeeper
 from headrace_sync.plans.store import PlanStore
-from headrace_sync.profiles import Profiles
-from headrace_sync.rates import RateLimiter
-from headrace_sync.readiness import ReadinessHandlers
-from headrace_sync.reassigned import Reassigned
-from headrace_sync.reconcile import Reconciler
-from headrace_sync.recovery import Recovery
 from headrace_sync.registry import Registry
-from headrace_sync.retention import Retention
-from headrace_sync.servicer import DestinationServicer, SyncServicer
 from headrace_sync.settings import Settings
 from headrace_sync.store import ConfigStore
-from headrace_sync.streams import Lag
-from headrace_sync.sync_handlers import SyncHandlers
-from headrace_sync.tokens import TokenStore
-from headrace_sync.vendor_handlers import VendorHandlers
-from headrace_sync.visits import Visits
 
 log = logs.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from headrace.api.sync.v1.destination_service_pb2 import DestinationState
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
 from headrace.domain.event_names import canonical
 from headrace.storage.mongo.client import Document
-from headrace_sync.planner import Forwarding
+from headrace_sync.planning.rules import Forwarding
 
 SEPARATOR = "\x1f"
 

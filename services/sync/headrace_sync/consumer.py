@@ -17,15 +17,15 @@ from headrace.domain.times import now_us
 from headrace.storage.streams import names
 from headrace.storage.streams.client import Entry, GroupReader, Redis
 from headrace.telemetry import logs, metrics
-from headrace_sync import consents
 from headrace_sync.batching import chunks
-from headrace_sync.forwarding import Planner
-from headrace_sync.handover import Handover
-from headrace_sync.list_store import ListStore
-from headrace_sync.reassigned import Reassigned, profiles_of
+from headrace_sync.deliveries.handover import Handover
+from headrace_sync.deliveries.reassigned import Reassigned, profiles_of
+from headrace_sync.deliveries.work import Work, event_sync_document, membership_event
+from headrace_sync.lists.store import ListStore
+from headrace_sync.lists.touched import Touched
+from headrace_sync.people import consents
+from headrace_sync.planning.planner import Planner
 from headrace_sync.registry import Registry, Snapshot
-from headrace_sync.touched import Touched
-from headrace_sync.work import Work, event_sync_document, membership_event
 
 log = logs.get_logger(__name__)
 B = TypeVar("B", ResolvedBatch, MembershipChangeBatch)

@@ -17,21 +17,21 @@ from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.storage.sealing import Sealer, SealError
 from headrace.telemetry import logs, metrics
 from headrace_sync.alerts.sender import Alerts, breaker_opened, unauthorized
-from headrace_sync.breaker import BreakerState
 from headrace_sync.config import DestinationConfig, SyncConfig, sealing_place
-from headrace_sync.delivery_store import DeliveryStore
-from headrace_sync.http import VendorClient
-from headrace_sync.items import ItemBuilder
-from headrace_sync.log_events import LogEvents
-from headrace_sync.outlet import Outlet
-from headrace_sync.rates import RateLimiter
+from headrace_sync.deliveries.log_events import LogEvents
+from headrace_sync.deliveries.store import DeliveryStore
+from headrace_sync.deliveries.worker import Worker
+from headrace_sync.mappings.items import ItemBuilder
+from headrace_sync.outlets.breaker import BreakerState
+from headrace_sync.outlets.http import VendorClient
+from headrace_sync.outlets.outlet import Outlet
+from headrace_sync.outlets.rates import RateLimiter
+from headrace_sync.outlets.sending import Connector
+from headrace_sync.outlets.signing import Signer
+from headrace_sync.outlets.tokens import TokenStore
 from headrace_sync.registry import Registry, Snapshot
-from headrace_sync.sending import Connector
 from headrace_sync.settings import Settings
-from headrace_sync.signing import Signer
 from headrace_sync.store import ConfigStore
-from headrace_sync.tokens import TokenStore
-from headrace_sync.worker import Worker
 
 log = logs.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from headrace.plugins import Options
 from headrace.settings import ServiceSettings
 from headrace_sync.alerts.message import key_of_secret
-from headrace_sync.http import AddressRefused, check_url
+from headrace_sync.outlets.http import AddressRefused, check_url
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -1,7 +1,7 @@
 """Collections of the sync service and their indexes; reading and writing destinations and syncs.
 
-The other collections have files of their own: `delivery_store` (deliveries, ledger) and `list_store` (list_members,
-sync_runs).
+The other collections have files of their own: `deliveries.store` (deliveries, ledger), `lists.store` (list_members,
+sync_runs), `plans.store`, `erasure.store` and `alerts.sender`.
 """
 
 from __future__ import annotations

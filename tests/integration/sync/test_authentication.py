@@ -11,13 +11,13 @@ from urllib.parse import parse_qs
 
 import pytest
 from aiohttp import web
-from headrace_sync.http import VendorClient
 from headrace_sync.leases import Leases
-from headrace_sync.outlet import SEND_EVENTS
-from headrace_sync.signing import Signer
+from headrace_sync.outlets.http import VendorClient
+from headrace_sync.outlets.outlet import SEND_EVENTS
+from headrace_sync.outlets.signing import Signer
+from headrace_sync.outlets.tokens import TokenStore
+from headrace_sync.outlets.verdicts import Kind
 from headrace_sync.store import TOKENS
-from headrace_sync.tokens import TokenStore
-from headrace_sync.verdicts import Kind
 
 from headrace.plugins.authentication import CredentialsRefused, TokenUnavailable
 from headrace.storage.mongo.client import Database

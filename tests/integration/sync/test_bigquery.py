@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from headrace_destination_bigquery.destination import COLUMNS
-from headrace_sync.verdicts import Kind, Verdict
+from headrace_sync.outlets.verdicts import Kind, Verdict
 
 from headrace.embedded.stores import EmbeddedStores
 from headrace_sdk import EventItem, Profile

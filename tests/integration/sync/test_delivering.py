@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from headrace_sync.http import VendorClient
-from headrace_sync.verdicts import Kind
+from headrace_sync.outlets.http import VendorClient
+from headrace_sync.outlets.verdicts import Kind
 
 from headrace.plugins import PluginHost
 from headrace.storage.mongo.client import Database

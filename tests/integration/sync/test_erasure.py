@@ -9,8 +9,8 @@ import grpc
 import pytest
 from aiohttp import web
 from bson import encode
-from headrace_sync.erasure_store import ErasureStore
-from headrace_sync.list_store import ListStore
+from headrace_sync.erasure.store import ErasureStore
+from headrace_sync.lists.store import ListStore
 from headrace_sync.store import ConfigStore
 from pymongo.errors import AutoReconnect
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from headrace_sync.delivery_store import DeliveryStore, delivery_id
-from headrace_sync.replays import NOT_REPEATED, ReplayFilter
+from headrace_sync.deliveries.replays import NOT_REPEATED, ReplayFilter
+from headrace_sync.deliveries.store import DeliveryStore, delivery_id
 from headrace_sync.store import FAILED
 
 from headrace.api.sync.v1 import destination_service_pb2 as dest

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from headrace_sync import jobs
-from headrace_sync.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
-from headrace_sync.verdicts import Kind, Verdict
+from headrace_sync.outlets import jobs
+from headrace_sync.outlets.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
+from headrace_sync.outlets.verdicts import Kind, Verdict
 
 from headrace.connector import wire
 from headrace.domain.times import now_us

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from headrace_sync.outlet import ADD_MEMBERS, REMOVE_MEMBERS
-from headrace_sync.verdicts import Kind
+from headrace_sync.outlets.outlet import ADD_MEMBERS, REMOVE_MEMBERS
+from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector import wire
 from headrace.plugins import PluginHost

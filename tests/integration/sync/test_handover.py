@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from headrace_sync.delivery_store import DeliveryStore
-from headrace_sync.handover import Handover
+from headrace_sync.deliveries.handover import Handover
+from headrace_sync.deliveries.store import DeliveryStore
+from headrace_sync.deliveries.work import Work, forwarding_document
+from headrace_sync.deliveries.worker import Worker
 from headrace_sync.store import DELIVERIES, WAITING
-from headrace_sync.work import Work, forwarding_document
-from headrace_sync.worker import Worker
 
 from headrace.api.common.v1.event_pb2 import Event
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent

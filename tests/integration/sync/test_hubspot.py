@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from headrace_sync.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
-from headrace_sync.verdicts import Kind
+from headrace_sync.outlets.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
+from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector import wire
 from headrace.domain.times import now_us

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from headrace_sync.verdicts import Kind
+from headrace_sync.outlets.verdicts import Kind
 
 from headrace.domain.times import now_us
 from headrace.plugins import PluginHost

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from headrace_sync.verdicts import Kind
+from headrace_sync.outlets.verdicts import Kind
 
 from headrace.domain.times import now_us
 from headrace.plugins import PluginHost

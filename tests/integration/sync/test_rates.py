@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from headrace_sync.rates import Limit, RateLimiter, take
+from headrace_sync.outlets.rates import Limit, RateLimiter, take
 
 from headrace.domain.times import SECOND_US
 from headrace.storage.streams import client as streams

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from headrace_sync.accounts import Accounts
-from headrace_sync.audiences import Audiences
-from headrace_sync.delivery_store import DeliveryStore
+from headrace_sync.deliveries.store import DeliveryStore
 from headrace_sync.leases import Lease, Leases
-from headrace_sync.list_store import ListStore
+from headrace_sync.ledger.accounts import Accounts
+from headrace_sync.ledger.retention import Retention
+from headrace_sync.lists.store import ListStore
+from headrace_sync.people.audiences import Audiences
 from headrace_sync.registry import Registry
-from headrace_sync.retention import Retention
 from headrace_sync.store import ConfigStore
 
 from headrace.api.sync.v1 import destination_service_pb2 as dest

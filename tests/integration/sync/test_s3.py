@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytest_asyncio
 import zstandard
-from headrace_sync.verdicts import Kind
+from headrace_sync.outlets.verdicts import Kind
 
 from headrace.embedded.stores import EmbeddedStores
 from headrace_sdk import EventItem, Profile

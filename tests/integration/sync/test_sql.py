@@ -11,9 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from headrace_sync.http import VendorClient
-from headrace_sync.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
-from headrace_sync.verdicts import Kind
+from headrace_sync.outlets.http import VendorClient
+from headrace_sync.outlets.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
+from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector.wire import MemberRows
 from headrace.plugins import PluginHost

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from headrace_sync.streams import Lag
+from headrace_sync.planning.streams import Lag
 
 from headrace.storage.streams import names
 from headrace.storage.streams.client import GroupReader, Redis

@@ -15,13 +15,13 @@ from typing import Any, cast
 
 import pytest
 from headrace_sync.config import SyncConfig
-from headrace_sync.consents import Allowed
-from headrace_sync.items import NO_PROFILE
-from headrace_sync.list_store import ListStore
-from headrace_sync.outlet import ADD_MEMBERS
-from headrace_sync.passes import ListPass, Tally
-from headrace_sync.planner import MERGED
-from headrace_sync.verdicts import Kind, Verdict
+from headrace_sync.lists.passes import ListPass, Tally
+from headrace_sync.lists.store import ListStore
+from headrace_sync.mappings.items import NO_PROFILE
+from headrace_sync.outlets.outlet import ADD_MEMBERS
+from headrace_sync.outlets.verdicts import Kind, Verdict
+from headrace_sync.people.consents import Allowed
+from headrace_sync.planning.rules import MERGED
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChange
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from headrace_sync.calls.vendor_handlers import FAILED, PASSED, UNKNOWN, Checked, VendorHandlers
 from headrace_sync.config import DestinationConfig, sealing_place
-from headrace_sync.rates import RateLimiter
-from headrace_sync.vendor_handlers import FAILED, PASSED, UNKNOWN, Checked, VendorHandlers
+from headrace_sync.outlets.rates import RateLimiter
 
 from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1.destination_service_pb2 import DestinationState

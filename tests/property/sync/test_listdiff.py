@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 
-from headrace_sync.listdiff import (
+from headrace_sync.lists.diff import (
     HeldRow,
     MemberRecord,
     RowState,

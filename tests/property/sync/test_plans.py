@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_sync.listdiff import Difference, HeldRow, MemberRecord, RowState, difference
+from headrace_sync.lists.diff import Difference, HeldRow, MemberRecord, RowState, difference
 from headrace_sync.plans.pages import Position, next_position
 from headrace_sync.plans.rules import Counts, Operation, Window, digest, operation_of
 from hypothesis import given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from headrace_sync.backoff import delay_us, is_out_of_time
+from headrace_sync.outlets.backoff import delay_us, is_out_of_time
 
 from headrace.domain.times import SECOND_US
 

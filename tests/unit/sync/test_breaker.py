@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_sync.breaker import Breaker, BreakerState
+from headrace_sync.outlets.breaker import Breaker, BreakerState
 
 from headrace.domain.times import SECOND_US
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from headrace_sync import consents
-from headrace_sync.verdicts import Kind
+from headrace_sync.outlets.verdicts import Kind
+from headrace_sync.people import consents
 
 from headrace.domain.consent import ConsentValue
 from headrace.rpc.errors import ApiError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace_sync import jobs
-from headrace_sync.verdicts import Kind, Verdict
+from headrace_sync.outlets import jobs
+from headrace_sync.outlets.verdicts import Kind, Verdict
 
 PENDING = Verdict(Kind.PENDING, "j", 202, 2.0)
 DONE = Verdict(Kind.DELIVERED, code=200)

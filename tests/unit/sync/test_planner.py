@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_sync.planner import SETTLE_US, Forwarding, event_sync_message_id, plan, without_accounted
+from headrace_sync.planning.rules import SETTLE_US, Forwarding, event_sync_message_id, plan, without_accounted
 
 from headrace.api.common.v1.event_pb2 import Event
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent

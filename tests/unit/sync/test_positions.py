@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from headrace_sync.positions import TRIMMED_FROM, StreamState, has_gap, mark_us, planned_until_ms
+from headrace_sync.planning.positions import TRIMMED_FROM, StreamState, has_gap, mark_us, planned_until_ms
 
 
 def state(

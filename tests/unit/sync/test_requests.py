@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from headrace_sync.requests import changed_fields, check_etag, etag, settings_object
+from headrace_sync.calls.requests import changed_fields, check_etag, etag, settings_object
 
 from headrace.rpc.errors import ApiError
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from headrace_sync.schedules import next_run
+from headrace_sync.lists.schedules import next_run
 from hypothesis import given
 from hypothesis import strategies as st
 

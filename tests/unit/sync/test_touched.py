@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_sync.touched import Touched
+from headrace_sync.lists.touched import Touched
 
 from headrace.api.identity.v1.profile_pb2 import Handover, Merge
 from tests.support import resolved

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import msgspec
-from headrace_sync.items import completed, with_values
-from headrace_sync.visits import visit_of
+from headrace_sync.mappings.items import completed, with_values
+from headrace_sync.people.visits import visit_of
 
 from headrace.api.common.v1.event_pb2 import Event, Identifier
 from headrace.api.sync.v1.sync_service_pb2 import IdentifierValues

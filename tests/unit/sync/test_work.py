@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 from headrace_sync.config import SyncConfig
+from headrace_sync.deliveries.work import event_sync_document
 from headrace_sync.store import FILTERED, WAITING
-from headrace_sync.work import event_sync_document
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChange
 from headrace.api.common.v1.event_pb2 import Event

@@ -1,0 +1,1 @@
+"""Alerts: what is told to whom when a sync needs somebody, and how it gets there."""

@@ -17,9 +17,9 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs, metrics
 from headrace_sync.alerts.message import Alert, AlertKind, request_of
-from headrace_sync.backoff import delay_us
-from headrace_sync.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.leases import Lease, Leases
+from headrace_sync.outlets.backoff import delay_us
+from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.store import ALERTS
 
 log = logs.get_logger(__name__)

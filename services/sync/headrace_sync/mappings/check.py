@@ -18,11 +18,11 @@ from headrace.plugins.mapping import CompiledMapping, FieldMapping, MappingError
 from headrace.rpc import names
 from headrace.rpc.errors import invalid_argument, not_found, wrong_state
 from headrace_sdk import FieldType
-from headrace_sync.audiences import Audiences
 from headrace_sync.config import DestinationConfig
-from headrace_sync.consents import refusal
 from headrace_sync.mappings.rules import fits, known_names, propose, remarks_on
-from headrace_sync.profiles import Person, Profiles
+from headrace_sync.people.audiences import Audiences
+from headrace_sync.people.consents import refusal
+from headrace_sync.people.profiles import Person, Profiles
 
 MOST_PEOPLE = 500
 """So many people are looked at: shares are then within about 5 % of all."""

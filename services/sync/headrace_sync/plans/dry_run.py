@@ -19,21 +19,21 @@ from headrace.plugins.render import Rendering
 from headrace.rpc.errors import not_found, wrong_state
 from headrace.storage.mongo.client import Document
 from headrace_sdk import Row
-from headrace_sync.audiences import Audiences
 from headrace_sync.config import SyncConfig
-from headrace_sync.delivery_store import DeliveryStore
+from headrace_sync.deliveries.store import DeliveryStore
+from headrace_sync.deliveries.work import membership_event
 from headrace_sync.fleet import Fleet
-from headrace_sync.items import ItemBuilder
-from headrace_sync.list_store import ListStore, record_of
-from headrace_sync.listdiff import MemberRecord, removable, resend_everything
-from headrace_sync.looking import Looked, Looker
-from headrace_sync.outlet import ADD_MEMBERS, REMOVE_MEMBERS, SEND_EVENTS, Outlet
-from headrace_sync.planner import MERGED, event_sync_message_id
+from headrace_sync.lists.diff import MemberRecord, removable, resend_everything
+from headrace_sync.lists.looking import Looked, Looker
+from headrace_sync.lists.store import ListStore, record_of
+from headrace_sync.mappings.items import ItemBuilder
+from headrace_sync.outlets.outlet import ADD_MEMBERS, REMOVE_MEMBERS, SEND_EVENTS, Outlet
+from headrace_sync.outlets.verdicts import Verdict
+from headrace_sync.people.audiences import Audiences
+from headrace_sync.planning.rules import MERGED, event_sync_message_id
 from headrace_sync.plans.pages import Position, next_position
 from headrace_sync.plans.rules import Operation, digest, operation_of
 from headrace_sync.store import ConfigStore
-from headrace_sync.verdicts import Verdict
-from headrace_sync.work import membership_event
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from headrace_sync.listdiff import Difference
-from headrace_sync.looking import Looked
+from headrace_sync.lists.diff import Difference
+from headrace_sync.lists.looking import Looked
 from headrace_sync.plans.rules import Counts, Operation, Window, digest, never_waits, operation_of
 
 Spend = Callable[[Counts, int], Awaitable[None]]

@@ -10,11 +10,11 @@ from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import now_us
 from headrace_sync.alerts.sender import Alerts, approval_needed
 from headrace_sync.config import SyncConfig
-from headrace_sync.items import ItemBuilder
 from headrace_sync.leases import Lease
-from headrace_sync.list_store import ListStore, record_of
-from headrace_sync.looking import Looked, Looker
-from headrace_sync.outlet import Outlet
+from headrace_sync.lists.looking import Looked, Looker
+from headrace_sync.lists.store import ListStore, record_of
+from headrace_sync.mappings.items import ItemBuilder
+from headrace_sync.outlets.outlet import Outlet
 from headrace_sync.plans.gate import Gate
 from headrace_sync.plans.rules import Counts, Window, never_waits, operation_of
 from headrace_sync.plans.store import PlanStore

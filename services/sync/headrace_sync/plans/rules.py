@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from enum import IntEnum
 
-from headrace_sync.consents import REASON_PREFIX
-from headrace_sync.listdiff import Difference, MemberRecord
-from headrace_sync.planner import ERASED
+from headrace_sync.lists.diff import Difference, MemberRecord
+from headrace_sync.people.consents import REASON_PREFIX
+from headrace_sync.planning.rules import ERASED
 
 APPROVAL = "approval"
 """Reason of a member whose changes wait to be approved."""

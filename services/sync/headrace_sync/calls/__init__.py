@@ -1,0 +1,1 @@
+"""The gRPC services of sync: messages to calls of the handlers and back, and what the handlers do."""

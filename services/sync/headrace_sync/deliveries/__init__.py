@@ -1,0 +1,1 @@
+"""Deliveries of events: stored, taken, sent in batches, retried, replayed."""

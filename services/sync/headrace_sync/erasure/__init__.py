@@ -1,0 +1,1 @@
+"""Deletion of a person: what is removed here, and what destinations are asked to remove."""

@@ -1,0 +1,1 @@
+"""Whether everything is accounted for: what should have passed a sync against what became of it."""

@@ -1,0 +1,320 @@
+"""One pass of a list sync: what should be on the vendor's list against what may be there, and sending the difference.
+
+The order makes every crash harmless. Rows that moved with a merge are handed over first. A row is written down before
+it is sent. Removals go before additions. Results are written last; what was sent without a stored result stays in
+doubt, and the next pass sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headrace.domain.times import DAY_US, SECOND_US, now_us
+from headrace.storage.mongo.client import Document
+from headrace_sdk import Row
+from headrace_sync.batching import chunks
+from headrace_sync.config import SyncConfig
+from headrace_sync.leases import Lease
+from headrace_sync.lists.diff import Difference, MemberRecord, difference, doubt, intend, removable, resend_everything
+from headrace_sync.lists.looking import Looked, Looker
+from headrace_sync.lists.store import ListStore, MemberResult, record_of
+from headrace_sync.mappings.items import ItemBuilder
+from headrace_sync.outlets.backoff import delay_us
+from headrace_sync.outlets.outlet import ADD_MEMBERS, REMOVE_MEMBERS, Outlet
+from headrace_sync.outlets.verdicts import Kind, Verdict
+from headrace_sync.people.consents import FRESH_S
+from headrace_sync.plans.gate import Gate
+from headrace_sync.plans.rules import APPROVAL
+from headrace_sync.store import DELIVERED, FAILED, FILTERED, WAITING, WARNING
+
+MEMBERS_AT_ONCE = 1_000
+HOLD_US = 30 * SECOND_US
+"""How long rows that came with a merge are not removed: the survivor's own membership is on its way."""
+
+_GIVE_UP_TRIES = 20
+"""Refused tries in a row after which a member counts as failed; the difference is still looked at now and then."""
+_FAILED_AGAIN_US = 3600 * SECOND_US
+FAR_US = 3650 * DAY_US
+"""After how long a member is looked at that waits for somebody to decide."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a pass did.
+
+    Attributes:
+        added: Rows that the vendor took.
+        removed: Rows that the vendor dropped.
+        failed: Rows that stay different.
+        skipped: Members left out, by reason.
+        error: What stopped it.
+        looked_at: Members looked at.
+        held: Members whose changes wait for approval.
+        plan_id: The plan that was made of them.
+    """
+
+    added: int = 0
+    removed: int = 0
+    failed: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    error: str = ""
+    looked_at: int = 0
+    held: int = 0
+    plan_id: str = ""
+
+    def document(self) -> Document:
+        """Its stored form."""
+        skipped = [{"r": reason, "n": count} for reason, count in self.skipped.items()]
+        return {
+            "added": self.added,
+            "removed": self.removed,
+            "failed": self.failed,
+            "skipped": skipped,
+            "error": self.error,
+            "held": self.held,
+            "plan": self.plan_id,
+        }
+
+
+class ListPass:
+    """A pass over the members of one list sync that something is to be done for."""
+
+    def __init__(
+        self,
+        *,
+        sync: SyncConfig,
+        outlet: Outlet,
+        lists: ListStore,
+        items: ItemBuilder,
+        lease: Lease,
+        tally: Tally,
+        only: Sequence[str] | None = None,
+        gate: Gate | None = None,
+        urgent: bool = False,
+    ) -> None:
+        """Make a pass; `run` carries it out.
+
+        Args:
+            sync: The list sync.
+            outlet: The way to its vendor.
+            lists: Its members.
+            items: Makes members.
+            lease: Of its passes, held.
+            tally: Counts what is done.
+            only: Looks at these profiles alone; None looks at all.
+            gate: What may be sent; None lets everything through.
+            urgent: Looks only at members who wait for no schedule.
+        """
+        self._extra: Document = {} if only is None else {"p": {"$in": list(only)}}
+        if urgent:
+            self._extra["ur"] = True
+        self._sync = sync
+        self._outlet = outlet
+        self._lists = lists
+        self._looker = Looker(sync, outlet, items)
+        self._lease = lease
+        self._tally = tally
+        self._gate = gate
+        self._handed_over = False
+        self._not_after: float | None = None
+
+    async def run(self) -> None:
+        """Look at every member that is due, chunk by chunk.
+
+        Raises:
+            grpc.aio.AioRpcError: Profiles cannot be read now.
+            LeaseLost: Another process may have begun a pass.
+        """
+        after = ""
+        began = now_us()
+        while True:
+            self._lease.check()
+            documents = await self._lists.due(
+                self._sync.key, now=began, after=after, limit=MEMBERS_AT_ONCE, extra=self._extra
+            )
+            if not documents:
+                if not self._handed_over:
+                    return
+                after, began, self._handed_over = "", now_us(), False  # the survivors are due now
+                continue
+            await self._chunk(documents)
+            self._tally.looked_at += len(documents)
+            after = documents[-1]["_id"]
+            if self._outlet.paused_s() > 0:
+                self._tally.error = self._tally.error or "the destination takes nothing at the moment"
+                return
+
+    async def _chunk(self, documents: Sequence[Document]) -> None:
+        stay = [document for document in documents if not await self._hand_over(record_of(document))]
+        if len(stay) < len(documents):
+            # Survivors among them have rows now that were not read with them.
+            self._handed_over = True
+            found = await self._lists.get(self._sync.key, [document["p"] for document in stay])
+            stay = [found[document["p"]] for document in stay if document["p"] in found]
+        members = [Looked(document, record_of(document)) for document in stay]
+        self._not_after = time.monotonic() + FRESH_S if self._outlet.required_consents else None
+        await self._looker.look(members)
+        if self._gate is not None:
+            await self._gate.admit(members)
+        await self._remove(members)
+        await self._add(members)
+        await self._finish(members)
+
+    async def _hand_over(self, record: MemberRecord) -> bool:
+        """Give the rows of a merged profile to its survivor; True when the member is done with that."""
+        if record.desired or not record.merged_into or not record.rows:
+            return False
+        found = await self._lists.get(self._sync.key, [record.merged_into])
+        document = found.get(record.merged_into)
+        survivor = record_of(document) if document is not None else MemberRecord(record.merged_into)
+        survivor.receive(record.rows)
+        now = now_us()
+        await self._lists.hand_over(
+            self._sync.workspace_id, self._sync.key, survivor, record.profile_id, now=now, hold_until=now + HOLD_US
+        )
+        return True
+
+    async def _remove(self, members: Sequence[Looked]) -> None:
+        """Take rows off the list, unless another member holds them."""
+        losing = [member for member in members if member.changes.remove]
+        if not losing:
+            return
+        keys = {key for member in losing for key in member.changes.remove}
+        here = {key for member in members if member.record.desired for key in member.wanted}
+        others = await self._lists.holders(
+            self._sync.key, list(keys), besides=[member.record.profile_id for member in members]
+        )
+        sending: list[tuple[Looked, Row]] = []
+        doubted: list[Looked] = []
+        for member in losing:
+            to_send, to_forget = removable(member.changes.remove, others | here)
+            if to_forget:
+                member.record.forget(to_forget)
+                member.changed = True
+            if to_send and member.changes.add and self._outlet.info.rows_match_people:
+                resend_everything(member.record)
+                doubted.append(member)
+            elif doubt(member.record, to_send):
+                doubted.append(member)
+            elif not to_send and self._outlet.info.rows_match_people:
+                # Nothing goes out for this person, so what is acknowledged stays so.
+                member.changes = Difference(difference(member.record, member.wanted).add, {})
+            sending += [(member, Row(key=key, data=member.changes.remove[key])) for key in to_send]
+        await self._lists.save_rows([(self._sync.key, member.record) for member in doubted])
+        for member, row, verdict in await self._send(REMOVE_MEMBERS, sending):
+            if verdict.kind in (Kind.DELIVERED, Kind.WARNED):
+                member.record.forget([row.key])
+                member.changed = True
+                self._tally.removed += 1
+            else:
+                member.verdicts.append(verdict)
+                self._tally.failed += 1
+
+    async def _add(self, members: Sequence[Looked]) -> None:
+        """Put rows on the list, written down beforehand."""
+        adding = [member for member in members if member.changes.add]
+        new = [member for member in adding if intend(member.record, member.changes.add)]
+        await self._lists.save_rows([(self._sync.key, member.record) for member in new])
+        if self._outlet.required_consents:
+            await self._lists.save_consents(self._sync.key, {m.record.profile_id: m.consents for m in adding})
+        sending = [(member, Row(key=key, data=data)) for member in adding for key, data in member.changes.add.items()]
+        for member, row, verdict in await self._send(ADD_MEMBERS, sending, not_after=self._not_after):
+            member.changed = True
+            if verdict.kind in (Kind.DELIVERED, Kind.WARNED):
+                member.record.acknowledge([row.key])
+                self._tally.added += 1
+                if verdict.kind is Kind.WARNED:
+                    member.verdicts.append(verdict)
+                continue
+            if verdict.kind in (Kind.REJECTED, Kind.SKIPPED):
+                member.record.forget([row.key])
+            member.verdicts.append(verdict)
+            self._tally.failed += 1
+
+    async def _send(
+        self, operation: str, rows: Sequence[tuple[Looked, Row]], *, not_after: float | None = None
+    ) -> list[tuple[Looked, Row, Verdict]]:
+        """Send rows in batches, several at a time."""
+        if not rows:
+            return []
+        at_a_time = asyncio.Semaphore(self._outlet.info.concurrency)
+
+        async def batch(part: Sequence[tuple[Looked, Row]]) -> list[tuple[Looked, Row, Verdict]]:
+            async with at_a_time:
+                self._lease.check()
+                verdicts = await self._outlet.send(operation, [row for _, row in part], not_after=not_after)
+            return [(member, row, verdict) for (member, row), verdict in zip(part, verdicts, strict=True)]
+
+        sent = await asyncio.gather(*map(batch, chunks(rows, self._outlet.info.batch.max_items)))
+        return [answer for part in sent for answer in part]
+
+    async def _finish(self, members: Sequence[Looked]) -> None:
+        """Write down what became of the members."""
+        now = now_us()
+        results = [self._result(member, now) for member in members]
+        for result in results:
+            if result.state == FILTERED and result.record.desired:
+                self._tally.skipped[result.reason] = self._tally.skipped.get(result.reason, 0) + 1
+        await self._lists.finish(results, sync_key=self._sync.key, now=now)
+
+    def _result(self, member: Looked, now: int) -> MemberResult:
+        tries = int(member.document.get("at", 0))
+        result = MemberResult(
+            record=member.record,
+            generation=int(member.document.get("g", 0)),
+            state=DELIVERED,
+            rows_changed=member.changed,
+        )
+        if member.held:
+            self._tally.held += 1
+            result.state, result.reason, result.plan = WAITING, APPROVAL, member.plan
+            result.due, result.tries = now + FAR_US, tries
+            return result
+        verdicts = [*member.verdicts]
+        if member.kept_out is not None:
+            if member.kept_out.kind is Kind.PLUGIN:
+                verdicts.append(member.kept_out)
+            else:
+                result.state, result.reason = FILTERED, member.kept_out.reason
+        problem = _worst(verdicts)
+        if problem is None:
+            result.due = member.again_us
+            return result
+        result.reason = problem.reason
+        if problem.kind is Kind.WARNED:
+            result.state = WARNING
+        elif problem.kind is Kind.UNTRIED:
+            result.state, result.tries = WAITING, tries
+            result.due = now + int((problem.after_s or 1.0) * SECOND_US)
+        elif problem.kind in (Kind.REJECTED, Kind.SKIPPED):
+            result.state = FAILED if problem.kind is Kind.REJECTED else FILTERED
+        else:
+            self._again(result, problem, tries + 1, now)
+        return result
+
+    def _again(self, result: MemberResult, problem: Verdict, tries: int, now: int) -> None:
+        """Look at a member again later: it stays different until the vendor takes it."""
+        policy = self._outlet.info.retry
+        result.tries = tries
+        result.state = WAITING if tries < _GIVE_UP_TRIES else FAILED
+        delay = delay_us(
+            tries,
+            base_s=policy.base_s,
+            cap_s=policy.cap_s,
+            draw=random.random(),  # noqa: S311 - jitter
+            asked_s=problem.after_s,
+        )
+        result.due = now + (delay if tries < _GIVE_UP_TRIES else max(delay, _FAILED_AGAIN_US))
+
+
+_ORDER = (Kind.UNTRIED, Kind.RETRY, Kind.LOST, Kind.PLUGIN, Kind.REJECTED, Kind.SKIPPED, Kind.WARNED)
+
+
+def _worst(verdicts: Iterable[Verdict]) -> Verdict | None:
+    """The verdict that decides what becomes of a member: one that has to be tried again before one that is final."""
+    found: Mapping[Kind, Verdict] = {verdict.kind: verdict for verdict in verdicts}
+    return next((found[kind] for kind in _ORDER if kind in found), None)

@@ -1,0 +1,219 @@
+"""When passes of list syncs run: soon after a change, now and then in any case, and when somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from pymongo.errors import PyMongoError
+
+from headrace.domain.ids import new_time_ordered_id
+from headrace.domain.times import now_us
+from headrace.telemetry import logs, metrics
+from headrace_sync.config import SEPARATOR, SyncConfig
+from headrace_sync.fleet import Fleet
+from headrace_sync.leases import Lease, LeaseLost, Leases
+from headrace_sync.lists.passes import ListPass, Tally
+from headrace_sync.lists.schedules import next_run
+from headrace_sync.lists.store import ListStore
+from headrace_sync.mappings.items import ItemBuilder
+from headrace_sync.outlets.outlet import Outlet
+from headrace_sync.plans.keeper import PlanKeeper
+from headrace_sync.registry import Registry
+
+log = logs.get_logger(__name__)
+
+_passes = metrics.counter("headrace_list_passes", "Passes of list syncs, by connector and outcome.")
+_rows = metrics.counter("headrace_list_rows", "Rows of list syncs, by connector and what was done.")
+
+_BUSY_AGAIN_S = 0.5
+
+
+class Lists:
+    """Runs the passes of all list syncs, each in a task of its own: a slow destination delays only itself."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        fleet: Fleet,
+        lists: ListStore,
+        items: ItemBuilder,
+        leases: Leases,
+        plans: PlanKeeper,
+        debounce_s: float,
+        every_s: float,
+    ) -> None:
+        """Wire it; `run` starts it."""
+        self._plans = plans
+        self._registry = registry
+        self._fleet = fleet
+        self._lists = lists
+        self._items = items
+        self._leases = leases
+        self._debounce_s = debounce_s
+        self._every_s = every_s
+        self._wakes: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._evaluated: dict[str, int] = {}
+
+    def wake(self, sync_key: str) -> None:
+        """Something is to be done for members of a list sync."""
+        wake = self._wakes.get(sync_key)
+        if wake is not None:
+            wake.set()
+
+    async def run(self) -> None:
+        """Follow the configuration until cancelled."""
+        try:
+            while True:
+                syncs = {s.key: s for s in self._registry.current.syncs.values() if s.is_list and not s.paused}
+                for key in self._tasks.keys() - syncs.keys():
+                    self._tasks.pop(key).cancel()
+                    self._wakes.pop(key)
+                for key in syncs.keys() - self._tasks.keys():
+                    self._wakes[key] = asyncio.Event()
+                    self._tasks[key] = asyncio.create_task(self._follow(key, self._wakes[key]))
+                await asyncio.sleep(min(self._every_s, 0.5))
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _follow(self, key: str, wake: asyncio.Event) -> None:
+        """Run passes of one sync when there is something to do."""
+        while True:
+            try:
+                async with asyncio.timeout(self._every_s):
+                    await wake.wait()
+            except TimeoutError:
+                pass
+            if wake.is_set():
+                await asyncio.sleep(self._debounce_s)
+            wake.clear()
+            try:
+                if not await self.pass_once(key):
+                    wake.set()  # somebody else runs one, which may have begun before the change
+                    await asyncio.sleep(_BUSY_AGAIN_S)
+            except PyMongoError:
+                log.exception("a pass of a list sync stopped at the store")
+            except Exception:
+                log.exception("a pass of a list sync failed")
+                await asyncio.sleep(_BUSY_AGAIN_S)
+
+    async def pass_once(self, key: str) -> bool:
+        """Run a pass if anything is to be done and it can be done; False when another process runs one."""
+        sync = self._registry.current.syncs.get(key)
+        outlet = self._fleet.outlet(sync.destination_key) if sync is not None else None
+        if sync is None or outlet is None or sync.paused or outlet.paused_s() > 0:
+            return True
+        requested = await self._lists.requested_runs(key)
+        asked = bool(requested) or await self._requires_anew(sync, outlet) or await self._plans.needs_pass(sync)
+        urgent = not asked and not await self._is_time(sync)
+        if not asked and not await self._lists.has_due(key, now=now_us(), urgent=urgent):
+            return True
+        async with self._leases.hold(f"pass{SEPARATOR}{key}") as lease:
+            if lease is None:
+                return False
+            await self._run(sync, lease, urgent=urgent)
+        return True
+
+    async def _requires_anew(self, sync: SyncConfig, outlet: Outlet) -> bool:
+        """True when other consents are required than at the last look at all members."""
+        if self._evaluated.get(sync.key, 0) != outlet.consents_changed_us:
+            if await self._lists.evaluated_consents(sync.key) != outlet.consents_changed_us:
+                return True
+            self._evaluated[sync.key] = outlet.consents_changed_us
+        return False
+
+    async def _is_time(self, sync: SyncConfig) -> bool:
+        """True when the sync's schedule, if it has one, lets a pass begin."""
+        if not sync.schedule:
+            return True
+        last = await self._lists.last_scheduled(sync.key)
+        return last is None or next_run(sync.schedule, last) <= now_us()
+
+    async def _run(self, sync: SyncConfig, lease: Lease, *, urgent: bool) -> None:
+        began = now_us()
+        outlet = self._fleet.outlet(sync.destination_key)
+        if outlet is None or not await self._follow_requirements(sync, outlet):
+            return
+        requested = await self._lists.requested_runs(sync.key)
+        anew = any(not run.get("marked") for run in requested)
+        for run in requested:
+            if not run.get("marked"):
+                await self._lists.mark_all(sync.key, now=now_us(), doubt=bool(run.get("full")))
+                await self._lists.update_run(run["_id"], {"marked": True})
+        if requested:
+            ids = [run["_id"] for run in requested]
+        else:
+            await self._lists.end_interrupted_runs(sync.key, now=now_us())
+            ids = [new_time_ordered_id()]
+            await self._lists.insert_run(new_run(sync, ids[0], end=-1))
+        tally = Tally()
+        try:
+            gate = await self._plans.gate(sync, outlet, lease, anew=anew, urgent=urgent)
+            work = ListPass(
+                sync=sync,
+                outlet=outlet,
+                lists=self._lists,
+                items=self._items,
+                lease=lease,
+                tally=tally,
+                gate=gate,
+                urgent=urgent,
+            )
+            await work.run()
+            if sync.schedule and not urgent:
+                await self._lists.remember_scheduled(sync.key, began)
+            if gate is not None and not outlet.paused_s() and await self._plans.conclude(sync, gate):
+                tally.plan_id = gate.plan_id
+        except LeaseLost:
+            tally.error = "another process has taken over"
+        except grpc.aio.AioRpcError as error:
+            tally.error = f"profiles cannot be read ({error.code().name})"
+        except Exception as error:
+            tally.error = f"stopped by {type(error).__name__}"
+            raise
+        finally:
+            for id in ids:
+                await self._lists.update_run(id, {**tally.document(), "end": now_us()})
+        labels = {"connector": outlet.info.name}
+        _passes.add(1, {**labels, "outcome": "stopped" if tally.error else "done"})
+        for what, count in (("added", tally.added), ("removed", tally.removed), ("failed", tally.failed)):
+            _rows.add(count, {**labels, "outcome": what})
+
+    async def _follow_requirements(self, sync: SyncConfig, outlet: Outlet) -> bool:
+        """Look at all members again when other consents are required than before; only for who holds the lease.
+
+        Returns:
+            False when this process does not know yet what is required now.
+        """
+        evaluated = await self._lists.evaluated_consents(sync.key)
+        if evaluated > outlet.consents_changed_us:
+            return False
+        if evaluated < outlet.consents_changed_us:
+            await self._lists.mark_all(sync.key, now=now_us(), doubt=False)
+            await self._lists.remember_evaluated(sync.key, outlet.consents_changed_us)
+        self._evaluated[sync.key] = outlet.consents_changed_us
+        return True
+
+
+def new_run(sync: SyncConfig, run_id: str, *, end: int = 0, full: bool = False) -> dict[str, object]:
+    """A pass as it is stored at its beginning.
+
+    Args:
+        sync: The sync.
+        run_id: Time-ordered id.
+        end: 0 asks that it be run; -1 says that it runs.
+        full: True sends every member again.
+    """
+    return {
+        "_id": run_id,
+        "k": sync.key,
+        "w": sync.workspace_id,
+        "start": now_us(),
+        "end": end,
+        "full": full,
+        **Tally().document(),
+    }

@@ -1,0 +1,438 @@
+"""The collections `list_members` and `sync_runs`: what each list sync knows of each profile, and its passes.
+
+A member's document has `due` while something is to be done for it, and `g`, which grows whenever somebody asks for
+that; a pass takes `due` away only if `g` is still what it read. Only passes write rows, and one pass runs per sync.
+
+Fields: k sync key, w workspace, p profile id, desired, v version, rows [{k, d, s}], into survivor of a merge, due, g,
+st state, r reason, at tries, hold no removal before, a when the version came in, u changed, co the consents that
+allowed the last addition, where the destination requires any, ur true when a withdrawal of consent waits for no
+schedule, pn the plan that holds what is to be done (its id, a digest of what). All times in microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from bson.binary import Binary
+from pymongo import ASCENDING, DESCENDING, UpdateOne
+
+from headrace.api.audience.v1.audience_pb2 import MembershipChange
+from headrace.storage.mongo.client import Database, Document, aggregate
+from headrace_sync.config import SEPARATOR
+from headrace_sync.deliveries.replays import ReplayFilter
+from headrace_sync.lists.diff import HeldRow, MemberRecord, RowState
+from headrace_sync.people.consents import REASON_PREFIX, Consents, Spoken, stored
+from headrace_sync.plans.rules import APPROVAL
+from headrace_sync.store import DELIVERED, FAILED, FILTERED, LIST_MEMBERS, STATE, SYNC_RUNS, WAITING, WARNING
+
+MEMBER_STATES = (WAITING, DELIVERED, WARNING, FAILED, FILTERED)
+_KEEP_RUNS = timedelta(days=28)
+
+
+def member_id(sync_key: str, profile_id: str) -> str:
+    """Database id of a member of a list sync."""
+    return f"{sync_key}{SEPARATOR}{profile_id}"
+
+
+def record_of(document: Document) -> MemberRecord:
+    """The record in a stored document."""
+    rows = {row["k"]: HeldRow(msgspec.json.decode(row["d"]), RowState(row["s"])) for row in document.get("rows", ())}
+    return MemberRecord(
+        profile_id=document["p"],
+        desired=document["desired"],
+        version=document["v"],
+        rows=rows,
+        merged_into=document.get("into", ""),
+    )
+
+
+def stored_rows(record: MemberRecord) -> list[Document]:
+    """The rows of a record in their stored form."""
+    return [
+        {"k": key, "d": Binary(msgspec.json.encode(row.data)), "s": int(row.state)} for key, row in record.rows.items()
+    ]
+
+
+class ListStore:
+    """Members and passes of list syncs in MongoDB."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def change_members(
+        self, workspace_id: str, changes: Sequence[tuple[str, MembershipChange]], *, now: int
+    ) -> None:
+        """Take in membership changes, each for a sync key; old versions change nothing."""
+        operations = [_change_operation(workspace_id, key, change, now) for key, change in changes]
+        if operations:
+            await self._db[LIST_MEMBERS].bulk_write(operations, ordered=True)
+
+    async def mark_dirty(self, sync_key: str, profile_ids: Iterable[str], *, now: int) -> int:
+        """Ask that desired members be looked at again; returns how many of these are."""
+        ids = [member_id(sync_key, p) for p in profile_ids]
+        result = await self._db[LIST_MEMBERS].update_many(
+            {"_id": {"$in": ids}, "desired": True}, {"$set": {"due": now}, "$inc": {"g": 1}}
+        )
+        return int(result.modified_count)
+
+    async def mark_spoken(self, sync_key: str, spoken: Spoken, *, now: int) -> int:
+        """Ask that desired members be looked at again whose events spoke of required purposes; returns how many.
+
+        Many events repeat what was known. A denial is news unless the member is left out for lack of consent already,
+        a grant only if it is; and both are while a pass may be looking at the member.
+        """
+        left_out: Document = {"st": FILTERED, "r": {"$regex": f"^{REASON_PREFIX}"}}
+        idle: Document = {"due": {"$exists": False}}
+        under_way: Document = {"due": {"$exists": True}}
+        marked = 0
+        for profile_ids, news, urgent in (
+            (spoken.denied, {"$nor": [{**left_out, **idle}]}, {"ur": True}),
+            (spoken.granted, {"$or": [left_out, under_way]}, {}),
+        ):
+            if profile_ids:
+                ids = [member_id(sync_key, p) for p in profile_ids]
+                result = await self._db[LIST_MEMBERS].update_many(
+                    {"_id": {"$in": ids}, "desired": True, **news}, {"$set": {"due": now, **urgent}, "$inc": {"g": 1}}
+                )
+                marked += int(result.modified_count)
+        return marked
+
+    async def mark_all(self, sync_key: str, *, now: int, doubt: bool) -> None:
+        """Ask that all members be looked at; with doubt every acknowledgement is forgotten, so all is sent again."""
+        change: Document = {"$set": {"due": now, "at": 0}, "$inc": {"g": 1}}
+        if doubt:
+            change["$set"]["rows.$[].s"] = int(RowState.SENT)
+        query: Document = {"k": sync_key, "$or": [{"desired": True}, {"rows.0": {"$exists": True}}]}
+        if doubt:
+            await self._db[LIST_MEMBERS].update_many({**query, "rows": {"$exists": True}}, change)
+            await self._db[LIST_MEMBERS].update_many(
+                {**query, "rows": {"$exists": False}}, {"$set": {"due": now, "at": 0}, "$inc": {"g": 1}}
+            )
+        else:
+            await self._db[LIST_MEMBERS].update_many(query, change)
+
+    async def has_due(self, sync_key: str, *, now: int, urgent: bool = False) -> bool:
+        """True when something is to be done now; with `urgent` something that waits for no schedule."""
+        query: Document = {"k": sync_key, "due": {"$gt": 0, "$lte": now}}
+        if urgent:
+            query["ur"] = True
+        return await self._db[LIST_MEMBERS].find_one(query, {"_id": 1}) is not None
+
+    async def last_scheduled(self, sync_key: str) -> int | None:
+        """When the last pass by the schedule began; None when there was none."""
+        document = await self._db[STATE].find_one({"_id": f"scheduled{SEPARATOR}{sync_key}"})
+        return int(document["t"]) if document else None
+
+    async def remember_scheduled(self, sync_key: str, began: int) -> None:
+        """A pass by the schedule is done."""
+        await self._db[STATE].update_one(
+            {"_id": f"scheduled{SEPARATOR}{sync_key}"}, {"$set": {"t": began}}, upsert=True
+        )
+
+    async def due(self, sync_key: str, *, now: int, after: str, limit: int, extra: Mapping[str, Any]) -> list[Document]:
+        """Documents to be looked at with a greater id, by id."""
+        query = {"k": sync_key, "due": {"$gt": 0, "$lte": now}, "_id": {"$gt": after}, **extra}
+        return [d async for d in self._db[LIST_MEMBERS].find(query).sort("_id", ASCENDING).limit(limit)]
+
+    async def get(self, sync_key: str, profile_ids: Iterable[str]) -> dict[str, Document]:
+        """Documents by profile id."""
+        ids = [member_id(sync_key, p) for p in profile_ids]
+        return {d["p"]: d async for d in self._db[LIST_MEMBERS].find({"_id": {"$in": ids}})}
+
+    async def known(self, sync_key: str, *, after: str, limit: int) -> list[Document]:
+        """Documents of members and of who has rows, with a greater profile id, by profile id."""
+        query = {
+            "_id": {"$gt": member_id(sync_key, after), "$lt": member_id(sync_key, "\uffff")},
+            "$or": [{"desired": True}, {"rows.0": {"$exists": True}}],
+        }
+        return [d async for d in self._db[LIST_MEMBERS].find(query).sort("_id", ASCENDING).limit(limit)]
+
+    async def planned(self, sync_key: str, plan_id: str, *, after: str, limit: int) -> list[Document]:
+        """Documents of people whom a plan holds, with a greater profile id, by profile id."""
+        query = {
+            "_id": {"$gt": member_id(sync_key, after), "$lt": member_id(sync_key, "\uffff")},
+            "pn.0": plan_id,
+        }
+        return [d async for d in self._db[LIST_MEMBERS].find(query).sort("_id", ASCENDING).limit(limit)]
+
+    async def release_held(self, sync_key: str, *, now: int) -> None:
+        """Look again at members whose changes wait for approval."""
+        query = {"k": sync_key, "desired": {"$in": [True, False]}, "st": WAITING, "r": APPROVAL}
+        await self._db[LIST_MEMBERS].update_many(query, {"$set": {"due": now}})
+
+    async def count_on_list(self, sync_key: str) -> int:
+        """How many people have something on the list, or may have."""
+        return await self._db[LIST_MEMBERS].count_documents({"k": sync_key, "rows.0": {"$exists": True}})
+
+    async def save_rows(self, records: Sequence[tuple[str, MemberRecord]]) -> None:
+        """Store the rows of records, each of a sync key."""
+        operations = [
+            UpdateOne({"_id": member_id(key, record.profile_id)}, {"$set": {"rows": stored_rows(record)}})
+            for key, record in records
+        ]
+        if operations:
+            await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
+
+    async def save_consents(self, sync_key: str, consents: Mapping[str, Consents]) -> None:
+        """Write down which consents allow what is about to be added, by profile id."""
+        operations = [
+            UpdateOne({"_id": member_id(sync_key, profile_id)}, {"$set": {"co": stored(own)}})
+            for profile_id, own in consents.items()
+        ]
+        if operations:
+            await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
+
+    async def evaluated_consents(self, sync_key: str) -> int:
+        """When what the destination requires last changed, as of the last look at all members; 0 for never."""
+        document = await self._db[STATE].find_one({"_id": f"consents{SEPARATOR}{sync_key}"})
+        return int(document["t"]) if document else 0
+
+    async def remember_evaluated(self, sync_key: str, changed_us: int) -> None:
+        """All members have been marked since what the destination requires changed."""
+        await self._db[STATE].update_one(
+            {"_id": f"consents{SEPARATOR}{sync_key}"}, {"$max": {"t": changed_us}}, upsert=True
+        )
+
+    async def finish(self, results: Sequence[MemberResult], *, sync_key: str, now: int) -> None:
+        """Store what a pass made of members: rows always, state and due only if nobody asked for another look."""
+        operations: list[UpdateOne] = []
+        for result in results:
+            id = member_id(sync_key, result.record.profile_id)
+            rows: Document = {"rows": stored_rows(result.record)} if result.rows_changed else {}
+            change: Document = {"$set": {**rows, "st": result.state, "r": result.reason, "at": result.tries, "u": now}}
+            gone = [] if result.due else ["due", "hold", "ur"]
+            if result.due:
+                change["$set"]["due"] = result.due
+            if result.plan:
+                change["$set"]["pn"] = result.plan
+            elif not result.due or result.reason == APPROVAL:
+                gone.append("pn")
+            if gone:
+                change["$unset"] = dict.fromkeys(gone, "")
+            operations.append(UpdateOne({"_id": id, "g": result.generation}, change))
+            if rows:
+                operations.append(UpdateOne({"_id": id, "g": {"$ne": result.generation}}, {"$set": rows}))
+        if operations:
+            await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
+
+    async def hand_over(
+        self, workspace_id: str, sync_key: str, survivor: MemberRecord, loser: str, *, now: int, hold_until: int
+    ) -> None:
+        """Store rows that moved from a merged profile to its survivor, first there, then here."""
+        await self._db[LIST_MEMBERS].update_one(
+            {"_id": member_id(sync_key, survivor.profile_id)},
+            {
+                "$set": {"rows": stored_rows(survivor), "due": now, "hold": hold_until},
+                "$inc": {"g": 1},
+                "$setOnInsert": {
+                    "k": sync_key, "w": workspace_id, "p": survivor.profile_id,
+                    "desired": False, "v": -1, "st": WAITING,
+                },
+            },
+            upsert=True,
+        )  # fmt: skip
+        await self._db[LIST_MEMBERS].update_one(
+            {"_id": member_id(sync_key, loser)},
+            {"$set": {"rows": [], "due": now}, "$unset": {"into": ""}, "$inc": {"g": 1}},
+        )
+
+    async def mark_erased(self, sync_key: str, profile_ids: Iterable[str], *, now: int) -> int:
+        """Want nothing of these profiles on the list any more, now; returns how many members there are."""
+        ids = [member_id(sync_key, p) for p in profile_ids]
+        result = await self._db[LIST_MEMBERS].update_many(
+            {"_id": {"$in": ids}},
+            # Rows of parts are removed where they are: handing them over would only delay it.
+            {
+                "$set": {"desired": False, "due": now, "at": 0},
+                "$unset": {"hold": "", "into": "", "co": ""},
+                "$inc": {"g": 1},
+            },
+        )
+        return int(result.matched_count)
+
+    async def holds_rows(self, sync_key: str, profile_ids: Iterable[str]) -> bool:
+        """True when something of these profiles is or may be on the list."""
+        ids = [member_id(sync_key, p) for p in profile_ids]
+        query = {"_id": {"$in": ids}, "rows.0": {"$exists": True}}
+        return await self._db[LIST_MEMBERS].find_one(query, {"_id": 1}) is not None
+
+    async def drop_members(self, sync_key: str, profile_ids: Iterable[str]) -> int:
+        """Forget those of these profiles of which nothing is on the list; returns how many."""
+        ids = [member_id(sync_key, p) for p in profile_ids]
+        result = await self._db[LIST_MEMBERS].delete_many({"_id": {"$in": ids}, "rows.0": {"$exists": False}})
+        return int(result.deleted_count)
+
+    async def holders(self, sync_key: str, keys: Sequence[str], *, besides: Iterable[str]) -> set[str]:
+        """Those of the row keys that a desired member besides these profiles holds."""
+        query = {
+            "k": sync_key,
+            "rows.k": {"$in": list(keys)},
+            "desired": True,
+            "p": {"$nin": list(besides)},
+        }
+        wanted = set(keys)
+        return {
+            row["k"]
+            async for d in self._db[LIST_MEMBERS].find(query, {"rows.k": 1})
+            for row in d["rows"]
+            if row["k"] in wanted
+        }
+
+    async def scan(self, sync_key: str) -> AsyncIterator[tuple[str, bool, int]]:
+        """(profile id, desired, version) of all members, by profile id."""
+        cursor = self._db[LIST_MEMBERS].find(
+            {"k": sync_key, "_id": {"$gt": member_id(sync_key, ""), "$lt": member_id(sync_key, "\uffff")}},
+            {"p": 1, "desired": 1, "v": 1},
+        )
+        async for d in cursor.sort("_id", ASCENDING):
+            yield d["p"], d["desired"], d["v"]
+
+    async def set_absent(self, sync_key: str, found: Sequence[tuple[str, int]], *, known_before: int, now: int) -> None:
+        """Members that the audience no longer has.
+
+        Args:
+            sync_key: The sync.
+            found: (profile id, version at which that was seen).
+            known_before: Only those that came in before this moment: younger ones the audience's list may just lack.
+            now: The clock.
+        """
+        operations = [
+            UpdateOne(
+                {
+                    "_id": member_id(sync_key, profile_id),
+                    "v": version,
+                    "desired": True,
+                    "$or": [{"a": {"$lt": known_before}}, {"a": None}],
+                },
+                # One version less, so that the audience's list can take it back if it was incomplete.
+                {"$set": {"desired": False, "due": now, "st": WAITING, "at": 0}, "$inc": {"g": 1, "v": -1}},
+            )
+            for profile_id, version in found
+        ]
+        if operations:
+            await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
+
+    async def counts(self, sync_key: str) -> tuple[dict[int, int], dict[str, int]]:
+        """(desired members by state, skipped ones by reason); FILTERED only by reason."""
+        by_state: dict[int, int] = dict.fromkeys(MEMBER_STATES[:-1], 0)
+        reasons: dict[str, int] = {}
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"k": sync_key, "desired": True}},
+            {
+                "$group": {
+                    "_id": {"st": "$st", "r": {"$cond": [{"$eq": ["$st", FILTERED]}, "$r", ""]}},
+                    "n": {"$sum": 1},
+                }
+            },
+        ]
+        async for d in aggregate(self._db[LIST_MEMBERS], pipeline):
+            if d["_id"]["st"] == FILTERED:
+                reasons[str(d["_id"]["r"])] = int(d["n"])
+            else:
+                by_state[int(d["_id"]["st"])] = int(d["n"])
+        return by_state, reasons
+
+    async def page(
+        self,
+        sync_keys: Sequence[str],
+        *,
+        workspace_id: str,
+        state: int,
+        profile_ids: Sequence[str] = (),
+        before: tuple[int, str] | None,
+        limit: int,
+    ) -> list[Document]:
+        """Members, last changed first, those after a position (changed, id); of some profiles only when given."""
+        query: Document = {"k": {"$in": list(sync_keys)}, "w": workspace_id, "u": {"$exists": True}}
+        if state:
+            query["st"] = state
+        if profile_ids:
+            query["_id"] = {"$in": [member_id(key, p) for key in sync_keys for p in profile_ids]}
+        if before is not None:
+            query["$or"] = [{"u": {"$lt": before[0]}}, {"u": before[0], "_id": {"$lt": before[1]}}]
+        cursor = self._db[LIST_MEMBERS].find(query)
+        return [d async for d in cursor.sort([("u", DESCENDING), ("_id", DESCENDING)]).limit(limit)]
+
+    async def replay(self, sync_key: str, workspace_id: str, wanted: ReplayFilter, *, now: int) -> int:
+        """Try failed members again; returns how many."""
+        query: Document = {"k": sync_key, "w": workspace_id, "st": FAILED, **wanted.query()}
+        if wanted.ids:
+            query["_id"] = {"$in": [member_id(sync_key, p) for p in wanted.ids]}
+        result = await self._db[LIST_MEMBERS].update_many(
+            query, {"$set": {"due": now, "at": 0, "st": WAITING, "r": ""}, "$inc": {"g": 1}}
+        )
+        return int(result.modified_count)
+
+    async def insert_run(self, run: Document) -> None:
+        """Store a pass; `_id`, `k`, `w`, `start` and what is known of its result."""
+        await self._db[SYNC_RUNS].insert_one({**run, "x": datetime.now(UTC) + _KEEP_RUNS})
+
+    async def update_run(self, run_id: str, change: Document) -> None:
+        """Change fields of a pass."""
+        await self._db[SYNC_RUNS].update_one({"_id": run_id}, {"$set": change})
+
+    async def end_interrupted_runs(self, sync_key: str, *, now: int) -> None:
+        """Say of passes whose process is gone that they ended; only for who holds the sync's lease."""
+        await self._db[SYNC_RUNS].update_many(
+            {"k": sync_key, "end": -1}, {"$set": {"end": now, "error": "the process ended"}}
+        )
+
+    async def requested_runs(self, sync_key: str) -> list[Document]:
+        """Passes that were asked for and not run to their end, oldest first."""
+        cursor = self._db[SYNC_RUNS].find({"k": sync_key, "end": 0})
+        return [d async for d in cursor.sort("_id", ASCENDING)]
+
+    async def runs(self, sync_key: str, workspace_id: str, before_id: str, limit: int) -> list[Document]:
+        """Passes, newest first, those before an id."""
+        query: Document = {"k": sync_key, "w": workspace_id}
+        if before_id:
+            query["_id"] = {"$lt": before_id}
+        return [d async for d in self._db[SYNC_RUNS].find(query).sort("_id", DESCENDING).limit(limit)]
+
+
+class MemberResult(msgspec.Struct, kw_only=True):
+    """What a pass made of a member.
+
+    Attributes:
+        record: The record after it.
+        generation: The document's `g` as the pass read it.
+        state: One of MEMBER_STATES.
+        reason: Why, when it is not DELIVERED.
+        tries: Tries in a row that failed.
+        due: When to look again; 0 when nothing is to be done.
+        plan: The plan that holds what is to be done, and what that is, while it waits for approval.
+        rows_changed: True when the record's rows are to be stored.
+    """
+
+    record: MemberRecord
+    generation: int
+    state: int
+    reason: str = ""
+    tries: int = 0
+    due: int = 0
+    plan: list[str] | None = None
+    rows_changed: bool = False
+
+
+def _change_operation(workspace_id: str, sync_key: str, change: MembershipChange, now: int) -> UpdateOne:
+    """Applies a change if its version is higher than the stored one, in one step of the store."""
+    newer = {"$gt": [change.version, {"$ifNull": ["$v", -1]}]}
+    into = change.merged_into if not change.member else ""
+    fields: Document = {
+        "k": sync_key,
+        "w": workspace_id,
+        "p": change.profile_id,
+        "desired": {"$cond": [newer, change.member, "$desired"]},
+        "into": {"$cond": [newer, into, {"$ifNull": ["$into", ""]}]},
+        "st": {"$cond": [newer, WAITING, "$st"]},
+        "r": {"$cond": [newer, "", {"$ifNull": ["$r", ""]}]},
+        "at": {"$cond": [newer, 0, {"$ifNull": ["$at", 0]}]},
+        "due": {"$cond": [newer, now, {"$ifNull": ["$due", "$$REMOVE"]}]},
+        "g": {"$cond": [newer, {"$add": [{"$ifNull": ["$g", 0]}, 1]}, "$g"]},
+        "a": {"$cond": [newer, now, {"$ifNull": ["$a", 0]}]},
+        "v": {"$max": [change.version, {"$ifNull": ["$v", -1]}]},
+    }
+    return UpdateOne({"_id": member_id(sync_key, change.profile_id)}, [{"$set": fields}], upsert=True)

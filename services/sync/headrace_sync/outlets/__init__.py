@@ -1,0 +1,1 @@
+"""The way out to vendors: requests, credentials, rates, breaker, and one verdict per item."""

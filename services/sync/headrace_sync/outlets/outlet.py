@@ -1,0 +1,570 @@
+"""The way out to one destination: its connector, limits, breaker and requests, shared by deliveries and list passes.
+
+Whatever a connector or a vendor does ends here as one verdict per item; nothing that they do raises out of `send`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from opentelemetry.trace import SpanKind
+from pymongo.errors import PyMongoError
+
+from headrace.connector import wire
+from headrace.domain.times import SECOND_US, now_us
+from headrace.plugins.authentication import CredentialsRefused, TokenUnavailable
+from headrace.plugins.errors import PluginError, PluginErrorKind
+from headrace.plugins.masking import mask
+from headrace.plugins.render import Rendering, build_all, masked_request
+from headrace.telemetry import logs, metrics, spans
+from headrace_sdk import (
+    DeleteBatch,
+    EventBatch,
+    EventItem,
+    Job,
+    Member,
+    MemberBatch,
+    Request,
+    Response,
+    Row,
+    Subject,
+)
+from headrace_sync.batching import halves
+from headrace_sync.outlets import jobs, sending
+from headrace_sync.outlets.breaker import Breaker
+from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
+from headrace_sync.outlets.rates import RateLimiter, limits_of
+from headrace_sync.outlets.sending import Connector
+from headrace_sync.outlets.signing import Signer
+from headrace_sync.outlets.verdicts import (
+    LONGEST_REASON,
+    Kind,
+    Verdict,
+    of_outcome,
+    untried_unless_accepted,
+    with_field,
+    without_culprits,
+)
+
+log = logs.get_logger(__name__)
+
+SEND_EVENTS = "send_events"
+ADD_MEMBERS = "add_members"
+REMOVE_MEMBERS = "remove_members"
+DELETE_PEOPLE = "delete"
+
+_LONGEST_THROTTLE_S = 3600.0
+_REOPEN_AFTER_S = 15.0
+_HALTED_S = 2.0
+_NO_TOKEN_S = 10.0
+_CALL_AGAIN = 3
+_LONGEST_PATIENCE_S = 5.0
+T = TypeVar("T")
+_ACCEPTED = frozenset({Kind.DELIVERED, Kind.WARNED})
+_TRACED = frozenset({"webhook"})
+"""Connectors whose receivers are the customer's own and take the trace context; vendors are not told."""
+
+_vendor_seconds = metrics.histogram(
+    "headrace_vendor_seconds", "Time of requests to vendors in seconds, by connector and status class."
+)
+_plugin_failures = metrics.counter("headrace_plugin_failures", "Calls in which a plugin failed, by connector and kind.")
+
+Permit = Callable[[Sequence[int]], Awaitable[set[int]]]
+"""Asked right before a request is sent: which of these places in the batch may still go."""
+
+Done = Callable[[int, Verdict], None]
+"""Told of the verdict on the item at a place of the batch."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch under way."""
+
+    operation: str
+    items: Sequence[Any]
+    traceparents: Sequence[str]
+    permit: Permit | None
+    done: Done | None = None
+    not_after: float | None = None
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    traced: set[int] = field(default_factory=set)
+    notes: dict[int, str] = field(default_factory=dict)
+
+    def decide(self, place: int, verdict: Verdict) -> None:
+        """Note the verdict on an item; a remark of the connector makes a warning of its delivery."""
+        if verdict.kind is Kind.DELIVERED and place in self.notes:
+            verdict = Verdict(Kind.WARNED, self.notes[place], verdict.code)
+        self.verdicts[place] = verdict
+        if self.done is not None:
+            self.done(place, verdict)
+
+    async def build(self, connector: Connector, places: Sequence[int]) -> wire.BuiltBatch:
+        """Let the connector make requests of the items at these places."""
+        chosen, now = tuple(self.items[place] for place in places), now_us()
+        if self.operation == SEND_EVENTS:
+            return await connector.send_events(EventBatch(events=chosen, now_us=now))
+        if self.operation == DELETE_PEOPLE:
+            return await connector.delete(DeleteBatch(subjects=chosen, now_us=now))
+        rows = MemberBatch(rows=chosen, now_us=now)
+        return await (connector.add_members if self.operation == ADD_MEMBERS else connector.remove_members)(rows)
+
+
+class Outlet:
+    """Sends batches to one destination.
+
+    Attributes:
+        info: What the connector is.
+        breaker: Its breaker.
+        required_consents: Purposes that a person must have granted before anything about them is sent.
+        consents_changed_us: When these last changed; 0 means never.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        info: wire.ConnectorInfo,
+        open_connector: Callable[[], Awaitable[Connector]],
+        client: VendorClient,
+        limiter: RateLimiter,
+        signer: Signer,
+        halt: Callable[[str], Awaitable[None]],
+        required_consents: Sequence[str] = (),
+        consents_changed_us: int = 0,
+    ) -> None:
+        """Make the way out.
+
+        Args:
+            key: Database id of the destination.
+            info: What its connector is.
+            open_connector: Opens the connector with the destination's settings; may raise PluginError.
+            client: Sends requests.
+            limiter: Shared rate limits.
+            signer: Adds credentials to requests.
+            halt: Called with a reason when the vendor refuses the credentials or the settings cannot work.
+            required_consents: Purposes that a person must have granted.
+            consents_changed_us: When these last changed; 0 means never.
+        """
+        self.info = info
+        self.required_consents = tuple(required_consents)
+        self.consents_changed_us = consents_changed_us
+        self.breaker = Breaker()
+        self._open = open_connector
+        self._client = client
+        self._limiter = limiter
+        self._signer = signer
+        self._halt = halt
+        self._opened: Connector | None = None
+        self._opening = asyncio.Lock()
+        self._not_before = 0.0
+        self._halted = False
+        self._draining = False
+        self._under_way = asyncio.Semaphore(info.concurrency)
+        self._limits = limits_of(info, key)
+
+    def drain(self) -> None:
+        """Start no further request; what is not sent yet ends as UNTRIED."""
+        self._draining = True
+
+    async def close(self) -> None:
+        """Forget the connector."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
+
+    def paused_s(self) -> float:
+        """Seconds until something may be sent again, by breaker, throttling or a refusal as a whole; 0 when now."""
+        if self._halted:
+            return _HALTED_S
+        return max(self.breaker.wait_us(now_us()) / SECOND_US, self._not_before - time.monotonic(), 0.0)
+
+    async def rows(self, members: Sequence[Member]) -> list[wire.MemberRows | Verdict]:
+        """The entries that should be on the list per member, or what kept the plugin from saying so."""
+        if not members:
+            return []
+        try:
+            opened = await self._connector()
+            return list(await _patiently(lambda: opened.rows(members)))
+        except PluginError as error:
+            return await self._after_plugin_error(
+                error, members, self.rows, lambda reason: Verdict(Kind.PLUGIN, reason)
+            )
+
+    async def preview(self, operation: str, items: Sequence[tuple[str, Any]]) -> Rendering:
+        """The requests for any number of items, as they would be sent, secrets masked; nothing is sent.
+
+        Args:
+            operation: ADD_MEMBERS, REMOVE_MEMBERS or SEND_EVENTS.
+            items: (id to name the item by, row or event).
+
+        Raises:
+            PluginError: The connector cannot be opened, or fails.
+        """
+        rendering = Rendering()
+        if not items:
+            return rendering
+        opened = await self._connector()
+
+        async def build(part: Sequence[tuple[str, Any]]) -> wire.BuiltBatch:
+            batch = _Batch(operation, [item for _, item in part], (), None)
+            return await _patiently(lambda: batch.build(opened, range(len(part))))
+
+        def show(request: Request) -> dict[str, Any]:
+            return masked_request(self._signer.show(request), (*opened.secrets, *self._signer.secrets))
+
+        await build_all(rendering, self.info.batch, show, build, items, lambda pair: pair[0])
+        return rendering
+
+    async def send(
+        self,
+        operation: str,
+        items: Sequence[EventItem] | Sequence[Row] | Sequence[Subject],
+        *,
+        traceparents: Sequence[str] = (),
+        permit: Permit | None = None,
+        done: Done | None = None,
+        not_after: float | None = None,
+    ) -> list[Verdict]:
+        """Send a batch once.
+
+        Args:
+            operation: SEND_EVENTS, ADD_MEMBERS, REMOVE_MEMBERS or DELETE_PEOPLE.
+            items: At most the connector's `batch.max_items`.
+            traceparents: Trace contexts of the items.
+            permit: Asked before each request; items that it leaves out end as GONE.
+            done: Told of each verdict as soon as it is known.
+            not_after: Moment of the monotonic clock after which nothing may go out any more; the rest ends as UNTRIED.
+
+        Returns:
+            One verdict per item.
+        """
+        with spans.batch_span(f"deliver {self.info.name}", traceparents, {"headrace.operation": operation}):
+            places = list(range(len(items)))
+            batch = _Batch(operation, items, traceparents, permit, done, not_after)
+            await self._send_places(batch, places)
+            found = [batch.verdicts[place] for place in places]
+            rest = [place for place in places if traceparents and place not in batch.traced]
+            attributes = [_outcome_attributes(found[place]) for place in rest]
+            spans.event_spans("deliver", [traceparents[place] for place in rest], attributes)
+        return found
+
+    async def _send_places(self, batch: _Batch, places: Sequence[int]) -> None:
+        """Send the items at these places of the batch, in halves where the plugin fails on them."""
+        try:
+            opened = await self._connector()
+            built = await _patiently(lambda: batch.build(opened, places))
+        except PluginError as error:
+
+            async def again(part: Sequence[int]) -> list[None]:
+                await self._send_places(batch, part)
+                return [None] * len(part)
+
+            outcome = await self._after_plugin_error(error, places, again, lambda r: Verdict(Kind.PLUGIN, r))
+            for place, verdict in zip(places, outcome, strict=True):
+                if verdict is not None:
+                    batch.decide(place, verdict)
+            return
+        for skip in built.skipped:
+            reason = self._clean(with_field(skip.reason, skip.field), ())
+            batch.decide(places[skip.item], Verdict(Kind.REJECTED if skip.is_failure else Kind.SKIPPED, reason))
+        batch.notes |= {places[note.item]: self._clean(note.reason, ()) for note in built.notes}
+        parts: list[Sequence[int]] = []
+        await asyncio.gather(
+            *(
+                self._send_requests(opened, requests, [places[i] for i in requests[0].items], batch, parts)
+                for requests in _in_turn(built.requests)
+            )
+        )
+        for part in parts:
+            await self._send_places(batch, part)
+
+    async def _send_requests(
+        self,
+        opened: Connector,
+        requests: Sequence[Request],
+        places: list[int],
+        batch: _Batch,
+        parts: list[Sequence[int]],
+    ) -> None:
+        """Send a request, or several of one item; what must be sent again at once goes into `parts`."""
+        if any(len(request.body) > self.info.batch.max_bytes for request in requests):
+            if len(places) > 1:
+                parts += halves(places)
+            else:
+                reason = f"larger than the {self.info.batch.max_bytes:,} bytes that the destination takes"
+                batch.decide(places[0], Verdict(Kind.REJECTED, reason))
+            return
+        found = await self._sent(opened, requests[0], places, batch)
+        for request in requests[1:]:
+            if found is None or found[0].kind not in _ACCEPTED:
+                break
+            remark = found[0]
+            found = await self._sent(opened, request, places, self._following(batch))
+            if found is not None and found[0].kind is Kind.DELIVERED and remark.kind is Kind.WARNED:
+                found = [remark]
+        if found is None:
+            parts += halves(places)
+            return
+        secrets = (*opened.secrets, *(secret for request in requests for secret in request.secrets))
+        rest = [place for place, verdict in zip(places, found, strict=True) if verdict.kind is Kind.AGAIN]
+        if rest:
+            parts.append(rest)
+        for place, verdict in zip(places, found, strict=True):
+            if verdict.kind is not Kind.AGAIN:
+                reason = self._clean(verdict.reason, secrets)
+                batch.decide(place, Verdict(verdict.kind, reason, verdict.code, verdict.after_s))
+
+    async def _sent(
+        self, opened: Connector, request: Request, places: list[int], batch: _Batch
+    ) -> list[Verdict] | None:
+        """Send one request and see the end of its jobs; None when the item at fault must be looked for."""
+        async with self._under_way:
+            found = await self._exchange(opened, request, places, batch)
+        if found is not None and any(verdict.kind is Kind.PENDING for verdict in found):
+            return await self._follow_jobs(opened, found, places, batch)
+        return found
+
+    def _following(self, batch: _Batch) -> _Batch:
+        """The batch for a further request of an item: where each try is counted, the first request was counted."""
+        return replace(batch, permit=None) if self.info.idempotency == "none" else batch
+
+    async def _exchange(
+        self, opened: Connector, request: Request, places: list[int], batch: _Batch
+    ) -> list[Verdict] | None:
+        """Send a request and read the answer; None when the item at fault among several must be looked for."""
+        await self._wait_for_turn()
+        if self._draining:
+            return [Verdict(Kind.UNTRIED, after_s=0.0)] * len(places)
+        if self._halted:
+            return [Verdict(Kind.UNTRIED, "the destination is stopped", after_s=_HALTED_S)] * len(places)
+        if batch.not_after is not None and time.monotonic() > batch.not_after:
+            return [Verdict(Kind.UNTRIED, "it waited so long that it is made anew", after_s=0.0)] * len(places)
+        wait_us = self.breaker.admit(now_us())
+        if wait_us:
+            after_s = wait_us / SECOND_US
+            return [Verdict(Kind.UNTRIED, "the destination does not answer", after_s=after_s)] * len(places)
+        if batch.permit is not None and len(allowed := await self._permitted(batch.permit, places)) < len(places):
+            # What another process took meanwhile must not go out twice; the rest goes with the next batch.
+            self.breaker.withdrawn()
+            return [Verdict(Kind.UNTRIED, after_s=0.0) if p in allowed else Verdict(Kind.GONE) for p in places]
+        started = time.perf_counter()
+        status = "none"
+        try:
+            with self._traced(request, places, batch) as headers:
+                response = await sending.send(
+                    request,
+                    info=self.info,
+                    connector=opened,
+                    signer=self._signer,
+                    client=self._client,
+                    headers=headers,
+                )
+            status = f"{response.status // 100}xx"
+        except PluginError as error:
+            self.breaker.withdrawn()
+            self._count(error)
+            if error.untried or error.kind in (PluginErrorKind.LOAD, PluginErrorKind.CONFIG):
+                return await self._nothing_sent(error, places)
+            return await self._blamed(error, places, f"the plugin failed: {error.reason}")
+        except AddressRefused as refused:
+            self.breaker.withdrawn()
+            return [Verdict(Kind.REJECTED, str(refused))] * len(places)
+        except CredentialsRefused as error:
+            self.breaker.withdrawn()
+            await self._stop(str(error))
+            return [Verdict(Kind.UNTRIED, str(error))] * len(places)
+        except (TokenUnavailable, PyMongoError) as error:
+            self.breaker.failed(now_us())
+            reason = str(error) if isinstance(error, TokenUnavailable) else "the store of access tokens is away"
+            return [Verdict(Kind.UNTRIED, reason, after_s=_NO_TOKEN_S)] * len(places)
+        except NoAnswer as error:
+            self.breaker.failed(now_us())
+            return [Verdict(Kind.LOST if error.sent else Kind.RETRY, error.reason)] * len(places)
+        except BaseException:
+            self.breaker.withdrawn()
+            raise
+        finally:
+            _vendor_seconds.record(time.perf_counter() - started, {"connector": self.info.name, "status": status})
+        if response.status >= 500:
+            self.breaker.failed(now_us())
+        else:
+            self.breaker.succeeded()
+        return await self._read(opened, request, response, places)
+
+    async def _follow_jobs(
+        self, opened: Connector, found: Sequence[Verdict], places: Sequence[int], batch: _Batch
+    ) -> list[Verdict]:
+        """Ask for the jobs into which the vendor took items, until they end."""
+
+        async def ask(job: str, size: int) -> Sequence[Verdict]:
+            asking = list(range(size))
+            try:
+                request = await _patiently(lambda: opened.poll(Job(id=job, items=size, now_us=now_us())))
+            except PluginError as error:
+                self._count(error)
+                return [Verdict(Kind.PLUGIN, error.reason)] * size
+            async with self._under_way:
+                # No item goes out: the permit that counts tries has been given.
+                alone = _Batch(batch.operation, (), (), None)
+                return await self._exchange(opened, request, asking, alone) or [Verdict(Kind.PLUGIN)] * size
+
+        async def keep(waiting: Sequence[int]) -> set[int]:
+            if batch.permit is None:
+                return set(waiting)
+            kept = await batch.permit([places[at] for at in waiting])
+            return {at for at in waiting if places[at] in kept}
+
+        return await jobs.follow(found, ask=ask, keep=keep, stops=lambda: self._draining or self._halted)
+
+    @contextmanager
+    def _traced(self, request: Request, places: Sequence[int], batch: _Batch) -> Iterator[Mapping[str, str]]:
+        """Spans around a vendor call: in the event's own trace when it carries one event, else linked to the events.
+
+        Yields:
+            Headers to add.
+        """
+        attributes = {"http.request.method": request.method, "headrace.connector": self.info.name}
+        name = f"{request.method} {self.info.name}"
+        with ExitStack() as stack:
+            parent = spans.current_traceparent()
+            if len(places) == 1 and batch.traceparents:
+                parent = batch.traceparents[places[0]]
+                if spans.is_sampled(parent):
+                    batch.traced.add(places[0])
+                    parent = stack.enter_context(spans.child_of(parent, "deliver"))
+            context = stack.enter_context(spans.child_of(parent, name, attributes, kind=SpanKind.CLIENT))
+            yield {"traceparent": context} if context and self.info.name in _TRACED else {}
+
+    async def _read(
+        self, opened: Connector, request: Request, response: Response, places: list[int]
+    ) -> list[Verdict] | None:
+        code = response.status
+        try:
+            outcomes = await _patiently(lambda: opened.read(request, response))
+        except PluginError as error:
+            self._count(error)
+            return await self._blamed(error, places, f"the plugin could not read the answer: {error.reason}", code)
+        refused = outcomes.unauthorized or outcomes.misconfigured
+        if refused:
+            reason = self._clean(refused, (*opened.secrets, *request.secrets))
+            await self._stop(reason)
+            return untried_unless_accepted(outcomes.items, code, reason)
+        if outcomes.throttle_s is not None:
+            self._throttle(outcomes.throttle_s)
+        if outcomes.refused_whole and len(places) > 1:
+            return without_culprits(outcomes.items, code)
+        return [of_outcome(outcome, code) for outcome in outcomes.items]
+
+    async def _nothing_sent(self, error: PluginError, items: Sequence[Any]) -> list[Verdict]:
+        """The verdicts when a plugin's failure is nothing that an item could be at fault for."""
+        if error.kind is PluginErrorKind.CONFIG:
+            reason = self._clean(f"the settings cannot work: {error.reason}", ())
+            await self._stop(reason)
+            return [Verdict(Kind.UNTRIED, reason)] * len(items)
+        if error.kind is PluginErrorKind.LOAD:
+            reason = self._clean(f"the plugin cannot be used: {error.reason}", ())
+            return [Verdict(Kind.UNTRIED, reason, after_s=_REOPEN_AFTER_S)] * len(items)
+        reason = self._clean(f"the plugin is not there at the moment: {error.reason}", ())
+        return [Verdict(Kind.UNTRIED, reason, after_s=max(error.retry_after_s, 0.1))] * len(items)
+
+    async def _blamed(
+        self, error: PluginError, places: Sequence[int], reason: str, code: int = 0
+    ) -> list[Verdict] | None:
+        """The verdicts when a plugin failed on items that may have arrived; None to look for the one at fault."""
+        if error.kind is PluginErrorKind.LOAD or self.info.idempotency == "none":
+            # The vendor has the items: sending them again to find the one at fault would count them twice.
+            return [Verdict(Kind.LOST, reason, code)] * len(places)
+        if len(places) > 1:
+            await _pause(error)
+            return None
+        return [Verdict(Kind.PLUGIN, reason, code)]
+
+    async def _after_plugin_error(
+        self,
+        error: PluginError,
+        items: Sequence[Any],
+        again: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]],
+        blame: Callable[[str], Verdict],
+    ) -> list[Any]:
+        """What is to be done after a failed call: halt, wait, or look for the item at fault by halves."""
+        self._count(error)
+        if error.untried or error.kind in (PluginErrorKind.LOAD, PluginErrorKind.CONFIG):
+            return await self._nothing_sent(error, items)
+        if len(items) == 1:
+            return [blame(self._clean(f"the plugin failed: {error.reason}", ()))]
+        await _pause(error)
+        return [verdict for half in halves(items) for verdict in await again(half)]
+
+    async def _connector(self) -> Connector:
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await self._open()
+            return self._opened
+
+    async def _permitted(self, permit: Permit, places: list[int]) -> set[int]:
+        try:
+            return await permit(places)
+        except BaseException:
+            self.breaker.withdrawn()
+            raise
+
+    async def _wait_for_turn(self) -> None:
+        # Nothing signals that time has passed.
+        while (wait_s := self._not_before - time.monotonic()) > 0 and not self._draining:  # noqa: ASYNC110
+            await asyncio.sleep(min(wait_s, 1.0))
+        if not self._draining:
+            await self._limiter.acquire(self._limits)
+
+    async def _stop(self, reason: str) -> None:
+        """Send nothing more: a changed destination gets a new outlet."""
+        if not self._halted:
+            self._halted = True
+            await self._halt(reason)
+
+    def _throttle(self, asked_s: float) -> None:
+        wait_s = min(asked_s, _LONGEST_THROTTLE_S) or random.uniform(0.5, 1.5) * self.info.retry.base_s  # noqa: S311
+        self._not_before = max(self._not_before, time.monotonic() + wait_s)
+
+    def _count(self, error: PluginError) -> None:
+        _plugin_failures.add(1, {"connector": self.info.name, "kind": error.kind.value})
+        log.warning("a plugin failed", connector=self.info.name, kind=error.kind.value, reason=error.reason)
+
+    def _clean(self, reason: str, secrets: Sequence[str]) -> str:
+        known = (*(self._opened.secrets if self._opened else ()), *self._signer.secrets, *secrets)
+        return mask(reason, known)[:LONGEST_REASON]
+
+
+def _outcome_attributes(verdict: Verdict) -> dict[str, str | int]:
+    return {"headrace.outcome": verdict.kind.value, "http.response.status_code": verdict.code}
+
+
+def _in_turn(requests: Sequence[Request]) -> list[list[Request]]:
+    """The requests, those of the same items together, which are sent one after the other."""
+    found: dict[tuple[int, ...], list[Request]] = {}
+    for request in requests:
+        found.setdefault(request.items, []).append(request)
+    return list(found.values())
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call to a plugin, also when another batch has just ended its process."""
+    for _ in range(_CALL_AGAIN):
+        try:
+            return await call()
+        except PluginError as error:
+            if not error.untried or error.retry_after_s > _LONGEST_PATIENCE_S:
+                raise
+            await _pause(error)
+    return await call()
+
+
+async def _pause(error: PluginError) -> None:
+    """Give a plugin's process the time that it needs to start again."""
+    if error.retry_after_s:
+        await asyncio.sleep(min(error.retry_after_s, 30.0) + 0.01)

@@ -1,0 +1,1 @@
+"""What is known of the people of a delivery: profiles, memberships, consent, last visits."""

@@ -1,0 +1,1 @@
+"""From the streams and the log to deliveries: what becomes of each event, and how nothing is missed."""
