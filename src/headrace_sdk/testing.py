@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from headrace.conformance import CHECKS, Bench, Options, Result, asked, run_check
+from headrace.conformance import CHECKS, EXAMPLES, Bench, Options, Result, asked, run_check
 
 __all__ = ["DestinationConformance"]
 
@@ -37,14 +37,14 @@ class DestinationConformance:
         folder: Folder with `vendor.json` and `cases/`; None is `conformance` beside the test file.
         settings: Settings in place of those of `vendor.json`.
         seed: Seed of the test data.
-        examples: Items that are made by chance for each property.
+        examples: Batches that are made by chance for each property.
     """
 
     connector: ClassVar[str]
     folder: ClassVar[Path | None] = None
     settings: ClassVar[Mapping[str, Any] | None] = None
     seed: ClassVar[int] = 0
-    examples: ClassVar[int] = 25
+    examples: ClassVar[int] = EXAMPLES
     _bench: ClassVar[Bench | None] = None
 
     @classmethod

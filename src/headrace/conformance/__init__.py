@@ -8,13 +8,14 @@ from headrace.conformance import (
     manifest,
     properties,
 )
-from headrace.conformance.bench import Bench, Options
+from headrace.conformance.bench import EXAMPLES, Bench, Options
 from headrace.conformance.checks import CHECKS, Check, CheckFailed, Level
 from headrace.conformance.report import CheckResult, Report, Result, rows, schema
 from headrace.conformance.runner import asked, conformance, in_order, run_check
 
 __all__ = [
     "CHECKS",
+    "EXAMPLES",
     "Bench",
     "Check",
     "CheckFailed",

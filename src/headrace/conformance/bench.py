@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from headrace_sdk.samples import NOW_US, Fill, Samples
 
 ADD, REMOVE, SEND, DELETE = "add_members", "remove_members", "send_events", "delete"
 FEW = 2
+EXAMPLES = 27
 _CHOICES = 20
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ class Options:
         folder: Folder with the author's `vendor.json` and golden cases; None when nobody knows it.
         settings: Settings in place of those of `vendor.json` and of the samples.
         seed: Seed of the test data.
-        examples: Items that are made by chance for each property.
+        examples: Batches that are made by chance for each property.
         update: Write golden cases anew in place of comparing them.
         path: Folders to look for plugins in, in place of sys.path.
         folders: Folders of plugins in other languages.
@@ -43,7 +45,7 @@ class Options:
     folder: Path | None = None
     settings: Mapping[str, Any] | None = None
     seed: int = 0
-    examples: int = 25
+    examples: int = EXAMPLES
     update: bool = False
     path: Sequence[str] | None = None
     folders: Sequence[str] = ()
@@ -75,19 +77,18 @@ class Bench:
         Args:
             connector: Name of the connector, or of the plugin that offers it alone.
             options: How to check.
-            beside: A bench of another connector of the same plugin, whose host in this process serves this one too;
-                it has to stay open as long.
+            beside: A bench of another connector of the same plugin, whose hosts and vendor serve this one too; it has
+                to stay open as long.
         """
         self.asked = connector
         self.options = options or Options()
-        self._beside = beside
+        self._first: Bench = self if beside is None else beside._first
         # A host belongs to the loop it began in.
         self._runner: asyncio.Runner = asyncio.Runner() if beside is None else beside._runner
-        self._host: PluginHost | None = None
+        self._hosts: dict[bool, PluginHost] = {}
         self._vendor: FakeVendor | None = None
-        self._vendor_file: VendorFile | None = None
         self._instance: ConnectorInstance | None = None
-        self._worker: tuple[PluginHost, ConnectorInstance] | None = None
+        self._worker: ConnectorInstance | None = None
         self.memory: dict[str, Any] = {}
 
     def __enter__(self) -> Bench:
@@ -98,50 +99,49 @@ class Bench:
 
     def close(self) -> None:
         """End everything that was started."""
-        if self._instance is not None:
-            self.run(self._instance.close())
+        for instance in (self._instance, self._worker):
+            if instance is not None:
+                self.run(instance.close())
         if self._vendor is not None:
             self.run(self._vendor.close())
-        if self._worker is not None:
-            self.run(self._worker[0].close())
-        if self._host is not None:
-            self.run(self._host.close())
-        if self._beside is None:
+        for host in self._hosts.values():
+            self.run(host.close())
+        if self._first is self:
             self._runner.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Wait for something on the bench's own loop."""
-        return self._runner.run(coroutine)
+        return self._runner.get_loop().run_until_complete(coroutine)
 
-    @property
+    @cached_property
     def plugin(self) -> InstalledPlugin | None:
         """The plugin as it is installed; None when only its connector has this name."""
-        found, _ = discover([self.asked], path=self.options.path, folders=self.options.folders)
+        found, _ = discover([self._first.asked], path=self.options.path, folders=self.options.folders)
         return found[0] if len(found) == 1 else None
 
     @property
     def in_python(self) -> bool:
         """True when the plugin is written in Python, so that it can be looked at from within."""
-        plugin = self.plugin
-        return plugin is None or not plugin.command
+        return self.plugin is None or not self.plugin.command
 
-    def new_host(self, *, in_process: bool) -> PluginHost:
-        """A host with the plugin alone, if it is known; not started."""
-        wanted = [self.asked] if self.plugin is not None else None
-        return PluginHost(wanted, path=self.options.path, folders=self.options.folders, in_process=in_process)
+    def host_in(self, *, process: bool) -> PluginHost:
+        """A started host with the plugin, alone if it is known: in this process, or in one of its own."""
+        if self._first is not self:
+            return self._first.host_in(process=process)
+        if process not in self._hosts:
+            wanted = [self.asked] if self.plugin is not None else None
+            folders = self.options.folders
+            host = PluginHost(wanted, path=self.options.path, folders=folders, in_process=not process)
+            self.run(host.start())
+            self._hosts[process] = host
+        return self._hosts[process]
 
     @property
     def host(self) -> PluginHost:
-        """A started host that has the plugin in this process, so that what it does can be seen."""
-        if self._beside is not None:
-            return self._beside.host
-        if self._host is None:
-            host = self.new_host(in_process=True)
-            self.run(host.start())
-            self._host = host
-        return self._host
+        """The host that has the plugin in this process, so that what it does can be seen."""
+        return self.host_in(process=False)
 
-    @property
+    @cached_property
     def info(self) -> wire.ConnectorInfo:
         """What the connector says of itself.
 
@@ -153,7 +153,7 @@ class Bench:
         except PluginError as error:
             raise CheckFailed(error.reason) from None
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Settings that the connector takes."""
         given = self.options.settings
@@ -171,45 +171,46 @@ class Bench:
         return self._instance
 
     def new_instance(self, settings: Mapping[str, Any]) -> ConnectorInstance:
-        """The connector with settings, on the host in this process."""
-        name = self.info.name
+        """The connector with settings, on the host in this process.
+
+        Raises:
+            CheckFailed: It refuses them.
+        """
         try:
-            return self.run(self.host.open(name, settings))
+            return self.run(self.host.open(self.info.name, settings))
         except PluginError as error:
             raise CheckFailed(f"it refuses the settings: {error.reason}") from None
 
     @property
     def worker(self) -> tuple[PluginHost, ConnectorInstance]:
-        """A started host that has the plugin in a process of its own, and the connector there.
+        """The host that has the plugin in a process of its own, and the connector there.
 
         Raises:
             CheckFailed: It cannot be loaded there, or refuses the settings.
         """
+        host = self.host_in(process=True)
         if self._worker is None:
-            host = self.new_host(in_process=False)
             try:
-                self.run(host.start())
-                self._worker = host, self.run(host.open(self.info.name, self.settings))
+                self._worker = self.run(host.open(self.info.name, self.settings))
             except PluginError as error:
                 failures = "; ".join(failure.reason for failure in host.failures())
-                self.run(host.close())
                 raise CheckFailed(failures or error.reason) from None
-        return self._worker
+        return host, self._worker
 
     @property
     def vendor(self) -> FakeVendor:
         """The fake vendor, started."""
+        if self._first is not self:
+            return self._first.vendor
         if self._vendor is None:
             self._vendor = FakeVendor()
             self.run(self._vendor.start())
         return self._vendor
 
-    @property
+    @cached_property
     def vendor_file(self) -> VendorFile:
         """What the author says of the vendor; empty without a file."""
-        if self._vendor_file is None:
-            self._vendor_file = read_vendor_file(self.options.folder)
-        return self._vendor_file
+        return read_vendor_file(self.options.folder)
 
     def samples(self, seed: int) -> Samples:
         """Test data."""

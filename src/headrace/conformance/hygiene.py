@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from headrace.conformance.bench import ADD, Batch, Bench
 from headrace.conformance.checks import CheckFailed, check, require
 from headrace.conformance.properties import personal_values
 from headrace.conformance.watching import Seen, watched
-from headrace.plugins.discovery import InstalledPlugin, discover
+from headrace.plugins.discovery import discover
 from headrace.plugins.masking import secrets_of
 from headrace_sdk import (
     ConnectorError,
@@ -55,27 +55,30 @@ class Naked:
 
 
 def naked(bench: Bench) -> Naked:
-    """Make the connector's object.
+    """The connector's object, made once.
 
     Raises:
         CheckFailed: Its class cannot be found.
     """
+    found = bench.memory.get("naked")
+    if not isinstance(found, Naked):
+        found = bench.memory["naked"] = _naked(bench)
+    return found
+
+
+def _naked(bench: Bench) -> Naked:
     bench.instance  # noqa: B018 - loads it, and says why when it cannot be
-    plugin = _plugin(bench)
-    for _, value in plugin.entry_points:
-        module = importlib.import_module(value.partition(":")[0])
-        for manifest in module.headrace_connectors():
-            if isinstance(manifest, Manifest) and manifest.name == bench.info.name:
-                where, _, name = manifest.factory.partition(":")
-                made = getattr(importlib.import_module(where), name)(manifest.settings.model_validate(bench.settings))
-                return Naked(made, manifest.settings, _home(value))
+    plugins, _ = discover([bench.info.plugin], path=bench.options.path, folders=bench.options.folders)
+    for plugin in plugins:
+        for _, value in plugin.entry_points:
+            module = importlib.import_module(value.partition(":")[0])
+            for manifest in module.headrace_connectors():
+                if isinstance(manifest, Manifest) and manifest.name == bench.info.name:
+                    where, _, name = manifest.factory.partition(":")
+                    factory = getattr(importlib.import_module(where), name)
+                    made = factory(manifest.settings.model_validate(bench.settings))
+                    return Naked(made, manifest.settings, _home(value))
     raise CheckFailed("its class cannot be found")
-
-
-def _plugin(bench: Bench) -> InstalledPlugin:
-    found, _ = discover([bench.info.plugin], path=bench.options.path, folders=bench.options.folders)
-    require(found, "the plugin is not installed")
-    return found[0]
 
 
 def _home(entry_point: str) -> str:
@@ -87,9 +90,9 @@ def _python_needed(bench: Bench) -> str:
     return "" if bench.in_python else "a plugin in Python"
 
 
-def said(bench: Bench, connector: Destination[Any]) -> Iterator[str]:
+def said(bench: Bench, connector: Destination[Any], batches: Iterable[Batch]) -> Iterator[str]:
     """Let a connector do all that it does, and give every text that it says."""
-    for batch in _batches(bench):
+    for batch in batches:
         yield from _said_of(connector, batch)
     names = [field.name for field in bench.info.fields if field.type is FieldType.TEXT]
     fields = bench.samples(bench.options.seed).fields()
@@ -146,8 +149,7 @@ def _read(connector: Destination[Any], request: Request, response: Response) -> 
 def _secrets(bench: Bench) -> str:
     found = naked(bench)
     secrets = [one for one in secrets_of(bench.info.settings_schema, bench.settings) if len(one) >= _SHORTEST]
-    with watched(found.home) as seen:
-        texts = list(said(bench, found.destination))
+    texts, seen = _watch(bench)
     settings = found.destination.settings
     shown = {
         "a reason": "\n".join(texts),
@@ -173,28 +175,26 @@ def _error_of(model: type[BaseModel], settings: dict[str, Any]) -> str:
 @check("hygiene.personal-data", "No personal datum stands in a reason or an output.",
        "Name the field, not its value; never pass on a vendor's text that may quote it.", _python_needed)  # fmt: skip
 def _personal_data(bench: Bench) -> str:
-    found = naked(bench)
     values = personal_values(bench, bench.options.seed, 2)
-    with watched(found.home) as seen:
-        texts = list(said(bench, found.destination))
+    texts, seen = _watch(bench)
     for where, text in (("a reason", "\n".join(texts)), ("an output", seen.output)):
         require(not any(value in text for value in values), f"a personal value stands in {where}")
     return f"{len(texts)} texts"
 
 
-def _watch(bench: Bench) -> Seen:
-    """Watch a connector at work, once what is imported on the way is there."""
-    if "seen" in bench.memory:
-        return cast(Seen, bench.memory["seen"])
-    found = naked(bench)
-    members = bench.samples(bench.options.seed).members(2) if ADD in bench.calls() else ()
-    for _ in range(2):
-        with watched(found.home) as seen:
-            for member in members:
-                _quietly(found.destination.rows, member)
-            list(said(bench, found.destination))
-    bench.memory["seen"] = seen
-    return seen
+def _watch(bench: Bench) -> tuple[Sequence[str], Seen]:
+    """Watch a connector do all that it does, once what is imported on the way is there: what it said, and touched."""
+    if "watched" not in bench.memory:
+        found = naked(bench)
+        members = bench.samples(bench.options.seed).members(2) if ADD in bench.calls() else ()
+        batches = _batches(bench)
+        for _ in range(2):
+            with watched(found.home) as seen:
+                for member in members:
+                    _quietly(found.destination.rows, member)
+                texts = tuple(said(bench, found.destination, batches))
+        bench.memory["watched"] = texts, seen
+    return cast(tuple[Sequence[str], Seen], bench.memory["watched"])
 
 
 def _quietly(call: Callable[..., object], *arguments: object) -> None:
@@ -206,7 +206,7 @@ def _quietly(call: Callable[..., object], *arguments: object) -> None:
 
 
 def _untouched(bench: Bench, kind: str) -> str:
-    done = _watch(bench).of(kind)
+    done = _watch(bench)[1].of(kind)
     require(not done, f"it calls {', '.join(done)}")
     return "nothing"
 
@@ -248,7 +248,7 @@ def _environment(bench: Bench) -> str:
 @check("hygiene.quiet", "A connector prints and logs nothing.", "Say it in the reason of an outcome, a Skip or a Note.",
        _python_needed)  # fmt: skip
 def _quiet(bench: Bench) -> str:
-    seen = _watch(bench)
+    _, seen = _watch(bench)
     require(not seen.output, "it prints")
     require(not seen.logged, "it logs")
     return "nothing"

@@ -16,6 +16,9 @@ from headrace_sdk.samples import SampleError
 
 _BACK_WITHIN_S = 60.0
 _SHORT_S = 0.02
+_MANY = 8
+_MOMENTS_S = (0.0, 0.001, 0.01)
+"""After these times a call waits for its turn, is on its way, or is under way in the process."""
 
 
 @check("life.worker", "In a worker process of the host it says the same of itself and makes the same requests.",
@@ -28,13 +31,14 @@ def _worker(bench: Bench) -> str:
     return f"{len(_batches(bench))} calls"
 
 
-@check("life.cancelled", "After a call that was given up in the middle of a batch, the next one is answered as ever.",
+@check("life.cancelled", "After calls that were given up in the middle of a batch, the next one is answered as ever.",
        "Keep nothing between calls: a call may end at any place.")  # fmt: skip
 def _cancelled(bench: Bench) -> str:
     _, instance = bench.worker
     for batch in _batches(bench):
         before = _build(bench, instance, batch)
-        bench.run(_given_up(instance, batch))
+        for moment_s in _MOMENTS_S:
+            bench.run(_given_up(instance, bench.batch(batch.call, _MANY, seed=bench.options.seed + 1), moment_s))
         require(_build(bench, instance, batch) == before, f"{batch.call}: other requests after one that was given up")
     return f"{len(_batches(bench))} calls"
 
@@ -95,10 +99,10 @@ def _build(bench: Bench, instance: ConnectorInstance, batch: Batch) -> wire.Buil
     return bench.build(batch, instance)
 
 
-async def _given_up(instance: ConnectorInstance, batch: Batch) -> None:
-    """Give up a call that is under way; whether it was answered by then does not matter."""
+async def _given_up(instance: ConnectorInstance, batch: Batch, moment_s: float) -> None:
+    """Give up a call after a moment; whether it was answered by then does not matter."""
     task = asyncio.create_task(built(instance, batch))
-    await asyncio.sleep(0)
+    await asyncio.wait({task}, timeout=moment_s)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""A fake vendor that answers as it is told, over real HTTP: refusals, errors, slow, half and endless answers."""
+"""A fake vendor that answers as it is told, over real HTTP: refusals, errors, slow, cut and endless answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Answer:
         headers: Headers.
         times: How often the body is sent, one after the other.
         never: True when the vendor takes the request and says nothing.
-        half: True when it ends the connection in the middle of the body.
+        until_closed: True when nothing but the end of the connection says where the body ends.
     """
 
     status: int = 200
@@ -39,7 +39,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     times: int = 1
     never: bool = False
-    half: bool = False
+    until_closed: bool = False
 
 
 class FakeVendor:
@@ -54,6 +54,7 @@ class FakeVendor:
         app.router.add_route("*", "/{path:.*}", self._take)
         self._server = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         self._client: aiohttp.ClientSession | None = None
+        self._old_client: aiohttp.ClientSession | None = None
         self._ended = asyncio.Event()
 
     async def start(self) -> None:
@@ -64,15 +65,20 @@ class FakeVendor:
         host, port = self._server.addresses[0][:2]
         self._address = f"http://{host}:{port}"
         self._client = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        # In HTTP/1.0 an answer without a length ends with the connection.
+        self._old_client = aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, version=aiohttp.HttpVersion10
+        )
 
     async def close(self) -> None:
         """Stop listening."""
         self._ended.set()
-        if self._client is not None:
-            await self._client.close()
+        for client in (self._client, self._old_client):
+            if client is not None:
+                await client.close()
         await self._server.cleanup()
 
-    async def send(self, request: Request, answer: Answer, *, timeout_s: float = 30.0) -> Response:
+    async def send(self, request: Request, answer: Answer, *, timeout_s: float = 10.0) -> Response:
         """Send a connector's request here in place of its vendor.
 
         Args:
@@ -83,13 +89,14 @@ class FakeVendor:
         Raises:
             NoAnswer: No complete answer came.
         """
-        assert self._client is not None
+        client = self._old_client if answer.until_closed else self._client
+        assert client is not None
         self._answer = answer
         parts = urlsplit(request.url)
         url = f"{self._address}{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         try:
-            async with self._client.request(
+            async with client.request(
                 request.method,
                 url,
                 headers=request.headers,
@@ -118,14 +125,14 @@ class FakeVendor:
         if answer.never:
             await self._ended.wait()
         response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
-        size = len(answer.body) * answer.times + (1_000 if answer.half else 0)
-        response.content_length = size if answer.status not in (204, 304) else None
+        if answer.until_closed:
+            response.force_close()
+        elif answer.status not in (204, 304):
+            response.content_length = len(answer.body) * answer.times
         try:
             await response.prepare(request)
             for _ in range(answer.times):
                 await response.write(answer.body)
         except ConnectionError:
             return response  # the client had enough
-        if answer.half and request.transport is not None:
-            request.transport.close()
         return response

@@ -86,7 +86,7 @@ def watched(home: str) -> Iterator[Seen]:
         try:
             yield seen
         finally:
-            sys.setprofile(before)
+            sys.setprofile(before if callable(before) else None)  # a profiler written in C cannot be put back
             _Watch.seen = None
             root.setLevel(level)
             root.removeHandler(handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -51,16 +52,11 @@ def discover(
     plugins: dict[str, InstalledPlugin] = {}
     failures: list[PluginFailure] = []
     matched: set[str] = set()
-    seen: set[str] = set()
-    for distribution in distributions() if path is None else distributions(path=list(path)):
-        name = _name_of(distribution)
-        if not name or name in seen:
-            continue  # the first one on the path is the one that would be imported
-        seen.add(name)
+    for name, distribution in _candidates(path).items():
         try:
             ours = [point for point in distribution.entry_points if _major_of(point)]
         except Exception:  # whatever a parser says to a file that anybody may have written
-            if ENTRY_POINT_GROUP in (distribution.read_text("entry_points.txt") or ""):
+            if ENTRY_POINT_GROUP in _entry_points_of(distribution):
                 failures.append(PluginFailure(name, "", "its entry_points.txt cannot be read"))
             continue
         names = {name} | {normalised(point.name) for point in ours}
@@ -95,6 +91,28 @@ def discover(
     for missing in sorted((chosen or set()) - matched):
         failures.append(PluginFailure(missing, "", "no plugin of this name is installed"))
     return [plugins[name] for name in sorted(plugins)], failures
+
+
+def _candidates(path: Sequence[str] | None) -> dict[str, Distribution]:
+    """Distributions that speak of our entry points, by name. The others are many, and their metadata slow to parse."""
+    where = sys.path if path is None else list(path)
+    found: dict[str, Distribution] = {}
+    for distribution in distributions(path=where):
+        if ENTRY_POINT_GROUP not in _entry_points_of(distribution):
+            continue
+        name = _name_of(distribution)
+        if name and name not in found:
+            # The first one of this name on the path is the one that would be imported.
+            found[name] = next(iter(distributions(name=name, path=where)), distribution)
+    return found
+
+
+def _entry_points_of(distribution: Distribution) -> str:
+    """The text of its entry points; empty when it cannot be read."""
+    try:
+        return distribution.read_text("entry_points.txt") or ""
+    except (OSError, ValueError):
+        return ""
 
 
 def _of_another_api(name: str, version: str, majors: Sequence[str]) -> PluginFailure:
