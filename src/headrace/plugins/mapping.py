@@ -192,7 +192,7 @@ def _path(field: str, steps: tuple[str, ...]) -> Expression:
     def walk(document: Document) -> Any:
         value: Any = document
         for step in steps:
-            if not isinstance(value, Mapping):
+            if type(value) is not dict and not isinstance(value, Mapping):  # the common case first: it is the cheap one
                 return None
             value = value.get(step)
         return value
@@ -215,8 +215,10 @@ def _evaluate(mapped: FieldMapping, document: Document) -> Any:
 
 def _texts(field: str, value: Any) -> list[str]:
     """A value as the texts in it, in order, without empty and repeated ones."""
+    if value is None:
+        return []
     values = value if isinstance(value, list) else [value]
-    texts = [as_text(item) for item in values if item is not None]
+    texts = [item if type(item) is str else as_text(item) for item in values if item is not None]
     if not all(isinstance(text, str) for text in texts):
         raise MappingError(field, "the expression gives an object or a list of lists where text is due")
     return list(dict.fromkeys(text for text in texts if text.strip()))

@@ -22,6 +22,17 @@ class RowState(IntEnum):
     ACKNOWLEDGED = 1
 
 
+class RowChange(IntEnum):
+    """What became of the rows of a member in a pass, beside what is stored of them."""
+
+    NONE = 0
+    """They are as they are stored."""
+    ACKNOWLEDGED = 1
+    """They are those that are stored, and the vendor has all of them."""
+    REPLACED = 2
+    """They are others, or the vendor has some of them."""
+
+
 @dataclass(slots=True)
 class HeldRow:
     """A row that is or may be on the vendor's list.
@@ -52,6 +63,11 @@ class MemberRecord:
     version: int = -1
     rows: dict[str, HeldRow] = field(default_factory=dict)
     merged_into: str = ""
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """True when the vendor has all rows."""
+        return all(row.state is RowState.ACKNOWLEDGED for row in self.rows.values())
 
     def change(self, *, member: bool, version: int, merged_into: str = "") -> bool:
         """Take in a membership change; False when it is old news."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Document
 from headrace_sdk import Member
+from headrace_sync.batching import chunks
 from headrace_sync.config import SyncConfig
-from headrace_sync.lists.diff import Difference, MemberRecord, difference
+from headrace_sync.lists.diff import Difference, MemberRecord, RowChange, difference
 from headrace_sync.mappings.items import ItemBuilder
 from headrace_sync.outlets.outlet import Outlet
 from headrace_sync.outlets.verdicts import Kind, Verdict, with_field
 from headrace_sync.people.consents import Consents
+
+_PART = 1_000
+_PARTS_AT_A_TIME = 3
 
 
 @dataclass(slots=True)
@@ -29,7 +34,7 @@ class Looked:
         kept_out: Why it should have none though it is desired; None when it should.
         changes: What must be sent for it.
         verdicts: What became of that.
-        changed: True when its rows are to be stored.
+        rows: What became of its rows.
         again_us: When to look again though nothing failed; 0 for never.
         held: True when its changes wait for approval.
         plan: The plan that holds them, and what they are, when they are in one.
@@ -42,7 +47,7 @@ class Looked:
     kept_out: Verdict | None = None
     changes: Difference = field(default_factory=lambda: Difference({}, {}))
     verdicts: list[Verdict] = field(default_factory=list)
-    changed: bool = False
+    rows: RowChange = RowChange.NONE
     again_us: int = 0
     held: bool = False
     plan: list[str] | None = None
@@ -69,7 +74,19 @@ class Looker:
             member.changes = self._difference(member, now)
 
     async def _want(self, desired: Sequence[Looked]) -> None:
-        """Find the rows that desired members should have."""
+        """Find the rows that desired members should have, some members after the others and several at a time.
+
+        The plugin's process makes rows of some while profiles of the next are read and mapped here.
+        """
+        at_a_time = asyncio.Semaphore(_PARTS_AT_A_TIME)
+
+        async def part(members: Sequence[Looked]) -> None:
+            async with at_a_time:
+                await self._want_rows(members)
+
+        await asyncio.gather(*map(part, chunks(desired, _PART)))
+
+    async def _want_rows(self, desired: Sequence[Looked]) -> None:
         made = await self._items.members(self._outlet, self._sync, [m.record.profile_id for m in desired])
         usable: list[tuple[Looked, Member]] = []
         for member in desired:

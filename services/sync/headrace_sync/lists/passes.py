@@ -3,6 +3,8 @@
 The order makes every crash harmless. Rows that moved with a merge are handed over first. A row is written down before
 it is sent. Removals go before additions. Results are written last; what was sent without a stored result stays in
 doubt, and the next pass sends it again.
+
+While a chunk is sent the next one is read and looked at. Only one chunk at a time is written to the store.
 """
 
 from __future__ import annotations
@@ -13,13 +15,23 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from headrace.connector import wire
 from headrace.domain.times import DAY_US, SECOND_US, now_us
 from headrace.storage.mongo.client import Document
 from headrace_sdk import Row
 from headrace_sync.batching import chunks
 from headrace_sync.config import SyncConfig
 from headrace_sync.leases import Lease
-from headrace_sync.lists.diff import Difference, MemberRecord, difference, doubt, intend, removable, resend_everything
+from headrace_sync.lists.diff import (
+    Difference,
+    MemberRecord,
+    RowChange,
+    difference,
+    doubt,
+    intend,
+    removable,
+    resend_everything,
+)
 from headrace_sync.lists.looking import Looked, Looker
 from headrace_sync.lists.store import ListStore, MemberResult, record_of
 from headrace_sync.mappings.items import ItemBuilder
@@ -31,7 +43,9 @@ from headrace_sync.plans.gate import Gate
 from headrace_sync.plans.rules import APPROVAL
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, WAITING, WARNING
 
-MEMBERS_AT_ONCE = 1_000
+_FEWEST_AT_ONCE = 1_000
+_MOST_AT_ONCE = 10_000
+"""Bounds of how many members are in hand at a time; between them it is what the vendor takes at a time."""
 HOLD_US = 30 * SECOND_US
 """How long rows that came with a merge are not removed: the survivor's own membership is on its way."""
 
@@ -80,6 +94,29 @@ class Tally:
         }
 
 
+class _Chunk:
+    """Members that are looked at together.
+
+    Attributes:
+        members: They.
+        size: How many were read.
+        last_id: Database id of the last of these.
+        merged: True when rows of some have to be handed over before anybody is looked at.
+        looked_at: When they were looked at, by the monotonic clock.
+    """
+
+    def __init__(self, documents: Sequence[Document]) -> None:
+        self.members = [Looked(document, record_of(document)) for document in documents]
+        self.size = len(documents)
+        self.last_id = str(documents[-1]["_id"]) if documents else ""
+        self.merged = any(_is_merged(member.record) for member in self.members)
+        self.looked_at = 0.0
+
+    def forget_look(self) -> None:
+        """Have them looked at as if nobody had."""
+        self.members = [Looked(member.document, member.record) for member in self.members]
+
+
 class ListPass:
     """A pass over the members of one list sync that something is to be done for."""
 
@@ -119,6 +156,7 @@ class ListPass:
         self._lease = lease
         self._tally = tally
         self._gate = gate
+        self._at_once = members_at_once(outlet.info, outlet.required_consents)
         self._handed_over = False
         self._not_after: float | None = None
 
@@ -129,45 +167,73 @@ class ListPass:
             grpc.aio.AioRpcError: Profiles cannot be read now.
             LeaseLost: Another process may have begun a pass.
         """
-        after = ""
         began = now_us()
+        chunk = await self._read("", began)
         while True:
             self._lease.check()
-            documents = await self._lists.due(
-                self._sync.key, now=began, after=after, limit=MEMBERS_AT_ONCE, extra=self._extra
-            )
-            if not documents:
+            if not chunk.size:
                 if not self._handed_over:
                     return
-                after, began, self._handed_over = "", now_us(), False  # the survivors are due now
+                began, self._handed_over = now_us(), False  # the survivors are due now
+                chunk = await self._read("", began)
                 continue
-            await self._chunk(documents)
-            self._tally.looked_at += len(documents)
-            after = documents[-1]["_id"]
-            if self._outlet.paused_s() > 0:
-                self._tally.error = self._tally.error or "the destination takes nothing at the moment"
-                return
+            if chunk.merged:
+                await self._hand_over_all(chunk)
+            ahead = asyncio.create_task(self._read(chunk.last_id, began))
+            try:
+                await self._carry_out(chunk)
+                self._tally.looked_at += chunk.size
+                if self._outlet.paused_s() > 0:
+                    self._tally.error = self._tally.error or "the destination takes nothing at the moment"
+                    return
+                chunk = await ahead
+            finally:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
 
-    async def _chunk(self, documents: Sequence[Document]) -> None:
-        stay = [document for document in documents if not await self._hand_over(record_of(document))]
-        if len(stay) < len(documents):
-            # Survivors among them have rows now that were not read with them.
-            self._handed_over = True
-            found = await self._lists.get(self._sync.key, [document["p"] for document in stay])
-            stay = [found[document["p"]] for document in stay if document["p"] in found]
-        members = [Looked(document, record_of(document)) for document in stay]
-        self._not_after = time.monotonic() + FRESH_S if self._outlet.required_consents else None
-        await self._looker.look(members)
+    async def _read(self, after: str, began: int) -> _Chunk:
+        """Read the members after an id, and look at them unless rows have to be handed over first."""
+        limit = self._at_once
+        documents = await self._lists.due(self._sync.key, now=began, after=after, limit=limit, extra=self._extra)
+        chunk = _Chunk(documents)
+        if not chunk.merged:
+            await self._look(chunk)
+        return chunk
+
+    async def _look(self, chunk: _Chunk) -> None:
+        chunk.looked_at = time.monotonic()
+        await self._looker.look(chunk.members)
+
+    async def _carry_out(self, chunk: _Chunk) -> None:
+        """Send what a chunk changes, and write down what became of it."""
+        if self._outlet.required_consents and time.monotonic() - chunk.looked_at > FRESH_S / 2:
+            chunk.forget_look()
+            await self._look(chunk)
+        self._not_after = chunk.looked_at + FRESH_S if self._outlet.required_consents else None
+        members = chunk.members
         if self._gate is not None:
             await self._gate.admit(members)
+        members = await self._intend(members)
         await self._remove(members)
         await self._add(members)
         await self._finish(members)
 
-    async def _hand_over(self, record: MemberRecord) -> bool:
-        """Give the rows of a merged profile to its survivor; True when the member is done with that."""
-        if record.desired or not record.merged_into or not record.rows:
-            return False
+    async def _hand_over_all(self, chunk: _Chunk) -> None:
+        """Give the rows of merged profiles to their survivors; some of these may be in the same chunk."""
+        self._handed_over = True
+        stay = []
+        for member in chunk.members:
+            if _is_merged(member.record):
+                await self._hand_over(member.record)
+            else:
+                stay.append(member.record.profile_id)
+        # Survivors among them have rows now that were not read with them.
+        found = await self._lists.get(self._sync.key, stay)
+        chunk.members = [Looked(found[id], record_of(found[id])) for id in stay if id in found]
+        await self._look(chunk)
+
+    async def _hand_over(self, record: MemberRecord) -> None:
+        """Give the rows of a merged profile to its survivor."""
         found = await self._lists.get(self._sync.key, [record.merged_into])
         document = found.get(record.merged_into)
         survivor = record_of(document) if document is not None else MemberRecord(record.merged_into)
@@ -176,7 +242,15 @@ class ListPass:
         await self._lists.hand_over(
             self._sync.workspace_id, self._sync.key, survivor, record.profile_id, now=now, hold_until=now + HOLD_US
         )
-        return True
+
+    async def _intend(self, members: list[Looked]) -> list[Looked]:
+        """Write down the rows that are about to be added; returns the members without those who left meanwhile.
+
+        Nothing is sent for who left, or is gone: the pass after this one looks at them as they are by then.
+        """
+        new = [member for member in members if intend(member.record, member.changes.add)]
+        left = await self._lists.intend_rows(self._sync.key, [member.record for member in new])
+        return [member for member in members if member.record.profile_id not in left] if left else members
 
     async def _remove(self, members: Sequence[Looked]) -> None:
         """Take rows off the list, unless another member holds them."""
@@ -194,7 +268,7 @@ class ListPass:
             to_send, to_forget = removable(member.changes.remove, others | here)
             if to_forget:
                 member.record.forget(to_forget)
-                member.changed = True
+                member.rows = RowChange.REPLACED
             if to_send and member.changes.add and self._outlet.info.rows_match_people:
                 resend_everything(member.record)
                 doubted.append(member)
@@ -208,7 +282,7 @@ class ListPass:
         for member, row, verdict in await self._send(REMOVE_MEMBERS, sending):
             if verdict.kind in (Kind.DELIVERED, Kind.WARNED):
                 member.record.forget([row.key])
-                member.changed = True
+                member.rows = RowChange.REPLACED
                 self._tally.removed += 1
             else:
                 member.verdicts.append(verdict)
@@ -217,21 +291,20 @@ class ListPass:
     async def _add(self, members: Sequence[Looked]) -> None:
         """Put rows on the list, written down beforehand."""
         adding = [member for member in members if member.changes.add]
-        new = [member for member in adding if intend(member.record, member.changes.add)]
-        await self._lists.save_rows([(self._sync.key, member.record) for member in new])
         if self._outlet.required_consents:
             await self._lists.save_consents(self._sync.key, {m.record.profile_id: m.consents for m in adding})
         sending = [(member, Row(key=key, data=data)) for member in adding for key, data in member.changes.add.items()]
         for member, row, verdict in await self._send(ADD_MEMBERS, sending, not_after=self._not_after):
-            member.changed = True
             if verdict.kind in (Kind.DELIVERED, Kind.WARNED):
                 member.record.acknowledge([row.key])
+                member.rows = max(member.rows, RowChange.ACKNOWLEDGED)
                 self._tally.added += 1
                 if verdict.kind is Kind.WARNED:
                     member.verdicts.append(verdict)
                 continue
             if verdict.kind in (Kind.REJECTED, Kind.SKIPPED):
                 member.record.forget([row.key])
+                member.rows = RowChange.REPLACED
             member.verdicts.append(verdict)
             self._tally.failed += 1
 
@@ -267,7 +340,7 @@ class ListPass:
             record=member.record,
             generation=int(member.document.get("g", 0)),
             state=DELIVERED,
-            rows_changed=member.changed,
+            rows=_row_change(member),
         )
         if member.held:
             self._tally.held += 1
@@ -309,6 +382,33 @@ class ListPass:
             asked_s=problem.after_s,
         )
         result.due = now + (delay if tries < _GIVE_UP_TRIES else max(delay, _FAILED_AGAIN_US))
+
+
+def members_at_once(info: wire.ConnectorInfo, required_consents: Sequence[str]) -> int:
+    """How many members a pass has in hand at a time.
+
+    As many as fill the requests that the vendor takes at a time; few where consents are required, because what was made
+    of them may be sent only for some seconds.
+
+    Args:
+        info: What the connector is.
+        required_consents: Purposes that a person must have granted.
+    """
+    if required_consents:
+        return _FEWEST_AT_ONCE
+    return min(max(_FEWEST_AT_ONCE, info.batch.max_items * info.concurrency), _MOST_AT_ONCE)
+
+
+def _is_merged(record: MemberRecord) -> bool:
+    """True when rows of a merged profile wait for its survivor."""
+    return bool(not record.desired and record.merged_into and record.rows)
+
+
+def _row_change(member: Looked) -> RowChange:
+    """What became of the rows that are stored for a member."""
+    if member.rows is RowChange.ACKNOWLEDGED and not member.record.is_acknowledged:
+        return RowChange.REPLACED  # some of them only
+    return member.rows
 
 
 _ORDER = (Kind.UNTRIED, Kind.RETRY, Kind.LOST, Kind.PLUGIN, Kind.REJECTED, Kind.SKIPPED, Kind.WARNED)

@@ -17,18 +17,20 @@ from typing import Any
 
 import msgspec
 from bson.binary import Binary
-from pymongo import ASCENDING, DESCENDING, UpdateOne
+from pymongo import ASCENDING, DESCENDING, UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChange
 from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace_sync.config import SEPARATOR
 from headrace_sync.deliveries.replays import ReplayFilter
-from headrace_sync.lists.diff import HeldRow, MemberRecord, RowState
+from headrace_sync.lists.diff import HeldRow, MemberRecord, RowChange, RowState
 from headrace_sync.people.consents import REASON_PREFIX, Consents, Spoken, stored
 from headrace_sync.plans.rules import APPROVAL
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, LIST_MEMBERS, STATE, SYNC_RUNS, WAITING, WARNING
 
 MEMBER_STATES = (WAITING, DELIVERED, WARNING, FAILED, FILTERED)
+_DUPLICATE = 11000
 _KEEP_RUNS = timedelta(days=28)
 
 
@@ -65,10 +67,32 @@ class ListStore:
     async def change_members(
         self, workspace_id: str, changes: Sequence[tuple[str, MembershipChange]], *, now: int
     ) -> None:
-        """Take in membership changes, each for a sync key; old versions change nothing."""
-        operations = [_change_operation(workspace_id, key, change, now) for key, change in changes]
+        """Take in membership changes, each for a sync key; old versions change nothing.
+
+        Who is not known yet is inserted, which costs the store a tenth of an update.
+        """
+        named = [(member_id(key, change.profile_id), key, change) for key, change in changes]
+        if not named:
+            return
+        members = self._db[LIST_MEMBERS]
+        known = {d["_id"] async for d in members.find({"_id": {"$in": [id for id, _, _ in named]}}, {"_id": 1})}
+        new: dict[str, Document] = {}
+        operations: list[UpdateOne] = []
+        for id, key, change in named:
+            if id in known or id in new:
+                operations.append(_change_operation(id, workspace_id, key, change, now))
+            else:
+                new[id] = _new_member(id, workspace_id, key, change, now)
+        if new:
+            try:
+                await members.insert_many(new.values(), ordered=False)
+            except BulkWriteError as error:
+                if any(problem["code"] != _DUPLICATE for problem in error.details["writeErrors"]):
+                    raise
+                # Another process was quicker with some.
+                operations = [_change_operation(id, workspace_id, key, change, now) for id, key, change in named]
         if operations:
-            await self._db[LIST_MEMBERS].bulk_write(operations, ordered=True)
+            await members.bulk_write(operations, ordered=True)
 
     async def mark_dirty(self, sync_key: str, profile_ids: Iterable[str], *, now: int) -> int:
         """Ask that desired members be looked at again; returns how many of these are."""
@@ -176,6 +200,23 @@ class ListStore:
         if operations:
             await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
 
+    async def intend_rows(self, sync_key: str, records: Sequence[MemberRecord]) -> set[str]:
+        """Store the rows of members before some are added; returns the profile ids of those who are members no more."""
+        rows = {member_id(sync_key, record.profile_id): stored_rows(record) for record in records}
+        operations = [UpdateOne({"_id": id, "desired": True}, {"$set": {"rows": own}}) for id, own in rows.items()]
+        if not operations:
+            return set()
+        stored = await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
+        if stored.matched_count == len(operations):
+            return set()
+        # By the rows and not by `desired`: who has come back by now has nothing written down either.
+        kept = await self.get(sync_key, [record.profile_id for record in records])
+        return {
+            record.profile_id
+            for record in records
+            if record.profile_id not in kept or record_of(kept[record.profile_id]).rows.keys() != record.rows.keys()
+        }
+
     async def save_consents(self, sync_key: str, consents: Mapping[str, Consents]) -> None:
         """Write down which consents allow what is about to be added, by profile id."""
         operations = [
@@ -198,23 +239,29 @@ class ListStore:
 
     async def finish(self, results: Sequence[MemberResult], *, sync_key: str, now: int) -> None:
         """Store what a pass made of members: rows always, state and due only if nobody asked for another look."""
-        operations: list[UpdateOne] = []
-        for result in results:
-            id = member_id(sync_key, result.record.profile_id)
-            rows: Document = {"rows": stored_rows(result.record)} if result.rows_changed else {}
-            change: Document = {"$set": {**rows, "st": result.state, "r": result.reason, "at": result.tries, "u": now}}
-            gone = [] if result.due else ["due", "hold", "ur"]
-            if result.due:
-                change["$set"]["due"] = result.due
-            if result.plan:
-                change["$set"]["pn"] = result.plan
-            elif not result.due or result.reason == APPROVAL:
-                gone.append("pn")
-            if gone:
-                change["$unset"] = dict.fromkeys(gone, "")
-            operations.append(UpdateOne({"_id": id, "g": result.generation}, change))
-            if rows:
-                operations.append(UpdateOne({"_id": id, "g": {"$ne": result.generation}}, {"$set": rows}))
+        ids = {member_id(sync_key, result.record.profile_id): result for result in results}
+        operations: list[UpdateOne | UpdateMany] = []
+        alike: dict[tuple[Any, ...], list[str]] = {}
+        for id, result in ids.items():
+            if result.rows is RowChange.REPLACED:
+                operations.append(UpdateOne({"_id": id, "g": result.generation}, _finish_change(result, now)))
+            else:
+                alike.setdefault(result.sign, []).append(id)
+        for same in alike.values():
+            result = ids[same[0]]
+            operations.append(UpdateMany({"_id": {"$in": same}, "g": result.generation}, _finish_change(result, now)))
+        if not operations:
+            return
+        done = await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
+        if done.matched_count < len(results):
+            await self._finish_rows({id: r.record for id, r in ids.items() if r.rows is not RowChange.NONE}, now)
+
+    async def _finish_rows(self, records: Mapping[str, MemberRecord], now: int) -> None:
+        """Store the rows alone of those, by database id, whose documents were not changed at `now`."""
+        others = self._db[LIST_MEMBERS].find({"_id": {"$in": list(records)}, "u": {"$ne": now}}, {"_id": 1})
+        operations = [
+            UpdateOne({"_id": d["_id"]}, {"$set": {"rows": stored_rows(records[d["_id"]])}}) async for d in others
+        ]
         if operations:
             await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
 
@@ -404,7 +451,7 @@ class MemberResult(msgspec.Struct, kw_only=True):
         tries: Tries in a row that failed.
         due: When to look again; 0 when nothing is to be done.
         plan: The plan that holds what is to be done, and what that is, while it waits for approval.
-        rows_changed: True when the record's rows are to be stored.
+        rows: What became of the record's rows.
     """
 
     record: MemberRecord
@@ -414,10 +461,52 @@ class MemberResult(msgspec.Struct, kw_only=True):
     tries: int = 0
     due: int = 0
     plan: list[str] | None = None
-    rows_changed: bool = False
+    rows: RowChange = RowChange.NONE
+
+    @property
+    def sign(self) -> tuple[Any, ...]:
+        """The same for all that are stored by the same change, unless rows are replaced."""
+        plan = tuple(self.plan) if self.plan else ()
+        return (self.generation, self.rows, self.state, self.reason, self.tries, self.due, plan)
 
 
-def _change_operation(workspace_id: str, sync_key: str, change: MembershipChange, now: int) -> UpdateOne:
+def _finish_change(result: MemberResult, now: int) -> Document:
+    """The change that stores what a pass made of a member."""
+    fields: Document = {"st": result.state, "r": result.reason, "at": result.tries, "u": now}
+    gone = [] if result.due else ["due", "hold", "ur"]
+    if result.rows is RowChange.REPLACED:
+        fields["rows"] = stored_rows(result.record)
+    elif result.rows is RowChange.ACKNOWLEDGED:
+        fields["rows.$[].s"] = int(RowState.ACKNOWLEDGED)
+    if result.due:
+        fields["due"] = result.due
+    if result.plan:
+        fields["pn"] = result.plan
+    elif not result.due or result.reason == APPROVAL:
+        gone.append("pn")
+    return {"$set": fields, "$unset": dict.fromkeys(gone, "")} if gone else {"$set": fields}
+
+
+def _new_member(id: str, workspace_id: str, sync_key: str, change: MembershipChange, now: int) -> Document:
+    """What a change makes of somebody who is not known yet: the same as `_change_operation`."""
+    return {
+        "_id": id,
+        "k": sync_key,
+        "w": workspace_id,
+        "p": change.profile_id,
+        "desired": change.member,
+        "into": change.merged_into if not change.member else "",
+        "st": WAITING,
+        "r": "",
+        "at": 0,
+        "due": now,
+        "g": 1,
+        "a": now,
+        "v": change.version,
+    }
+
+
+def _change_operation(id: str, workspace_id: str, sync_key: str, change: MembershipChange, now: int) -> UpdateOne:
     """Applies a change if its version is higher than the stored one, in one step of the store."""
     newer = {"$gt": [change.version, {"$ifNull": ["$v", -1]}]}
     into = change.merged_into if not change.member else ""
@@ -435,4 +524,4 @@ def _change_operation(workspace_id: str, sync_key: str, change: MembershipChange
         "a": {"$cond": [newer, now, {"$ifNull": ["$a", 0]}]},
         "v": {"$max": [change.version, {"$ifNull": ["$v", -1]}]},
     }
-    return UpdateOne({"_id": member_id(sync_key, change.profile_id)}, [{"$set": fields}], upsert=True)
+    return UpdateOne({"_id": id}, [{"$set": fields}], upsert=True)

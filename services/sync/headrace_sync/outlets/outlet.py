@@ -317,8 +317,8 @@ class Outlet:
             parts.append(rest)
         for place, verdict in zip(places, found, strict=True):
             if verdict.kind is not Kind.AGAIN:
-                reason = self._clean(verdict.reason, secrets)
-                batch.decide(place, Verdict(verdict.kind, reason, verdict.code, verdict.after_s))
+                shown = replace(verdict, reason=self._clean(verdict.reason, secrets)) if verdict.reason else verdict
+                batch.decide(place, shown)
 
     async def _sent(
         self, opened: Connector, request: Request, places: list[int], batch: _Batch
