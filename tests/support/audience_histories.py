@@ -6,27 +6,35 @@ drives, which makes failing examples small.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from random import Random
-from typing import Any
+from typing import Any, ParamSpec
 from unittest import mock
+from zoneinfo import ZoneInfo
 
 from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact
+from headrace_audience.offline.reference import Audiences
 
 from headrace.domain.computed_traits.definition import FUNCTION_NAMES
-from headrace.domain.computed_traits.definition import Definition as ComputedDefinition
 from headrace.domain.computed_traits.definition import parse_definition as parse_computed
-from headrace.domain.times import SECOND_US
+from headrace.domain.times import SECOND_US, parse_time_us
+
+P = ParamSpec("P")
 
 START = 1_767_225_600 * SECOND_US  # 2026-01-01
 SPAN_S = 60
 """Histories lie in so many seconds, with some events before and after."""
 BEFORE_S = 10
 """So long before the span there are events too."""
+APART_S = (0,)
+"""Histories lie in several such spans, so many seconds apart."""
 
 NAMES = ("A", "B", "C")
 TRAITS = ("plan", "city", "due")
@@ -48,19 +56,42 @@ CONTEXTS: tuple[dict[str, Any], ...] = (
 ZONES = ("UTC", "Asia/Kolkata", "America/New_York")
 """Days begin in the span in UTC, and hours beside it in the others."""
 
+CHANGES = (
+    ("Europe/Berlin", "2026-03-29T01:00:00Z"),
+    ("Europe/Berlin", "2026-10-25T01:00:00Z"),
+    ("America/New_York", "2026-03-08T07:00:00Z"),
+    ("America/New_York", "2026-11-01T06:00:00Z"),
+    ("Australia/Adelaide", "2026-04-04T16:30:00Z"),  # half hours, in the south
+    ("Australia/Adelaide", "2026-10-03T16:30:00Z"),
+    ("Australia/Lord_Howe", "2026-04-04T15:00:00Z"),  # by half an hour
+    ("Australia/Lord_Howe", "2026-10-03T15:30:00Z"),
+    ("America/Santiago", "2026-04-05T03:00:00Z"),  # the last hour of a day comes twice
+    ("America/Santiago", "2026-09-06T04:00:00Z"),  # midnight is skipped
+    ("America/Havana", "2026-11-01T05:00:00Z"),  # midnight comes twice
+    ("America/St_Johns", "2010-11-07T02:31:00Z"),  # a minute after midnight, back into the day before
+    ("America/St_Johns", "2010-03-14T03:31:00Z"),
+    ("Pacific/Apia", "2011-12-30T10:00:00Z"),  # a whole day is skipped
+)
+"""Zones and the moments at which their clocks change."""
+
 SCALARS = (0, 1, 2, 2.0, -0.1, 1.5, "2", "pro", "PRO", "free", True, False)
 VALUES = (*SCALARS, None)
 
 
+def time(r: Random, first_s: int, last_s: int) -> int:
+    """A whole second, counted from the beginning of the span, or of one of those."""
+    return START + (r.choice(APART_S) + r.randint(first_s, last_s)) * SECOND_US
+
+
 def moment(r: Random) -> int:
     """A moment in or around the span: on a whole second, where the edges are, or a microsecond beside it."""
-    return START + r.randint(-5, SPAN_S + 40) * SECOND_US + r.choice((0, 0, 0, -1, 1))
+    return time(r, -5, SPAN_S + 40) + r.choice((0, 0, 0, -1, 1))
 
 
 def time_text(r: Random) -> str:
     """A time in or around the span as text, with a zone."""
-    hour, second = divmod(r.randint(-20, SPAN_S + 20) + 3600, 3600)
-    return f"2026-01-01T{hour:02d}:{second // 60:02d}:{second % 60:02d}+01:00"
+    seconds = time(r, -20, SPAN_S + 20) // SECOND_US
+    return datetime.fromtimestamp(seconds, timezone(timedelta(hours=1))).isoformat()
 
 
 def some(r: Random, choices: tuple[Any, ...], least: int, most: int) -> list[Any]:
@@ -89,6 +120,33 @@ def crowded() -> Iterator[None]:
     """Everything happens to one person within seconds: much at the same time, and on the edges of windows."""
     with mock.patch.multiple(__name__, SPAN_S=8, BEFORE_S=4, PROFILES=("p",), NAMES=("A", "B")):
         yield
+
+
+def anywhen(test: Callable[P, None]) -> Callable[P, None]:
+    """A test whose `r` lets one of four histories happen in the days around a change of the clocks of some zone."""
+
+    @functools.wraps(test)
+    def changed(*args: P.args, **kwargs: P.kwargs) -> None:
+        r = kwargs["r"]
+        assert isinstance(r, Random)
+        if r.randint(0, 3) < 3:
+            test(*args, **kwargs)
+            return
+        zone, change = r.choice(CHANGES)
+        start = r.choice((parse_time_us(change), *midnights(zone, change))) - SPAN_S // 2 * SECOND_US
+        day, hour = 24 * 3600, 3600
+        apart = (0, 0, 0, -day, day, -day - hour, day - hour, day + hour, 2 * day, hour // 2)
+        with mock.patch.multiple(__name__, START=start, APART_S=apart, ZONES=(zone, zone, "UTC")):
+            test(*args, **kwargs)
+
+    return changed
+
+
+def midnights(zone: str, change: str) -> list[int]:
+    """The beginnings of the day of a change and of the next one, as the zone's own library says."""
+    local = datetime.fromisoformat(change).astimezone(ZoneInfo(zone))
+    days = (local.replace(hour=0, minute=0, second=0, tzinfo=None) + timedelta(days=n) for n in (0, 1))
+    return [int(day.replace(tzinfo=ZoneInfo(zone)).timestamp()) * SECOND_US for day in days]
 
 
 def window(r: Random) -> dict[str, Any]:
@@ -178,14 +236,14 @@ def of_events(r: Random) -> dict[str, Any]:
     return {kind: names(r), "active_within": f"{active}{unit}", "inactive_for": f"{inactive}{unit}"}
 
 
-def computed_traits(r: Random) -> dict[str, ComputedDefinition]:
+def computed_traits(r: Random) -> dict[str, dict[str, Any]]:
     """Definitions of the computed traits of COMPUTED, but for "nothing"."""
-    found: dict[str, ComputedDefinition] = {}
+    found: dict[str, dict[str, Any]] = {}
     for trait_id in COMPUTED[:-1]:
         function = r.choice(FUNCTION_NAMES)
         compute = function if function == "count" else {function: r.choice(("x", "deep.y"))}
         window = {"within": span(r)} if r.randint(0, 2) else {}
-        found[trait_id] = parse_computed({"event": names(r), "compute": compute, **where(r), **window})
+        found[trait_id] = {"event": names(r), "compute": compute, **where(r), **window}
     return found
 
 
@@ -278,23 +336,59 @@ def of_groups(r: Random, references: tuple[str, ...] = (), depth: int = 2) -> di
     return {"trait": r.choice(("plan", "due")), **comparison(r)}
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Audiences as they are given, the last of which is asked for.
+
+    Attributes:
+        audiences: Definitions in JSON, or ids of members, by id.
+        computed: Definitions of computed traits in JSON, by id.
+    """
+
+    audiences: Mapping[str, Mapping[str, Any] | list[str]]
+    computed: Mapping[str, Mapping[str, Any]]
+
+    @functools.cached_property
+    def meanings(self) -> Audiences:
+        """What references mean."""
+        computed = {trait_id: parse_computed(raw) for trait_id, raw in self.computed.items()}
+        return {
+            audience_id: raw if isinstance(raw, list) else bind(parse_definition(raw), computed)
+            for audience_id, raw in self.audiences.items()
+        }
+
+    @property
+    def definitions(self) -> dict[str, Definition]:
+        """Those that are defined."""
+        return {name: meaning for name, meaning in self.meanings.items() if isinstance(meaning, Definition)}
+
+    @property
+    def last(self) -> Definition:
+        """The audience that is asked for."""
+        return list(self.definitions.values())[-1]
+
+
+def asked(r: Random, *, nobody: bool = True) -> Asked:
+    """Three audiences, the later ones of which may refer to the earlier, the last one to a list of members too."""
+    zone = {"time_zone": r.choice(ZONES)}
+    listed: dict[str, Mapping[str, Any] | list[str]] = {"nobody": ["p", "somebody else"]} if nobody else {}
+    found = {
+        "one": {"where": condition(r), **zone},
+        "two": {"where": condition(r, ("one",)), **zone},
+        "three": {"where": condition(r, ("one", "two", "nobody")), **zone},
+    }
+    return Asked({**listed, **found}, computed_traits(r))
+
+
 def audiences(r: Random) -> dict[str, Definition]:
     """Three audiences, the later ones of which may refer to the earlier."""
-    zone = {"time_zone": r.choice(ZONES)}
-    found = {
-        "one": parse_definition({"where": condition(r), **zone}),
-        "two": parse_definition({"where": condition(r, ("one",)), **zone}),
-        "three": parse_definition({"where": condition(r, ("one", "two", "nobody")), **zone}),
-    }
-    computed = computed_traits(r)
-    return {audience_id: bind(definition, computed) for audience_id, definition in found.items()}
+    return asked(r).definitions
 
 
-def one_condition(r: Random) -> dict[str, Definition]:
+def asked_one(r: Random) -> Asked:
     """One audience with one condition on events, or on what they write."""
     where = r.choice((of_events, of_events, of_attributes, of_computed))(r)
-    definition = parse_definition({"where": where, "time_zone": r.choice(ZONES)})
-    return {"three": bind(definition, computed_traits(r))}
+    return Asked({"three": {"where": where, "time_zone": r.choice(ZONES)}}, computed_traits(r))
 
 
 def fact(r: Random, number: int) -> Fact:
@@ -319,7 +413,7 @@ def fact(r: Random, number: int) -> Fact:
         properties["due"] = time_text(r)
     return Fact(
         profile=r.choice(PROFILES),
-        timestamp_us=START + r.randint(-BEFORE_S, SPAN_S) * SECOND_US,
+        timestamp_us=time(r, -BEFORE_S, SPAN_S),
         message_id=f"{r.randint(0, 9)}-{number}",
         kind=kind,
         name=r.choice(NAMES),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
+from typing import TypedDict
 
 from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment, ResolvedBatch, ResolvedEvent
 from headrace.domain.ids import event_key, partition_of
@@ -18,6 +19,15 @@ from headrace.storage.mongo.client import Database, transaction
 from headrace.storage.mongo.log import Reassigned, StoredReassignment
 from headrace.storage.streams import client as streams
 from headrace.storage.streams import names
+
+
+class Assignment(TypedDict):
+    """The arguments of World.assign()."""
+
+    roots: list[str]
+    moved: dict[str, str]
+    into: dict[str, str]
+    late: list[str]
 
 
 @dataclass
@@ -104,12 +114,20 @@ class World:
         self._send(self.waiting)
         self.waiting = []
 
+    def some_entry(self, r: Random) -> tuple[int, int] | None:
+        """Partition and place of something that was sent, rather of something that is not true any more."""
+        sent = [(partition, place) for partition, stream in self.streams.items() for place in range(len(stream))]
+        stale = [(n, place) for n, place in sent if any(self._is_stale(e) for e in self.streams[n][place].events)]
+        return r.choice(stale if stale and r.randint(0, 1) else sent) if sent else None
+
     def repeat(self, r: Random) -> None:
-        """Send something again that was sent long ago, rather something that is not true any more."""
-        sent = [batch for stream in self.streams.values() for batch in stream]
-        stale = [batch for batch in sent if any(self._is_stale(e) for e in batch.events)]
-        if sent:
-            self._send([copy.deepcopy(r.choice(stale if stale and r.randint(0, 1) else sent))])
+        """Send something again, see some_entry()."""
+        if entry := self.some_entry(r):
+            self.send_again(*entry)
+
+    def send_again(self, partition: int, place: int) -> None:
+        """Send something again that was sent long ago."""
+        self._send([copy.deepcopy(self.streams[partition][place])])
 
     def _is_stale(self, event: ResolvedEvent) -> bool:
         stored = self.log.get(event.event.message_id)
@@ -120,25 +138,44 @@ class World:
 
         It is announced at once or later.
         """
-        old = {root: self.parts_of(root) for root in roots}
-        parts = sorted(part for of_root in old.values() for part in of_root)
+        return self.assign(**self.some_assignment(r, list(roots)))
+
+    def some_assignment(self, r: Random, roots: list[str]) -> Assignment:
+        """Any way in which the events of some profiles can be assigned anew."""
+        parts = sorted(part for root in roots for part in self.parts_of(root))
+        events = [e for e in self.log.values() if e.profile_id in parts]
+        moved = {e.event.message_id: r.choice(parts) for e in events if r.randint(0, 2) == 2}
+        there = sorted({moved.get(e.event.message_id, e.profile_id) for e in events})
+        into = {part: r.choice(there[:place]) for place, part in enumerate(there) if place and r.randint(0, 1)}
+        return {"roots": roots, "moved": moved, "into": into, "late": [p for p in parts if not r.randint(0, 3)]}
+
+    def assign(
+        self, roots: Collection[str], moved: Mapping[str, str], into: Mapping[str, str], late: Collection[str]
+    ) -> list[Reassigned]:
+        """Assign the events of some profiles anew.
+
+        Args:
+            roots: The profiles, with all their parts.
+            moved: The part that an event has from now on, by message id; the others stay.
+            into: The merges that there are then, as the survivor of each loser.
+            late: Profiles of which it is announced later.
+        """
+        parts = {part for root in roots for part in self.parts_of(root)}
         events = [e for e in self.log.values() if e.profile_id in parts]
         for event in events:
-            if r.randint(0, 2) == 2:
-                event.profile_id = r.choice(parts)
+            event.profile_id = moved.get(event.event.message_id, event.profile_id)
             del event.decision.merges[:]
         there = sorted({e.profile_id for e in events})
         for part in parts:
             self.into.pop(part, None)
-        self.gone.update(p for p in parts if p not in there)
-        for place, part in enumerate(there[1:], 1):
-            if r.randint(0, 1):
-                self.into[part] = there[r.randint(0, place - 1)]
-                by = next(e for e in events if e.profile_id == self.into[part])
-                by.decision.merges.add(loser=part, survivor=self.into[part], loser_parts=[part])
+        self.gone.update(parts.difference(there))
+        for loser, survivor in into.items():
+            self.into[loser] = survivor
+            by = next(e for e in events if e.profile_id == survivor)
+            by.decision.merges.add(loser=loser, survivor=survivor, loser_parts=[loser])
         new = {p for p in there if self.survivor(p) == p}
-        items = [self._item(p, there) for p in sorted(new | old.keys())]
-        self._announce(items, late=lambda: not r.randint(0, 3))
+        items = [self._item(p, there) for p in sorted(new.union(roots))]
+        self._announce(items, late=late)
         return items
 
     def split(self, profile_id: str, *parts: str) -> None:
@@ -170,9 +207,7 @@ class World:
         self._announce([Reassigned(part, ()) for part in parts], erased=True)
         return parts, messages
 
-    def _announce(
-        self, items: list[Reassigned], *, late: Callable[[], bool] = lambda: False, erased: bool = False
-    ) -> None:
+    def _announce(self, items: list[Reassigned], *, late: Collection[str] = (), erased: bool = False) -> None:
         self.epoch += 1
         sequence = self._next_sequence()
         self.recorded.append(
@@ -186,7 +221,7 @@ class World:
                 epoch=self.epoch,
                 erased=erased,
             )
-            self._send([self._batch(item.profile_id, reassignments=[said])], late=late())
+            self._send([self._batch(item.profile_id, reassignments=[said])], late=item.profile_id in late)
 
     def _item(self, profile_id: str, there: list[str]) -> Reassigned:
         if profile_id not in there:

@@ -104,7 +104,7 @@ def test_audiences_that_name_each_other(spark: SparkContext, seed: int) -> None:
 def test_many_different_conditions(spark: SparkContext) -> None:
     r = Random(5)
     facts = crowd(r, 20)
-    asked = [Question(str(n), random.one_condition(r)["three"], random.moment(r)) for n in range(40)]
+    asked = [Question(str(n), random.asked_one(r).last, random.moment(r)) for n in range(40)]
     _agree(spark, facts, asked, {})
 
 

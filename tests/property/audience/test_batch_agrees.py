@@ -14,17 +14,19 @@ from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import Fact, resolved_of, table_of
-from headrace_audience.offline.reference import Audiences, Reference
+from headrace_audience.offline.reference import Reference
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from headrace.domain.computed_traits.definition import parse_definition as parse_computed
 from headrace.domain.times import SECOND_US, parse_time_us
 from tests.support import audience_histories as random
+from tests.support.audience_cases import kept
+from tests.support.examples import examples
 
 PARTITIONS = 4
 QUICK = settings(
-    max_examples=20,
+    max_examples=examples(20),
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -41,65 +43,66 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 @QUICK
 @given(r=choices)
+@random.anywhen
 def test_batch_gives_the_members_the_sizes_and_the_edges_of_the_reference(
     connection: duckdb.DuckDBPyConnection, r: Random
 ) -> None:
-    check_batch(connection, r, random.audiences(r), random.history(r))
+    check_batch(connection, r, random.asked(r), random.history(r))
 
 
 @QUICK
 @given(r=choices)
+@random.anywhen
 def test_each_condition_is_exact_when_everything_happens_at_the_same_time(
     connection: duckdb.DuckDBPyConnection, r: Random
 ) -> None:
     with random.crowded():
-        check_batch(connection, r, random.one_condition(r), random.history(r, 12))
+        check_batch(connection, r, random.asked_one(r), random.history(r, 12))
 
 
-def check_batch(
-    connection: duckdb.DuckDBPyConnection, r: Random, definitions: dict[str, Definition], history: list[Fact]
-) -> None:
-    audiences: Audiences = {**definitions, "nobody": ["p", "somebody else"]}
+def check_batch(connection: duckdb.DuckDBPyConnection, r: Random, asked: random.Asked, history: list[Fact]) -> None:
+    audiences, definition = asked.meanings, asked.last
     facts = history + (random.some(r, tuple(history), 0, 4) if history else [])
     connection.register("events", table_of(facts))
     reference = Reference(facts, audiences)
     at_us = random.moment(r)
-    definition = definitions["three"]
-    members = queries.evaluate(connection, definition, at_us, audiences)
-    assert members == reference.members(definition, at_us)
-    preview = queries.preview(connection, definition, at_us, audiences, sample=1)
-    assert preview == queries.Preview(len(members), len(reference.profiles), members[:1])
-    outlook = queries.outlook(connection, definition, at_us, audiences, profiles=reference.profiles)
-    assert outlook == [
-        queries.Outlook(
-            profile,
-            profile in members,
-            reference.since(definition, profile, at_us),
-            reference.next_change(definition, profile, at_us),
-        )
-        for profile in reference.profiles
-    ]
+    with kept(asked, history, at_us):
+        members = queries.evaluate(connection, definition, at_us, audiences)
+        assert members == reference.members(definition, at_us)
+        preview = queries.preview(connection, definition, at_us, audiences, sample=1)
+        assert preview == queries.Preview(len(members), len(reference.profiles), members[:1])
+        outlook = queries.outlook(connection, definition, at_us, audiences, profiles=reference.profiles)
+        assert outlook == [
+            queries.Outlook(
+                profile,
+                profile in members,
+                reference.since(definition, profile, at_us),
+                reference.next_change(definition, profile, at_us),
+            )
+            for profile in reference.profiles
+        ]
 
 
 @QUICK
 @given(r=choices)
+@random.anywhen
 def test_history_beside_live_traffic_gives_what_living_through_it_gives(
     connection: duckdb.DuckDBPyConnection, r: Random
 ) -> None:
     """Audiences come after the events; their history overlaps with what is folded live meanwhile."""
-    live_beside(connection, r, random.audiences(r), random.history(r))
+    live_beside(connection, r, random.asked(r, nobody=False), random.history(r))
 
 
 @QUICK
 @given(r=choices)
+@random.anywhen
 def test_the_history_of_each_condition_beside_live_traffic(connection: duckdb.DuckDBPyConnection, r: Random) -> None:
     with random.crowded():
-        live_beside(connection, r, random.one_condition(r), random.history(r, 12))
+        live_beside(connection, r, random.asked_one(r), random.history(r, 12))
 
 
-def live_beside(
-    connection: duckdb.DuckDBPyConnection, r: Random, audiences: dict[str, Definition], history: list[Fact]
-) -> None:
+def live_beside(connection: duckdb.DuckDBPyConnection, r: Random, asked: random.Asked, history: list[Fact]) -> None:
+    audiences = asked.definitions
     r.shuffle(history)
     clock = random.moment(r)
     engine = Engine("w", PARTITIONS, clock)
@@ -135,6 +138,7 @@ def live_beside(
 
 @QUICK
 @given(r=choices)
+@random.anywhen
 def test_a_partition_catches_up_with_an_audience_that_its_snapshot_does_not_know(
     connection: duckdb.DuckDBPyConnection, r: Random
 ) -> None:

@@ -16,12 +16,14 @@ from headrace_audience.offline.reference import Reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.domain.times import SECOND_US
+from headrace.domain.times import SECOND_US, format_time_us
 from tests.support import audience_histories as random
+from tests.support.audience_cases import kept
+from tests.support.audience_lives import PARTITIONS, Delivery, Step, clock_step, found, new_engine
+from tests.support.examples import examples
 
-PARTITIONS = 4
 QUICK = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -35,22 +37,9 @@ def one_by_one_or_together(r: Random) -> Iterator[None]:
         yield
 
 
-def new_engine(audiences: dict[str, Definition], now_us: int) -> Engine:
-    engine = Engine("w", PARTITIONS, now_us, capacity=1)
-    for audience_id, definition in reversed(audiences.items()):
-        engine.set_audience(audience_id, definition)
-    for audience_id in audiences:
-        engine.start_audience(audience_id)
-    return engine
-
-
 def expected(audiences: dict[str, Definition], facts: list[Fact], at_us: int) -> dict[str, list[str]]:
     reference = Reference(facts, audiences)
     return {audience_id: reference.members(definition, at_us) for audience_id, definition in audiences.items()}
-
-
-def found(engine: Engine, audiences: dict[str, Definition]) -> dict[str, list[str]]:
-    return {audience_id: engine.members(audience_id) for audience_id in audiences}
 
 
 def check_flips(flips: list[Flip], before: dict[str, list[str]], after: dict[str, list[str]]) -> None:
@@ -65,45 +54,54 @@ def check_flips(flips: list[Flip], before: dict[str, list[str]], after: dict[str
 
 @QUICK
 @given(r=choices)
+@random.anywhen
 def test_any_delivery_gives_the_members_of_the_reference_and_flips_are_the_changes(r: Random) -> None:
     """Late, early, repeated, in any order, in any batches, with a restart in the middle."""
     with one_by_one_or_together(r):
-        deliver(r, random.audiences(r), random.history(r))
+        deliver(r, random.asked(r, nobody=False), random.history(r))
 
 
 @QUICK
 @given(r=choices)
+@random.anywhen
 def test_each_condition_is_exact_when_everything_happens_at_the_same_time(r: Random) -> None:
     with random.crowded(), one_by_one_or_together(r):
-        deliver(r, random.one_condition(r), random.history(r, 12))
+        deliver(r, random.asked_one(r), random.history(r, 12))
 
 
-def deliver(r: Random, audiences: dict[str, Definition], history: list[Fact]) -> None:
+def deliver(r: Random, asked: random.Asked, history: list[Fact]) -> None:
+    audiences = asked.definitions
     deliveries = history + (random.some(r, tuple(history), 0, 6) if history else [])
     r.shuffle(deliveries)
     clock = random.moment(r)
-    engine = new_engine(audiences, clock)
-    seen: list[Fact] = []
-    members: dict[str, list[str]] = {audience_id: [] for audience_id in audiences}
-    while True:
-        size = r.randint(0, 8)
-        batch, deliveries = deliveries[:size], deliveries[size:]
-        ahead = r.choice((None, 0, SECOND_US * 3))
-        engine.fold(map(resolved_of, batch), now_us=None if ahead is None else clock + ahead)
-        seen += batch
-        before = clock
-        clock = max(clock + (ahead or 0), random.moment(r))
-        flips = engine.advance(clock)
-        after = expected(audiences, seen, clock)
-        assert found(engine, audiences) == after
-        check_flips(flips, members, after)
-        check_moments(flips, audiences, seen, before, clock)
-        members = after
-        check_outlook(engine, audiences, seen)
-        if not deliveries:
-            break
-        if r.randint(0, 3) == 3:
-            engine = restarted(engine, audiences, members, clock)
+    life = Delivery(audiences, history, clock)
+    steps = [clock_step(clock)]
+
+    def do(step: Step) -> list[Flip]:
+        steps.append(step)
+        return life.do(step)
+
+    with kept(asked, life.seen, clock, steps):
+        members = life.members
+        while True:
+            size = r.randint(0, 8)
+            batch, deliveries = deliveries[:size], deliveries[size:]
+            ahead = r.choice((None, 0, SECOND_US * 3))
+            now = {} if ahead is None else {"now": format_time_us(clock + ahead)}
+            do({"arrive": [fact.message_id for fact in batch], **now})
+            before = clock
+            clock = max(clock + (ahead or 0), random.moment(r))
+            flips = do(clock_step(clock))
+            after = expected(audiences, life.seen, clock)
+            assert life.members == after
+            check_flips(flips, members, after)
+            check_moments(flips, audiences, life.seen, before, clock)
+            members = after
+            check_outlook(life.engine, audiences, life.seen)
+            if not deliveries:
+                break
+            if r.randint(0, 3) == 3:
+                assert do({"restart": True}) == []
 
 
 def check_moments(
@@ -139,24 +137,9 @@ def check_outlook(engine: Engine, audiences: dict[str, Definition], seen: list[F
         assert engine.clock_us < moment <= min(coming)
 
 
-def restarted(engine: Engine, audiences: dict[str, Definition], members: dict[str, list[str]], clock: int) -> Engine:
-    snapshots = [engine.export_partition(partition) for partition in range(PARTITIONS)]
-    again = Engine("w", PARTITIONS, clock)
-    for audience_id, definition in audiences.items():
-        again.set_audience(audience_id, definition)
-        again.start_audience(audience_id)
-    for partition, snapshot in enumerate(snapshots):
-        assert again.import_partition(partition, snapshot) == frozenset()
-    for audience_id, profiles in members.items():
-        again.set_membership(audience_id, profiles)
-    for partition in range(PARTITIONS):
-        again.start_partition(partition)
-    assert again.advance(clock) == []
-    return again
-
-
 @QUICK
 @given(r=choices)
+@random.anywhen
 def test_time_alone_moves_people_at_the_edges(r: Random) -> None:
     """Everything is known from the start, also what lies in the future; only the clock moves."""
     with one_by_one_or_together(r):
@@ -187,6 +170,7 @@ def pass_time(r: Random, audiences: dict[str, Definition], history: list[Fact]) 
 
 @QUICK
 @given(r=choices)
+@random.anywhen
 def test_merges_end_in_the_union(r: Random) -> None:
     """The loser leaves everything; its events count for the survivor; stragglers of the loser are ignored."""
     audiences, history = random.audiences(r), random.history(r)

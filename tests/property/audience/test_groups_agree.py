@@ -3,69 +3,82 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import duckdb
 from headrace_audience.batch import queries
 from headrace_audience.batch.group_changes import group_changes
-from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
-from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.evaluate import evaluate
 from headrace_audience.offline.facts import Fact, mentions_of, table_of
 from headrace_audience.offline.groups import GroupReference
+from headrace_audience.offline.reference import Audiences
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.domain.times import DAY_US, HOUR_US, SECOND_US
 from tests.support import audience_histories as random
+from tests.support.audience_cases import kept
+from tests.support.examples import examples
 
 choices = st.randoms(use_true_random=False)
 
 
-def audiences(r: Random) -> dict[str, Definition | list[str]]:
+def asked_of_groups(r: Random) -> random.Asked:
     """One of people, and two of groups of which the later may refer to the earlier."""
     zone = {"time_zone": r.choice(random.ZONES)}
     groups = {"of": "groups", **zone}
-    computed = random.computed_traits(r)
-    found = {
-        "people": parse_definition({"where": random.condition(r), **zone}),
-        "one": parse_definition({**groups, "where": random.of_groups(r)}),
-        "two": parse_definition({**groups, "where": random.of_groups(r, ("one", "listed", "nobody"))}),
+    found: dict[str, Any] = {
+        "listed": random.some(r, random.GROUPS, 0, 2),
+        "people": {"where": random.condition(r), **zone},
+        "one": {**groups, "where": random.of_groups(r)},
+        "two": {**groups, "where": random.of_groups(r, ("one", "listed", "nobody"))},
     }
-    bound = {audience_id: bind(definition, computed) for audience_id, definition in found.items()}
-    return {"listed": random.some(r, random.GROUPS, 0, 2), **bound}
+    return random.Asked(found, random.computed_traits(r))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def audiences(r: Random) -> Audiences:
+    return asked_of_groups(r).meanings
+
+
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(r=choices)
+@random.anywhen
 def test_sql_finds_the_groups_of_the_reference(r: Random) -> None:
-    known = audiences(r)
+    asked = asked_of_groups(r)
+    first = random.Asked({name: raw for name, raw in asked.audiences.items() if name != "two"}, asked.computed)
     facts = random.history(r)
     facts += [nobodys(fact, r) for fact in facts if fact.group_id and r.randint(0, 2) == 2]
-    reference = GroupReference(facts, known)
     at_us = random.moment(r)
     with duckdb.connect() as connection:
         connection.execute("SET threads = 1")
         connection.register("events", table_of(facts))
         connection.register("mentions", mentions_of(facts))
-        for name in ("one", "two"):
-            definition = known[name]
-            assert isinstance(definition, Definition)
-            expected = reference.members(definition, at_us)
-            assert queries.evaluate(connection, definition, at_us, known) == expected
-            answer = evaluate(definition, facts, at_us, engines=("incremental", "batch"), audiences=known)
-            assert [member["group"] for member in answer["members"]] == expected
-            assert answer["mismatches"] == []
-            found = queries.preview(connection, definition, at_us, known, sample=1)
-            assert (found.size, found.profiles, found.sample) == (
-                len(expected),
-                len(reference.groups),
-                expected[:1],
-            )
+        for some in (first, asked):
+            with kept(some, facts, at_us):
+                check_groups(connection, some.last, facts, at_us, some.meanings)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def check_groups(
+    connection: duckdb.DuckDBPyConnection, definition: Definition, facts: list[Fact], at_us: int, known: Audiences
+) -> None:
+    reference = GroupReference(facts, known)
+    expected = reference.members(definition, at_us)
+    assert queries.evaluate(connection, definition, at_us, known) == expected
+    answer = evaluate(definition, facts, at_us, engines=("incremental", "batch"), audiences=known)
+    assert [member["group"] for member in answer["members"]] == expected
+    assert answer["mismatches"] == []
+    found = queries.preview(connection, definition, at_us, known, sample=1)
+    assert (found.size, found.profiles, found.sample) == (len(expected), len(reference.groups), expected[:1])
+
+
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(r=choices)
+@random.anywhen
 def test_sql_tells_the_facts_of_the_reference(r: Random) -> None:
     known = audiences(r)
     facts = random.history(r)
@@ -84,8 +97,11 @@ def test_sql_tells_the_facts_of_the_reference(r: Random) -> None:
                 assert found == reference.facts(definition, group_id, at_us)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(r=choices)
+@random.anywhen
 def test_until_the_next_moment_time_alone_moves_no_group(r: Random) -> None:
     known = audiences(r)
     facts = random.history(r)

@@ -11,14 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support import audience_histories as random
+from tests.support.examples import examples
 
 QUICK = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
 @QUICK
 @given(r=st.randoms(use_true_random=False))
+@random.anywhen
 def test_ends_are_those_of_the_reference(r: Random) -> None:
     audiences = random.audiences(r)
     facts = random.history(r)

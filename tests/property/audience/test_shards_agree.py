@@ -27,14 +27,16 @@ from hypothesis import strategies as st
 
 from headrace.domain.ids import partition_of
 from tests.support import audience_histories as random
+from tests.support.examples import examples
 
 SHARDS = 3
 LIMITS = Limits(memory_mb=256)
-QUICK = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+QUICK = settings(max_examples=examples(12), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @QUICK
 @given(r=st.randoms(use_true_random=False))
+@random.anywhen
 def test_shards_give_the_members_of_the_reference(r: Random) -> None:
     definitions = random.audiences(r)
     audiences: Audiences = {**definitions, "nobody": ["p", "somebody else"]}
@@ -81,7 +83,7 @@ def test_merged_people_are_in_the_shard_of_their_survivor(tmp_path: Path) -> Non
     table = layout.event_table([resolved_of(fact) for fact in facts])
     Files(str(tmp_path)).write("a.parquet", table, layout.SORT_KEYS[layout.EVENTS])
     source = Source(str(tmp_path), ["r"], merged_table([("p", "q")]))
-    definition = random.one_condition(Random(0))["three"]
+    definition = random.asked_one(Random(0)).last
     blocks = list(blocks_of(Piece(paths=("a.parquet",)), source, [definition], 64, LIMITS))
     # Of "r" the files say nothing that is to be believed.
     assert {shard for shard, _ in blocks} == {partition_of("q", 64)}

@@ -14,6 +14,7 @@ from typing import Self
 import duckdb
 
 from headrace.domain.definitions import Predicate
+from headrace_audience.batch.values import json_path
 from headrace_audience.engine.touches import DEVICES, PLATFORMS, countries
 from headrace_audience.language.computed import as_count
 from headrace_audience.language.definition import (
@@ -35,21 +36,22 @@ from headrace_audience.language.definition import (
     TraitTest,
     walk,
 )
-from headrace_audience.offline.facts import Fact, table_of
+from headrace_audience.offline.facts import Fact, mentions_of, table_of
 
 _LOOKED_AT = 2_000
 """So many events are looked at for names of properties, traits and so on, before one is looked for in all events."""
 _INTERRUPT_EVERY_S = 0.01
 
-Asked = tuple[tuple[str, ...], set[str]]
-"""Names of events, and the properties that are asked of them."""
+Path = tuple[str, ...]
+Asked = tuple[tuple[str, ...], set[Path]]
+"""Names of events, and the properties that are asked of them, as paths of keys."""
 
 
 def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition, within_s: float | None = None) -> list[str]:
     """What a definition asks for and nobody has, each as a sentence with the nearest known name.
 
     Args:
-        connection: Knows the relation `written`, see `archive.reader`.
+        connection: Knows the relations `written` and `written_of_groups`, see `archive.reader`.
         definition: The definition.
         within_s: So many seconds are spent looking; what is not known then is said to be so. None: as many as it takes.
     """
@@ -57,12 +59,14 @@ def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition, with
     found: list[str] = []
     with Looking(connection, within_s) as looking:
         found += _events(looking, [one for leaf in leaves for one in _asked(leaf)])
-        traits = {leaf.path[0] for leaf in leaves if isinstance(leaf, TraitTest)}
+        traits = {leaf.path for leaf in leaves if isinstance(leaf, TraitTest)}
         found += _missing(looking, _TRAITS, traits, "Nobody has a trait", "anybody has a trait")
-        namespaces = {leaf.namespace for leaf in leaves if isinstance(leaf, IdentifierExists)}
+        of_groups = {leaf.path for leaf in _about_groups(definition)}
+        found += _missing(looking, _GROUP_TRAITS, of_groups, "No group has a trait", "any group has a trait")
+        namespaces = {(leaf.namespace,) for leaf in leaves if isinstance(leaf, IdentifierExists)}
         of_namespace = "has an identifier of namespace"
         found += _missing(looking, _NAMESPACES, namespaces, f"Nobody {of_namespace}", f"anybody {of_namespace}")
-        purposes = {leaf.purpose for leaf in leaves if isinstance(leaf, ConsentTest)}
+        purposes = {(leaf.purpose,) for leaf in leaves if isinstance(leaf, ConsentTest)}
         of_purpose = "has said anything of the purpose"
         found += _missing(looking, _PURPOSES, purposes, f"Nobody {of_purpose}", f"anybody {of_purpose}")
     found += [sentence for leaf in leaves if isinstance(leaf, TouchTest) for sentence in _touched(leaf)]
@@ -74,6 +78,7 @@ def unknown_in(facts: Sequence[Fact], definition: Definition) -> list[str]:
     """The warnings of a definition about all events of a file, however long that takes: evaluating takes longer."""
     with duckdb.connect() as connection:
         connection.register("written", table_of(facts))
+        connection.register("written_of_groups", mentions_of(facts))
         return warnings(connection, definition)
 
 
@@ -81,19 +86,31 @@ def unknown_in(facts: Sequence[Fact], definition: Definition) -> list[str]:
 class _Names:
     """Where names stand in an event."""
 
-    names: str
-    """The names, as a list in SQL."""
-    has: str
-    """Which events have any, in SQL."""
+    column: str
+    """The column that has them."""
+    is_json: bool = True
+    """Whether they are the keys of a JSON object; else a list."""
+    has: str = "true"
+    """Which events are looked at, in SQL."""
+    relation: str = "written"
+
+    @property
+    def names(self) -> str:
+        """The names that stand in the object at the path `$at`, as a list in SQL."""
+        # The order in which conditions are looked at is DuckDB's: what is no JSON must not reach json_keys().
+        keys = f"CASE WHEN json_valid({self.column}) THEN json_keys({self.column}, $at) END"
+        return keys if self.is_json else self.column
+
+    def at(self, within: Path) -> dict[str, str]:
+        """The parameters of `names`."""
+        return {"at": json_path(within)} if self.is_json else {}
 
 
-# The order in which conditions are looked at is DuckDB's: what is no JSON must not reach json_keys().
-_TRAITS = _Names("CASE WHEN json_valid(traits) THEN json_keys(traits) END", "traits IS NOT NULL")
-_NAMESPACES = _Names("namespaces", "namespaces IS NOT NULL")
-_PURPOSES = _Names("CASE WHEN json_valid(consents) THEN json_keys(consents) END", "consents IS NOT NULL")
-_PROPERTIES = _Names(
-    "CASE WHEN json_valid(properties) THEN json_keys(properties) END", "kind = 'track' AND list_contains($events, name)"
-)
+_TRAITS = _Names("traits")
+_GROUP_TRAITS = _Names("traits", relation="written_of_groups")
+_NAMESPACES = _Names("namespaces", is_json=False)
+_PURPOSES = _Names("consents")
+_PROPERTIES = _Names("properties", has="kind = 'track' AND list_contains($events, name)")
 
 
 def _events(looking: Looking, asked: Iterable[Asked]) -> Iterator[str]:
@@ -115,32 +132,47 @@ def _events(looking: Looking, asked: Iterable[Asked]) -> Iterator[str]:
 
 
 def _missing(
-    looking: Looking, where: _Names, asked: Iterable[str], nobody: str, anybody: str, **parameters: object
+    looking: Looking, where: _Names, asked: Iterable[Path], nobody: str, anybody: str, **parameters: object
 ) -> Iterator[str]:
     """Sentences about names that no event has, with the nearest of those that some events have.
+
+    Of a path of keys its first key that is missing is told, with the keys before it.
 
     Args:
         looking: Asks the events.
         where: Where names stand.
-        asked: The names.
+        asked: The names, as paths of keys.
         nobody: What is said of one that no event has, ahead of it.
         anybody: What is said to be unknown of one that was not looked for to the end.
         parameters: Of the SQL.
     """
-    of_events = f"FROM written WHERE {where.has}"
-    some = f"SELECT {where.names} AS names {of_events} LIMIT {_LOOKED_AT}"
+    of_events = f"FROM {where.relation} WHERE {where.column} IS NOT NULL AND {where.has}"
+    # Few events may have the object that a key is looked for in.
+    some = f"SELECT {where.names} AS names {of_events} AND len({where.names}) > 0 LIMIT {_LOOKED_AT}"
     one = f"SELECT 1 {of_events} AND list_contains({where.names}, $name) LIMIT 1"
-    near: set[str] | None = None
-    for name in sorted(asked):
-        if near is None:
-            near = looking.column(f"SELECT DISTINCT unnest(names) FROM ({some})", **parameters) or set()  # noqa: S608  # constants
-        if name in near:
-            continue
-        there = looking.column(one, name=name, **parameters)
-        if there is None:
-            yield f"It was not found out in time whether {anybody} {name!r}{_HOW_TO_KNOW}{_nearest(name, near)}"
-        elif not there:
-            yield f"{nobody} {name!r}{_nearest(name, near)}"
+    near: dict[Path, set[str]] = {}
+    told: set[Path] = set()
+    for path in sorted(asked):
+        for depth in range(len(path)):
+            within, name = path[:depth], path[depth]
+            if path[: depth + 1] in told:
+                break
+            asking = {**where.at(within), **parameters}
+            if within not in near:
+                near[within] = looking.column(f"SELECT DISTINCT unnest(names) FROM ({some})", **asking) or set()  # noqa: S608  # constants
+            if name in near[within]:
+                continue
+            there = looking.column(one, name=name, **asking)
+            if there:
+                continue
+            told.add(path[: depth + 1])
+            dotted = ".".join(path[: depth + 1])
+            nearest = _nearest(name, near[within], within)
+            if there is None:
+                yield f"It was not found out in time whether {anybody} {dotted!r}{_HOW_TO_KNOW}{nearest}"
+            else:
+                yield f"{nobody} {dotted!r}{nearest}"
+            break
 
 
 _HOW_TO_KNOW = " (an exact preview looks at all events)"
@@ -227,31 +259,39 @@ def _about_people(definition: Definition) -> Iterator[Leaf]:
             yield leaf
 
 
+def _about_groups(definition: Definition) -> Iterator[TraitTest]:
+    """The conditions on groups' own traits."""
+    if definition.of == "groups":
+        for leaf in walk(definition.where):
+            if isinstance(leaf, TraitTest):
+                yield leaf
+
+
 def _asked(leaf: Leaf) -> Iterator[Asked]:
     if isinstance(leaf, DatedCount):
         yield leaf.names, _properties((*leaf.where, *leaf.dated))
     elif isinstance(leaf, EventCount | LastTime):
         yield leaf.names, _properties(leaf.where)
     elif isinstance(leaf, ComputedValue):
-        yield leaf.names, _properties(leaf.where) | set(leaf.path[:1])
+        yield leaf.names, _properties(leaf.where) | ({leaf.path} if leaf.path else set())
     elif isinstance(leaf, Aggregate):
-        yield leaf.names, _properties(leaf.where) | {leaf.path[0]}
+        yield leaf.names, _properties(leaf.where) | {leaf.path}
     elif isinstance(leaf, FirstTime | Restarted | Regularly):
         yield leaf.names, set()
     elif isinstance(leaf, InOrder):
         for step in leaf.steps:
-            yield step.names, _properties(step.where) | {path[0] for path in step.same}
+            yield step.names, _properties(step.where) | set(step.same)
 
 
-def _properties(where: Iterable[Predicate]) -> set[str]:
+def _properties(where: Iterable[Predicate]) -> set[Path]:
     # That something is missing is a question that can be asked of what nobody has.
-    return {p.path[0] for p in where if p.test.op != "exists"}
+    return {p.path for p in where if p.test.op != "exists"}
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
+def _nearest(name: str, known: Collection[str], within: Path = ()) -> str:
     by_folded = {other.casefold(): other for other in sorted(known)}
     close = get_close_matches(name.casefold(), by_folded, n=1)
-    return f"; did you mean {by_folded[close[0]]!r}?" if close else "."
+    return f"; did you mean {'.'.join((*within, by_folded[close[0]]))!r}?" if close else "."
 
 
 def _listed(names: Iterable[str]) -> str:

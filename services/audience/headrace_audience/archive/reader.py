@@ -22,7 +22,7 @@ from headrace_audience.archive.moved import StoredMerge, follow
 from headrace_audience.archive.registry import ArchiveFile, Listing, Registry
 from headrace_audience.archive.samples import EVERYBODY, SHARES, sample_of
 from headrace_audience.archive.survivors import Survivors
-from headrace_audience.archive.view import COLUMNS, archived_sql, create_events, merged_table
+from headrace_audience.archive.view import COLUMNS, archived_sql, create_events, mentions_sql, merged_table
 from headrace_audience.batching import batched
 from headrace_audience.threads import to_the_end
 
@@ -47,7 +47,8 @@ class View:
 
     connection: duckdb.DuckDBPyConnection
     """Has the relation `events`, as headrace_audience.batch.queries describes it; and `written`, which has its columns:
-    everybody's events as they were written, also when this is a sample, by the profile of before later merges."""
+    everybody's events as they were written, also when this is a sample, by the profile of before later merges. What
+    `mentions` has, see headrace_audience.batch.groups, is in `written_of_groups` in the same way."""
     survivors: Survivors
     """All merges."""
 
@@ -289,6 +290,8 @@ class ArchiveReader:
         sources = ["log_written", archived_sql(connection, self._files, content.paths)]
         written = " UNION ALL ".join(f"SELECT {COLUMNS} FROM {source}" for source in sources if source)  # noqa: S608
         connection.execute(f"CREATE VIEW written AS SELECT * EXCLUDE (sample) FROM ({written})")  # noqa: S608
+        of_groups = " UNION ALL ".join(mentions_sql(source) for source in sources if source)
+        connection.execute(f"CREATE VIEW written_of_groups AS {of_groups}")
         return connection
 
 

@@ -35,6 +35,11 @@ def merged_table(pairs: Iterable[tuple[str, str]]) -> pa.Table:
     )
 
 
+def mentions_sql(source: str) -> str:
+    """What events of a relation say of groups."""
+    return f"SELECT {_MENTION_COLUMNS} FROM {source} WHERE group_id IS NOT NULL"
+
+
 def archived_sql(connection: duckdb.DuckDBPyConnection, files: Files, paths: Sequence[str]) -> str:
     """The files of events as what can stand after FROM; empty when there are none."""
     full = [files.full_path(path) for path in paths]
@@ -77,14 +82,14 @@ def create_events(
     connection.register("log_tail", tail)
     inside = "true" if sample == EVERYBODY else f"sample <= {sample}"
     sources = [f"SELECT {COLUMNS} FROM log_tail"]
-    mentions = [f"SELECT {_MENTION_COLUMNS} FROM log_tail WHERE group_id IS NOT NULL"]
+    mentions = [mentions_sql("log_tail")]
     believed = ""
     if moved:
         connection.register("moved", pa.table({"profile": pa.array(sorted(moved), pa.string())}))
         believed = " AND profile NOT IN (SELECT profile FROM moved)"
     if archived := archived_sql(connection, files, paths):
         sources.append(f"SELECT {COLUMNS} FROM {archived} WHERE {inside}{believed}")
-        mentions.append(f"SELECT {_MENTION_COLUMNS} FROM {archived} WHERE group_id IS NOT NULL{believed}")
+        mentions.append(f"{mentions_sql(archived)}{believed}")
     everything = " UNION ALL ".join(sources)
     if merged.num_rows:
         connection.register("merged", merged)

@@ -47,7 +47,8 @@ class Fixed:
 class Calendar:
     """So many days of the calendar of a time zone, today included: it begins at a midnight.
 
-    Days of 23 and 25 hours count as one. A day whose midnight is skipped by daylight saving begins when it begins.
+    Days of 23 and 25 hours count as one. A day whose midnight is skipped by daylight saving begins when it begins, one
+    whose midnight comes twice at the first, and one that has begun does not end when clocks go back over its midnight.
     """
 
     days: int
@@ -85,12 +86,13 @@ def near_spans(test: Test) -> tuple[int, int]:
 
 
 def _day(zone: str, moment: int) -> int:
-    """Number of the day in which a moment lies, 0 being 1970-01-01."""
+    """Number of the day in which a moment lies, the last that has begun, 0 being 1970-01-01."""
     try:
         local = (_EPOCH + timedelta(microseconds=moment)).astimezone(ZoneInfo(zone))
     except OverflowError:  # years that no calendar holds
         return moment // DAY_US
-    return local.date().toordinal() - _FIRST_DAY
+    day = local.date().toordinal() - _FIRST_DAY
+    return day + 1 if _midnight(zone, day + 1) <= moment else day
 
 
 def _midnight(zone: str, day: int) -> int:

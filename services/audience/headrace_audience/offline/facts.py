@@ -175,6 +175,8 @@ def _object(holder: Mapping[str, Any], key: str, place: str) -> Mapping[str, Any
 def facts_of_lines(lines: Iterable[str]) -> Iterator[Fact]:
     """Facts of NDJSON lines in Segment's form with the key "profile" beside: whose event it is.
 
+    Of an event of nobody that names a group the profile is null.
+
     Raises FactError, which names the line. Lines without a profile must be resolved first: see facts_of_resolved().
     """
     for number, line in enumerate(lines, 1):
@@ -188,7 +190,9 @@ def facts_of_lines(lines: Iterable[str]) -> Iterator[Fact]:
         if not isinstance(raw, dict):
             raise FactError(f"{place} must be a JSON object")
         profile = raw.get("profile")
-        if not isinstance(profile, str) or not profile:
+        if "profile" in raw and profile is None and raw.get("groupId"):
+            profile = ""
+        elif not isinstance(profile, str) or not profile:
             raise FactError(f'{place} names no "profile"')
         kind = raw.get("type", "track")
         if kind not in KINDS:
@@ -198,15 +202,24 @@ def facts_of_lines(lines: Iterable[str]) -> Iterator[Fact]:
         traits = _object(raw, "traits", place)
         identifiers = [(n, raw[k]) for n, k in (("user_id", "userId"), ("anonymous_id", "anonymousId")) if raw.get(k)]
         identifiers += _object(raw, "identifiers", place).items()
+        properties, name = _object(raw, "properties", place), canonical(str(raw.get("event") or ""))
+        said = Event(
+            kind=EventKind.Value(f"EVENT_KIND_{kind.upper()}"),
+            name=name,
+            properties=_json(properties),
+            traits=_json(traits),
+            context=_json(context),
+        )
         yield Fact(
             profile,
             _time(raw.get("timestamp"), f"{place}.timestamp"),
             str(raw.get("messageId") or raw.get("message_id") or f"line-{number}"),
             kind,
-            canonical(str(raw.get("event") or "")) or str(raw.get("name") or ""),
-            _object(raw, "properties", place),
+            name or str(raw.get("name") or ""),
+            properties,
             {**in_context, **(traits if kind != "group" else {})},
             tuple((n, str(v)) for n, v in identifiers),
+            statements_of(said),
             context={p: context[p] for p in PARTS if p in context},
             group_id=str(raw.get("groupId") or ""),
             group_traits=traits if kind == "group" and raw.get("groupId") else {},

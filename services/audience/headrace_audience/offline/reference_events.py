@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from collections.abc import Sequence as List
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 from itertools import product
@@ -73,10 +73,15 @@ def _is_within(span: Span, time_us: int, at_us: int) -> bool:
     return time_us > at_us - span.us
 
 
-def _date(span: Calendar, at_us: int) -> datetime:
-    """The date of a moment in the zone, as a midnight without a zone."""
-    local = (_EPOCH + timedelta(microseconds=at_us)).astimezone(ZoneInfo(span.zone))
-    return local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
+def _date(span: Calendar, at_us: int) -> date:
+    """The date of a moment in the zone; when clocks go back over midnight it stays that of the day that has begun."""
+    zone, at = ZoneInfo(span.zone), _EPOCH + timedelta(microseconds=at_us)
+    today = at.astimezone(zone).date()
+    if today == date.max:
+        return today
+    tomorrow = today + timedelta(days=1)
+    has_begun = datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone).astimezone(UTC) <= at
+    return tomorrow if has_begun else today
 
 
 def aggregate_holds(condition: Aggregate, found: List[object]) -> bool:
