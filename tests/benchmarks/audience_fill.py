@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import gc
 import sys
 import tempfile
 import time
@@ -143,6 +144,8 @@ def _write(files: Files, people: int) -> list[ArchiveFile]:
 
 async def running(of: Shop) -> tuple[Evaluation, Backfill]:
     """A replica that holds all partitions and knows everybody, with no audience."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # as the service does
     evaluation = Evaluation(WORKSPACE, PARTITIONS, now_us() + DAY_US)
     lock = asyncio.Lock()
     backfill = Backfill(of.db, of.reader, lock, lambda profile_id: partition_of(profile_id, PARTITIONS))

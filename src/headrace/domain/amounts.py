@@ -6,6 +6,9 @@ even. Every engine of queries can do the same, so all of them find the same sum.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
 from headrace.domain.definitions import Test
 
 SCALE = 1_000_000
@@ -22,25 +25,32 @@ def amount_of(value: object) -> int | None:
     return round(float(value) * SCALE)
 
 
-def total_passes(test: Test, total: int, count: int = 1) -> bool:
-    """Whether a sum of amounts, divided by how many they are, passes a comparison with numbers."""
-    low, high = (threshold(test, place) * count for place in (0, -1))
-    match test.op:
-        case "eq":
-            return total == low
-        case "neq":
-            return total != low
-        case "gt":
-            return total > low
-        case "gte":
-            return total >= low
-        case "lt":
-            return total < low
-        case "lte":
-            return total <= low
-        case "between":
-            return low <= total <= high
-    raise ValueError(f"{test.op} does not compare numbers")
+class TotalTest(Protocol):
+    """Says whether a sum of amounts, divided by how many they are, passes."""
+
+    def __call__(self, total: int, count: int = 1) -> bool:
+        """Test a total of so many amounts."""
+        ...
+
+
+def compile_total(test: Test) -> TotalTest:
+    """The comparison with numbers that a test makes. Raises ValueError when it makes none."""
+    if test.op not in _COMPARISONS:
+        raise ValueError(f"{test.op} does not compare numbers")
+    compares = _COMPARISONS[test.op]
+    low, high = threshold(test, 0), threshold(test, -1)
+    return lambda total, count=1: compares(total, low * count, high * count)
+
+
+_COMPARISONS: Mapping[str, Callable[[int, int, int], bool]] = {
+    "eq": lambda total, low, _: total == low,
+    "neq": lambda total, low, _: total != low,
+    "gt": lambda total, low, _: total > low,
+    "gte": lambda total, low, _: total >= low,
+    "lt": lambda total, low, _: total < low,
+    "lte": lambda total, low, _: total <= low,
+    "between": lambda total, low, high: low <= total <= high,
+}
 
 
 def threshold(test: Test, place: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.domain.amounts import LARGEST, amount_of, total_passes
+from headrace.domain.amounts import LARGEST, amount_of, compile_total
 from headrace.domain.definitions import Test
 
 
@@ -50,9 +50,9 @@ def test_an_average_is_compared_exactly(values: list[float], op: str) -> None:
         "eq": wanted == operand,
         "neq": wanted != operand,
     }[op]
-    assert total_passes(Test(op, (operand,)), sum(amounts), len(amounts)) is expected
+    assert compile_total(Test(op, (operand,)))(sum(amounts), len(amounts)) is expected
 
 
 def test_what_does_not_compare_numbers_is_refused() -> None:
     with pytest.raises(ValueError, match="exists"):
-        total_passes(Test("exists", (1.0,)), 1)
+        compile_total(Test("exists", (1.0,)))

@@ -24,6 +24,7 @@ from headrace_audience.engine.conditions import (
     ListState,
     state_of_key,
 )
+from headrace_audience.engine.people import NEVER
 from headrace_audience.engine.states import PROFILES
 
 
@@ -55,7 +56,7 @@ def history_sql(key: str, now_us: int, parameters: Parameters) -> str:
 
 
 def _events_sql(state: EventState, now_us: int, parameters: Parameters) -> str:
-    """The newest that are kept, and all that do not count yet."""
+    """The newest that are kept, and all that do not count yet; some perhaps repeated."""
     matching = matching_sql(state.names, state.where, parameters, from_us=state.from_us, to_us=state.to_us)
     until = now_us if state.delay is None else state.delay.start(now_us)
     past, later = f"FILTER (WHERE timestamp_us <= {until})", f"FILTER (WHERE timestamp_us > {until})"
@@ -64,11 +65,13 @@ def _events_sql(state: EventState, now_us: int, parameters: Parameters) -> str:
         each = f"SELECT profile, {events} AS events FROM ({matching}) GROUP BY profile"
         times = f"SELECT profile, unnest(events) AS timestamp_us FROM ({each})"
         return f"SELECT profile, timestamp_us, '' AS message_id FROM ({times}) WHERE timestamp_us IS NOT NULL"
-    event = "{'t': timestamp_us, 'm': message_id}"
-    events = f"list_concat(coalesce(max({event}, {state.keep}) {past}, []), coalesce(list({event}) {later}, []))"
-    different = f"SELECT DISTINCT * FROM ({matching})"
-    each = f"SELECT profile, unnest({events}) AS event FROM ({different}) GROUP BY profile"
-    return f"SELECT profile, event.t AS timestamp_us, event.m AS message_id FROM ({each})"
+    # Who has the same time twice there, maybe of the same event, has older ones to tell: all of them are.
+    newest = f"SELECT profile, max(timestamp_us, {state.keep}) {past} AS newest FROM matching GROUP BY profile"
+    oldest = f"CASE WHEN len(newest) = len(list_distinct(newest)) THEN list_min(newest) ELSE {NEVER} END"
+    return (
+        f"WITH matching AS MATERIALIZED ({matching}), since AS (SELECT profile, {oldest} AS since_us FROM ({newest}))"
+        " SELECT matching.* FROM matching JOIN since USING (profile) WHERE timestamp_us >= since_us"
+    )
 
 
 def _list_sql(state: ListState, now_us: int, parameters: Parameters) -> str:
@@ -111,8 +114,8 @@ def _writes_sql(state: AttributeState, now_us: int, parameters: Parameters) -> s
 
 
 def _newest_and_later(rows: str, until_us: int) -> str:
-    newest = _one(f"SELECT * FROM ({rows}) WHERE timestamp_us <= {until_us}", "max")
-    return f"SELECT * FROM ({rows}) WHERE timestamp_us > {until_us} UNION ALL {newest}"
+    newest = _one(f"SELECT * FROM found WHERE timestamp_us <= {until_us}", "max")
+    return f"WITH found AS MATERIALIZED ({rows}) SELECT * FROM found WHERE timestamp_us > {until_us} UNION ALL {newest}"
 
 
 def _one(rows: str, pick: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,7 @@ def fold_table(
     if key != PROFILES and key not in states.keys:
         return
     profiles = table.column("profile").combine_chunks().dictionary_encode()
-    of_value = np.array(
-        [
-            -1 if profile_id in without else _ordinal(states, people, profile_id, partitions)
-            for profile_id in profiles.dictionary.to_pylist()
-        ],
-        np.int64,
-    )
+    of_value = _ordinals(states, people, profiles.dictionary.to_pylist(), partitions, without)
     states.ensure_room()
     if key == PROFILES or not len(of_value):
         return
@@ -114,28 +109,38 @@ def _fold_list(states: States, key: str, table: Any, ordinals: list[int], times:
     """Take in events with their properties; a list holds those of the future too."""
     route = states.lists[key]
     message_ids, values = table.column("message_id").to_pylist(), table.column("value").to_pylist()
-    decode = decode_object if route.reads_properties else _nothing
-    rows = zip(ordinals, times, message_ids, values, strict=True)
-    changed = [
-        ordinal
-        for ordinal, time, message_id, value in rows
-        if ordinal >= 0 and route.insert(ordinal, route.event(time, message_id, decode(value)), horizon)
-    ]
-    states.touched.add(key, np.array(changed, np.int64))
+    if route.reads_properties:
+        rows = zip(times, message_ids, map(decode_object, values), strict=True)
+        events = [route.event(time, message_id, properties) for time, message_id, properties in rows]
+    else:
+        events = list(zip(times, message_ids, strict=True))
+    states.touched.add(key, np.array(route.fill(ordinals, events, horizon), np.int64))
 
 
-def _nothing(_: str | None) -> dict[str, Any]:
-    return {}
+def _ordinals(
+    states: States, people: People, ids: list[str], partitions: Collection[int] | None, without: Collection[str]
+) -> Ordinals:
+    """The ordinals of profiles, new ones if need be; -1 of those whose history is not wanted."""
+    ordinals: Ordinals = np.fromiter(map(people.index.get, ids, repeat(-1)), np.int64, len(ids))
+    unwanted = ~people.alive[ordinals]
+    if partitions is not None:
+        unwanted |= ~np.isin(people.partition[ordinals], list(partitions))
+    unknown = np.flatnonzero(ordinals < 0).tolist()
+    ordinals[unwanted] = -1
+    for place in unknown:
+        if ids[place] not in without:
+            ordinals[place] = _added(states, people, ids[place], partitions)
+    if without:
+        ordinals[[place for place, profile_id in enumerate(ids) if profile_id in without]] = -1
+    return ordinals
 
 
-def _ordinal(states: States, people: People, profile_id: str, partitions: Collection[int] | None) -> int:
-    """The ordinal of a profile, new if need be; -1 when its history is not wanted."""
+def _added(states: States, people: People, profile_id: str, partitions: Collection[int] | None) -> int:
+    """The ordinal of a new profile; -1 when its history is not wanted."""
     if not profile_id or profile_id in people.merged:
         return -1
-    ordinal = people.index.get(profile_id)
     if partitions is not None and people.partition_of(profile_id) not in partitions:
         return -1
-    if ordinal is None:
-        ordinal = people.add(profile_id)
-        states.touched.new.append(ordinal)
+    ordinal = people.add(profile_id)
+    states.touched.new.append(ordinal)
     return ordinal

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import groupby, repeat
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ Event = tuple[Any, ...]
 """(time, message id, value, ...), with a value for each that the state keeps; they order by their first two."""
 
 NO_EVENTS: Sequence[Event] = ()
+_KEY = itemgetter(0, 1)
 
 
 def until(events: Sequence[Event], time_us: int) -> int:
@@ -60,16 +63,43 @@ class ListColumn:
         if place < len(events) and events[place][:2] == event[:2]:
             return False
         events.insert(place, event)
+        return place >= self._cut_off(ordinal, events, clock_us)
+
+    def extend(self, ordinals: Iterable[int], events: Iterable[Event], clock_us: int) -> list[int]:
+        """Add many events, in any order; returns the ordinals for which that changed anything."""
+        fresh: dict[int, list[Event]] = {}
+        changed = []
+        for ordinal, event in zip(ordinals, events, strict=True):
+            if ordinal in fresh:
+                fresh[ordinal].append(event)
+            elif ordinal not in self._events:
+                fresh[ordinal] = [event]
+            elif self.insert(ordinal, event, clock_us):
+                changed.append(ordinal)
+        self._events |= fresh
+        for ordinal, coming in fresh.items():
+            if len(coming) > 1:
+                coming.sort(key=_KEY)
+                coming[:] = [next(same) for _, same in groupby(coming, key=_KEY)]
+                self._cut_off(ordinal, coming, clock_us)
+        return [*changed, *fresh]
+
+    def _cut_off(self, ordinal: int, events: list[Event], clock_us: int) -> int:
+        """Forget what lies before the span, but for the newest; returns how many that were."""
         gone = 0 if self._span is None else until(events, self._span.start(clock_us)) - 1
         if gone <= 0:
-            return True
+            return 0
         del events[:gone]
         self._cut.add(ordinal)
-        return place >= gone
+        return gone
 
     def of(self, ordinal: int) -> Sequence[Event]:
         """The events of a profile, in order."""
         return self._events.get(ordinal, NO_EVENTS)
+
+    def of_each(self, ordinals: Iterable[int]) -> Iterator[Sequence[Event]]:
+        """The events of each of some profiles."""
+        return map(self._events.get, ordinals, repeat(NO_EVENTS))
 
     def are_cut(self, ordinals: Ordinals) -> Bools:
         """Of which profiles older events are not here any more."""
@@ -128,6 +158,10 @@ class ChosenColumn(ListColumn):
             self._cut.add(ordinal)
         return best is event or event[0] > clock_us
 
+    def extend(self, ordinals: Iterable[int], events: Iterable[Event], clock_us: int) -> list[int]:
+        """See ListColumn."""
+        return [o for o, event in zip(ordinals, events, strict=True) if self.insert(o, event, clock_us)]
+
     def is_complete(self, ordinal: int, moment: int) -> bool:
         """Whether everything is kept that counts at a moment of the past: later ones have changed nothing since."""
         return ordinal not in self._cut or bool(self._events[ordinal][0][0] <= moment)
@@ -156,14 +190,14 @@ class ListRoute:
         self.key = key
         self.state = state
         self.column = ChosenColumn(state.chosen, _RANKS[state.chosen]) if state.chosen else ListColumn(state.span)
-        self._readers = [_Reader(kept) for kept in state.values]
+        self._readers = [_reader_of(kept) for kept in state.values]
         self._coming: list[tuple[int, Event]] = []
 
     def event(self, time_us: int, message_id: str, properties: Mapping[str, Any]) -> Event:
         """What is kept of an event."""
         if not self._readers:
             return time_us, message_id
-        return (time_us, message_id, *(reader.read(properties) for reader in self._readers))
+        return (time_us, message_id, *[read(properties) for read in self._readers])
 
     @property
     def reads_properties(self) -> bool:
@@ -183,6 +217,13 @@ class ListRoute:
         """Put a matching event into the column; returns whether that changed anything."""
         return self.counts(event) and self.column.insert(ordinal, event, clock_us)
 
+    def fill(self, ordinals: Sequence[int], events: Sequence[Event], clock_us: int) -> list[int]:
+        """Put a history into the column; returns the ordinals for which that changed anything."""
+        counting = [place for place, event in enumerate(events) if ordinals[place] >= 0 and self.counts(event)]
+        return self.column.extend(
+            (ordinals[place] for place in counting), (events[place] for place in counting), clock_us
+        )
+
     def take(self, ordinal: int, event: Event) -> None:
         """Let a matching event come in at the next flush()."""
         if self.counts(event):
@@ -195,26 +236,29 @@ class ListRoute:
         return np.array([ordinal for ordinal, event in coming if insert(ordinal, event, clock_us)], np.int64)
 
 
-class _Reader:
-    """Reads one value of an event's properties."""
+def _reader_of(kept: Kept) -> Callable[[Mapping[str, Any]], int | bool | str | None]:
+    """A function that reads one value of an event's properties."""
+    if kept.where:
+        return compile_predicates(kept.where)
+    path, take = kept.path, _TAKES[kept.kind]
+    return lambda properties: take(value_at(properties, path))
 
-    def __init__(self, kept: Kept) -> None:
-        self._kept = kept
-        self._passes = compile_predicates(kept.where) if kept.where else None
 
-    def read(self, properties: Mapping[str, Any]) -> int | bool | str | None:
-        if self._passes is not None:
-            return self._passes(properties)
-        value = value_at(properties, self._kept.path)
-        if self._kept.kind == AMOUNT:
-            return amount_of(value)
-        if self._kept.kind == MOMENT:
-            return moment_of(value)
-        if self._kept.kind == SCALAR:
-            return scalar_of(value)
-        if self._kept.kind == NUMBER:
-            text = scalar_of(value)
-            return text if text is not None and is_number(text) else None
-        assert self._kept.kind == IDENTITY
-        same = comparable(value, ignore_case=False)
-        return None if same is None else hash_of(f"{same[0]}{same[1]!r}")
+def _number(value: Any) -> str | None:
+    text = scalar_of(value)
+    return text if text is not None and is_number(text) else None
+
+
+def _identity(value: Any) -> int | None:
+    same = comparable(value, ignore_case=False)
+    return None if same is None else hash_of(f"{same[0]}{same[1]!r}")
+
+
+_TAKES: Mapping[str, Callable[[Any], int | str | None]] = {
+    AMOUNT: amount_of,
+    MOMENT: moment_of,
+    SCALAR: scalar_of,
+    NUMBER: _number,
+    IDENTITY: _identity,
+}
+"""What is kept of a value, by kind."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from headrace.domain.amounts import total_passes
+from headrace.domain.amounts import compile_total
 from headrace.domain.computed_traits.definition import COUNT
 from headrace.domain.computed_traits.values import value_of
 from headrace.domain.predicates import compile_test
@@ -26,7 +26,7 @@ from headrace_audience.language.definition import (
     Step,
     Window,
 )
-from headrace_audience.language.spans import near_spans
+from headrace_audience.language.spans import Fixed, Span, near_spans
 
 Lists = Sequence[Sequence[Event]]
 
@@ -70,12 +70,8 @@ def _looks_back_to(window: Window, moment: int) -> int:
     return NEVER if window.within is None else window.within.start(moment)
 
 
-def _window_edges(window: Window, time: int) -> Iterator[int]:
-    yield time
-    if window.within is not None:
-        yield window.within.passes(time)
-    if window.older_than is not None:
-        yield window.older_than.passes(time)
+def _spans_of(window: Window) -> tuple[Span, ...]:
+    return tuple(span for span in (window.within, window.older_than) if span is not None)
 
 
 def _first_after(edges: Iterator[int], moment: int) -> int:
@@ -86,48 +82,62 @@ def _last_until(edges: Iterator[int], moment: int) -> int:
     return max((edge for edge in edges if edge <= moment), default=NEVER)
 
 
-class _WindowRule:
-    """A rule over the events that lie in a window; only they and the clock change it."""
+class _SpansRule:
+    """A rule whose truth changes only when an event comes, and when one passes out of one of some spans.
 
-    def __init__(self, window: Window) -> None:
-        self._window = window
+    Spans pass over events in order, so of each list the first and the last of each kind of edge are enough.
+    """
 
-    def looks_back_to(self, moment: int) -> int:
-        """See Rule."""
-        return _looks_back_to(self._window, moment)
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self._spans = spans
 
     def edges(self, lists: Lists) -> Iterator[int]:
         """See Rule."""
-        for event in lists[0]:
-            yield from _window_edges(self._window, event[0])
+        for events in lists:
+            for event in events:
+                yield event[0]
+                for span in self._spans:
+                    yield span.passes(event[0])
 
     def next_edge(self, lists: Lists, moment: int) -> int:
-        """See Rule. Windows pass over events in order, so the first of each kind is enough."""
-        (events,) = lists
-        window = self._window
+        """See Rule."""
         found = FOREVER
-        coming = until(events, moment)
-        if coming < len(events):
-            found = events[coming][0]
-        for span in (window.within, window.older_than):
-            if span is not None:
+        for events in lists:
+            if not events:
+                continue
+            coming = until(events, moment)
+            if coming < len(events):
+                found = min(found, events[coming][0])
+            for span in self._spans:
                 inside = until(events, span.start(moment))
                 if inside < len(events):
                     found = min(found, span.passes(events[inside][0]))
         return found
 
     def last_edge(self, lists: Lists, moment: int) -> int:
-        """See Rule. Windows pass over events in order, so the last of each kind is enough."""
-        (events,) = lists
-        window = self._window
-        come = until(events, moment)
-        found = events[come - 1][0] if come else NEVER
-        for span in (window.within, window.older_than):
-            if span is not None:
+        """See Rule."""
+        found = NEVER
+        for events in lists:
+            come = until(events, moment)
+            if come:
+                found = max(found, events[come - 1][0])
+            for span in self._spans:
                 passed = until(events, span.start(moment))
                 if passed:
                     found = max(found, span.passes(events[passed - 1][0]))
         return found
+
+
+class _WindowRule(_SpansRule):
+    """A rule over the events that lie in a window; only they and the clock change it."""
+
+    def __init__(self, window: Window) -> None:
+        super().__init__(_spans_of(window))
+        self._window = window
+
+    def looks_back_to(self, moment: int) -> int:
+        """See Rule."""
+        return _looks_back_to(self._window, moment)
 
 
 class AggregateRule(_WindowRule):
@@ -136,23 +146,24 @@ class AggregateRule(_WindowRule):
     def __init__(self, leaf: Aggregate) -> None:
         super().__init__(leaf.window)
         self._function = leaf.function
-        self._test = leaf.test
         self._counts = compile_test(leaf.test)
+        # Numbers of different values are no amounts.
+        self._passes = None if leaf.function == "distinct" else compile_total(leaf.test)
 
     def holds(self, lists: Lists, moment: int) -> bool:
         """See Rule."""
         (events,) = lists
         start, end = _inside(self._window, events, moment)
         values = [event[2] for event in events[start:end] if event[2] is not None]
-        if self._function == "distinct":
+        if self._passes is None:
             return self._counts(len(set(values)))
         if self._function == "sum":
-            return total_passes(self._test, sum(values))
+            return self._passes(sum(values))
         if not values:
             return self._counts(None)
         if self._function == "avg":
-            return total_passes(self._test, sum(values), len(values))
-        return total_passes(self._test, min(values) if self._function == "min" else max(values))
+            return self._passes(sum(values), len(values))
+        return self._passes(min(values) if self._function == "min" else max(values))
 
 
 class ComputedRule(_WindowRule):
@@ -173,14 +184,14 @@ class ComputedRule(_WindowRule):
         return self._passes(value_of(self._function, counted))
 
 
-class DatedRule:
+class DatedRule(_WindowRule):
     """A number of events whose properties say times that are near."""
 
     def __init__(self, leaf: DatedCount) -> None:
-        self._window = leaf.window
+        super().__init__(leaf.window)
         self._accept = leaf.accept
         # An event counts from `said + first` until before `said + last`, for each of its times.
-        self._spans = [near_spans(predicate.test) for predicate in leaf.dated]
+        self._near = [near_spans(predicate.test) for predicate in leaf.dated]
 
     def holds(self, lists: Lists, moment: int) -> bool:
         """See Rule."""
@@ -192,18 +203,14 @@ class DatedRule:
     def _counts(self, event: Event, moment: int) -> bool:
         return all(
             said is not None and said + first <= moment < said + last
-            for said, (first, last) in zip(event[2:], self._spans, strict=True)
+            for said, (first, last) in zip(event[2:], self._near, strict=True)
         )
-
-    def looks_back_to(self, moment: int) -> int:
-        """See Rule."""
-        return _looks_back_to(self._window, moment)
 
     def edges(self, lists: Lists) -> Iterator[int]:
         """See Rule."""
+        yield from super().edges(lists)
         for event in lists[0]:
-            yield from _window_edges(self._window, event[0])
-            for said, (first, last) in zip(event[2:], self._spans, strict=True):
+            for said, (first, last) in zip(event[2:], self._near, strict=True):
                 if said is not None:
                     yield said + first
                     yield said + last
@@ -217,11 +224,11 @@ class DatedRule:
         return _last_until(self.edges(lists), moment)
 
 
-class LastRule:
+class LastRule(_WindowRule):
     """The latest event, which must pass predicates and lie in the window."""
 
     def __init__(self, leaf: LastTime) -> None:
-        self._window = leaf.window
+        super().__init__(leaf.window)
 
     def holds(self, lists: Lists, moment: int) -> bool:
         """See Rule."""
@@ -232,28 +239,12 @@ class LastRule:
         start, end = _inside(self._window, events, moment)
         return start <= place < end
 
-    def looks_back_to(self, moment: int) -> int:
-        """See Rule."""
-        return _looks_back_to(self._window, moment)
 
-    def edges(self, lists: Lists) -> Iterator[int]:
-        """See Rule."""
-        for event in lists[0]:
-            yield from _window_edges(self._window, event[0])
-
-    def next_edge(self, lists: Lists, moment: int) -> int:
-        """See Rule."""
-        return _first_after(self.edges(lists), moment)
-
-    def last_edge(self, lists: Lists, moment: int) -> int:
-        """See Rule."""
-        return _last_until(self.edges(lists), moment)
-
-
-class RestartedRule:
+class RestartedRule(_SpansRule):
     """Events that came again after a time without any."""
 
     def __init__(self, leaf: Restarted) -> None:
+        super().__init__((leaf.active_within, leaf.gone_since))
         self._active = leaf.active_within
         self._gone = leaf.gone_since
 
@@ -267,21 +258,6 @@ class RestartedRule:
     def looks_back_to(self, moment: int) -> int:
         """See Rule."""
         return NEVER
-
-    def edges(self, lists: Lists) -> Iterator[int]:
-        """See Rule."""
-        for event in lists[0]:
-            yield event[0]
-            yield self._active.passes(event[0])
-            yield self._gone.passes(event[0])
-
-    def next_edge(self, lists: Lists, moment: int) -> int:
-        """See Rule."""
-        return _first_after(self.edges(lists), moment)
-
-    def last_edge(self, lists: Lists, moment: int) -> int:
-        """See Rule."""
-        return _last_until(self.edges(lists), moment)
 
 
 class RegularlyRule:
@@ -336,11 +312,13 @@ class RegularlyRule:
         )
 
 
-class InOrderRule:
+class InOrderRule(_SpansRule):
     """Events one after the other, one for each step, some of which must not come."""
 
     def __init__(self, leaf: InOrder, places: Sequence[dict[tuple[str, ...], int]]) -> None:
         """Of each step it is known at which place of its events the value of a property lies."""
+        steps = (Fixed(step.within_us) for step in leaf.steps if step.within_us is not None)
+        super().__init__(tuple(dict.fromkeys((*_spans_of(leaf.window), *steps))))
         self._steps = leaf.steps
         self._window = leaf.window
         self._places = places
@@ -426,20 +404,3 @@ class InOrderRule:
     def looks_back_to(self, moment: int) -> int:
         """See Rule."""
         return _looks_back_to(self._window, moment)
-
-    def edges(self, lists: Lists) -> Iterator[int]:
-        """See Rule."""
-        spans = {step.within_us for step in self._steps if step.within_us is not None}
-        for events in lists:
-            for event in events:
-                yield from _window_edges(self._window, event[0])
-                for span in spans:
-                    yield event[0] + span
-
-    def next_edge(self, lists: Lists, moment: int) -> int:
-        """See Rule."""
-        return _first_after(self.edges(lists), moment)
-
-    def last_edge(self, lists: Lists, moment: int) -> int:
-        """See Rule."""
-        return _last_until(self.edges(lists), moment)

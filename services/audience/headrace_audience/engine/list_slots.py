@@ -25,7 +25,7 @@ from headrace_audience.engine.list_rules import (
     Rule,
 )
 from headrace_audience.engine.past import Past
-from headrace_audience.engine.people import FOREVER, NEVER, Bools, Times
+from headrace_audience.engine.people import FOREVER, NEVER, Bools, Ordinals, Times
 from headrace_audience.engine.states import Group
 from headrace_audience.language.definition import (
     Aggregate,
@@ -83,15 +83,19 @@ class ListSlot:
         """See Slot."""
         truths: Bools = np.full(len(frame.ordinals), self._of_nobody, np.bool_)
         edges = np.full(len(frame.ordinals), FOREVER, np.int64)
-        rule, columns, now = self._rule, self._columns, frame.now_us
-        before = rule.looks_back_to(now)
-        for place, ordinal in enumerate(frame.ordinals.tolist()):
-            lists = [column.of(ordinal) for column in columns]
-            if any(events and events[-1][0] > before for events in lists):
-                truths[place] = rule.holds(lists, now)
-                edges[place] = rule.next_edge(lists, now)
+        holds, next_edge, now = self._rule.holds, self._rule.next_edge, frame.now_us
+        before = self._rule.looks_back_to(now)
+        for place, lists in enumerate(self._lists(frame.ordinals)):
+            leading = lists[0]
+            if leading and leading[-1][0] > before:
+                truths[place] = holds(lists, now)
+                edges[place] = next_edge(lists, now)
         frame.add_edges(edges)
         return truths
+
+    def _lists(self, ordinals: Ordinals) -> Iterator[Lists]:
+        """The lists of each profile."""
+        return zip(*(column.of_each(ordinals.tolist()) for column in self._columns), strict=True)
 
     def record(self, view: View) -> _Known:
         """See Slot."""
@@ -119,19 +123,13 @@ class ListSlot:
         """See Slot."""
         return self._rule.edges(record.lists)
 
-    def _lists(self, past: Past) -> Iterator[tuple[int, Lists, int]]:
-        """Of the profiles that have any event: place, lists, moment."""
-        columns = self._columns
-        for place, (ordinal, moment) in enumerate(zip(past.ordinals.tolist(), past.moments.tolist(), strict=True)):
-            lists = [column.of(ordinal) for column in columns]
-            if any(lists):
-                yield place, lists, moment
-
     def past_truths(self, past: Past) -> Bools:
         """See PastSlot."""
         truths: Bools = np.full(len(past.ordinals), self._of_nobody, np.bool_)
-        for place, lists, moment in self._lists(past):
-            truths[place] = self._rule.holds(lists, moment)
+        moments = past.moments.tolist()
+        for place, lists in enumerate(self._lists(past.ordinals)):
+            if lists[0]:
+                truths[place] = self._rule.holds(lists, moments[place])
         return truths
 
     def past_known(self, past: Past) -> Bools:
@@ -145,6 +143,8 @@ class ListSlot:
     def past_edges(self, past: Past) -> Times:
         """See PastSlot."""
         edges = np.full(len(past.ordinals), NEVER, np.int64)
-        for place, lists, moment in self._lists(past):
-            edges[place] = self._rule.last_edge(lists, moment)
+        moments = past.moments.tolist()
+        for place, lists in enumerate(self._lists(past.ordinals)):
+            if lists[0]:
+                edges[place] = self._rule.last_edge(lists, moments[place])
         return edges

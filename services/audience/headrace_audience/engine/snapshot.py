@@ -18,7 +18,7 @@ from headrace_audience.engine.people import Ordinals, People, Times
 from headrace_audience.engine.states import States
 from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite
 
-MARK = b"HRA2"
+MARK = b"HRA3"
 """First bytes of a snapshot; the digit is the version."""
 
 
