@@ -59,8 +59,8 @@ def _report() -> Iterator[str]:
         for name, inner in node["properties"].items():
             yield f"| `{name}` | {_cell(inner.get('description', ''))} |"
         yield ""
-    yield '`result` is "passed", "failed" or "not declared". Exit status of the command: 0 no check failed, 1 one did,'
-    yield "2 there is no such connector, folder or level."
+    yield '`result` is "passed", "failed", "waived" (it cannot hold, and vendor.json says why) or "not declared". Exit'
+    yield "status of the command: 0 no check failed, 1 one did, 2 there is no such connector, folder or level."
     yield ""
 
 

@@ -22,7 +22,7 @@ class BigQuerySettings(BaseModel):
         title="Service account", description="Its key file, as JSON text. It needs roles/bigquery.dataEditor."
     )
     project: str = Field(title="Project", description="Id of the project with the dataset.")
-    dataset: str = Field(title="Dataset")
+    dataset: str = Field(title="Dataset", description="Of the project, with the table in it.")
     table: str = Field("headrace_events", title="Table", description="It has to exist: the README says how it is made.")
     base_url: str = Field("https://bigquery.googleapis.com", title="Address", description="Of the API.")
 

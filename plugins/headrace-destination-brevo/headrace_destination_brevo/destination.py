@@ -109,7 +109,9 @@ class Brevo(Destination[BrevoSettings]):
     def add_members(self, batch: MemberBatch) -> Iterable[Built]:
         """Contacts are made and put on the list: few of them one by one, many by an import."""
         settings = self.settings
-        if not settings.creates_contacts:
+        if not settings.list_id:
+            yield from _without_list(batch)
+        elif not settings.creates_contacts:
             yield from self._listed("add", batch)
         elif settings.import_from and len(batch.rows) >= settings.import_from:
             yield self._import(batch.rows)
@@ -119,7 +121,7 @@ class Brevo(Destination[BrevoSettings]):
 
     def remove_members(self, batch: MemberBatch) -> Iterable[Built]:
         """Up to 150 contacts a request are taken off the list; they stay contacts."""
-        yield from self._listed("remove", batch)
+        yield from self._listed("remove", batch) if self.settings.list_id else _without_list(batch)
 
     def delete(self, batch: DeleteBatch) -> Iterable[Built]:
         """A request for each identifier of a person: Brevo deletes one contact at a time."""
@@ -228,6 +230,11 @@ class Brevo(Destination[BrevoSettings]):
             body=body,
             items=tuple(items),
         )
+
+
+def _without_list(batch: MemberBatch) -> Iterable[Built]:
+    for place in range(len(batch.rows)):
+        yield Skip(item=place, reason="choose a list in the settings, or make one", field="list_id", is_failure=True)
 
 
 def _json(data: Any) -> bytes:

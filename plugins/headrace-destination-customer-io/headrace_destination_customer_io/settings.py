@@ -20,7 +20,7 @@ class CustomerIoSettings(Settings):
         title="Site id",
         description="Of the workspace's Track API key (Account Settings, API Credentials).",
     )
-    api_key: Token = Field(title="Track API key")
+    api_key: Token = Field(title="Track API key", description="That belongs to the site id.")
     region: Literal["us", "eu"] = Field("us", title="Region", description="Data centre of the account: us or eu.")
     identify_by: Literal["id", "email"] = Field(
         "id",

@@ -63,11 +63,11 @@ FIELDS = (
     ),
     Field(
         name="ad_user_data", title="Consent: ad user data", default="profile.consents.ad_user_data",
-        description="granted or denied. Who denied it is left out.",
+        description="granted or denied. Who denied it is left out.", example="granted",
     ),
     Field(
         name="ad_personalization", title="Consent: ad personalisation", default="profile.consents.ad_personalization",
-        description="granted or denied. Who denied it is left out.",
+        description="granted or denied. Who denied it is left out.", example="granted",
     ),
 )  # fmt: skip
 

@@ -51,7 +51,7 @@ class GoogleAdsAudienceSettings(Settings):
         description="Customer id of the manager account through which the user reaches the account; empty for none.",
     )
     client_id: Word = Field(title="OAuth client id", description="Of a Google Cloud project.")
-    client_secret: Token = Field(title="OAuth client secret")
+    client_secret: Token = Field(title="OAuth client secret", description="That belongs to the client id.")
     refresh_token: Token = Field(
         title="Refresh token",
         description="Given for the scope https://www.googleapis.com/auth/datamanager.",

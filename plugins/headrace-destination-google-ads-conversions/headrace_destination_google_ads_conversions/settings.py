@@ -53,7 +53,7 @@ class ConversionEvent(Settings):
     conversion_action: str = Field(
         title="Conversion action", description="Its id, or its resource name customers/.../conversionActions/..."
     )
-    kind: Kind = Field(Kind.CLICK, title="Kind")
+    kind: Kind = Field(Kind.CLICK, title="Kind", description="What the event tells Google.")
 
     @field_validator("conversion_action")
     @classmethod
@@ -85,7 +85,7 @@ class GoogleAdsConversionsSettings(Settings):
         title="Developer token", description="From the API centre of a Google Ads manager account."
     )
     client_id: Word = Field(title="OAuth client id", description="Of a Google Cloud project.")
-    client_secret: Token = Field(title="OAuth client secret")
+    client_secret: Token = Field(title="OAuth client secret", description="That belongs to the client id.")
     refresh_token: Token = Field(
         title="Refresh token",
         description="Given for the scope https://www.googleapis.com/auth/adwords.",
@@ -99,10 +99,18 @@ class GoogleAdsConversionsSettings(Settings):
     send_cart: bool = Field(
         False, title="Send products", description="With clicks, for accounts that are linked to a Merchant Center."
     )
-    merchant_id: str = Field("", pattern=r"^[0-9]{0,20}$", title="Merchant Center id")
-    feed_country: str = Field("", pattern=r"^([A-Z]{2})?$", title="Country of the feed")
-    feed_language: str = Field("", pattern=r"^([a-z]{2})?$", title="Language of the feed")
-    environment: Environment = Field(Environment.UNSPECIFIED, title="Where conversions are recorded")
+    merchant_id: str = Field(
+        "", pattern=r"^[0-9]{0,20}$", title="Merchant Center id", description="Of the products, if they are sent."
+    )
+    feed_country: str = Field(
+        "", pattern=r"^([A-Z]{2})?$", title="Country of the feed", description="In which the products are, such as DE."
+    )
+    feed_language: str = Field(
+        "", pattern=r"^([a-z]{2})?$", title="Language of the feed", description="In which the products are, such as de."
+    )
+    environment: Environment = Field(
+        Environment.UNSPECIFIED, title="Where conversions are recorded", description="In an app or on the web."
+    )
     consent_ad_user_data: ConsentDefault = Field(
         ConsentDefault.UNSPECIFIED, title="Consent to ad user data", description="Of people who said nothing of it."
     )

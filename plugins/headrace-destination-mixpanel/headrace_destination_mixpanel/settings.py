@@ -34,7 +34,9 @@ class MixpanelSettings(Settings):
         description="User name of a service account with the role Owner or Admin. Without one the project token is "
         "used, which is also enough to send.",
     )
-    service_account_secret: Token | None = Field(None, title="Secret of the service account")
+    service_account_secret: Token | None = Field(
+        None, title="Secret of the service account", description="Mixpanel shows it once, when it makes the account."
+    )
     project_id: str = Field(
         "", pattern=r"^[0-9]{0,20}$", title="Project id", description="Needed with a service account."
     )

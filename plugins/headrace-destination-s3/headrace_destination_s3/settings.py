@@ -20,10 +20,12 @@ class S3Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    bucket: str = Field(title="Bucket")
+    bucket: str = Field(title="Bucket", description="It has to exist.")
     region: str = Field("us-east-1", title="Region", description="Of the bucket.")
-    access_key_id: str = Field(min_length=1, max_length=200, title="Access key id")
-    secret_access_key: SecretStr = Field(title="Secret access key")
+    access_key_id: str = Field(
+        min_length=1, max_length=200, title="Access key id", description="Of a user who may do s3:PutObject."
+    )
+    secret_access_key: SecretStr = Field(title="Secret access key", description="That belongs to the id.")
     endpoint: str = Field(
         "",
         title="Endpoint",
@@ -36,8 +38,10 @@ class S3Settings(BaseModel):
         title="Partition",
         description="After the prefix: {event}, {type}, {source}, {date} and {hour} (UTC, of when the event happened).",
     )
-    format: Literal["ndjson", "parquet"] = Field("ndjson", title="Format")
-    compression: Literal["none", "gzip", "zstd"] = Field("gzip", title="Compression")
+    format: Literal["ndjson", "parquet"] = Field("ndjson", title="Format", description="Of the files.")
+    compression: Literal["none", "gzip", "zstd"] = Field(
+        "gzip", title="Compression", description="Of the files, or within them for Parquet."
+    )
 
     @field_validator("bucket")
     @classmethod

@@ -34,7 +34,7 @@ def check(
         Option("--folder", help="Folder with vendor.json and cases/, in place of the project's tests/conformance."),
     ] = None,
     fake_seed: Annotated[int, Option("--fake-seed", help="Another seed makes other test data.")] = 0,
-    examples: Annotated[int, Option("--examples", min=1, help="Batches made by chance for each property.")] = 27,
+    examples: Annotated[int, Option("--examples", min=1, help="Batches made by chance for each property.")] = 24,
     update_golden: Annotated[
         bool, Option("--update-golden", help="Write the golden cases anew in place of comparing them.")
     ] = False,

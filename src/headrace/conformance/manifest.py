@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
-from headrace.conformance.bench import ADD, DELETE, Bench
+from headrace.conformance.bench import ADD, DELETE, REMOVE, Bench
 from headrace.conformance.checks import CheckFailed, check, require
 from headrace.plugins.errors import PluginConfigError, PluginError
 from headrace.plugins.mapping import MappingError, compile_mapping
 from headrace_sdk import Basic, OAuth2
 from headrace_sdk.auth import AwsSignature, settings_of
-from headrace_sdk.samples import SampleError
+from headrace_sdk.samples import Fill, SampleError
 
 _SECRET_WORDS = frozenset({"secret", "token", "password", "passphrase", "apikey", "credentials"})
 _SECRET_ENDINGS = ("api_key", "private_key", "secret_key", "access_key", "write_key")
@@ -186,6 +186,8 @@ def _samples(bench: Bench) -> str:
             for skip in found.skipped:
                 asked_for = which != "all" and skip.field in {field.name for field in bench.info.fields}
                 require(asked_for, f"{call}: an item with {which} fields is skipped: {skip.reason}")
+            if call in (ADD, REMOVE) and which != "all" and bench.left_out(Fill.REQUIRED):
+                continue
             require(found.requests or found.skipped, f"{call}: no request for an item with {which} fields")
     return ", ".join(bench.calls())
 

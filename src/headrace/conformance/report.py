@@ -19,6 +19,8 @@ class Result(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     """It did not hold, or it could not run."""
+    WAIVED = "waived"
+    """It did not hold, and the author's file says why that has to be."""
     NOT_DECLARED = "not declared"
     """The connector declares nothing that the check is about: nothing was looked at."""
 
@@ -79,7 +81,8 @@ class Report(BaseModel):
         counted = {result: sum(one.result is result for one in self.checks) for result in Result}
         return (
             f"{self.connector}: {counted[Result.PASSED]} checks passed, {counted[Result.FAILED]} failed, "
-            f"{counted[Result.NOT_DECLARED]} about what is not declared"
+            + (f"{counted[Result.WAIVED]} waived, " if counted[Result.WAIVED] else "")
+            + f"{counted[Result.NOT_DECLARED]} about what is not declared"
         )
 
 

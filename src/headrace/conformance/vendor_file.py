@@ -5,20 +5,21 @@
       "answers": [
         {"name": "accepted", "status": 200, "body": {"ok": true}},
         {"name": "one refused", "status": 200, "body": {"errors": [{"index": 1}]}, "means": ["delivered", "rejected"]}
-      ]
+      ],
+      "waivers": {"properties.urls": "The vendor takes the address in the path alone."}
     }
 
 In a body, "$items" stands for the number of items of the request, and {"$each": value} for a list with the value once
-for each of them.
+for each of them; within a list, for as many entries. A waiver says in a sentence why a check cannot hold.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from headrace.conformance.checks import CheckFailed
 from headrace_sdk import Request
@@ -76,12 +77,14 @@ class VendorFile(BaseModel):
     Attributes:
         settings: Settings for the checks, on top of those made from the manifest. Secrets in it are made up.
         answers: How the vendor answers.
+        waivers: Ids of checks that cannot hold with this vendor, with a sentence each that says why.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     settings: dict[str, Any] = Field(default_factory=dict)
     answers: tuple[VendorAnswer, ...] = ()
+    waivers: dict[str, Annotated[str, StringConstraints(pattern=r"^\S.{18,}\.$")]] = Field(default_factory=dict)
 
     def accepted(self, call: str, request: Request) -> VendorAnswer:
         """The vendor's answer to a request in which all is well.
@@ -118,4 +121,10 @@ def _filled(value: Any, items: int) -> Any:
         if set(value) == {"$each"}:
             return [_filled(value["$each"], items) for _ in range(items)]
         return {name: _filled(inner, items) for name, inner in value.items()}
-    return [_filled(inner, items) for inner in value] if isinstance(value, list) else value
+    return [one for inner in value for one in _entries(inner, items)] if isinstance(value, list) else value
+
+
+def _entries(value: Any, items: int) -> list[Any]:
+    """What an entry of a list stands for: itself, or several in its place."""
+    filled = _filled(value, items)
+    return filled if isinstance(value, dict) and set(value) == {"$each"} else [filled]

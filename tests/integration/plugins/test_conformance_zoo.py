@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.conformance import CHECKS, Bench, Level, Options, Result, conformance, in_order
-from tests.support.conformance_zoo import ALONE, BAD, GOOD, install, name_of, write_author
+from tests.support.conformance_zoo import ALONE, BAD, GOOD, VENDOR, install, name_of, write_author
 from tests.support.plugin_zoo import write
 
 LEVELS = tuple(level for level in Level if level is not Level.LIFE)
@@ -23,7 +23,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
     folder = tmp_path_factory.mktemp("zoo")
     install(folder, *SHARED)
     write_author(folder / "author")
-    options = Options(folder=folder / "author", examples=9, path=[str(folder)])
+    options = Options(folder=folder / "author", examples=8, path=[str(folder)])
     conformance(GOOD, dataclasses.replace(options, update=True), levels=[Level.GOLDEN])
     return options
 
@@ -88,6 +88,18 @@ def test_a_golden_case_that_is_missing_or_differs_fails(
 def test_a_check_that_cannot_run_fails(options: Options, bench: Bench) -> None:
     found = failed(GOOD, dataclasses.replace(options, folder=None), (Level.GOLDEN, Level.BEHAVIOUR), bench)
     assert {"golden.all", "behaviour.accepted", "behaviour.non-json", "behaviour.jobs"} <= set(found)
+
+
+@pytest.mark.parametrize("connector", [GOOD, name_of("behaviour.refused")])
+def test_a_waiver_is_for_what_cannot_hold(connector: str, options: Options, bench: Bench, tmp_path: Path) -> None:
+    why = "The vendor's other answers mean what they want."
+    (tmp_path / "vendor.json").write_text(json.dumps({**VENDOR, "waivers": {"behaviour.refused": why}}))
+    theirs = dataclasses.replace(options, folder=tmp_path)
+    report = conformance(connector, theirs, levels=[Level.BEHAVIOUR], beside=bench)
+    (found,) = [one for one in report.checks if one.id == "behaviour.refused"]
+    assert report.conforms == (connector != GOOD)
+    assert found.result is (Result.FAILED if connector == GOOD else Result.WAIVED)
+    assert "need not" in found.seen if connector == GOOD else found.seen.endswith(why)
 
 
 def test_what_goes_wrong_in_its_second_process_alone(options: Options, tmp_path: Path) -> None:

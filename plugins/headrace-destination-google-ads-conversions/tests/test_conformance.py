@@ -1,0 +1,5 @@
+from headrace_sdk.testing import DestinationConformance
+
+
+class TestGoogleAdsConversions(DestinationConformance):
+    connector = "google-ads-conversions"

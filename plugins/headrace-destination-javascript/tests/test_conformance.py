@@ -1,0 +1,5 @@
+from headrace_sdk.testing import DestinationConformance
+
+
+class TestJavascript(DestinationConformance):
+    connector = "javascript"
