@@ -25,6 +25,8 @@ SUITES = (
     "plugin_calls",
     "sync",
     "list_sync",
+    "limits",
+    "isolation",
     "line",
 )
 

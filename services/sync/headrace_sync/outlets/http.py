@@ -70,11 +70,15 @@ def check_url(url: str, *, allow_private: bool) -> None:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names and gives only public addresses to the connector, which connects to exactly those."""
+    """Resolves names and gives only public addresses to the connector, which connects to exactly those.
+
+    A name is asked for once at a time: a name server that does not answer holds one thread, and not all of them.
+    """
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
-        self._inner = ThreadedResolver()
+        self._inner: AbstractResolver = ThreadedResolver()
+        self._asking: dict[tuple[str, int, int], asyncio.Task[list[ResolveResult]]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -84,13 +88,24 @@ class GuardedResolver(AbstractResolver):
         Raises:
             OSError: The name has no public address.
         """
-        found = await self._inner.resolve(host, port, family)
+        key = (host, port, int(family))
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = self._asking[key] = asyncio.create_task(self._inner.resolve(host, port, family))
+            asking.add_done_callback(lambda asked: self._answered(key, asked))
+        # To its end, whoever gives up meanwhile: a thread that asks cannot be called back.
+        found = await asyncio.shield(asking)
         if self._allow_private:
             return found
         public = [answer for answer in found if is_public(answer["host"])]
         if not public:
             raise AddressRefusedError("the name resolves to a private, loopback or link-local address")
         return public
+
+    def _answered(self, key: tuple[str, int, int], asked: asyncio.Task[list[ResolveResult]]) -> None:
+        del self._asking[key]
+        if not asked.cancelled():
+            asked.exception()  # those who asked have it, unless they have all given up
 
     async def close(self) -> None:
         """Release what the resolver holds."""
@@ -104,17 +119,20 @@ class AddressRefusedError(OSError, AddressRefused):
 class VendorClient:
     """Sends requests of connectors.
 
+    It has as many connections as are asked for: each destination has its own bound of requests at a time, and a common
+    one would let those that do not answer take all of it.
+
     Attributes:
         allow_private: Whether private, loopback and link-local addresses may be connected to.
     """
 
-    def __init__(self, *, allow_private: bool, connections: int = 200, connections_per_host: int = 32) -> None:
+    def __init__(self, *, allow_private: bool) -> None:
         self.allow_private = allow_private
         self._connector = aiohttp.TCPConnector(
             resolver=GuardedResolver(allow_private=allow_private),
             use_dns_cache=False,
-            limit=connections,
-            limit_per_host=connections_per_host,
+            limit=0,
+            limit_per_host=0,
         )
         self._session = aiohttp.ClientSession(
             connector=self._connector,

@@ -1,12 +1,15 @@
-"""Rate limits shared by all replicas: a token bucket per limit in Redis, a local one while Redis is away.
+"""Rate limits shared by all replicas: each request takes the next free place in a row that Redis keeps.
 
-A bucket is kept as one number, the moment at which it will be full again (the generic cell rate algorithm), so the
-rule is the same few lines here and in the script that runs inside Redis.
+The row is one number, the moment of the next free place (the generic cell rate algorithm), so the rule is the same few
+lines here and in the script that runs inside Redis. Places are as far apart as the limit allows on average, and a few
+that nobody took are kept: in no span of the limit's length are there more than `count` and 2 %, whoever asks. A place
+is taken before it is due, so that nothing of the rate is lost to asking late or twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,16 +19,17 @@ from headrace.connector import wire
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.streams.client import Redis
 
+_KEPT_SHARE = 50
+"""One in so many places may be kept: 2 %."""
+
 _SCRIPT = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local full = tonumber(redis.call('GET', KEYS[1]) or '0')
-if full < now then full = now end
-local step, span = tonumber(ARGV[1]), tonumber(ARGV[2])
-local wait = full + step - now - span
-if wait > 0 then return wait end
-redis.call('SET', KEYS[1], string.format('%.0f', full + step), 'PX', math.ceil((full + step - now) / 1000) + 1000)
-return 0
+local step, kept = tonumber(ARGV[1]), tonumber(ARGV[2])
+local place = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now - kept)
+local life = math.ceil((place + step + kept - now) / 1000) + 1000
+redis.call('SET', KEYS[1], string.format('%.0f', place + step), 'PX', life)
+return math.max(0, place - now)
 """
 
 
@@ -34,9 +38,9 @@ class Limit:
     """At most `count` per `per_s` seconds.
 
     Attributes:
-        key: Name of the bucket; the same in all replicas.
-        count: Size of the bucket.
-        per_s: Seconds in which it fills.
+        key: Name of the row; the same in all replicas.
+        count: Requests.
+        per_s: Seconds.
     """
 
     key: str
@@ -44,30 +48,29 @@ class Limit:
     per_s: float
 
     @property
-    def span_us(self) -> int:
-        """The time in which an empty bucket fills, in microseconds."""
-        return int(self.per_s * SECOND_US)
+    def step_us(self) -> int:
+        """From one place to the next, in microseconds."""
+        return max(1, math.ceil(self.per_s * SECOND_US / self.count))
 
     @property
-    def step_us(self) -> int:
-        """The time in which one token fills, in microseconds."""
-        return max(1, self.span_us // self.count)
+    def kept_us(self) -> int:
+        """How far back free places are kept, in microseconds."""
+        return self.count // _KEPT_SHARE * self.step_us
 
 
-def take(full_at_us: int, now: int, limit: Limit) -> tuple[int, int]:
-    """Take a token at a moment.
+def take(next_us: int, now: int, limit: Limit) -> tuple[int, int]:
+    """Take the next place at a moment.
 
     Args:
-        full_at_us: The moment at which the bucket is full again.
+        next_us: The moment of the next place.
         now: The clock, in microseconds.
         limit: The limit.
 
     Returns:
-        (new full_at_us, 0) when a token was taken, else (full_at_us, microseconds until there is one).
+        (the moment of the place after the one taken, microseconds until that one is due).
     """
-    full = max(full_at_us, now)
-    wait = full + limit.step_us - now - limit.span_us
-    return (full_at_us, wait) if wait > 0 else (full + limit.step_us, 0)
+    place = max(next_us, now - limit.kept_us)
+    return place + limit.step_us, max(0, place - now)
 
 
 def limits_of(info: wire.ConnectorInfo, destination_key: str) -> list[Limit]:
@@ -80,12 +83,12 @@ def limits_of(info: wire.ConnectorInfo, destination_key: str) -> list[Limit]:
     found = []
     for at, limit in enumerate(info.limits):
         whose = info.name if limit.scope == "connector" else destination_key
-        found.append(Limit(f"headrace:rate:{info.name}:{at}:{whose}", limit.count, limit.per_s))
+        found.append(Limit(f"headrace:places:{info.name}:{at}:{whose}", limit.count, limit.per_s))
     return found
 
 
 class RateLimiter:
-    """Hands out tokens of limits."""
+    """Hands out places of limits."""
 
     def __init__(self, redis: Redis, *, clock: Callable[[], int] = now_us) -> None:
         self._script = redis.register_script(_SCRIPT)
@@ -94,18 +97,19 @@ class RateLimiter:
         self._redis_back_at_us = 0
 
     async def acquire(self, limits: Sequence[Limit]) -> None:
-        """Wait until each limit gives a token."""
+        """Take a place of each limit and wait until it is due."""
         for limit in limits:
-            while (wait := await self._take(limit)) > 0:  # noqa: ASYNC110 - nothing signals that time has passed
-                await asyncio.sleep(min(wait / SECOND_US, 5.0))
+            wait_us = await self._take(limit)
+            if wait_us > 0:
+                await asyncio.sleep(wait_us / SECOND_US)
 
     async def _take(self, limit: Limit) -> int:
         now = self._clock()
         if now >= self._redis_back_at_us:
             try:
-                return int(await self._script(keys=[limit.key], args=[limit.step_us, limit.span_us]))
+                return int(await self._script(keys=[limit.key], args=[limit.step_us, limit.kept_us]))
             except (RedisError, OSError):
                 # Local until Redis is back: each replica then has the whole budget, which beats not delivering.
                 self._redis_back_at_us = now + 2 * SECOND_US
-        self._local[limit.key], wait = take(self._local.get(limit.key, 0), now, limit)
-        return wait
+        self._local[limit.key], wait_us = take(self._local.get(limit.key, 0), now, limit)
+        return wait_us
