@@ -364,22 +364,21 @@ class ListStore:
 
     async def counts(self, sync_key: str) -> tuple[dict[int, int], dict[str, int]]:
         """(desired members by state, skipped ones by reason); FILTERED only by reason."""
-        by_state: dict[int, int] = dict.fromkeys(MEMBER_STATES[:-1], 0)
+        by_state: dict[int, int] = dict.fromkeys(MEMBER_STATES, 0)
+        desired = {"k": sync_key, "desired": True}
+        # From the index alone: reading the documents of a large list takes half a minute.
+        async for d in aggregate(
+            self._db[LIST_MEMBERS], [{"$match": desired}, {"$group": {"_id": "$st", "n": {"$sum": 1}}}]
+        ):
+            by_state[int(d["_id"])] = int(d["n"])
         reasons: dict[str, int] = {}
-        pipeline: list[Mapping[str, Any]] = [
-            {"$match": {"k": sync_key, "desired": True}},
-            {
-                "$group": {
-                    "_id": {"st": "$st", "r": {"$cond": [{"$eq": ["$st", FILTERED]}, "$r", ""]}},
-                    "n": {"$sum": 1},
-                }
-            },
-        ]
-        async for d in aggregate(self._db[LIST_MEMBERS], pipeline):
-            if d["_id"]["st"] == FILTERED:
-                reasons[str(d["_id"]["r"])] = int(d["n"])
-            else:
-                by_state[int(d["_id"]["st"])] = int(d["n"])
+        if by_state.pop(FILTERED):
+            left_out: list[Mapping[str, Any]] = [
+                {"$match": {**desired, "st": FILTERED}},
+                {"$group": {"_id": "$r", "n": {"$sum": 1}}},
+            ]
+            async for d in aggregate(self._db[LIST_MEMBERS], left_out):
+                reasons[str(d["_id"])] = int(d["n"])
         return by_state, reasons
 
     async def page(
