@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace_sync.leases import Leases
+from headrace_sync.outlets.batch import SEND_EVENTS
 from headrace_sync.outlets.http import VendorClient
-from headrace_sync.outlets.outlet import SEND_EVENTS, Outlet
+from headrace_sync.outlets.outlet import Outlet
 from headrace_sync.outlets.rates import RateLimiter
 from headrace_sync.outlets.signing import Signer
 from headrace_sync.outlets.tokens import TokenStore

@@ -10,6 +10,7 @@ from headrace.storage.mongo.client import Database
 from headrace.telemetry import logs
 from headrace_sync.config import SEPARATOR
 from headrace_sync.deliveries.store import DeliveryStore
+from headrace_sync.jobs.store import JobStore
 from headrace_sync.registry import Registry
 from headrace_sync.store import STATE
 
@@ -27,6 +28,7 @@ class Alive:
         db: Database,
         owner: str,
         deliveries: DeliveryStore,
+        jobs: JobStore,
         registry: Registry,
         wake_workers: Callable[[], None],
         ttl_s: float,
@@ -37,6 +39,7 @@ class Alive:
             db: Database.
             owner: Unique name of this process.
             deliveries: What processes hold.
+            jobs: What they ask vendors for.
             registry: All destinations.
             wake_workers: Called when something was given back.
             ttl_s: Seconds of silence after which a process counts as dead.
@@ -44,6 +47,7 @@ class Alive:
         self._state = db[STATE]
         self._owner = owner
         self._deliveries = deliveries
+        self._jobs = jobs
         self._registry = registry
         self._wake_workers = wake_workers
         self._ttl_s = ttl_s
@@ -66,7 +70,9 @@ class Alive:
 
     async def _bury(self, id: str) -> None:
         keys = list(self._registry.current.destinations)
-        freed = await self._deliveries.free(keys, owner=id.removeprefix(_PREFIX), now=now_us())
+        owner = id.removeprefix(_PREFIX)
+        freed = await self._deliveries.free(keys, owner=owner, now=now_us())
+        await self._jobs.free(owner, now=now_us())
         await self._state.delete_one({"_id": id})
         if freed:
             log.info("deliveries of a process that is gone are free again", count=freed)

@@ -24,6 +24,7 @@ from headrace.storage.mongo import client as mongo
 from headrace.storage.sealing import Sealer
 from headrace.storage.streams import client as streams
 from headrace.telemetry import logs
+from headrace_sync.alerts.hooks import Hook, Hooks
 from headrace_sync.alerts.sender import Alerts
 from headrace_sync.alive import Alive
 from headrace_sync.calls.destination_handlers import DestinationHandlers
@@ -39,7 +40,10 @@ from headrace_sync.deliveries.store import DeliveryStore
 from headrace_sync.erasure.eraser import Eraser
 from headrace_sync.erasure.servicer import erasure_servicer
 from headrace_sync.erasure.store import ErasureStore
+from headrace_sync.exchanges.store import ExchangeStore
 from headrace_sync.fleet import Fleet
+from headrace_sync.jobs.follower import JobFollower
+from headrace_sync.jobs.store import JobStore
 from headrace_sync.leases import Leases
 from headrace_sync.ledger.accounts import Accounts
 from headrace_sync.ledger.reconcile import Reconciler
@@ -164,12 +168,17 @@ class _Parts:
         items = ItemBuilder(profiles, audiences, Visits(db), registry.is_erased)
         leases = Leases(db, owner=owner, ttl_s=settings.lease_seconds)
         tokens, limiter = TokenStore(db, sealer, leases, vendors), RateLimiter(redis)
+        jobs = JobStore(db)
+        self.exchanges = exchanges = ExchangeStore(db, days=settings.delivery_days)
         self.alerts = alerts = Alerts(
             db,
             vendors,
             leases,
-            url=settings.alert_url,
-            secret=settings.alert_secret.get_secret_value(),
+            Hooks(
+                Hook(settings.alert_url, settings.alert_secret.get_secret_value()),
+                sealer,
+                registry.destination,
+            ),
         )
         self.fleet = fleet = Fleet(
             settings=settings,
@@ -184,6 +193,8 @@ class _Parts:
             open_connector=host.open,
             sealer=sealer,
             tokens=tokens,
+            jobs=jobs,
+            exchanges=exchanges,
             alerts=alerts,
             owner=owner,
         )
@@ -196,6 +207,7 @@ class _Parts:
             items=items,
             leases=leases,
             plans=PlanKeeper(plans, list_store, items, alerts),
+            jobs=jobs,
             debounce_s=settings.list_debounce_seconds,
             every_s=settings.list_pass_seconds,
         )
@@ -247,6 +259,16 @@ class _Parts:
             new_leases=lambda: Leases(db, owner=new_time_ordered_id(), ttl_s=settings.lease_seconds),
             fleet=fleet,
             items=items,
+            jobs=jobs,
+        )
+        self.job_follower = JobFollower(
+            jobs=jobs,
+            fleet=fleet,
+            deliveries=deliveries,
+            lists=list_store,
+            leases=Leases(db, owner=new_time_ordered_id(), ttl_s=settings.lease_seconds),
+            owner=owner,
+            plugin_attempts=settings.plugin_attempts,
         )
         self.reconciler = Reconciler(
             db=db,
@@ -266,11 +288,14 @@ class _Parts:
             db=db,
             owner=owner,
             deliveries=deliveries,
+            jobs=jobs,
             registry=registry,
             wake_workers=fleet.wake_all,
             ttl_s=1.5 * settings.lease_seconds,
         )
-        self.destination_handlers = DestinationHandlers(config_store, host, sealer)
+        self.destination_handlers = DestinationHandlers(
+            config_store, host, sealer, allow_private=settings.allow_private_destinations
+        )
         self.destination_tests = DestinationTests(self.destination_handlers, host)
         self.vendor_handlers = VendorHandlers(host, sealer, tokens, vendors, limiter)
         self.readiness = ReadinessHandlers(config_store, audiences, fleet, items)
@@ -281,6 +306,8 @@ class _Parts:
             items=items,
             lists=list_store,
             deliveries=deliveries,
+            profiles=profiles,
+            events=LogEvents(db),
         )
         self.sync_handlers = SyncHandlers(
             store=config_store,
@@ -290,6 +317,7 @@ class _Parts:
             lists=list_store,
             accounts=accounts,
             plans=plans,
+            exchanges=exchanges,
             mappings=self.mappings,
             wake_list=lists.wake,
             wake_destination=fleet.wake,
@@ -310,6 +338,8 @@ class _Parts:
             "resolved": self.resolved.run,
             "changes": self.changes.run,
             "lists": self.lists.run,
+            "jobs": self.job_follower.run,
+            "exchanges": self.exchanges.run,
             "recovery": self.recovery.run,
             "alive": self.alive.run,
             "reconcile": self.reconciler.run,

@@ -31,6 +31,11 @@ def sealing_place(destination_key: str) -> str:
     return f"destination{SEPARATOR}{destination_key}"
 
 
+def alert_sealing_place(destination_key: str) -> str:
+    """The place to which the sealed key of a destination's alerts is bound."""
+    return f"alerts{SEPARATOR}{destination_key}"
+
+
 @dataclass(frozen=True)
 class DestinationConfig:
     """A configured destination.
@@ -51,6 +56,8 @@ class DestinationConfig:
         request_id: Of the call that made it.
         required_consents: Purposes that a person must have granted before anything about them is sent.
         consents_changed_us: When required_consents last changed; 0 means never.
+        alert_url: Where alerts go that concern it; empty for where those of the installation go.
+        alert_sealed: The key with which they are signed, sealed; empty for none.
     """
 
     key: str
@@ -68,6 +75,8 @@ class DestinationConfig:
     request_id: str = ""
     required_consents: tuple[str, ...] = ()
     consents_changed_us: int = 0
+    alert_url: str = ""
+    alert_sealed: str = ""
 
     @property
     def name(self) -> str:
@@ -98,6 +107,8 @@ class DestinationConfig:
             request_id=document.get("rid", ""),
             required_consents=tuple(document.get("required_consents", ())),
             consents_changed_us=document.get("consents_changed_us", 0),
+            alert_url=document.get("alert_url", ""),
+            alert_sealed=document.get("alert_sealed", ""),
         )
 
     def document(self) -> Document:
@@ -118,6 +129,8 @@ class DestinationConfig:
             "rid": self.request_id,
             "required_consents": list(self.required_consents),
             "consents_changed_us": self.consents_changed_us,
+            "alert_url": self.alert_url,
+            "alert_sealed": self.alert_sealed,
         }
 
 

@@ -19,8 +19,12 @@ from headrace.telemetry import logs, metrics
 from headrace_sync.alerts.sender import Alerts, breaker_opened, unauthorized
 from headrace_sync.config import DestinationConfig, SyncConfig, sealing_place
 from headrace_sync.deliveries.log_events import LogEvents
+from headrace_sync.deliveries.results import Results
 from headrace_sync.deliveries.store import DeliveryStore
 from headrace_sync.deliveries.worker import Worker
+from headrace_sync.exchanges.recorder import Recorder
+from headrace_sync.exchanges.store import ExchangeStore
+from headrace_sync.jobs.store import JobStore
 from headrace_sync.mappings.items import ItemBuilder
 from headrace_sync.outlets.breaker import BreakerState
 from headrace_sync.outlets.http import VendorClient
@@ -58,6 +62,8 @@ class Fleet:
         open_connector: OpenConnector,
         sealer: Sealer,
         tokens: TokenStore,
+        jobs: JobStore,
+        exchanges: ExchangeStore,
         alerts: Alerts,
         owner: str,
     ) -> None:
@@ -74,6 +80,8 @@ class Fleet:
         self._open_connector = open_connector
         self._sealer = sealer
         self._tokens = tokens
+        self._jobs = jobs
+        self._exchanges = exchanges
         self._alerts = alerts
         self._owner = owner
         self._outlets: dict[str, tuple[DestinationConfig, Outlet]] = {}
@@ -188,7 +196,7 @@ class Fleet:
             if outlet.breaker.state(now) is BreakerState.CLOSED:
                 self._silent.discard(destination.key)
             elif destination.key not in self._silent:
-                await self._alerts.add(destination.workspace_id, breaker_opened(destination.name, now))
+                await self._alerts.add(destination.key, breaker_opened(destination.name, now))
                 self._silent.add(destination.key)
 
     async def measure(self) -> None:
@@ -257,6 +265,7 @@ class Fleet:
             limiter=self._limiter,
             signer=Signer(destination.key, info.auth, read_settings, self._tokens),
             halt=halt,
+            recorder=Recorder(self._exchanges, destination.key),
             required_consents=destination.required_consents,
             consents_changed_us=destination.consents_changed_us,
         )
@@ -266,7 +275,7 @@ class Fleet:
         alert = unauthorized(destination.name, destination.revision, reason)
         while not self._closing:
             try:
-                await self._alerts.add(destination.workspace_id, alert)
+                await self._alerts.add(destination.key, alert)
                 await self._config_store.set_destination_state(
                     destination,
                     state=DestinationState.DESTINATION_STATE_UNAUTHORIZED,
@@ -298,7 +307,8 @@ class Fleet:
             queue_size=settings.delivery_queue,
             lease_s=settings.delivery_lease_seconds,
             poll_s=settings.delivery_poll_seconds,
-            plugin_attempts=settings.plugin_attempts,
+            results=Results(self._store, outlet.info, settings.plugin_attempts),
+            jobs=self._jobs,
         )
 
     def _sync_of(self, sync_key: str) -> SyncConfig | None:

@@ -78,6 +78,10 @@ class Registry:
         """True for a profile of a person who is being deleted or was lately, as far as it is known here."""
         return self.current.is_erased(workspace_id, profile_id)
 
+    def destination(self, key: str) -> DestinationConfig | None:
+        """A destination by its database id; None when there is none."""
+        return self.current.destinations.get(key)
+
     def subscribe(self, listener: Callable[[Snapshot, Snapshot], None]) -> None:
         """Call listener(before, after) after each change."""
         self._listeners.append(listener)

@@ -65,8 +65,8 @@ class Settings(ServiceSettings):
     )
     alert_url: str = Field(
         "",
-        description="Where alerts go by POST: a destination is stopped, does not answer, or a sync waits for approval. "
-        "Guarded like the addresses of destinations. None are sent when not set.",
+        description="Where alerts go by POST of destinations without a receiver of their own: one is stopped, does not "
+        "answer, or a sync waits for approval. Guarded like the addresses of destinations. Empty for nowhere.",
     )
     alert_secret: SecretStr = Field(
         SecretStr(""),

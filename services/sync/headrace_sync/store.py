@@ -1,7 +1,8 @@
 """Collections of the sync service and their indexes; reading and writing destinations and syncs.
 
 The other collections have files of their own: `deliveries.store` (deliveries, ledger), `lists.store` (list_members,
-sync_runs), `plans.store`, `erasure.store` and `alerts.sender`.
+sync_runs), `jobs.store`,
+`exchanges.store`, `plans.store`, `erasure.store` and `alerts.sender`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ STATE = "sync_state"
 ERASURES = "sync_erasures"
 TOKENS = "sync_tokens"
 ALERTS = "sync_alerts"
+VENDOR_JOBS = "vendor_jobs"
+EXCHANGES = "exchanges"
 
 STATE_KINDS = ("balanced", "consents", "erased", "initial", "reconciled", "scheduled", "settled", "tally", "window")
 """What `sync_state` holds per sync, as kind + separator + sync key."""
@@ -66,6 +69,8 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("na", ASCENDING)], name="due", partialFilterExpression={"na": {"$gt": 0}}),
         IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
     ],
+    VENDOR_JOBS: [IndexModel([("na", ASCENDING)], name="due")],
+    EXCHANGES: [IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0)],
     ERASURES: [
         IndexModel([("p", ASCENDING)], name="profile"),
         IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),

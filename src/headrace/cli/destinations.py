@@ -57,6 +57,10 @@ async def get(platform: Platform, out: Output, id: Id) -> None:
     out.item((await platform.destinations.GetDestination(request)).destination)
 
 
+_ALERT_URL_HELP = "Where alerts about it and its syncs go by POST."
+_ALERT_SECRET_HELP = "Key with which they are signed: whsec_ and Base64, or any text."  # noqa: S105 - a text of help
+
+
 @command(app, "create")
 async def create(
     platform: Platform,
@@ -66,15 +70,18 @@ async def create(
     settings: Annotated[str, Option("--settings", help="Settings as JSON, or @FILE.")] = "{}",
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
     require_consent: Annotated[list[str] | None, Option("--require-consent", help=_CONSENT_HELP)] = None,
+    alert_url: Annotated[str, Option("--alert-url", help=_ALERT_URL_HELP)] = "",
+    alert_secret: Annotated[str, Option("--alert-secret", help=_ALERT_SECRET_HELP)] = "",
 ) -> None:
     """Make a destination."""
-    from headrace.api.sync.v1.destination_service_pb2 import CreateDestinationRequest, Destination
+    from headrace.api.sync.v1.destination_service_pb2 import AlertHook, CreateDestinationRequest, Destination
 
     destination = Destination(
         display_name=display_name or id,
         connector=connector,
         settings=json_argument("--settings", settings),
         required_consents=require_consent or (),
+        alert_hook=AlertHook(url=alert_url, secret=alert_secret) if alert_url or alert_secret else None,
     )
     request = CreateDestinationRequest(
         parent=platform.parent, destination_id=id, destination=destination, request_id=new_request_id()
@@ -94,11 +101,18 @@ async def update(
     ] = None,
     require_consent: Annotated[list[str] | None, Option("--require-consent", help=_CONSENT_HELP)] = None,
     no_consents: Annotated[bool, Option("--require-no-consent", help="Require none any more.")] = False,
+    alert_url: Annotated[str | None, Option("--alert-url", help=f"{_ALERT_URL_HELP} '' for none of its own.")] = None,
+    alert_secret: Annotated[str, Option("--alert-secret", help=_ALERT_SECRET_HELP)] = "",
 ) -> None:
     """Change a destination; what is not given stays."""
     from google.protobuf.field_mask_pb2 import FieldMask
 
-    from headrace.api.sync.v1.destination_service_pb2 import Destination, DestinationState, UpdateDestinationRequest
+    from headrace.api.sync.v1.destination_service_pb2 import (
+        AlertHook,
+        Destination,
+        DestinationState,
+        UpdateDestinationRequest,
+    )
 
     destination = Destination(name=platform.name("destinations", id))
     paths = []
@@ -117,6 +131,11 @@ async def update(
     if require_consent or no_consents:
         destination.required_consents.extend(require_consent or ())
         paths.append("required_consents")
+    if alert_secret and alert_url is None:
+        raise UsageProblem("give --alert-url with --alert-secret")
+    if alert_url is not None:
+        destination.alert_hook.CopyFrom(AlertHook(url=alert_url, secret=alert_secret))
+        paths.append("alert_hook")
     if not paths:
         raise UsageProblem("nothing to change was given")
     request = UpdateDestinationRequest(

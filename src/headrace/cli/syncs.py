@@ -213,19 +213,32 @@ async def dry_run(
     id: Id,
     full: Annotated[bool, Option("--full", help="What a full run would do.")] = False,
     plan: Annotated[str, Option("--plan", help="Only people of this plan, which waits for approval.")] = "",
-    requests: Annotated[bool, Option("--requests", help="Show the requests in place of the people.")] = False,
+    profile: Annotated[
+        str,
+        Option(
+            "--profile", help="Forwarding: the events of this person, a profile id or an identifier as NAMESPACE:VALUE."
+        ),
+    ] = "",
+    message: Annotated[str, Option("--message", help="Forwarding: the event of this message id.")] = "",
+    requests: Annotated[bool, Option("--requests", help="Show the requests in place of the people or events.")] = False,
     limit: Limit = DEFAULT_LIMIT,
     everything: All = False,
 ) -> None:
-    """Show who would be added, updated, removed or left out and why; --requests and --json with the exact requests."""
+    """Show who would be added, updated, removed or left out and why; --requests and --json with the exact requests.
+
+    Of a forwarding sync --profile or --message says which events are looked at.
+    """
     from headrace.api.sync.v1.plan_pb2 import DryRunSyncRequest, DryRunSyncResponse
 
+    parts = await _parts(platform, profile) if profile else []
     found, token, looked_at = DryRunSyncResponse(), "", 0
     while True:
         request = DryRunSyncRequest(
             name=platform.name("syncs", id),
             full=full,
             plan_id=plan,
+            profile_ids=parts,
+            message_id=message,
             page_size=1_000 if everything else min(limit, 1_000),
             page_token=token,
         )
@@ -240,9 +253,26 @@ async def dry_run(
     if out.as_json:
         out.item(found)
     elif requests:
-        out.rows(found.requests, ("method", "url", "profiles=profile_ids", "body"))
+        carried = "events=message_ids" if profile or message else "profiles=profile_ids"
+        out.rows(found.requests, ("method", "url", carried, "body"))
+    elif profile or message:
+        out.rows(found.changes, ("message_id", "event_name", "operation", "reason", "fields"))
     else:
         out.rows(found.changes, ("profile_id", "operation", "added", "removed", "reason"))
+
+
+async def _parts(platform: Platform, given: str) -> list[str]:
+    """The ids of all parts of a person."""
+    from headrace.api.common.v1.event_pb2 import Identifier
+    from headrace.api.identity.v1.profile_service_pb2 import GetProfileRequest, LookupProfileRequest
+
+    namespace, colon, value = given.partition(":")
+    if colon:
+        identifier = Identifier(namespace=namespace, value=value)
+        lookup = LookupProfileRequest(parent=platform.parent, identifier=identifier)
+        return list((await platform.profiles.LookupProfile(lookup)).profile.parts)
+    request = GetProfileRequest(name=platform.name("profiles", given))
+    return list((await platform.profiles.GetProfile(request)).profile.parts)
 
 
 @command(app, "approve")
@@ -286,7 +316,7 @@ async def runs(platform: Platform, out: Output, id: Id, limit: Limit = DEFAULT_L
             limit=limit,
             everything=everything,
         ),
-        ("start_time", "end_time", "id", "added", "removed", "failed", "held", "skipped", "error"),
+        ("start_time", "end_time", "id", "added", "removed", "failed", "pending", "held", "skipped", "error"),
     )
 
 
@@ -297,6 +327,10 @@ async def deliveries(
     id: Annotated[str, Argument(help="Sync id or resource name; all syncs when left out.")] = "",
     state: Annotated[State | None, Option("--state", help="Only deliveries of this state.")] = None,
     message: Annotated[str, Option("--message", help="Only deliveries of this message id.")] = "",
+    requests: Annotated[
+        bool,
+        Option("--requests", help="Show the last request of each and the vendor's answer, where they are kept."),
+    ] = False,
     limit: Limit = DEFAULT_LIMIT,
     everything: All = False,
 ) -> None:
@@ -306,17 +340,26 @@ async def deliveries(
     stub = platform.syncs
     parent = platform.name("syncs", id) if id else platform.parent
     wanted = DeliveryState.Value(f"DELIVERY_STATE_{state.name if state else 'UNSPECIFIED'}")
-    out.rows(
-        await listed(
-            lambda size, token: stub.ListDeliveries(
-                ListDeliveriesRequest(parent=parent, page_size=size, page_token=token, state=wanted, message_id=message)
-            ),
-            "deliveries",
-            limit=limit,
-            everything=everything,
+    found = await listed(
+        lambda size, token: stub.ListDeliveries(
+            ListDeliveriesRequest(
+                parent=parent,
+                page_size=size,
+                page_token=token,
+                state=wanted,
+                message_id=message,
+                exchanges=requests,
+            )
         ),
-        ("update_time", "id", "sync", "operation", "state", "attempts", "status=status_code", "reason"),
+        "deliveries",
+        limit=limit,
+        everything=everything,
     )
+    if requests:
+        asked = ("exchange.method", "exchange.url", "exchange.body", "status=exchange.status_code", "exchange.answer")
+        out.rows(found, ("id", "state", "reason", *asked))
+    else:
+        out.rows(found, ("update_time", "id", "sync", "operation", "state", "attempts", "status=status_code", "reason"))
 
 
 @command(app, "replay")

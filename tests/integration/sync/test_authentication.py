@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 import pytest
 from aiohttp import web
 from headrace_sync.leases import Leases
+from headrace_sync.outlets.batch import SEND_EVENTS
 from headrace_sync.outlets.http import VendorClient
-from headrace_sync.outlets.outlet import SEND_EVENTS
 from headrace_sync.outlets.signing import Signer
 from headrace_sync.outlets.tokens import TokenStore
 from headrace_sync.outlets.verdicts import Kind

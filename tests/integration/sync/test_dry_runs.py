@@ -12,11 +12,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from headrace.api.sync.v1 import plan_pb2 as plan
 from headrace.api.sync.v1.sync_service_pb2 import Sync, SyncKind, UpdateSyncRequest
-from headrace.rpc import errors
 from headrace.storage.mongo.client import Database
 from tests.support import sync as support
 from tests.support.fake_meta import FakeMeta
-from tests.support.sync import Hooks, Others
+from tests.support.sync import Hooks, Line, Others
 
 ADD, UPDATE = plan.PLANNED_OPERATION_ADD, plan.PLANNED_OPERATION_UPDATE
 REMOVE, RESEND = plan.PLANNED_OPERATION_REMOVE, plan.PLANNED_OPERATION_RESEND
@@ -110,4 +109,57 @@ async def test_an_event_sync_shows_who_is_not_told_yet(serve: Any, hooks: Hooks,
         forwarding = await api.forwarding("all", destination)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await dry_run(api, forwarding)
-        assert errors.reason_of(refused.value) == errors.WRONG_STATE
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_forwarding_of_an_event_or_of_a_person_is_shown_and_explained(
+    serve: Any, hooks: Hooks, line: Line, others: Others
+) -> None:
+    others.people.put("p1", email="ada@example.com")
+    others.people.say("p1", analytics_storage=True)
+    others.people.put("p2", email="bo@example.com")
+    async with serve() as api:
+        destination = await api.destination(
+            "conversions",
+            "",
+            connector="meta-conversions",
+            pixel_id="123456",
+            access_token="a-token-for-tests",
+            action_source="system_generated",
+            base_url=hooks.url,
+            required_consents=["analytics_storage"],
+        )
+        sync = await api.forwarding("all", destination, event_names=["Purchased", "Search made"], paused=True)
+        (bought,) = await line.send_new(1, "Purchased", properties={"value": 19.9, "currency": "EUR"})
+        (searched,) = await line.send_new(1, "Search made")
+        (other,) = await line.send_new(1, "Something else")
+        (unasked,) = await line.send_new(1, "Purchased", profile_id="p2")
+
+        async def run(**more: Any) -> plan.DryRunSyncResponse:
+            answer: plan.DryRunSyncResponse = await api.syncs.DryRunSync(plan.DryRunSyncRequest(name=sync, **more))
+            return answer
+
+        shown = await run(message_id=bought)
+        (change,) = shown.changes
+        assert change.operation == plan.PLANNED_OPERATION_SEND
+        assert (change.message_id, change.event_name, change.profile_id) == (bought, "Purchased", "p1")
+        filled = {one.name: (one.expression, one.value) for one in change.fields}
+        assert "ada@example.com" in filled["email"][1] and all(expression for expression, _ in filled.values())
+        assert [(one.purpose, one.status) for one in change.consents] == [("analytics_storage", 1)]
+        (request,) = shown.requests
+        assert list(request.message_ids) == [bought] and list(request.profile_ids) == ["p1"]
+        assert '"Purchase"' in request.body and "a-token-for-tests" not in str(request)
+        (refused,) = (await run(message_id=unasked)).changes
+        assert (refused.operation, refused.reason) == (plan.PLANNED_OPERATION_SKIP, "consent:analytics_storage")
+        # A person's events come newest first, page by page.
+        first = await run(profile_ids=["p1"], page_size=2)
+        second = await run(profile_ids=["p1"], page_size=2, page_token=first.next_page_token)
+        found = [(one.message_id, one.reason) for one in (*first.changes, *second.changes)]
+        assert found == [(other, "event_name"), (searched, ""), (bought, "")] and not second.next_page_token
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await run()
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await run(message_id="nobody-sent-this")
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+        assert not (await api.deliveries(sync)) and not hooks.total_attempts

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from headrace_sync.outlets import jobs
-from headrace_sync.outlets.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
+from headrace_sync.outlets.batch import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.outlets.verdicts import Kind, Verdict
 
 from headrace.connector import wire
@@ -32,7 +32,7 @@ CONNECTOR = "google-ads-audience"
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between two looks at a request, which are half a minute else."""
-    monkeypatch.setattr(jobs, "_LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(jobs, "LONGEST_PAUSE_S", 0.01)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from confluent_kafka import Consumer, Producer, TopicPartition
+from headrace_sync.outlets.batch import DELETE_PEOPLE
 from headrace_sync.outlets.http import VendorClient
-from headrace_sync.outlets.outlet import DELETE_PEOPLE
 from headrace_sync.outlets.verdicts import Kind, Verdict
 
 from headrace.plugins import PluginHost

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from headrace_sync.outlets.batch import SEND_EVENTS
 from headrace_sync.outlets.http import VendorClient
-from headrace_sync.outlets.outlet import SEND_EVENTS, Outlet
+from headrace_sync.outlets.outlet import Outlet
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.storage.mongo.client import Database

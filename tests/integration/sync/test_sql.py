@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+from headrace_sync.outlets.batch import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.outlets.http import VendorClient
-from headrace_sync.outlets.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector.wire import MemberRows

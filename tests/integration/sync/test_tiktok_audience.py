@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from headrace_sync.outlets.outlet import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
+from headrace_sync.outlets.batch import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector import wire

@@ -18,7 +18,7 @@ from headrace_sync.config import SyncConfig
 from headrace_sync.lists.passes import ListPass, Tally
 from headrace_sync.lists.store import ListStore
 from headrace_sync.mappings.items import NO_PROFILE
-from headrace_sync.outlets.outlet import ADD_MEMBERS
+from headrace_sync.outlets.batch import ADD_MEMBERS
 from headrace_sync.outlets.verdicts import Kind, Verdict
 from headrace_sync.people.consents import Allowed
 from headrace_sync.planning.rules import MERGED
@@ -141,6 +141,7 @@ async def run_pass(world: World, lists: ListStore) -> None:
         items=cast(Any, SimpleNamespace(members=world.made)),
         lease=cast(Any, SimpleNamespace(check=lambda: None)),
         tally=Tally(),
+        jobs=cast(Any, None),
     ).run()
 
 

@@ -24,13 +24,14 @@ from headrace.rpc.errors import (
     wrong_state,
 )
 from headrace.storage.sealing import Sealer
+from headrace_sync.alerts.hooks import checked_hook
 from headrace_sync.calls.requests import check_etag, settings_object
 from headrace_sync.config import DestinationConfig, key_of, sealing_place
 from headrace_sync.outlets.sending import Connector
 from headrace_sync.people import consents
 from headrace_sync.store import ConfigStore
 
-CHANGEABLE = frozenset({"display_name", "required_consents", "settings", "state"})
+CHANGEABLE = frozenset({"alert_hook", "display_name", "required_consents", "settings", "state"})
 FIXED = frozenset({"name", "connector", "create_time", "update_time", "state_reason", "etag"})
 
 _ACTIVE = DestinationState.DESTINATION_STATE_ACTIVE
@@ -57,8 +58,16 @@ class Host(Protocol):
 class DestinationHandlers:
     """Destinations of workspaces."""
 
-    def __init__(self, store: ConfigStore, host: Host, sealer: Sealer) -> None:
-        """Keep them in a store."""
+    def __init__(self, store: ConfigStore, host: Host, sealer: Sealer, *, allow_private: bool) -> None:
+        """Keep them in a store.
+
+        Args:
+            store: Destinations.
+            host: Of their connectors.
+            sealer: Seals settings.
+            allow_private: Let receivers of alerts have loopback, private and link-local addresses.
+        """
+        self._allow_private = allow_private
         self._store = store
         self._host = host
         self._sealer = sealer
@@ -80,6 +89,7 @@ class DestinationHandlers:
         key = key_of(workspace_id, destination_id)
         settings = self._merged(info, settings_object("destination.settings", wanted.settings), None)
         await self._check(info.name, settings)
+        alert_url, alert_sealed = self._hook(key, wanted, "")
         now = now_us()
         destination = DestinationConfig(
             key=key,
@@ -96,6 +106,8 @@ class DestinationHandlers:
             revision=1,
             request_id=request_id,
             required_consents=consents.checked("destination.required_consents", wanted.required_consents),
+            alert_url=alert_url,
+            alert_sealed=alert_sealed,
         )
         if await self._store.insert_destination(destination):
             return destination
@@ -180,6 +192,9 @@ class DestinationHandlers:
             required = consents.checked("destination.required_consents", wanted.required_consents)
             if required != before.required_consents:
                 after = dataclasses.replace(after, required_consents=required, consents_changed_us=after.updated_us)
+        if "alert_hook" in fields:
+            alert_url, alert_sealed = self._hook(before.key, wanted, before.alert_sealed)
+            after = dataclasses.replace(after, alert_url=alert_url, alert_sealed=alert_sealed)
         if "settings" in fields:
             info = self._loaded(before.connector)
             old = msgspec.json.decode(self._sealer.open(before.sealed, sealing_place(before.key)))
@@ -198,6 +213,9 @@ class DestinationHandlers:
         if "state" in fields and (state := self._state(wanted.state)):
             after = dataclasses.replace(after, state=state, state_reason="")
         return after
+
+    def _hook(self, key: str, wanted: Destination, before: str) -> tuple[str, str]:
+        return checked_hook(wanted.alert_hook, key, before, self._sealer, allow_private=self._allow_private)
 
     def _state(self, state: int) -> int:
         if state == DestinationState.DESTINATION_STATE_UNAUTHORIZED:

@@ -8,7 +8,6 @@ import json
 from typing import Any
 
 import msgspec
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1 import plan_pb2 as plan
@@ -21,23 +20,22 @@ from headrace.rpc import auth, names, scopes
 from headrace.rpc.errors import invalid_argument
 from headrace.rpc.idempotency import RequestIds
 from headrace.rpc.page_tokens import Pager, page_size
-from headrace.storage.mongo.client import Document
 from headrace_sdk import VendorList
+from headrace_sync.alerts.hooks import hook_message
 from headrace_sync.calls import destination_handlers, sync_handlers
 from headrace_sync.calls.destination_handlers import DestinationHandlers
 from headrace_sync.calls.destination_tests import DestinationTests
 from headrace_sync.calls.requests import changed_fields, etag
 from headrace_sync.calls.sync_handlers import SyncHandlers, position_of
+from headrace_sync.calls.sync_messages import delivery_message, run_message, sync_message, time_message
 from headrace_sync.calls.vendor_handlers import VendorHandlers
 from headrace_sync.config import DestinationConfig, SyncConfig
 from headrace_sync.deliveries.replays import ReplayFilter
 from headrace_sync.mappings.check import MappingChecks
 from headrace_sync.mappings.readiness import ReadinessHandlers
-from headrace_sync.people import consents
 from headrace_sync.plans.dry_run import DryRuns
 from headrace_sync.plans.messages import dry_run_message, plan_message
 from headrace_sync.plans.pages import Position
-from headrace_sync.store import WAITING
 
 _MOST_REPLAYED = 10_000
 _MOST_PROFILES = 1_000
@@ -260,7 +258,7 @@ class SyncServicer(SyncServiceServicer):
         after = self._pager.decode("ListSyncs", [request.parent], request.page_token) or ""
         found = await self._handlers.page(workspace_id, after, size + 1)
         plans = await self._handlers.pending_plans(found[:size])
-        response = pb.ListSyncsResponse(syncs=[_sync(s, plans.get(s.key)) for s in found[:size]])
+        response = pb.ListSyncsResponse(syncs=[sync_message(s, plans.get(s.key)) for s in found[:size]])
         if len(found) > size:
             response.next_page_token = self._pager.encode("ListSyncs", [request.parent], found[size - 1].id)
         return response
@@ -298,12 +296,21 @@ class SyncServicer(SyncServiceServicer):
         """A page of what a sync would do."""
         auth.authorize_name(scopes.SYNCS_WRITE, request.name)
         sync = await self._handlers.get(*names.parse(names.SYNC, request.name))
-        bound = [request.name, str(request.full), request.plan_id]
+        profile_ids = sorted(set(request.profile_ids))
+        bound = [request.name, str(request.full), request.plan_id, request.message_id, *profile_ids]
         place = self._pager.decode("DryRunSync", bound, request.page_token)
-        position = Position(*place) if place else Position()
-        made = await self._dry_runs.page(
-            sync, position, page_size(request.page_size), full=request.full, plan_id=request.plan_id
-        )
+        position, size = Position(*place) if place else Position(), page_size(request.page_size)
+        if sync.is_forwarding != bool(profile_ids or request.message_id):
+            text = "or message_id says which events of a FORWARDING sync are looked at; others look at their audience"
+            raise invalid_argument("profile_ids", text)
+        if len(profile_ids) > _MOST_PROFILES:
+            raise invalid_argument("profile_ids", f"must be at most {_MOST_PROFILES:,}")
+        if sync.is_forwarding:
+            made = await self._dry_runs.events(
+                sync, position, size, profile_ids=profile_ids, message_id=request.message_id
+            )
+        else:
+            made = await self._dry_runs.page(sync, position, size, full=request.full, plan_id=request.plan_id)
         response = dry_run_message(made)
         if made.following is not None:
             place = [made.following.token, made.following.after]
@@ -332,7 +339,7 @@ class SyncServicer(SyncServiceServicer):
         ids = names.parse(names.SYNC, request.name)
 
         async def act() -> pb.RunSyncResponse:
-            return pb.RunSyncResponse(run=_run(await self._handlers.run(ids[0], ids[1], full=request.full)))
+            return pb.RunSyncResponse(run=run_message(await self._handlers.run(ids[0], ids[1], full=request.full)))
 
         return await self._request_ids.once(
             workspace_id, "RunSync", request.request_id, request, pb.RunSyncResponse, act
@@ -345,7 +352,7 @@ class SyncServicer(SyncServiceServicer):
         size = page_size(request.page_size)
         before = self._pager.decode("ListSyncRuns", [request.parent], request.page_token) or ""
         found = await self._handlers.runs(ids[0], ids[1], before, size + 1)
-        response = pb.ListSyncRunsResponse(runs=[_run(run) for run in found[:size]])
+        response = pb.ListSyncRunsResponse(runs=[run_message(run) for run in found[:size]])
         if len(found) > size:
             response.next_page_token = self._pager.encode("ListSyncRuns", [request.parent], found[size - 1]["_id"])
         return response
@@ -373,7 +380,8 @@ class SyncServicer(SyncServiceServicer):
             before=(position[0], position[1]) if position else None,
             limit=size + 1,
         )
-        response = pb.ListDeliveriesResponse(deliveries=[_delivery(sync, d) for sync, d in found[:size]])
+        kept = await self._handlers.exchanges(workspace_id, [d for _, d in found]) if request.exchanges else {}
+        response = pb.ListDeliveriesResponse(deliveries=[delivery_message(sync, d, kept) for sync, d in found[:size]])
         if len(found) > size:
             last = position_of(found[size - 1][1])
             response.next_page_token = self._pager.encode("ListDeliveries", bound, last)
@@ -440,7 +448,7 @@ class SyncServicer(SyncServiceServicer):
         )
 
     async def _shown(self, sync: SyncConfig) -> pb.Sync:
-        return _sync(sync, (await self._handlers.pending_plans([sync])).get(sync.key))
+        return sync_message(sync, (await self._handlers.pending_plans([sync])).get(sync.key))
 
 
 def _connector(info: wire.ConnectorInfo) -> dest.Connector:
@@ -479,84 +487,9 @@ def _destination(config: DestinationConfig) -> dest.Destination:
         settings=config.masked,
         state=dest.DestinationState.ValueType(config.state),
         state_reason=config.state_reason,
-        create_time=_time(config.created_us),
-        update_time=_time(config.updated_us),
+        create_time=time_message(config.created_us),
+        update_time=time_message(config.updated_us),
         etag=etag(config.revision),
         required_consents=config.required_consents,
+        alert_hook=hook_message(config),
     )
-
-
-def _sync(config: SyncConfig, pending: Document | None = None) -> pb.Sync:
-    return pb.Sync(
-        name=config.name,
-        display_name=config.display_name,
-        kind=pb.SyncKind.ValueType(config.kind),
-        destination=names.format(names.DESTINATION, config.workspace_id, config.destination_id),
-        audience=config.audience_name if config.audience_id else "",
-        event_names=config.event_names,
-        mapping=config.mapping,
-        send_removals=config.send_removals,
-        paused=config.paused,
-        create_time=_time(config.created_us),
-        update_time=_time(config.updated_us),
-        etag=etag(config.revision),
-        require_approval=config.require_approval,
-        most_changed_percent=config.most_changed_percent,
-        identifier_values=pb.IdentifierValues.ValueType(config.identifier_values),
-        delay_seconds=config.delay_seconds,
-        schedule=config.schedule,
-        pending_plan=plan_message(pending) if pending is not None else None,
-    )
-
-
-def _run(document: Document) -> pb.SyncRun:
-    return pb.SyncRun(
-        id=document["_id"],
-        start_time=_time(document["start"]),
-        end_time=_time(document["end"]) if document["end"] > 0 else None,
-        added=document["added"],
-        removed=document["removed"],
-        failed=document["failed"],
-        skipped={entry["r"]: entry["n"] for entry in document["skipped"]},
-        error=document["error"],
-        held=document.get("held", 0),
-        plan_id=document.get("plan", ""),
-    )
-
-
-def _delivery(sync: SyncConfig, document: Document) -> pb.Delivery:
-    if sync.is_list:
-        return pb.Delivery(
-            id=document["p"],
-            sync=sync.name,
-            profile_id=document["p"],
-            operation="add" if document["desired"] else "remove",
-            state=pb.DeliveryState.ValueType(document["st"]),
-            attempts=document.get("at", 0),
-            next_attempt_time=_time(document["due"]) if document.get("due") else None,
-            reason=document.get("r", ""),
-            create_time=_time(document["a"]) if document.get("a") else None,
-            update_time=_time(document["u"]),
-            consents=consents.messages(document.get("co", ())),
-        )
-    return pb.Delivery(
-        id=document["m"],
-        sync=sync.name,
-        message_id=document["m"],
-        profile_id=document["p"],
-        operation=document["op"],
-        state=pb.DeliveryState.ValueType(document["st"]),
-        attempts=document["at"],
-        next_attempt_time=_time(document["na"]) if document["st"] == WAITING else None,
-        status_code=document.get("sc", 0),
-        reason=document.get("r", ""),
-        create_time=_time(document["c"]),
-        update_time=_time(document["u"]),
-        consents=consents.messages(document.get("co", ())),
-    )
-
-
-def _time(moment_us: int) -> Timestamp:
-    time = Timestamp()
-    time.FromMicroseconds(moment_us)
-    return time

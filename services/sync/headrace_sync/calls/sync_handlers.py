@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from headrace.api.sync.v1.sync_service_pb2 import IdentifierValues, Sync, SyncKind
 from headrace.connector import wire
@@ -19,6 +19,7 @@ from headrace_sync.calls.requests import LONGEST_TEXT, check_etag
 from headrace_sync.config import SyncConfig, key_of
 from headrace_sync.deliveries.replays import ReplayFilter
 from headrace_sync.deliveries.store import DeliveryStore
+from headrace_sync.exchanges.store import ExchangeStore
 from headrace_sync.ledger.accounts import Account, Accounts
 from headrace_sync.lists.runner import new_run
 from headrace_sync.lists.schedules import next_run
@@ -71,6 +72,7 @@ class SyncHandlers:
         lists: ListStore,
         accounts: Accounts,
         plans: PlanStore,
+        exchanges: ExchangeStore,
         mappings: MappingChecks,
         wake_list: Callable[[str], None],
         wake_destination: Callable[[str], None],
@@ -83,6 +85,7 @@ class SyncHandlers:
         self._lists = lists
         self._accounts = accounts
         self._plans = plans
+        self._exchanges = exchanges
         self._mappings = mappings
         self._wake_list = wake_list
         self._wake_destination = wake_destination
@@ -228,6 +231,10 @@ class SyncHandlers:
         """Passes, newest first."""
         sync = await self.get(workspace_id, sync_id)
         return await self._lists.runs(sync.key, workspace_id, before_id, limit)
+
+    async def exchanges(self, workspace_id: str, documents: Iterable[Document]) -> dict[str, Document]:
+        """What is kept of the last requests of deliveries and list members, by its id."""
+        return await self._exchanges.get(workspace_id, {d["ex"] for d in documents if d.get("ex")})
 
     async def deliveries(
         self,

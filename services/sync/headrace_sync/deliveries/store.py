@@ -7,14 +7,15 @@ Fields: k sync key, w workspace, d destination key, m message id, p profile id, 
 failures of the plugin, na next attempt, lo lease owner, sg set when it may have been sent to a vendor who counts
 repetitions, sc status code, r reason, b begin of its time (its first try; 0 before), c planned, u changed, tp trace
 context, e the event itself (event syncs; forwarded events are in the log), co the consents that allowed the last try,
-where the destination requires any, g the id of the event's segment, or the smallest id of the moment of a change of a
+where the destination requires any, jb the job that the vendor took it into (`vendor_jobs`), ex the last request that is
+kept of it (`exchanges`), g the id of the event's segment, or the smallest id of the moment of a change of a
 membership: how old it is. All times in microseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError
@@ -25,9 +26,52 @@ from headrace.storage.mongo.log import DUPLICATE_KEY
 from headrace_sync.config import SEPARATOR
 from headrace_sync.deliveries.replays import ReplayFilter
 from headrace_sync.people.consents import Consents, stored
-from headrace_sync.store import DELIVERED, DELIVERIES, FAILED, FILTERED, LEDGER, STATES, WAITING
+from headrace_sync.store import DELIVERED, DELIVERIES, FAILED, FILTERED, LEDGER, STATES, WAITING, WARNING
 
 _FOLLOWED_AT_ONCE = 1_000
+_HELD = ("lo", "sg", "jb")
+"""What is known of a delivery only while somebody has it."""
+
+
+class Ending(NamedTuple):
+    """How deliveries ended: state, status code of the answer, reason, what is kept of the request."""
+
+    state: int
+    code: int
+    reason: str
+    exchange: str = ""
+
+
+class Postponed(NamedTuple):
+    """A delivery that is tried again.
+
+    Attributes:
+        id: Its database id.
+        due: From when.
+        begun: Begin of its time.
+        code: Status code of the answer.
+        reason: Why.
+        plugin_failures: Failures of the plugin to be added.
+        exchange: What is kept of the request.
+    """
+
+    id: str
+    due: int
+    begun: int
+    code: int
+    reason: str
+    plugin_failures: int
+    exchange: str = ""
+
+
+def held_by(owner: str) -> Document:
+    """What is so only of deliveries that a process holds."""
+    return {"lo": {"$regex": f"^{owner}:"}}
+
+
+def in_job(job_id: str) -> Document:
+    """What is so only of deliveries that a vendor works on in a stored job."""
+    return {"jb": job_id}
 
 
 def delivery_id(sync_key: str, message_id: str) -> str:
@@ -142,12 +186,17 @@ class DeliveryStore:
             return set(ids)
         return {d["_id"] async for d in self._db[DELIVERIES].find(query, {"_id": 1})}
 
-    async def release(self, ids: Sequence[str], *, owner: str, at: int) -> None:
+    async def release(self, ids: Sequence[str], *, held: Document, at: int) -> None:
         """Give deliveries back untried, to be taken from a moment on."""
         await self._db[DELIVERIES].update_many(
-            {"_id": {"$in": list(ids)}, "st": WAITING, "lo": {"$regex": f"^{owner}:"}},
-            {"$set": {"na": at}, "$unset": {"lo": "", "sg": ""}},
+            {"_id": {"$in": list(ids)}, "st": WAITING, **held},
+            {"$set": {"na": at}, "$unset": {"lo": "", "sg": "", "jb": ""}},
         )
+
+    async def in_job(self, job_id: str, ids: Sequence[str]) -> dict[str, Document]:
+        """Those of the deliveries that still wait for the end of a stored job, by id."""
+        query = {"_id": {"$in": list(ids)}, "st": WAITING, **in_job(job_id)}
+        return {d["_id"]: d async for d in self._db[DELIVERIES].find(query, {"e": 0})}
 
     async def free(self, destination_keys: Sequence[str], *, owner: str, now: int) -> int:
         """Free what an owner held that is gone; whether it was sent stays marked. Returns how many."""
@@ -166,37 +215,49 @@ class DeliveryStore:
         if operations:
             await self._db[DELIVERIES].bulk_write(operations, ordered=False)
 
-    async def accept(self, ids: Sequence[str], *, state: int, code: int, reason: str, now: int) -> None:
+    async def accept(self, ids: Sequence[str], ending: Ending, *, now: int) -> None:
         """The vendor took them: true whoever holds the lease."""
-        change: Document = {"$set": {"st": state, "u": now}, "$inc": {"at": 1}, "$unset": {"lo": "", "sg": ""}}
-        if code:
-            change["$set"]["sc"] = code
-        change["$set" if reason else "$unset"]["r"] = reason
-        await self._db[DELIVERIES].update_many({"_id": {"$in": list(ids)}, "st": {"$nin": [DELIVERED, 3]}}, change)
+        change: Document = {
+            "$set": {"st": ending.state, "u": now},
+            "$inc": {"at": 1},
+            "$unset": dict.fromkeys(_HELD, ""),
+        }
+        if ending.code:
+            change["$set"]["sc"] = ending.code
+        change["$set" if ending.reason else "$unset"]["r"] = ending.reason
+        change["$set" if ending.exchange else "$unset"]["ex"] = ending.exchange
+        query = {"_id": {"$in": list(ids)}, "st": {"$nin": [DELIVERED, WARNING]}}
+        await self._db[DELIVERIES].update_many(query, change)
 
-    async def end(self, ids: Sequence[str], *, state: int, code: int, reason: str, now: int, tries: int = 1) -> None:
+    async def end(self, ids: Sequence[str], ending: Ending, *, now: int, tries: int = 1) -> None:
         """They will not be sent: FAILED or FILTERED."""
-        await self._db[DELIVERIES].update_many(
-            {"_id": {"$in": list(ids)}, "st": WAITING},
-            {
-                "$set": {"st": state, "sc": code, "r": reason, "u": now},
-                "$inc": {"at": tries},
-                "$unset": {"lo": "", "sg": ""},
-            },
-        )
+        change: Document = {
+            "$set": {"st": ending.state, "sc": ending.code, "r": ending.reason, "u": now},
+            "$inc": {"at": tries},
+            "$unset": dict.fromkeys(_HELD, ""),
+        }
+        change["$set" if ending.exchange else "$unset"]["ex"] = ending.exchange
+        await self._db[DELIVERIES].update_many({"_id": {"$in": list(ids)}, "st": WAITING}, change)
 
-    async def postpone(self, items: Sequence[tuple[str, int, int, int, str, int]], *, owner: str, now: int) -> None:
-        """They are tried again later: (id, from when, begin of its time, status code, reason, plugin failures)."""
+    async def postpone(self, items: Sequence[Postponed], *, held: Document, now: int) -> None:
+        """They are tried again later."""
         operations = [
             UpdateOne(
-                {"_id": id, "st": WAITING, "lo": {"$regex": f"^{owner}:"}},
+                {"_id": one.id, "st": WAITING, **held},
                 {
-                    "$set": {"na": due, "b": begun, "sc": code, "r": reason, "u": now},
-                    "$inc": {"at": 1, "pf": plugin_failures},
-                    "$unset": {"lo": "", "sg": ""},
+                    "$set": {
+                        "na": one.due,
+                        "b": one.begun,
+                        "sc": one.code,
+                        "r": one.reason,
+                        "u": now,
+                        **({"ex": one.exchange} if one.exchange else {}),
+                    },
+                    "$inc": {"at": 1, "pf": one.plugin_failures},
+                    "$unset": dict.fromkeys(_HELD, ""),
                 },
             )
-            for id, due, begun, code, reason, plugin_failures in items
+            for one in items
         ]
         if operations:
             await self._db[DELIVERIES].bulk_write(operations, ordered=False)
@@ -211,7 +272,9 @@ class DeliveryStore:
 
     async def wake(self, query: Document, *, now: int) -> None:
         """Let waiting deliveries be tried at once, their time beginning anew."""
-        await self._db[DELIVERIES].update_many({**query, "st": WAITING, "lo": None}, {"$set": {"na": now, "b": 0}})
+        await self._db[DELIVERIES].update_many(
+            {**query, "st": WAITING, "lo": None, "jb": None}, {"$set": {"na": now, "b": 0}}
+        )
 
     async def drop(self, ids: Sequence[str]) -> None:
         """Forget deliveries of a sync that no longer exists."""

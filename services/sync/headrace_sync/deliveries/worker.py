@@ -22,18 +22,18 @@ from headrace.telemetry import logs, metrics
 from headrace_sdk import EventItem
 from headrace_sync.config import SyncConfig
 from headrace_sync.deliveries.replays import NOT_REPEATED
-from headrace_sync.deliveries.store import DeliveryStore
+from headrace_sync.deliveries.results import Results, deliveries
+from headrace_sync.deliveries.store import DeliveryStore, Ending, held_by
 from headrace_sync.deliveries.work import Work
-from headrace_sync.outlets.backoff import delay_us, is_out_of_time
-from headrace_sync.outlets.outlet import SEND_EVENTS, Done, Outlet
+from headrace_sync.jobs.store import JobStore
+from headrace_sync.outlets.batch import SEND_EVENTS, Done
+from headrace_sync.outlets.outlet import Outlet
 from headrace_sync.outlets.verdicts import Kind, Verdict
 from headrace_sync.people.consents import FRESH_S, Allowed, Consents
-from headrace_sync.store import DELIVERED, FAILED, FILTERED, WARNING
+from headrace_sync.store import FAILED
 
 log = logs.get_logger(__name__)
 
-deliveries = metrics.counter("headrace_deliveries", "Tries to deliver an item that ended, by connector and outcome.")
-retries = metrics.counter("headrace_delivery_retries", "Items that will be tried again, by connector.")
 _batch_items = metrics.histogram(
     "headrace_delivery_batch_items", "Items in a batch to a vendor, by connector.", buckets=metrics.SIZE_BUCKETS
 )
@@ -82,7 +82,8 @@ class Worker:
         queue_size: int,
         lease_s: float,
         poll_s: float,
-        plugin_attempts: int,
+        results: Results,
+        jobs: JobStore,
     ) -> None:
         """Make a worker; `run` starts it.
 
@@ -97,7 +98,8 @@ class Worker:
             queue_size: Most deliveries held in memory.
             lease_s: How long a delivery is this process's, in seconds.
             poll_s: How often the store is looked at, in seconds.
-            plugin_attempts: After how many failures of the plugin an item is parked.
+            results: Writes down what became of deliveries.
+            jobs: What vendors took into jobs.
         """
         self.key = key
         self.outlet = outlet
@@ -109,7 +111,8 @@ class Worker:
         self._queue_size = queue_size
         self._lease_us = int(lease_s * SECOND_US)
         self._poll_s = poll_s
-        self._plugin_attempts = plugin_attempts
+        self._results_of = results.write_down
+        self._jobs = jobs
         self._queue: deque[Work] = deque()
         self._arrived = asyncio.Event()
         self._wake = asyncio.Event()
@@ -250,20 +253,20 @@ class Worker:
         """What can be sent of deliveries that were taken; the others are ended, dropped or left for later."""
         interrupted = [d["_id"] for d in documents if d.get("sg")]
         if interrupted:
-            await self._store.end(interrupted, state=FAILED, code=0, reason=_INTERRUPTED, now=now_us())
+            await self._store.end(interrupted, Ending(FAILED, 0, _INTERRUPTED), now=now_us())
             deliveries.add(len(interrupted), self._labels(Kind.LOST.value))
         orphans = {d["_id"]: d["c"] for d in documents if self._sync_of(d["k"]) is None}
         if orphans:
             # A sync may be so new that it is not known here yet; else it was deleted.
             settled = now_us() - _SETTLED_US
             await self._store.drop([id for id, planned in orphans.items() if planned < settled])
-            await self._store.release(list(orphans), owner=self._owner, at=now_us() + 10 * SECOND_US)
+            await self._store.release(list(orphans), held=held_by(self._owner), at=now_us() + 10 * SECOND_US)
         gone = {*interrupted, *orphans}
         rest = [d for d in documents if d["_id"] not in gone]
         events = await self._load_events(rest)
         missing = [d["_id"] for d in rest if d["_id"] not in events]
         if missing:
-            await self._store.end(missing, state=FAILED, code=0, reason="the event is not in the log", now=now_us())
+            await self._store.end(missing, Ending(FAILED, 0, "the event is not in the log"), now=now_us())
         return [Work(d, events[d["_id"]]) for d in rest if d["_id"] in events]
 
     async def _deliver(self) -> None:
@@ -306,7 +309,7 @@ class Worker:
         if self._queue:
             given_back, self._queue = [w.id for w in self._queue], deque()
             try:
-                await self._store.release(given_back, owner=self._owner, at=at)
+                await self._store.release(given_back, held=held_by(self._owner), at=at)
             except PyMongoError:
                 log.warning("deliveries could not be given back and come back by their lease", count=len(given_back))
 
@@ -368,6 +371,11 @@ class Worker:
             held = await self._held([batch[at[i]] for i in chosen], sending=self.outlet.info.idempotency == "none")
             return {i for i in chosen if batch[at[i]].id in held}
 
+        async def taken(job: str, chosen: Sequence[int], after_s: float) -> None:
+            """The vendor took them into a job."""
+            ids = [batch[at[i]].id for i in chosen]
+            await self._jobs.keep_deliveries(self.key, ids, job, owner=self._owner, after_s=after_s)
+
         if sendable:
             traceparents = [item.traceparent for item in sendable]
             await self.outlet.send(
@@ -377,6 +385,7 @@ class Worker:
                 permit=permit,
                 done=lambda i, verdict: decide(at[i], verdict),
                 not_after=not_after,
+                taken=taken,
             )
 
     async def _held(self, works: Sequence[Work], *, sending: bool = False) -> set[str]:
@@ -422,74 +431,11 @@ class Worker:
                 await asyncio.sleep(min(_RETRY_STORE_S * attempt, 5.0))
             else:
                 break
-        counts: dict[str, int] = {}
-        for verdict in verdicts:
-            counts[verdict.kind.value] = counts.get(verdict.kind.value, 0) + 1
-        for outcome, count in counts.items():
-            deliveries.add(count, self._labels(outcome))
 
     async def _store_verdicts(self, batch: Sequence[Work], verdicts: Sequence[Verdict]) -> None:
-        now = now_us()
-        accepted: dict[tuple[int, int, str], list[str]] = {}
-        ended: dict[tuple[int, int, str], list[str]] = {}
-        released: dict[int, list[str]] = {}
-        postponed: list[tuple[str, int, int, int, str, int]] = []
-        for work, verdict in zip(batch, verdicts, strict=True):
-            kind, key = verdict.kind, (verdict.code, verdict.reason)
-            if kind is Kind.DELIVERED:
-                accepted.setdefault((DELIVERED, *key), []).append(work.id)
-            elif kind is Kind.WARNED:
-                accepted.setdefault((WARNING, *key), []).append(work.id)
-            elif kind is Kind.REJECTED:
-                ended.setdefault((FAILED, *key), []).append(work.id)
-            elif kind is Kind.SKIPPED:
-                ended.setdefault((FILTERED, *key), []).append(work.id)
-            elif kind is Kind.UNTRIED:
-                after_us = int((1.0 if verdict.after_s is None else verdict.after_s) * SECOND_US)
-                released.setdefault(after_us, []).append(work.id)
-            elif kind is not Kind.GONE:
-                self._try_again(work, verdict, now, postponed, ended)
-        for (state, code, reason), ids in accepted.items():
-            await self._store.accept(ids, state=state, code=code, reason=reason, now=now)
-        for (state, code, reason), ids in ended.items():
-            await self._store.end(ids, state=state, code=code, reason=reason, now=now, tries=int(state == FAILED))
-        for after_us, ids in released.items():
-            await self._store.release(ids, owner=self._owner, at=now + after_us)
-        await self._store.postpone(postponed, owner=self._owner, now=now)
-        retries.add(len(postponed), {"connector": self.outlet.info.name})
-        if postponed or released:
+        tried = [(work.document, verdict) for work, verdict in zip(batch, verdicts, strict=True)]
+        if await self._results_of(tried, held=held_by(self._owner)):
             self._wake.set()  # they may be due before the store was to be looked at next
-
-    def _try_again(
-        self,
-        work: Work,
-        verdict: Verdict,
-        now: int,
-        postponed: list[tuple[str, int, int, int, str, int]],
-        ended: dict[tuple[int, int, str], list[str]],
-    ) -> None:
-        """Postpone a delivery, or put it into the dead letter."""
-        policy = self.outlet.info.retry
-        plugin_failed = verdict.kind is Kind.PLUGIN
-        begun = work.document["b"] or now
-        reason = verdict.reason
-        if verdict.kind is Kind.LOST and self.outlet.info.idempotency == "none":
-            ended.setdefault((FAILED, verdict.code, f"{reason}: {NOT_REPEATED}"), []).append(work.id)
-            return
-        if plugin_failed and work.document["pf"] + 1 >= self._plugin_attempts:
-            ended.setdefault((FAILED, verdict.code, reason), []).append(work.id)
-            return
-        due = now + delay_us(
-            work.document["at"] + 1,
-            base_s=policy.base_s,
-            cap_s=policy.cap_s,
-            draw=random.random(),  # noqa: S311 - jitter
-            asked_s=verdict.after_s,
-        )
-        if is_out_of_time(due, begun, policy.max_age_s):
-            ended.setdefault((FAILED, verdict.code, reason), []).append(work.id)
-            return
-        postponed.append((work.id, due, begun, verdict.code, reason, int(plugin_failed)))
 
     def _labels(self, outcome: str) -> dict[str, str]:
         return {"connector": self.outlet.info.name, "outcome": outcome}

@@ -20,11 +20,13 @@ from headrace_sdk import Subject
 from headrace_sync.config import SEPARATOR, DestinationConfig, SyncConfig
 from headrace_sync.erasure.store import ErasureStore
 from headrace_sync.fleet import Fleet
+from headrace_sync.jobs.store import JobStore
 from headrace_sync.leases import LeaseLost, Leases
-from headrace_sync.lists.passes import ListPass, Tally
+from headrace_sync.lists.passes import IN_JOB, ListPass, Tally
 from headrace_sync.lists.store import ListStore
 from headrace_sync.mappings.items import ItemBuilder
-from headrace_sync.outlets.outlet import DELETE_PEOPLE, Outlet
+from headrace_sync.outlets.batch import DELETE_PEOPLE
+from headrace_sync.outlets.outlet import Outlet
 from headrace_sync.outlets.verdicts import Kind
 from headrace_sync.registry import Registry
 from headrace_sync.store import DELIVERIES, LEDGER, LIST_MEMBERS, ConfigStore
@@ -94,6 +96,7 @@ class Eraser:
         new_leases: Callable[[], Leases],
         fleet: Fleet,
         items: ItemBuilder,
+        jobs: JobStore,
     ) -> None:
         """Wire it.
 
@@ -105,7 +108,9 @@ class Eraser:
             new_leases: Leases of an owner of their own, so that no pass of this process runs beside.
             fleet: Ways to destinations.
             items: Makes members.
+            jobs: What vendors took into jobs.
         """
+        self._jobs = jobs
         self._config_store = config_store
         self._registry = registry
         self._erasures = erasures
@@ -162,11 +167,25 @@ class Eraser:
         if not await self._lists.mark_erased(sync.key, whom.profile_ids, now=now_us()):
             return 0
         if await self._lists.holds_rows(sync.key, whom.profile_ids):
-            fault = await self._pass(whom, sync, place)
+            fault = await self._removed(whom, sync, place)
             if await self._lists.holds_rows(sync.key, whom.profile_ids):
                 place.worse(Result.FAILED, fault or "the destination did not take the removal from its list")
                 members.worse(Result.FAILED, "rows wait to be taken off a list")
         return await self._lists.drop_members(sync.key, whom.profile_ids)
+
+    async def _removed(self, whom: Whom, sync: SyncConfig, place: Place) -> str:
+        """Remove a person's rows, waiting a while for jobs of the vendor; returns what prevented it."""
+        deadline = asyncio.get_running_loop().time() + _WAIT_FOR_PASS_S
+        while True:
+            fault = await self._pass(whom, sync, place)
+            in_job = await self._lists.in_jobs(sync.key, whom.profile_ids)
+            if not in_job:
+                return fault
+            while in_job and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(_LOOK_EVERY_S)
+                in_job = await self._lists.in_jobs(sync.key, whom.profile_ids)
+            if in_job or not await self._lists.holds_rows(sync.key, whom.profile_ids):
+                return IN_JOB if in_job else fault
 
     async def _pass(self, whom: Whom, sync: SyncConfig, place: Place) -> str:
         """Send the removals of a person's rows; returns what prevented it."""
@@ -188,6 +207,7 @@ class Eraser:
                         items=self._items,
                         lease=lease,
                         tally=tally,
+                        jobs=self._jobs,
                         only=whom.profile_ids,
                     )
                     try:
@@ -197,7 +217,7 @@ class Eraser:
                     except grpc.aio.AioRpcError:
                         return "profiles cannot be read now"
                     finally:
-                        place.count += tally.removed
+                        place.count += tally.removed + tally.pending
                     return tally.error
             if asyncio.get_running_loop().time() > deadline:
                 return "a pass of the list is under way"

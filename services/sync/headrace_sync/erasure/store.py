@@ -26,7 +26,7 @@ from headrace.storage.mongo.client import Database, Document, Session, transacti
 from headrace_sync.batching import chunks
 from headrace_sync.config import SEPARATOR, SyncConfig, erased_digest, key_of
 from headrace_sync.deliveries.store import delivery_id
-from headrace_sync.store import DELIVERED, DELIVERIES, ERASURES, LEDGER, STATE, WARNING
+from headrace_sync.store import DELIVERED, DELIVERIES, ERASURES, EXCHANGES, LEDGER, STATE, WARNING
 
 _KEPT = timedelta(days=30)
 _AT_ONCE = 1_000
@@ -110,11 +110,14 @@ class ErasureStore:
         removed = 0
         for query in queries:
             while True:
-                cursor = self._db[DELIVERIES].find(query, {"k": 1, "d": 1, "st": 1, "at": 1, "sg": 1, "e": 1})
+                cursor = self._db[DELIVERIES].find(query, {"k": 1, "d": 1, "st": 1, "at": 1, "sg": 1, "e": 1, "ex": 1})
                 documents = await cursor.limit(_AT_ONCE).to_list(None)
                 if not documents:
                     break
                 await sent_to({d["d"] for d in documents if _was_sent(d)})
+                # They name nobody; that somebody's were refused is still about them.
+                exchanges = [d["ex"] for d in documents if "ex" in d]
+                await self._db[EXCHANGES].delete_many({"_id": {"$in": exchanges}, "w": workspace_id})
                 removed += await self._remove(workspace_id, deletion_id, syncs, documents)
         return removed
 

@@ -118,12 +118,11 @@ class Accounts:
 
     async def count_from(self, sync: SyncConfig, moment_us: int) -> None:
         """Begin counting anew at a moment."""
-        begin_us = moment_us - (_CLOCKS_US if sync.is_forwarding else 0)
-        await self._db[STATE].update_one(
-            {"_id": f"tally{SEPARATOR}{sync.key}"},
-            {"$set": {"n": 0, "s": max(begin_us, 0)}, "$inc": {"e": 1}},
-            upsert=True,
-        )
+        await self._db[STATE].update_one({"_id": _tally_id(sync)}, _from(sync, moment_us), upsert=True)
+
+    async def counted_from(self, sync: SyncConfig, moment_us: int) -> None:
+        """Begin counting at a moment, unless it was begun there: a process may have ended before it did."""
+        await self._db[STATE].update_one({"_id": _tally_id(sync), "b": {"$ne": moment_us}}, _from(sync, moment_us))
 
     async def remember_initial(self, sync: SyncConfig, count: int) -> None:
         """Remember how many people were members before an event sync was made; the first count stays."""
@@ -165,7 +164,7 @@ class Accounts:
         return int(tally["n"]) + old + new + initial
 
     async def _tally(self, sync: SyncConfig, begin_us: int) -> Document:
-        id = f"tally{SEPARATOR}{sync.key}"
+        id = _tally_id(sync)
         found: Any = await self._db[STATE].find_one({"_id": id})
         return found or {"_id": id, "n": 0, "s": max(begin_us, 0)}
 
@@ -179,3 +178,13 @@ class Accounts:
             await self._db[STATE].update_one(
                 {"_id": tally["_id"]}, {"$setOnInsert": {"n": count, "s": until_us}}, upsert=True
             )
+
+
+def _tally_id(sync: SyncConfig) -> str:
+    return f"tally{SEPARATOR}{sync.key}"
+
+
+def _from(sync: SyncConfig, moment_us: int) -> Document:
+    """The change that begins the counting of a sync anew."""
+    begin_us = moment_us - (_CLOCKS_US if sync.is_forwarding else 0)
+    return {"$set": {"n": 0, "s": max(begin_us, 0), "b": moment_us}, "$inc": {"e": 1}}

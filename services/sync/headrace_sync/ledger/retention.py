@@ -63,6 +63,7 @@ class Retention:
                 await self._store.begin_at(sync, limit)
                 await self._accounts.count_from(sync, limit)
             elif sync.swept_us:
+                await self._accounts.counted_from(sync, sync.swept_us)
                 await self._forget(lease, sync, sync.swept_us)
 
     async def _limit(self, sync: SyncConfig, limit_us: int) -> int:

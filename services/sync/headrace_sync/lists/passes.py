@@ -2,7 +2,8 @@
 
 The order makes every crash harmless. Rows that moved with a merge are handed over first. A row is written down before
 it is sent. Removals go before additions. Results are written last; what was sent without a stored result stays in
-doubt, and the next pass sends it again.
+doubt, and the next pass sends it again. What the vendor took into a job waits for its end in the store
+(`headrace_sync.jobs`), and no pass looks at its member meanwhile.
 
 While a chunk is sent the next one is read and looked at. Only one chunk at a time is written to the store.
 """
@@ -18,9 +19,10 @@ from dataclasses import dataclass, field
 from headrace.connector import wire
 from headrace.domain.times import DAY_US, SECOND_US, now_us
 from headrace.storage.mongo.client import Document
-from headrace_sdk import Row
+from headrace_sdk import RetryPolicy, Row
 from headrace_sync.batching import chunks
 from headrace_sync.config import SyncConfig
+from headrace_sync.jobs.store import JobItem, JobStore
 from headrace_sync.leases import Lease
 from headrace_sync.lists.diff import (
     Difference,
@@ -33,10 +35,11 @@ from headrace_sync.lists.diff import (
     resend_everything,
 )
 from headrace_sync.lists.looking import Looked, Looker
-from headrace_sync.lists.store import ListStore, MemberResult, record_of
+from headrace_sync.lists.store import ListStore, MemberResult, member_id, record_of
 from headrace_sync.mappings.items import ItemBuilder
 from headrace_sync.outlets.backoff import delay_us
-from headrace_sync.outlets.outlet import ADD_MEMBERS, REMOVE_MEMBERS, Outlet
+from headrace_sync.outlets.batch import ADD_MEMBERS, REMOVE_MEMBERS
+from headrace_sync.outlets.outlet import Outlet
 from headrace_sync.outlets.verdicts import Kind, Verdict
 from headrace_sync.people.consents import FRESH_S
 from headrace_sync.plans.gate import Gate
@@ -52,6 +55,8 @@ HOLD_US = 30 * SECOND_US
 _GIVE_UP_TRIES = 20
 """Refused tries in a row after which a member counts as failed; the difference is still looked at now and then."""
 _FAILED_AGAIN_US = 3600 * SECOND_US
+IN_JOB = "the vendor works on it"
+"""Reason of a member whose rows are in a job."""
 FAR_US = 3650 * DAY_US
 """After how long a member is looked at that waits for somebody to decide."""
 
@@ -64,6 +69,7 @@ class Tally:
         added: Rows that the vendor took.
         removed: Rows that the vendor dropped.
         failed: Rows that stay different.
+        pending: Rows that the vendor took into jobs, whose end is asked for later.
         skipped: Members left out, by reason.
         error: What stopped it.
         looked_at: Members looked at.
@@ -74,6 +80,7 @@ class Tally:
     added: int = 0
     removed: int = 0
     failed: int = 0
+    pending: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     error: str = ""
     looked_at: int = 0
@@ -87,6 +94,7 @@ class Tally:
             "added": self.added,
             "removed": self.removed,
             "failed": self.failed,
+            "pending": self.pending,
             "skipped": skipped,
             "error": self.error,
             "held": self.held,
@@ -129,6 +137,8 @@ class ListPass:
         items: ItemBuilder,
         lease: Lease,
         tally: Tally,
+        jobs: JobStore,
+        runs: Sequence[str] = (),
         only: Sequence[str] | None = None,
         gate: Gate | None = None,
         urgent: bool = False,
@@ -142,6 +152,8 @@ class ListPass:
             items: Makes members.
             lease: Of its passes, held.
             tally: Counts what is done.
+            jobs: Keeps what the vendor takes into jobs.
+            runs: Ids under which the pass is stored.
             only: Looks at these profiles alone; None looks at all.
             gate: What may be sent; None lets everything through.
             urgent: Looks only at members who wait for no schedule.
@@ -155,6 +167,8 @@ class ListPass:
         self._looker = Looker(sync, outlet, items)
         self._lease = lease
         self._tally = tally
+        self._jobs = jobs
+        self._runs = runs
         self._gate = gate
         self._at_once = members_at_once(outlet.info, outlet.required_consents)
         self._handed_over = False
@@ -236,6 +250,10 @@ class ListPass:
         """Give the rows of a merged profile to its survivor."""
         found = await self._lists.get(self._sync.key, [record.merged_into])
         document = found.get(record.merged_into)
+        if document is not None and document.get("jb"):
+            # The end of the survivor's job is written into its rows.
+            await self._lists.look_later(self._sync.key, record.profile_id, at=now_us() + HOLD_US)
+            return
         survivor = record_of(document) if document is not None else MemberRecord(record.merged_into)
         survivor.receive(record.rows)
         now = now_us()
@@ -285,12 +303,12 @@ class ListPass:
                 member.rows = RowChange.REPLACED
                 self._tally.removed += 1
             else:
-                member.verdicts.append(verdict)
-                self._tally.failed += 1
+                self._differs(member, verdict)
 
     async def _add(self, members: Sequence[Looked]) -> None:
         """Put rows on the list, written down beforehand."""
-        adding = [member for member in members if member.changes.add]
+        # What is being removed is not added before its end: what comes of both would be the vendor's choice.
+        adding = [member for member in members if member.changes.add and not _in_job(member)]
         if self._outlet.required_consents:
             await self._lists.save_consents(self._sync.key, {m.record.profile_id: m.consents for m in adding})
         sending = [(member, Row(key=key, data=data)) for member in adding for key, data in member.changes.add.items()]
@@ -305,7 +323,14 @@ class ListPass:
             if verdict.kind in (Kind.REJECTED, Kind.SKIPPED):
                 member.record.forget([row.key])
                 member.rows = RowChange.REPLACED
-            member.verdicts.append(verdict)
+            self._differs(member, verdict)
+
+    def _differs(self, member: Looked, verdict: Verdict) -> None:
+        """A row of the member is not as it should be, for now or for good."""
+        member.verdicts.append(verdict)
+        if verdict.kind is Kind.PENDING:
+            self._tally.pending += 1
+        else:
             self._tally.failed += 1
 
     async def _send(
@@ -319,7 +344,22 @@ class ListPass:
         async def batch(part: Sequence[tuple[Looked, Row]]) -> list[tuple[Looked, Row, Verdict]]:
             async with at_a_time:
                 self._lease.check()
-                verdicts = await self._outlet.send(operation, [row for _, row in part], not_after=not_after)
+
+                async def taken(job: str, chosen: Sequence[int], after_s: float) -> None:
+                    items = [_item(self._sync.key, *part[i]) for i in chosen]
+                    await self._jobs.keep_rows(
+                        self._sync.destination_key,
+                        self._sync.key,
+                        operation,
+                        items,
+                        job,
+                        runs=self._runs,
+                        after_s=after_s,
+                    )
+
+                verdicts = await self._outlet.send(
+                    operation, [row for _, row in part], not_after=not_after, taken=taken
+                )
             return [(member, row, verdict) for (member, row), verdict in zip(part, verdicts, strict=True)]
 
         sent = await asyncio.gather(*map(batch, chunks(rows, self._outlet.info.batch.max_items)))
@@ -353,12 +393,16 @@ class ListPass:
                 verdicts.append(member.kept_out)
             else:
                 result.state, result.reason = FILTERED, member.kept_out.reason
-        problem = _worst(verdicts)
+        problem = worst(verdicts)
         if problem is None:
             result.due = member.again_us
             return result
-        result.reason = problem.reason
-        if problem.kind is Kind.WARNED:
+        result.reason, result.code, result.exchange = problem.reason, problem.code, problem.exchange
+        if problem.kind is Kind.PENDING:
+            result.state, result.reason, result.tries, result.in_job = WAITING, IN_JOB, tries, True
+            if any(verdict.kind is not Kind.PENDING for verdict in verdicts):
+                result.due = now  # once the job has ended: something else is to be done, too
+        elif problem.kind is Kind.WARNED:
             result.state = WARNING
         elif problem.kind is Kind.UNTRIED:
             result.state, result.tries = WAITING, tries
@@ -366,22 +410,22 @@ class ListPass:
         elif problem.kind in (Kind.REJECTED, Kind.SKIPPED):
             result.state = FAILED if problem.kind is Kind.REJECTED else FILTERED
         else:
-            self._again(result, problem, tries + 1, now)
+            again(result, problem, self._outlet.info.retry, tries + 1, now)
         return result
 
-    def _again(self, result: MemberResult, problem: Verdict, tries: int, now: int) -> None:
-        """Look at a member again later: it stays different until the vendor takes it."""
-        policy = self._outlet.info.retry
-        result.tries = tries
-        result.state = WAITING if tries < _GIVE_UP_TRIES else FAILED
-        delay = delay_us(
-            tries,
-            base_s=policy.base_s,
-            cap_s=policy.cap_s,
-            draw=random.random(),  # noqa: S311 - jitter
-            asked_s=problem.after_s,
-        )
-        result.due = now + (delay if tries < _GIVE_UP_TRIES else max(delay, _FAILED_AGAIN_US))
+
+def again(result: MemberResult, problem: Verdict, policy: RetryPolicy, tries: int, now: int) -> None:
+    """Look at a member again later: it stays different until the vendor takes it."""
+    result.tries = tries
+    result.state = WAITING if tries < _GIVE_UP_TRIES else FAILED
+    delay = delay_us(
+        tries,
+        base_s=policy.base_s,
+        cap_s=policy.cap_s,
+        draw=random.random(),  # noqa: S311 - jitter
+        asked_s=problem.after_s,
+    )
+    result.due = now + (delay if tries < _GIVE_UP_TRIES else max(delay, _FAILED_AGAIN_US))
 
 
 def members_at_once(info: wire.ConnectorInfo, required_consents: Sequence[str]) -> int:
@@ -411,10 +455,19 @@ def _row_change(member: Looked) -> RowChange:
     return member.rows
 
 
-_ORDER = (Kind.UNTRIED, Kind.RETRY, Kind.LOST, Kind.PLUGIN, Kind.REJECTED, Kind.SKIPPED, Kind.WARNED)
+def _in_job(member: Looked) -> bool:
+    return any(verdict.kind is Kind.PENDING for verdict in member.verdicts)
 
 
-def _worst(verdicts: Iterable[Verdict]) -> Verdict | None:
+def _item(sync_key: str, member: Looked, row: Row) -> JobItem:
+    generation = int(member.document.get("g", 0))
+    return JobItem(member_id(sync_key, member.record.profile_id), row.key, generation)
+
+
+_ORDER = (Kind.PENDING, Kind.UNTRIED, Kind.RETRY, Kind.LOST, Kind.PLUGIN, Kind.REJECTED, Kind.SKIPPED, Kind.WARNED)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict | None:
     """The verdict that decides what becomes of a member: one that has to be tried again before one that is final."""
     found: Mapping[Kind, Verdict] = {verdict.kind: verdict for verdict in verdicts}
     return next((found[kind] for kind in _ORDER if kind in found), None)

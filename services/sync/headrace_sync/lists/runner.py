@@ -12,6 +12,7 @@ from headrace.domain.times import now_us
 from headrace.telemetry import logs, metrics
 from headrace_sync.config import SEPARATOR, SyncConfig
 from headrace_sync.fleet import Fleet
+from headrace_sync.jobs.store import JobStore
 from headrace_sync.leases import Lease, LeaseLost, Leases
 from headrace_sync.lists.passes import ListPass, Tally
 from headrace_sync.lists.schedules import next_run
@@ -41,11 +42,13 @@ class Lists:
         items: ItemBuilder,
         leases: Leases,
         plans: PlanKeeper,
+        jobs: JobStore,
         debounce_s: float,
         every_s: float,
     ) -> None:
         """Wire it; `run` starts it."""
         self._plans = plans
+        self._jobs = jobs
         self._registry = registry
         self._fleet = fleet
         self._lists = lists
@@ -160,6 +163,8 @@ class Lists:
                 items=self._items,
                 lease=lease,
                 tally=tally,
+                jobs=self._jobs,
+                runs=ids,
                 gate=gate,
                 urgent=urgent,
             )
@@ -180,7 +185,12 @@ class Lists:
                 await self._lists.update_run(id, {**tally.document(), "end": now_us()})
         labels = {"connector": outlet.info.name}
         _passes.add(1, {**labels, "outcome": "stopped" if tally.error else "done"})
-        for what, count in (("added", tally.added), ("removed", tally.removed), ("failed", tally.failed)):
+        for what, count in (
+            ("added", tally.added),
+            ("removed", tally.removed),
+            ("failed", tally.failed),
+            ("pending", tally.pending),
+        ):
             _rows.add(count, {**labels, "outcome": what})
 
     async def _follow_requirements(self, sync: SyncConfig, outlet: Outlet) -> bool:

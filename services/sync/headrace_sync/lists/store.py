@@ -6,7 +6,9 @@ that; a pass takes `due` away only if `g` is still what it read. Only passes wri
 Fields: k sync key, w workspace, p profile id, desired, v version, rows [{k, d, s}], into survivor of a merge, due, g,
 st state, r reason, at tries, hold no removal before, a when the version came in, u changed, co the consents that
 allowed the last addition, where the destination requires any, ur true when a withdrawal of consent waits for no
-schedule, pn the plan that holds what is to be done (its id, a digest of what). All times in microseconds.
+schedule, pn the plan that holds what is to be done (its id, a digest of what), sc status code of the last answer, ex
+the last request that is kept of it (`exchanges`), jb jobs into which the vendor took rows of it (`vendor_jobs`): until
+their end no pass looks at it. All times in microseconds.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from headrace_sync.deliveries.replays import ReplayFilter
 from headrace_sync.lists.diff import HeldRow, MemberRecord, RowChange, RowState
 from headrace_sync.people.consents import REASON_PREFIX, Consents, Spoken, stored
 from headrace_sync.plans.rules import APPROVAL
-from headrace_sync.store import DELIVERED, FAILED, FILTERED, LIST_MEMBERS, STATE, SYNC_RUNS, WAITING, WARNING
+from headrace_sync.store import DELIVERED, EXCHANGES, FAILED, FILTERED, LIST_MEMBERS, STATE, SYNC_RUNS, WAITING, WARNING
 
 MEMBER_STATES = (WAITING, DELIVERED, WARNING, FAILED, FILTERED)
 _DUPLICATE = 11000
@@ -140,7 +142,7 @@ class ListStore:
 
     async def has_due(self, sync_key: str, *, now: int, urgent: bool = False) -> bool:
         """True when something is to be done now; with `urgent` something that waits for no schedule."""
-        query: Document = {"k": sync_key, "due": {"$gt": 0, "$lte": now}}
+        query: Document = {"k": sync_key, "due": {"$gt": 0, "$lte": now}, "jb.0": {"$exists": False}}
         if urgent:
             query["ur"] = True
         return await self._db[LIST_MEMBERS].find_one(query, {"_id": 1}) is not None
@@ -158,7 +160,13 @@ class ListStore:
 
     async def due(self, sync_key: str, *, now: int, after: str, limit: int, extra: Mapping[str, Any]) -> list[Document]:
         """Documents to be looked at with a greater id, by id."""
-        query = {"k": sync_key, "due": {"$gt": 0, "$lte": now}, "_id": {"$gt": after}, **extra}
+        query = {
+            "k": sync_key,
+            "due": {"$gt": 0, "$lte": now},
+            "jb.0": {"$exists": False},
+            "_id": {"$gt": after},
+            **extra,
+        }
         return [d async for d in self._db[LIST_MEMBERS].find(query).sort("_id", ASCENDING).limit(limit)]
 
     async def get(self, sync_key: str, profile_ids: Iterable[str]) -> dict[str, Document]:
@@ -254,14 +262,12 @@ class ListStore:
             return
         done = await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
         if done.matched_count < len(results):
-            await self._finish_rows({id: r.record for id, r in ids.items() if r.rows is not RowChange.NONE}, now)
+            await self._finish_rows({id: r for id, r in ids.items() if r.rows is not RowChange.NONE}, now)
 
-    async def _finish_rows(self, records: Mapping[str, MemberRecord], now: int) -> None:
+    async def _finish_rows(self, results: Mapping[str, MemberResult], now: int) -> None:
         """Store the rows alone of those, by database id, whose documents were not changed at `now`."""
-        others = self._db[LIST_MEMBERS].find({"_id": {"$in": list(records)}, "u": {"$ne": now}}, {"_id": 1})
-        operations = [
-            UpdateOne({"_id": d["_id"]}, {"$set": {"rows": stored_rows(records[d["_id"]])}}) async for d in others
-        ]
+        others = self._db[LIST_MEMBERS].find({"_id": {"$in": list(results)}, "u": {"$ne": now}}, {"_id": 1})
+        operations = [UpdateOne({"_id": d["_id"]}, _rows_change(results[d["_id"]])) async for d in others]
         if operations:
             await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
 
@@ -286,6 +292,10 @@ class ListStore:
             {"$set": {"rows": [], "due": now}, "$unset": {"into": ""}, "$inc": {"g": 1}},
         )
 
+    async def look_later(self, sync_key: str, profile_id: str, *, at: int) -> None:
+        """Look at a member at a moment, and not before."""
+        await self._db[LIST_MEMBERS].update_one({"_id": member_id(sync_key, profile_id)}, {"$set": {"due": at}})
+
     async def mark_erased(self, sync_key: str, profile_ids: Iterable[str], *, now: int) -> int:
         """Want nothing of these profiles on the list any more, now; returns how many members there are."""
         ids = [member_id(sync_key, p) for p in profile_ids]
@@ -300,6 +310,34 @@ class ListStore:
         )
         return int(result.matched_count)
 
+    async def in_jobs(self, sync_key: str, profile_ids: Iterable[str]) -> bool:
+        """True when a vendor works on rows of these profiles in a stored job."""
+        ids = [member_id(sync_key, p) for p in profile_ids]
+        return (
+            await self._db[LIST_MEMBERS].find_one({"_id": {"$in": ids}, "jb.0": {"$exists": True}}, {"_id": 1})
+            is not None
+        )
+
+    async def in_job(self, job_id: str, ids: Sequence[str]) -> dict[str, Document]:
+        """Those of the members, by database id, that still wait for the end of a stored job."""
+        query = {"_id": {"$in": list(ids)}, "jb": job_id}
+        return {d["_id"]: d async for d in self._db[LIST_MEMBERS].find(query)}
+
+    async def count_ended(self, run_ids: Sequence[str], job_id: str, number: int, ended: Mapping[str, int]) -> None:
+        """Add to passes what came of a round of a job that they began; the same round counts once.
+
+        Args:
+            run_ids: The passes.
+            job_id: The stored job.
+            number: Of the round, from 0.
+            ended: Rows "added", "removed" and "failed".
+        """
+        rows = sum(ended.values())
+        await self._db[SYNC_RUNS].update_many(
+            {"_id": {"$in": list(run_ids)}, f"rounds.{job_id}": {"$not": {"$gte": number}}},
+            {"$set": {f"rounds.{job_id}": number}, "$inc": {**ended, "pending": -rows}},
+        )
+
     async def holds_rows(self, sync_key: str, profile_ids: Iterable[str]) -> bool:
         """True when something of these profiles is or may be on the list."""
         ids = [member_id(sync_key, p) for p in profile_ids]
@@ -309,7 +347,10 @@ class ListStore:
     async def drop_members(self, sync_key: str, profile_ids: Iterable[str]) -> int:
         """Forget those of these profiles of which nothing is on the list; returns how many."""
         ids = [member_id(sync_key, p) for p in profile_ids]
-        result = await self._db[LIST_MEMBERS].delete_many({"_id": {"$in": ids}, "rows.0": {"$exists": False}})
+        gone: Document = {"_id": {"$in": ids}, "rows.0": {"$exists": False}}
+        exchanges = [d["ex"] async for d in self._db[LIST_MEMBERS].find({**gone, "ex": {"$exists": True}}, {"ex": 1})]
+        await self._db[EXCHANGES].delete_many({"_id": {"$in": exchanges}})
+        result = await self._db[LIST_MEMBERS].delete_many(gone)
         return int(result.deleted_count)
 
     async def holders(self, sync_key: str, keys: Sequence[str], *, besides: Iterable[str]) -> set[str]:
@@ -451,6 +492,10 @@ class MemberResult(msgspec.Struct, kw_only=True):
         due: When to look again; 0 when nothing is to be done.
         plan: The plan that holds what is to be done, and what that is, while it waits for approval.
         rows: What became of the record's rows.
+        code: Status of the vendor's last answer; 0 when there was none.
+        exchange: What is kept of the last request; empty to leave what is known.
+        in_job: True when the vendor works on rows of it in a stored job.
+        out_of_job: The stored job that has ended for it; empty when none has.
     """
 
     record: MemberRecord
@@ -461,17 +506,24 @@ class MemberResult(msgspec.Struct, kw_only=True):
     due: int = 0
     plan: list[str] | None = None
     rows: RowChange = RowChange.NONE
+    code: int = 0
+    exchange: str = ""
+    in_job: bool = False
+    out_of_job: str = ""
 
     @property
     def sign(self) -> tuple[Any, ...]:
         """The same for all that are stored by the same change, unless rows are replaced."""
         plan = tuple(self.plan) if self.plan else ()
-        return (self.generation, self.rows, self.state, self.reason, self.tries, self.due, plan)
+        told = (self.state, self.reason, self.code, self.exchange)
+        return (self.generation, self.rows, told, self.tries, self.due, plan, self.in_job, self.out_of_job)
 
 
 def _finish_change(result: MemberResult, now: int) -> Document:
     """The change that stores what a pass made of a member."""
-    fields: Document = {"st": result.state, "r": result.reason, "at": result.tries, "u": now}
+    fields: Document = {"st": result.state, "r": result.reason, "sc": result.code, "at": result.tries, "u": now}
+    if result.exchange:
+        fields["ex"] = result.exchange
     gone = [] if result.due else ["due", "hold", "ur"]
     if result.rows is RowChange.REPLACED:
         fields["rows"] = stored_rows(result.record)
@@ -481,9 +533,21 @@ def _finish_change(result: MemberResult, now: int) -> Document:
         fields["due"] = result.due
     if result.plan:
         fields["pn"] = result.plan
-    elif not result.due or result.reason == APPROVAL:
+    elif (not result.due and not result.in_job) or result.reason == APPROVAL:
         gone.append("pn")
-    return {"$set": fields, "$unset": dict.fromkeys(gone, "")} if gone else {"$set": fields}
+    change: Document = {"$set": fields, **_out_of_job(result)}
+    if gone:
+        change["$unset"] = dict.fromkeys(gone, "")
+    return change
+
+
+def _rows_change(result: MemberResult) -> Document:
+    """The change that stores a member's rows alone."""
+    return {"$set": {"rows": stored_rows(result.record)}, **_out_of_job(result)}
+
+
+def _out_of_job(result: MemberResult) -> Document:
+    return {"$pull": {"jb": result.out_of_job}} if result.out_of_job else {}
 
 
 def _new_member(id: str, workspace_id: str, sync_key: str, change: MembershipChange, now: int) -> Document:

@@ -1,4 +1,7 @@
-"""Jobs at vendors: asked for until they end, at growing intervals, while the items stay this process's."""
+"""Jobs that are waited for, at growing intervals: of deletions, and where a further request needs the end of one.
+
+Everything else that vendors take into jobs waits in the store (`headrace_sync.jobs`).
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from headrace_sync.outlets.verdicts import Kind, Verdict
 
 LONGEST_S = 900.0
 """How long a job is asked for. What it holds is sent again then, where the vendor drops what it has already."""
-_LONGEST_PAUSE_S = 30.0
-_FIRST_PAUSE_S = 1.0
-_GROWTH = 1.5
+LONGEST_PAUSE_S = 30.0
+FIRST_PAUSE_S = 1.0
+GROWTH = 1.5
+ENDED = frozenset({Kind.DELIVERED, Kind.WARNED, Kind.REJECTED, Kind.SKIPPED, Kind.RETRY})
+"""What an answer about a job says of an item when the job is done with it."""
 
 Ask = Callable[[str, int], Awaitable[Sequence[Verdict]]]
 """Asks for a job with so many items: a verdict for each, PENDING while it runs, UNTRIED when nobody could be asked."""
@@ -58,7 +63,7 @@ async def follow(
         # A job may end in another one, such as one that asks for the errors of the first.
         await run([place for place in waiting if found[place].kind is Kind.PENDING], 0.0)
 
-    await run(places, _FIRST_PAUSE_S)
+    await run(places, FIRST_PAUSE_S)
     return found
 
 
@@ -95,8 +100,8 @@ class _Following:
         """
         wait_s = max(self._found[self._places[0]].after_s or 0.0, first_pause_s)
         while self._open() and not self._stops() and self._clock() < self._until:
-            await self._pause(min(wait_s, _LONGEST_PAUSE_S))
-            wait_s = min(max(wait_s, _FIRST_PAUSE_S) * _GROWTH, _LONGEST_PAUSE_S)
+            await self._pause(min(wait_s, LONGEST_PAUSE_S))
+            wait_s = min(max(wait_s, FIRST_PAUSE_S) * GROWTH, LONGEST_PAUSE_S)
             kept = await self._keep(self._open())
             for place in self._open():
                 if place not in kept:
@@ -109,7 +114,7 @@ class _Following:
     async def _ask_once(self) -> None:
         for place, verdict in zip(self._places, await self._ask(self._job, len(self._places)), strict=True):
             # What could not be asked, or not be read, is asked again: the vendor has the item.
-            ended = verdict.kind in (Kind.DELIVERED, Kind.WARNED, Kind.REJECTED, Kind.SKIPPED, Kind.RETRY)
+            ended = verdict.kind in ENDED
             goes_on = verdict.kind is Kind.PENDING and verdict.reason != self._job
             if (ended or goes_on) and self._waits(place):
                 self._found[place] = verdict

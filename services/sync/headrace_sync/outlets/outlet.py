@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from opentelemetry.trace import SpanKind
@@ -24,19 +24,18 @@ from headrace.plugins.masking import mask
 from headrace.plugins.render import Rendering, build_all, masked_request
 from headrace.telemetry import logs, metrics, spans
 from headrace_sdk import (
-    DeleteBatch,
-    EventBatch,
     EventItem,
     Job,
     Member,
-    MemberBatch,
     Request,
     Response,
     Row,
     Subject,
 )
 from headrace_sync.batching import halves
+from headrace_sync.exchanges.recorder import Recorder
 from headrace_sync.outlets import jobs, sending
+from headrace_sync.outlets.batch import Batch, Done, Permit, Taken
 from headrace_sync.outlets.breaker import Breaker
 from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.outlets.rates import RateLimiter, limits_of
@@ -54,11 +53,6 @@ from headrace_sync.outlets.verdicts import (
 
 log = logs.get_logger(__name__)
 
-SEND_EVENTS = "send_events"
-ADD_MEMBERS = "add_members"
-REMOVE_MEMBERS = "remove_members"
-DELETE_PEOPLE = "delete"
-
 _LONGEST_THROTTLE_S = 3600.0
 _REOPEN_AFTER_S = 15.0
 _HALTED_S = 2.0
@@ -74,45 +68,6 @@ _vendor_seconds = metrics.histogram(
     "headrace_vendor_seconds", "Time of requests to vendors in seconds, by connector and status class."
 )
 _plugin_failures = metrics.counter("headrace_plugin_failures", "Calls in which a plugin failed, by connector and kind.")
-
-Permit = Callable[[Sequence[int]], Awaitable[set[int]]]
-"""Asked right before a request is sent: which of these places in the batch may still go."""
-
-Done = Callable[[int, Verdict], None]
-"""Told of the verdict on the item at a place of the batch."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """A batch under way."""
-
-    operation: str
-    items: Sequence[Any]
-    traceparents: Sequence[str]
-    permit: Permit | None
-    done: Done | None = None
-    not_after: float | None = None
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
-    traced: set[int] = field(default_factory=set)
-    notes: dict[int, str] = field(default_factory=dict)
-
-    def decide(self, place: int, verdict: Verdict) -> None:
-        """Note the verdict on an item; a remark of the connector makes a warning of its delivery."""
-        if verdict.kind is Kind.DELIVERED and place in self.notes:
-            verdict = Verdict(Kind.WARNED, self.notes[place], verdict.code)
-        self.verdicts[place] = verdict
-        if self.done is not None:
-            self.done(place, verdict)
-
-    async def build(self, connector: Connector, places: Sequence[int]) -> wire.BuiltBatch:
-        """Let the connector make requests of the items at these places."""
-        chosen, now = tuple(self.items[place] for place in places), now_us()
-        if self.operation == SEND_EVENTS:
-            return await connector.send_events(EventBatch(events=chosen, now_us=now))
-        if self.operation == DELETE_PEOPLE:
-            return await connector.delete(DeleteBatch(subjects=chosen, now_us=now))
-        rows = MemberBatch(rows=chosen, now_us=now)
-        return await (connector.add_members if self.operation == ADD_MEMBERS else connector.remove_members)(rows)
 
 
 class Outlet:
@@ -135,6 +90,7 @@ class Outlet:
         limiter: RateLimiter,
         signer: Signer,
         halt: Callable[[str], Awaitable[None]],
+        recorder: Recorder | None = None,
         required_consents: Sequence[str] = (),
         consents_changed_us: int = 0,
     ) -> None:
@@ -148,6 +104,7 @@ class Outlet:
             limiter: Shared rate limits.
             signer: Adds credentials to requests.
             halt: Called with a reason when the vendor refuses the credentials or the settings cannot work.
+            recorder: Keeps requests for the delivery log; None keeps none.
             required_consents: Purposes that a person must have granted.
             consents_changed_us: When these last changed; 0 means never.
         """
@@ -160,6 +117,7 @@ class Outlet:
         self._limiter = limiter
         self._signer = signer
         self._halt = halt
+        self._recorder = recorder
         self._opened: Connector | None = None
         self._opening = asyncio.Lock()
         self._not_before = 0.0
@@ -212,7 +170,7 @@ class Outlet:
         opened = await self._connector()
 
         async def build(part: Sequence[tuple[str, Any]]) -> wire.BuiltBatch:
-            batch = _Batch(operation, [item for _, item in part], (), None)
+            batch = Batch(operation, [item for _, item in part], (), None)
             return await _patiently(lambda: batch.build(opened, range(len(part))))
 
         def show(request: Request) -> dict[str, Any]:
@@ -230,6 +188,7 @@ class Outlet:
         permit: Permit | None = None,
         done: Done | None = None,
         not_after: float | None = None,
+        taken: Taken | None = None,
     ) -> list[Verdict]:
         """Send a batch once.
 
@@ -240,13 +199,15 @@ class Outlet:
             permit: Asked before each request; items that it leaves out end as GONE.
             done: Told of each verdict as soon as it is known.
             not_after: Moment of the monotonic clock after which nothing may go out any more; the rest ends as UNTRIED.
+            taken: Sees to the end of jobs: what the vendor took into one ends as PENDING, or as LOST when it raises.
+                Without it their end is waited for.
 
         Returns:
             One verdict per item.
         """
         with spans.batch_span(f"deliver {self.info.name}", traceparents, {"headrace.operation": operation}):
             places = list(range(len(items)))
-            batch = _Batch(operation, items, traceparents, permit, done, not_after)
+            batch = Batch(operation, items, traceparents, permit, done, not_after, taken)
             await self._send_places(batch, places)
             found = [batch.verdicts[place] for place in places]
             rest = [place for place in places if traceparents and place not in batch.traced]
@@ -254,7 +215,7 @@ class Outlet:
             spans.event_spans("deliver", [traceparents[place] for place in rest], attributes)
         return found
 
-    async def _send_places(self, batch: _Batch, places: Sequence[int]) -> None:
+    async def _send_places(self, batch: Batch, places: Sequence[int]) -> None:
         """Send the items at these places of the batch, in halves where the plugin fails on them."""
         try:
             opened = await self._connector()
@@ -289,7 +250,7 @@ class Outlet:
         opened: Connector,
         requests: Sequence[Request],
         places: list[int],
-        batch: _Batch,
+        batch: Batch,
         parts: list[Sequence[int]],
     ) -> None:
         """Send a request, or several of one item; what must be sent again at once goes into `parts`."""
@@ -300,12 +261,12 @@ class Outlet:
                 reason = f"larger than the {self.info.batch.max_bytes:,} bytes that the destination takes"
                 batch.decide(places[0], Verdict(Kind.REJECTED, reason))
             return
-        found = await self._sent(opened, requests[0], places, batch)
+        found = await self._sent(opened, requests[0], places, batch, is_last=len(requests) == 1)
         for request in requests[1:]:
             if found is None or found[0].kind not in _ACCEPTED:
                 break
             remark = found[0]
-            found = await self._sent(opened, request, places, self._following(batch))
+            found = await self._sent(opened, request, places, self._following(batch), is_last=request is requests[-1])
             if found is not None and found[0].kind is Kind.DELIVERED and remark.kind is Kind.WARNED:
                 found = [remark]
         if found is None:
@@ -321,21 +282,70 @@ class Outlet:
                 batch.decide(place, shown)
 
     async def _sent(
-        self, opened: Connector, request: Request, places: list[int], batch: _Batch
+        self, opened: Connector, request: Request, places: list[int], batch: Batch, *, is_last: bool
     ) -> list[Verdict] | None:
-        """Send one request and see the end of its jobs; None when the item at fault must be looked for."""
+        """Send one request and see to the end of its jobs; None when the item at fault must be looked for."""
         async with self._under_way:
             found = await self._exchange(opened, request, places, batch)
-        if found is not None and any(verdict.kind is Kind.PENDING for verdict in found):
-            return await self._follow_jobs(opened, found, places, batch)
-        return found
+        if found is None or all(verdict.kind is not Kind.PENDING for verdict in found):
+            return found
+        if batch.taken is None or not is_last:
+            return await self._follow_jobs(found, places, batch)
+        return await self._hand_on(found, places, batch.taken)
 
-    def _following(self, batch: _Batch) -> _Batch:
+    async def _hand_on(self, found: Sequence[Verdict], places: Sequence[int], taken: Taken) -> list[Verdict]:
+        """Tell of the jobs into which the vendor took items."""
+        verdicts, in_jobs = list(found), dict[str, list[int]]()
+        for at, verdict in enumerate(found):
+            if verdict.kind is Kind.PENDING:
+                in_jobs.setdefault(verdict.reason, []).append(at)
+        for job, inside in in_jobs.items():
+            first = found[inside[0]]
+            left = Verdict(Kind.PENDING, code=first.code, exchange=first.exchange)
+            try:
+                await taken(job, [places[at] for at in inside], first.after_s or 0.0)
+            except PyMongoError:
+                log.exception("a vendor's job could not be written down", connector=self.info.name)
+                left = replace(left, kind=Kind.LOST, reason="the vendor's job could not be written down")
+            for at in inside:
+                verdicts[at] = left
+        return verdicts
+
+    async def poll(self, job: str, size: int) -> list[Verdict]:
+        """Ask once how a job stands.
+
+        Args:
+            job: As the vendor knows it.
+            size: How many items it holds.
+
+        Returns:
+            A verdict per item: PENDING while it runs, with the job to ask for next as its reason; another that is not
+            final when nobody could be asked, or the answer could not be read.
+        """
+        try:
+            opened = await self._connector()
+            request = await _patiently(lambda: opened.poll(Job(id=job, items=size, now_us=now_us())))
+        except PluginError as error:
+            self._count(error)
+            return [Verdict(Kind.PLUGIN, error.reason)] * size
+        async with self._under_way:
+            # No item goes out: the permit that counts tries has been given.
+            alone = Batch("poll", (), (), None)
+            found = await self._exchange(opened, request, list(range(size)), alone)
+        if found is None:
+            return [Verdict(Kind.PLUGIN)] * size
+        secrets = (*opened.secrets, *request.secrets)
+        return [
+            verdict if verdict.kind is Kind.PENDING else replace(verdict, reason=self._clean(verdict.reason, secrets))
+            for verdict in found
+        ]
+
+    def _following(self, batch: Batch) -> Batch:
         """The batch for a further request of an item: where each try is counted, the first request was counted."""
         return replace(batch, permit=None) if self.info.idempotency == "none" else batch
 
     async def _exchange(
-        self, opened: Connector, request: Request, places: list[int], batch: _Batch
+        self, opened: Connector, request: Request, places: list[int], batch: Batch
     ) -> list[Verdict] | None:
         """Send a request and read the answer; None when the item at fault among several must be looked for."""
         await self._wait_for_turn()
@@ -385,7 +395,8 @@ class Outlet:
             return [Verdict(Kind.UNTRIED, reason, after_s=_NO_TOKEN_S)] * len(places)
         except NoAnswer as error:
             self.breaker.failed(now_us())
-            return [Verdict(Kind.LOST if error.sent else Kind.RETRY, error.reason)] * len(places)
+            unanswered = [Verdict(Kind.LOST if error.sent else Kind.RETRY, error.reason)] * len(places)
+            return self._recorded(opened, request, error.reason, unanswered, places, batch)
         except BaseException:
             self.breaker.withdrawn()
             raise
@@ -395,24 +406,28 @@ class Outlet:
             self.breaker.failed(now_us())
         else:
             self.breaker.succeeded()
-        return await self._read(opened, request, response, places)
+        verdicts = await self._read(opened, request, response, places)
+        return verdicts and self._recorded(opened, request, response, verdicts, places, batch)
 
-    async def _follow_jobs(
-        self, opened: Connector, found: Sequence[Verdict], places: Sequence[int], batch: _Batch
+    def _recorded(
+        self,
+        opened: Connector,
+        request: Request,
+        answer: Response | str,
+        verdicts: list[Verdict],
+        places: Sequence[int],
+        batch: Batch,
     ) -> list[Verdict]:
-        """Ask for the jobs into which the vendor took items, until they end."""
+        """The verdicts, with what is kept of their request."""
+        if self._recorder is None:
+            return verdicts
+        secrets = (*opened.secrets, *self._signer.secrets, *request.secrets)
+        items = [batch.items[place] for place in places] if batch.items else ()
+        kept = self._recorder.take(request, answer, verdicts, items=items, secrets=secrets)
+        return [replace(verdict, exchange=kept) for verdict in verdicts] if kept else verdicts
 
-        async def ask(job: str, size: int) -> Sequence[Verdict]:
-            asking = list(range(size))
-            try:
-                request = await _patiently(lambda: opened.poll(Job(id=job, items=size, now_us=now_us())))
-            except PluginError as error:
-                self._count(error)
-                return [Verdict(Kind.PLUGIN, error.reason)] * size
-            async with self._under_way:
-                # No item goes out: the permit that counts tries has been given.
-                alone = _Batch(batch.operation, (), (), None)
-                return await self._exchange(opened, request, asking, alone) or [Verdict(Kind.PLUGIN)] * size
+    async def _follow_jobs(self, found: Sequence[Verdict], places: Sequence[int], batch: Batch) -> list[Verdict]:
+        """Ask for the jobs into which the vendor took items, until they end."""
 
         async def keep(waiting: Sequence[int]) -> set[int]:
             if batch.permit is None:
@@ -420,10 +435,10 @@ class Outlet:
             kept = await batch.permit([places[at] for at in waiting])
             return {at for at in waiting if places[at] in kept}
 
-        return await jobs.follow(found, ask=ask, keep=keep, stops=lambda: self._draining or self._halted)
+        return await jobs.follow(found, ask=self.poll, keep=keep, stops=lambda: self._draining or self._halted)
 
     @contextmanager
-    def _traced(self, request: Request, places: Sequence[int], batch: _Batch) -> Iterator[Mapping[str, str]]:
+    def _traced(self, request: Request, places: Sequence[int], batch: Batch) -> Iterator[Mapping[str, str]]:
         """Spans around a vendor call: in the event's own trace when it carries one event, else linked to the events.
 
         Yields:

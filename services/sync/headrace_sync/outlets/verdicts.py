@@ -31,7 +31,7 @@ class Kind(StrEnum):
     UNTRIED = "untried"
     """It was not sent, for a reason that is not its own: counts as no try."""
     PENDING = "pending"
-    """The vendor took it into a job, whose id is the reason; never the last word."""
+    """The vendor took it into a job, whose id is the reason: what becomes of it is asked for later."""
     AGAIN = "again"
     """The vendor refused its request because of other items: it is sent at once without them; never the last word."""
     GONE = "gone"
@@ -47,12 +47,14 @@ class Verdict:
         reason: Why, in a sentence without secrets and personal data; empty when DELIVERED.
         code: Status of the vendor's answer, 0 when there was none.
         after_s: Seconds to wait before the next try; None leaves it to the back-off.
+        exchange: Id of what is kept of the request and its answer; empty when nothing is.
     """
 
     kind: Kind
     reason: str = ""
     code: int = 0
     after_s: float | None = None
+    exchange: str = ""
 
 
 def of_outcome(outcome: Outcome, code: int) -> Verdict:

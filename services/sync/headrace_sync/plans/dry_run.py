@@ -1,17 +1,20 @@
-"""Dry runs: what a sync would do for each person of its audience, with the exact requests. Nothing is sent or changed.
+"""Dry runs: what a sync would do for each person or event, with the exact requests. Nothing is sent or changed.
 
-Members go the same way as in a pass of a list sync, and changes of memberships the same way as in an event sync, up to
-the requests: so what is shown is what would be sent.
+Members go the same way as in a pass of a list sync, changes of memberships the same way as in an event sync, and events
+of the log the same way as in forwarding, up to the requests: so what is shown is what would be sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from headrace.api.audience.v1.audience_pb2 import Member, MembershipChange
+from headrace.api.common.v1.event_pb2 import EventKind
 from headrace.api.sync.v1.plan_pb2 import PlannedOperation
 from headrace.domain.times import now_us
 from headrace.plugins.errors import PluginError
@@ -19,7 +22,9 @@ from headrace.plugins.render import Rendering
 from headrace.rpc.errors import not_found, wrong_state
 from headrace.storage.mongo.client import Document
 from headrace_sdk import Row
+from headrace_sync.calls.requests import LONGEST_TEXT
 from headrace_sync.config import SyncConfig
+from headrace_sync.deliveries.log_events import LogEvents
 from headrace_sync.deliveries.store import DeliveryStore
 from headrace_sync.deliveries.work import membership_event
 from headrace_sync.fleet import Fleet
@@ -27,9 +32,12 @@ from headrace_sync.lists.diff import MemberRecord, removable, resend_everything
 from headrace_sync.lists.looking import Looked, Looker
 from headrace_sync.lists.store import ListStore, record_of
 from headrace_sync.mappings.items import ItemBuilder
-from headrace_sync.outlets.outlet import ADD_MEMBERS, REMOVE_MEMBERS, SEND_EVENTS, Outlet
+from headrace_sync.outlets.batch import ADD_MEMBERS, REMOVE_MEMBERS, SEND_EVENTS
+from headrace_sync.outlets.outlet import Outlet
 from headrace_sync.outlets.verdicts import Verdict
 from headrace_sync.people.audiences import Audiences
+from headrace_sync.people.consents import Consents, evidence
+from headrace_sync.people.profiles import Profiles
 from headrace_sync.planning.rules import MERGED, event_sync_message_id
 from headrace_sync.plans.pages import Position, next_position
 from headrace_sync.plans.rules import Operation, digest, operation_of
@@ -45,6 +53,15 @@ class Change:
     reason: str = ""
     added: int = 0
     removed: int = 0
+    message_id: str = ""
+    event_name: str = ""
+    fields: Sequence[tuple[str, str, str]] = ()
+    consents: Consents = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """What it is about: an event, or else a person."""
+        return self.message_id or self.profile_id
 
 
 @dataclass(slots=True)
@@ -53,7 +70,7 @@ class DryRun:
 
     Attributes:
         changes: What would be done, by profile id.
-        requests: The requests, each {"method", "url", "headers", "body", "message_ids"}; the last are profile ids.
+        requests: The requests, each {"method", "url", "headers", "body", "message_ids"}; the last are ids of changes.
         warnings: Remarks of the connector.
         unchanged: People for whom nothing is to be done.
         audience_size: Members of the audience.
@@ -73,8 +90,14 @@ class DryRun:
         self.warnings += dict.fromkeys(remark["reason"] for remark in rendering.warnings)
         left_out = {skip["message_id"]: skip["reason"] for skip in rendering.skipped}
         self.changes = [
-            Change(change.profile_id, PlannedOperation.PLANNED_OPERATION_SKIP, left_out[change.profile_id])
-            if change.profile_id in left_out
+            replace(
+                change,
+                operation=PlannedOperation.PLANNED_OPERATION_SKIP,
+                reason=left_out[change.id],
+                added=0,
+                removed=0,
+            )
+            if change.id in left_out
             else change
             for change in self.changes
         ]
@@ -92,8 +115,12 @@ class DryRuns:
         items: ItemBuilder,
         lists: ListStore,
         deliveries: DeliveryStore,
+        profiles: Profiles,
+        events: LogEvents,
     ) -> None:
         """Wire them."""
+        self._profiles = profiles
+        self._log = events
         self._store = store
         self._audiences = audiences
         self._fleet = fleet
@@ -105,7 +132,7 @@ class DryRuns:
         """A page of a dry run.
 
         Args:
-            sync: A list or event sync.
+            sync: A list or event sync; `events` is for forwarding.
             position: Where the page begins.
             size: About so many people are looked at.
             full: List sync: as a full run would do.
@@ -116,8 +143,6 @@ class DryRuns:
                 audience is gone.
             grpc.aio.AioRpcError: Identity or the audience service does not answer.
         """
-        if sync.is_forwarding:
-            raise wrong_state("FORWARDING", "A FORWARDING sync sends events as they come: it has no dry run of people.")
         audience = await self._audiences.get(sync.audience_name)
         if audience is None:
             raise not_found(sync.audience_name)
@@ -146,6 +171,61 @@ class DryRuns:
                 await self._list(made, sync, outlet, {m.profile_id for m in here}, documents, full=full)
             else:
                 await self._events(made, sync, outlet, here)
+        return made
+
+    async def events(
+        self, sync: SyncConfig, position: Position, size: int, *, profile_ids: Sequence[str], message_id: str
+    ) -> DryRun:
+        """A page of a dry run of a forwarding sync, as if it were not paused and had been there before the events.
+
+        Args:
+            sync: The sync.
+            position: Where the page begins.
+            size: So many events are looked at.
+            profile_ids: Looks at the events of these profiles, newest first.
+            message_id: Looks at this event, when it is given.
+
+        Raises:
+            ApiError: As for `page`; NOT_FOUND when there is no such event.
+            grpc.aio.AioRpcError: Identity does not answer.
+        """
+        made = DryRun()
+        if message_id:
+            found = await self._log.one(sync.workspace_id, message_id)
+            if not found:
+                raise not_found(f"event {message_id[:LONGEST_TEXT]}")
+        else:
+            time, _, sequence = position.token.partition(":")
+            before = (int(time), int(sequence)) if position.token else None
+            found = await self._log.newest(sync.workspace_id, profile_ids, before=before, limit=size)
+            if len(found) == size:
+                made.following = Position(token=":".join(map(str, found[-1][0])))
+        events = [event for _, event in found]
+        people = await self._profiles.get(sync.workspace_id, {e.profile_id for e in events})
+        async with self._outlet(sync) as outlet:
+            required = outlet.required_consents
+            pairs = [(sync, event.event, event.profile_id, "") for event in events]
+            items = await self._items.event_items(outlet, pairs)
+            sources = self._items.mapping(sync, outlet.info).sources()
+            sending = []
+            for event, item in zip(events, items, strict=True):
+                person = people.get(event.profile_id)
+                change = Change(
+                    event.profile_id,
+                    PlannedOperation.PLANNED_OPERATION_SEND,
+                    message_id=event.event.message_id,
+                    event_name=event.event.name or EventKind.Name(event.event.kind).removeprefix("EVENT_KIND_").lower(),
+                    consents=evidence(required, person.consents) if person else {},
+                )
+                reason = replace(sync.forwarding, paused=False).filter_reason(event)
+                if reason or isinstance(item, Verdict):
+                    reason = reason or getattr(item, "reason", "")
+                    change = replace(change, operation=PlannedOperation.PLANNED_OPERATION_SKIP, reason=reason)
+                else:
+                    change = replace(change, fields=_filled(sources, item.item.fields))
+                    sending.append((event.event.message_id, item.item))
+                made.changes.append(change)
+            made.take(await outlet.preview(SEND_EVENTS, sending))
         return made
 
     async def _plan(self, made: DryRun, sync: SyncConfig, position: Position, size: int, plan_id: str) -> None:
@@ -239,6 +319,14 @@ class DryRuns:
                 made.changes.append(Change(member.profile_id, PlannedOperation.PLANNED_OPERATION_SEND))
                 sending.append((member.profile_id, item.item))
         made.take(await outlet.preview(SEND_EVENTS, sending))
+
+
+def _filled(sources: Mapping[str, str], values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(field, expression, value as JSON or empty) of each field that the mapping has an expression for."""
+    return [
+        (name, source, msgspec.json.encode(values[name]).decode() if name in values else "")
+        for name, source in sources.items()
+    ]
 
 
 def _note(made: DryRun, member: Looked, plan_id: str) -> None:

@@ -64,7 +64,7 @@ class PlanKeeper:
         waiting = (await self._plans.waiting([sync.key])).get(sync.key)
         if waiting is not None:
             # Should a process have ended before it told of the plan; what was told is not told again.
-            await self._alerts.add(sync.workspace_id, approval_needed(sync.name, waiting["_id"], waiting["r"]))
+            await self._tell(sync, waiting["_id"], waiting["r"])
             return Gate(approved=approved, closed=True)
         await self._lists.release_held(sync.key, now=now_us())
         await self._plans.begun(approved)
@@ -93,12 +93,17 @@ class PlanKeeper:
         """A pass has looked at everybody: its plan waits. True when there is one."""
         if gate.plan_id and gate.held:
             await self._plans.made(gate.plan_id, gate.held)
-            await self._alerts.add(sync.workspace_id, approval_needed(sync.name, gate.plan_id, gate.reason))
+            await self._tell(sync, gate.plan_id, gate.reason)
         elif gate.plan_id:
             await self._plans.drop_unmade(sync.key)
         elif gate.held and not gate.closed:
             await self._lists.release_held(sync.key, now=now_us())  # more came than was counted: it is asked for
         return bool(gate.plan_id and gate.held)
+
+    async def _tell(self, sync: SyncConfig, plan_id: str, reason: str) -> None:
+        """Keep the alert about a plan that waits; until that is written down a pass is asked for."""
+        await self._alerts.add(sync.destination_key, approval_needed(sync.name, plan_id, reason))
+        await self._plans.told(plan_id)
 
     async def _window(self, sync: SyncConfig) -> Window:
         now = now_us()

@@ -3,7 +3,8 @@
 Which people a plan holds, and what is to be done for each, stands with the members (`list_members.pn`).
 
 Fields: k sync key, w workspace, st state, r reason, added, updated, removed people, c made, ap approved, m true once
-the pass after its approval has begun, x when it expires. All times in microseconds.
+the pass after its approval has begun, td true once somebody was told that it waits, x when it expires. All times in
+microseconds.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class PlanStore:
             },
         )
 
+    async def told(self, plan_id: str) -> None:
+        """The alert about a plan that waits is kept."""
+        await self._db[SYNC_PLANS].update_one({"_id": plan_id}, {"$set": {"td": True}})
+
     async def is_open(self, sync_key: str) -> bool:
         """True when a plan waits, or is being made."""
         query = {"k": sync_key, "st": {"$in": [PlanState.MAKING, PlanState.WAITING]}}
@@ -110,8 +115,12 @@ class PlanStore:
         return {d["k"]: d async for d in self._db[SYNC_PLANS].find(query).sort("_id", DESCENDING)}
 
     async def needs_pass(self, sync_key: str, *, guarded: bool) -> bool:
-        """True when a plan asks for a pass: it was approved, was never completed, or is asked for no more."""
-        asking: list[Document] = [{"st": PlanState.MAKING}, {"st": PlanState.APPROVED, "m": False}]
+        """True when a plan asks for a pass: it was never completed, nobody was told, it was approved, or it is void."""
+        asking: list[Document] = [
+            {"st": PlanState.MAKING},
+            {"st": PlanState.WAITING, "td": {"$exists": False}},
+            {"st": PlanState.APPROVED, "m": False},
+        ]
         if not guarded:
             asking.append({"st": PlanState.WAITING})
         return await self._db[SYNC_PLANS].find_one({"k": sync_key, "$or": asking}, {"_id": 1}) is not None

@@ -132,6 +132,11 @@ KINDS: dict[str, Kind] = {
                 "required_consents": Key(
                     Holds.TEXTS, "Purposes that people must have granted before anything is sent.", default=[]
                 ),
+                "alert_hook": Key(
+                    Holds.OBJECT,
+                    "Where alerts about it and its syncs go: `url` and `secret`; a masked secret stays as it is.",
+                    default={},
+                ),
                 "paused": Key(Holds.FLAG, "True lets deliveries wait.", field="state", switch=True),
             },
         ),

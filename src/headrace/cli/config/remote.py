@@ -21,7 +21,7 @@ from headrace.cli.config.kinds import KINDS
 from headrace.cli.config.plan import CREATE, UNCHANGED, UPDATE, Connector, Step, Stored
 from headrace.cli.config.resources import Resource
 from headrace.cli.files import new_request_id
-from headrace.cli.problems import say
+from headrace.cli.problems import CommandFailed, say
 
 _COMPUTED = {AudienceState.AUDIENCE_STATE_FILLING, AudienceState.AUDIENCE_STATE_ACTIVE}
 _DESTINATION_PAUSED = destination_api.DestinationState.DESTINATION_STATE_PAUSED
@@ -148,6 +148,7 @@ async def _read_destinations(platform: calls.Platform) -> dict[str, Stored]:
                 "connector": destination.connector,
                 "settings": _object(destination.settings) or {},
                 "required_consents": list(destination.required_consents),
+                "alert_hook": _alert_hook(destination.alert_hook),
                 "paused": destination.state == _DESTINATION_PAUSED,
             },
             destination.etag,
@@ -294,6 +295,20 @@ async def _apply_audience(platform: calls.Platform, step: Step) -> str:
     return step.action
 
 
+def _alert_hook(hook: destination_api.AlertHook) -> dict[str, str]:
+    """A receiver of alerts as files have it."""
+    found = {"url": hook.url, "secret": hook.secret}
+    return {name: value for name, value in found.items() if value}
+
+
+def _given_hook(id: str, values: Mapping[str, Any]) -> destination_api.AlertHook:
+    """A receiver of alerts from a file."""
+    unknown = values.keys() - {"url", "secret"}
+    if unknown or not all(isinstance(value, str) for value in values.values()):
+        raise CommandFailed(f"destination {id}: alert_hook takes url and secret, both of them text")
+    return destination_api.AlertHook(url=values.get("url", ""), secret=values.get("secret", ""))
+
+
 async def _apply_destination(platform: calls.Platform, step: Step) -> str:
     resource, values = step.resource, step.resource.values
     destination = destination_api.Destination(
@@ -301,6 +316,7 @@ async def _apply_destination(platform: calls.Platform, step: Step) -> str:
         connector=values["connector"],
         settings=_json(values["settings"] or {}),
         required_consents=values["required_consents"] or (),
+        alert_hook=_given_hook(resource.id, values["alert_hook"] or {}),
         state=_DESTINATION_PAUSED if values.get("paused") else _DESTINATION_ACTIVE,
     )
     if step.action == CREATE:

@@ -211,6 +211,7 @@ class Destination(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     REQUIRED_CONSENTS_FIELD_NUMBER: builtins.int
+    ALERT_HOOK_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/destinations/{destination}"."""
     display_name: builtins.str
@@ -239,6 +240,12 @@ class Destination(google.protobuf.message.Message):
         "ad_user_data"; at most 20. None by default.
         """
 
+    @property
+    def alert_hook(self) -> Global___AlertHook:
+        """Optional. Who is told by POST when this destination stops or does not answer, or a sync that uses it waits for approval;
+        without one the installation's receiver is told, where it has one.
+        """
+
     def __init__(
         self,
         *,
@@ -252,11 +259,36 @@ class Destination(google.protobuf.message.Message):
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
         required_consents: collections.abc.Iterable[builtins.str] | None = ...,
+        alert_hook: Global___AlertHook | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["connector", b"connector", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "required_consents", b"required_consents", "settings", b"settings", "state", b"state", "state_reason", b"state_reason", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["alert_hook", b"alert_hook", "create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["alert_hook", b"alert_hook", "connector", b"connector", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "required_consents", b"required_consents", "settings", b"settings", "state", b"state", "state_reason", b"state_reason", "update_time", b"update_time"]) -> None: ...
 
 Global___Destination: typing_extensions.TypeAlias = Destination
+
+@typing.final
+class AlertHook(google.protobuf.message.Message):
+    """A receiver of alerts, see docs/guides/syncs.md."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    """Address; guarded like those of destinations. Empty for no receiver."""
+    secret: builtins.str
+    """Key with which alerts are signed as Standard Webhooks: whsec_ and Base64, or any text; empty for no signature. Reads
+    back masked; given as its mask it stays as it is.
+    """
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["secret", b"secret", "url", b"url"]) -> None: ...
+
+Global___AlertHook: typing_extensions.TypeAlias = AlertHook
 
 @typing.final
 class CreateDestinationRequest(google.protobuf.message.Message):

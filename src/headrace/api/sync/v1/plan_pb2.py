@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from headrace.api.identity.v1 import profile_pb2 as headrace_dot_api_dot_identity_dot_v1_dot_profile__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/api/sync/v1/plan.proto\x12\x14headrace.api.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x01\n\rPlannedChange\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x39\n\toperation\x18\x02 \x01(\x0e\x32&.headrace.api.sync.v1.PlannedOperation\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x05\x12\x0f\n\x07removed\x18\x05 \x01(\x05\"\xdc\x01\n\x0ePlannedRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x42\n\x07headers\x18\x03 \x03(\x0b\x32\x31.headrace.api.sync.v1.PlannedRequest.HeadersEntry\x12\x0c\n\x04\x62ody\x18\x04 \x01(\t\x12\x16\n\x0e\x62ody_is_base64\x18\x05 \x01(\x08\x12\x13\n\x0bprofile_ids\x18\x06 \x03(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\x11\x44ryRunSyncRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0f\n\x07plan_id\x18\x05 \x01(\t\"\xd7\x01\n\x12\x44ryRunSyncResponse\x12\x34\n\x07\x63hanges\x18\x01 \x03(\x0b\x32#.headrace.api.sync.v1.PlannedChange\x12\x36\n\x08requests\x18\x02 \x03(\x0b\x32$.headrace.api.sync.v1.PlannedRequest\x12\x11\n\tunchanged\x18\x03 \x01(\x03\x12\x15\n\raudience_size\x18\x04 \x01(\x03\x12\x10\n\x08warnings\x18\x05 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t\"\xee\x01\n\x08SyncPlan\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.headrace.api.sync.v1.SyncPlanState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x03\x12\x0f\n\x07updated\x18\x05 \x01(\x03\x12\x0f\n\x07removed\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61pprove_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x12\x41pproveSyncRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x13\x41pproveSyncResponse\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.headrace.api.sync.v1.SyncPlan*\xe2\x01\n\x10PlannedOperation\x12!\n\x1dPLANNED_OPERATION_UNSPECIFIED\x10\x00\x12\x19\n\x15PLANNED_OPERATION_ADD\x10\x01\x12\x1c\n\x18PLANNED_OPERATION_UPDATE\x10\x02\x12\x1c\n\x18PLANNED_OPERATION_REMOVE\x10\x03\x12\x1c\n\x18PLANNED_OPERATION_RESEND\x10\x04\x12\x1a\n\x16PLANNED_OPERATION_SEND\x10\x05\x12\x1a\n\x16PLANNED_OPERATION_SKIP\x10\x06*\x8a\x01\n\rSyncPlanState\x12\x1f\n\x1bSYNC_PLAN_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SYNC_PLAN_STATE_WAITING\x10\x01\x12\x1c\n\x18SYNC_PLAN_STATE_APPROVED\x10\x02\x12\x1d\n\x19SYNC_PLAN_STATE_DISCARDED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/api/sync/v1/plan.proto\x12\x14headrace.api.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&headrace/api/identity/v1/profile.proto\"\x9f\x02\n\rPlannedChange\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12\x39\n\toperation\x18\x02 \x01(\x0e\x32&.headrace.api.sync.v1.PlannedOperation\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x05\x12\x0f\n\x07removed\x18\x05 \x01(\x05\x12\x12\n\nmessage_id\x18\x06 \x01(\t\x12\x12\n\nevent_name\x18\x07 \x01(\t\x12\x32\n\x06\x66ields\x18\x08 \x03(\x0b\x32\".headrace.api.sync.v1.PlannedField\x12\x33\n\x08\x63onsents\x18\t \x03(\x0b\x32!.headrace.api.identity.v1.Consent\"?\n\x0cPlannedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nexpression\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"\xf1\x01\n\x0ePlannedRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x42\n\x07headers\x18\x03 \x03(\x0b\x32\x31.headrace.api.sync.v1.PlannedRequest.HeadersEntry\x12\x0c\n\x04\x62ody\x18\x04 \x01(\t\x12\x16\n\x0e\x62ody_is_base64\x18\x05 \x01(\x08\x12\x13\n\x0bprofile_ids\x18\x06 \x03(\t\x12\x13\n\x0bmessage_ids\x18\x07 \x03(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x90\x01\n\x11\x44ryRunSyncRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0f\n\x07plan_id\x18\x05 \x01(\t\x12\x13\n\x0bprofile_ids\x18\x06 \x03(\t\x12\x12\n\nmessage_id\x18\x07 \x01(\t\"\xd7\x01\n\x12\x44ryRunSyncResponse\x12\x34\n\x07\x63hanges\x18\x01 \x03(\x0b\x32#.headrace.api.sync.v1.PlannedChange\x12\x36\n\x08requests\x18\x02 \x03(\x0b\x32$.headrace.api.sync.v1.PlannedRequest\x12\x11\n\tunchanged\x18\x03 \x01(\x03\x12\x15\n\raudience_size\x18\x04 \x01(\x03\x12\x10\n\x08warnings\x18\x05 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t\"\xee\x01\n\x08SyncPlan\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.headrace.api.sync.v1.SyncPlanState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x03\x12\x0f\n\x07updated\x18\x05 \x01(\x03\x12\x0f\n\x07removed\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61pprove_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x12\x41pproveSyncRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x13\x41pproveSyncResponse\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.headrace.api.sync.v1.SyncPlan*\xe2\x01\n\x10PlannedOperation\x12!\n\x1dPLANNED_OPERATION_UNSPECIFIED\x10\x00\x12\x19\n\x15PLANNED_OPERATION_ADD\x10\x01\x12\x1c\n\x18PLANNED_OPERATION_UPDATE\x10\x02\x12\x1c\n\x18PLANNED_OPERATION_REMOVE\x10\x03\x12\x1c\n\x18PLANNED_OPERATION_RESEND\x10\x04\x12\x1a\n\x16PLANNED_OPERATION_SEND\x10\x05\x12\x1a\n\x16PLANNED_OPERATION_SKIP\x10\x06*\x8a\x01\n\rSyncPlanState\x12\x1f\n\x1bSYNC_PLAN_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SYNC_PLAN_STATE_WAITING\x10\x01\x12\x1c\n\x18SYNC_PLAN_STATE_APPROVED\x10\x02\x12\x1d\n\x19SYNC_PLAN_STATE_DISCARDED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,24 +35,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PLANNEDREQUEST_HEADERSENTRY']._loaded_options = None
   _globals['_PLANNEDREQUEST_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_PLANNEDOPERATION']._serialized_start=1165
-  _globals['_PLANNEDOPERATION']._serialized_end=1391
-  _globals['_SYNCPLANSTATE']._serialized_start=1394
-  _globals['_SYNCPLANSTATE']._serialized_end=1532
-  _globals['_PLANNEDCHANGE']._serialized_start=91
-  _globals['_PLANNEDCHANGE']._serialized_end=233
-  _globals['_PLANNEDREQUEST']._serialized_start=236
-  _globals['_PLANNEDREQUEST']._serialized_end=456
-  _globals['_PLANNEDREQUEST_HEADERSENTRY']._serialized_start=410
-  _globals['_PLANNEDREQUEST_HEADERSENTRY']._serialized_end=456
-  _globals['_DRYRUNSYNCREQUEST']._serialized_start=458
-  _globals['_DRYRUNSYNCREQUEST']._serialized_end=561
-  _globals['_DRYRUNSYNCRESPONSE']._serialized_start=564
-  _globals['_DRYRUNSYNCRESPONSE']._serialized_end=779
-  _globals['_SYNCPLAN']._serialized_start=782
-  _globals['_SYNCPLAN']._serialized_end=1020
-  _globals['_APPROVESYNCREQUEST']._serialized_start=1022
-  _globals['_APPROVESYNCREQUEST']._serialized_end=1093
-  _globals['_APPROVESYNCRESPONSE']._serialized_start=1095
-  _globals['_APPROVESYNCRESPONSE']._serialized_end=1162
+  _globals['_PLANNEDOPERATION']._serialized_start=1478
+  _globals['_PLANNEDOPERATION']._serialized_end=1704
+  _globals['_SYNCPLANSTATE']._serialized_start=1707
+  _globals['_SYNCPLANSTATE']._serialized_end=1845
+  _globals['_PLANNEDCHANGE']._serialized_start=131
+  _globals['_PLANNEDCHANGE']._serialized_end=418
+  _globals['_PLANNEDFIELD']._serialized_start=420
+  _globals['_PLANNEDFIELD']._serialized_end=483
+  _globals['_PLANNEDREQUEST']._serialized_start=486
+  _globals['_PLANNEDREQUEST']._serialized_end=727
+  _globals['_PLANNEDREQUEST_HEADERSENTRY']._serialized_start=681
+  _globals['_PLANNEDREQUEST_HEADERSENTRY']._serialized_end=727
+  _globals['_DRYRUNSYNCREQUEST']._serialized_start=730
+  _globals['_DRYRUNSYNCREQUEST']._serialized_end=874
+  _globals['_DRYRUNSYNCRESPONSE']._serialized_start=877
+  _globals['_DRYRUNSYNCRESPONSE']._serialized_end=1092
+  _globals['_SYNCPLAN']._serialized_start=1095
+  _globals['_SYNCPLAN']._serialized_end=1333
+  _globals['_APPROVESYNCREQUEST']._serialized_start=1335
+  _globals['_APPROVESYNCREQUEST']._serialized_end=1406
+  _globals['_APPROVESYNCRESPONSE']._serialized_start=1408
+  _globals['_APPROVESYNCRESPONSE']._serialized_end=1475
 # @@protoc_insertion_point(module_scope)

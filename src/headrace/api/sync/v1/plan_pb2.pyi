@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import headrace.api.identity.v1.profile_pb2
 import sys
 import typing
 
@@ -99,6 +100,10 @@ class PlannedChange(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     ADDED_FIELD_NUMBER: builtins.int
     REMOVED_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    EVENT_NAME_FIELD_NUMBER: builtins.int
+    FIELDS_FIELD_NUMBER: builtins.int
+    CONSENTS_FIELD_NUMBER: builtins.int
     profile_id: builtins.str
     """Profile id."""
     operation: Global___PlannedOperation.ValueType
@@ -109,6 +114,18 @@ class PlannedChange(google.protobuf.message.Message):
     """Entries of the list that would be added or sent again."""
     removed: builtins.int
     """Entries of the list that would be removed."""
+    message_id: builtins.str
+    """For FORWARDING: the event."""
+    event_name: builtins.str
+    """For FORWARDING: name of the event, or its kind when it has none."""
+    @property
+    def fields(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlannedField]:
+        """For FORWARDING: what fills each field of the connector."""
+
+    @property
+    def consents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.profile_pb2.Consent]:
+        """For FORWARDING: what the person has said about the purposes that the destination requires, as of now."""
+
     def __init__(
         self,
         *,
@@ -117,10 +134,40 @@ class PlannedChange(google.protobuf.message.Message):
         reason: builtins.str = ...,
         added: builtins.int = ...,
         removed: builtins.int = ...,
+        message_id: builtins.str = ...,
+        event_name: builtins.str = ...,
+        fields: collections.abc.Iterable[Global___PlannedField] | None = ...,
+        consents: collections.abc.Iterable[headrace.api.identity.v1.profile_pb2.Consent] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["added", b"added", "operation", b"operation", "profile_id", b"profile_id", "reason", b"reason", "removed", b"removed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added", b"added", "consents", b"consents", "event_name", b"event_name", "fields", b"fields", "message_id", b"message_id", "operation", b"operation", "profile_id", b"profile_id", "reason", b"reason", "removed", b"removed"]) -> None: ...
 
 Global___PlannedChange: typing_extensions.TypeAlias = PlannedChange
+
+@typing.final
+class PlannedField(google.protobuf.message.Message):
+    """A field of a connector, as the mapping fills it for one event."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    EXPRESSION_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the field."""
+    expression: builtins.str
+    """The expression that fills it."""
+    value: builtins.str
+    """Its value as JSON, before the connector brings it into the vendor's form; empty when the expression gives none."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        expression: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expression", b"expression", "name", b"name", "value", b"value"]) -> None: ...
+
+Global___PlannedField: typing_extensions.TypeAlias = PlannedField
 
 @typing.final
 class PlannedRequest(google.protobuf.message.Message):
@@ -150,6 +197,7 @@ class PlannedRequest(google.protobuf.message.Message):
     BODY_FIELD_NUMBER: builtins.int
     BODY_IS_BASE64_FIELD_NUMBER: builtins.int
     PROFILE_IDS_FIELD_NUMBER: builtins.int
+    MESSAGE_IDS_FIELD_NUMBER: builtins.int
     method: builtins.str
     """Method of HTTP."""
     url: builtins.str
@@ -166,6 +214,10 @@ class PlannedRequest(google.protobuf.message.Message):
     def profile_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Profiles that it concerns."""
 
+    @property
+    def message_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """For FORWARDING: events that it carries."""
+
     def __init__(
         self,
         *,
@@ -175,8 +227,9 @@ class PlannedRequest(google.protobuf.message.Message):
         body: builtins.str = ...,
         body_is_base64: builtins.bool = ...,
         profile_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        message_ids: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "body_is_base64", b"body_is_base64", "headers", b"headers", "method", b"method", "profile_ids", b"profile_ids", "url", b"url"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "body_is_base64", b"body_is_base64", "headers", b"headers", "message_ids", b"message_ids", "method", b"method", "profile_ids", b"profile_ids", "url", b"url"]) -> None: ...
 
 Global___PlannedRequest: typing_extensions.TypeAlias = PlannedRequest
 
@@ -191,16 +244,24 @@ class DryRunSyncRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     PLAN_ID_FIELD_NUMBER: builtins.int
+    PROFILE_IDS_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Required. Resource name of a LIST or EVENT sync; it and its destination may be paused."""
+    """Required. Resource name of a sync; it and its destination may be paused."""
     full: builtins.bool
     """Optional, for LIST. What a full run would do, which sends every member again."""
     page_size: builtins.int
-    """Optional. Looks at this many members of the audience at a time, 0 means 100, at most 1,000."""
+    """Optional. Looks at this many members of the audience, or events of the log, at a time, 0 means 100, at most 1,000."""
     page_token: builtins.str
     """Optional. From the previous page."""
     plan_id: builtins.str
     """Optional, for LIST. Only people of this plan, which waits for approval; those whose data changed since have a reason."""
+    message_id: builtins.str
+    """For FORWARDING, in place of profile_ids. This event."""
+    @property
+    def profile_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """For FORWARDING. Events of these profiles (ids of all parts of a person), newest first; at most 1,000."""
+
     def __init__(
         self,
         *,
@@ -209,8 +270,10 @@ class DryRunSyncRequest(google.protobuf.message.Message):
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
         plan_id: builtins.str = ...,
+        profile_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        message_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["full", b"full", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["full", b"full", "message_id", b"message_id", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "profile_ids", b"profile_ids"]) -> None: ...
 
 Global___DryRunSyncRequest: typing_extensions.TypeAlias = DryRunSyncRequest
 
@@ -234,7 +297,7 @@ class DryRunSyncResponse(google.protobuf.message.Message):
     """Empty on the last page."""
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlannedChange]:
-        """People of this page for whom something would be done or who are left out, by profile id."""
+        """People of this page for whom something would be done or who are left out, by profile id; for FORWARDING the events."""
 
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlannedRequest]:

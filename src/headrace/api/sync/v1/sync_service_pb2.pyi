@@ -548,6 +548,7 @@ class SyncRun(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     HELD_FIELD_NUMBER: builtins.int
     PLAN_ID_FIELD_NUMBER: builtins.int
+    PENDING_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id of the pass."""
     added: builtins.int
@@ -562,6 +563,8 @@ class SyncRun(google.protobuf.message.Message):
     """People whose changes wait for approval."""
     plan_id: builtins.str
     """Id of the plan that this pass made of them; empty when it made none."""
+    pending: builtins.int
+    """Rows that the vendor took into jobs which have not ended yet; they move to added, removed or failed when they have."""
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it began."""
@@ -587,9 +590,10 @@ class SyncRun(google.protobuf.message.Message):
         error: builtins.str = ...,
         held: builtins.int = ...,
         plan_id: builtins.str = ...,
+        pending: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["added", b"added", "end_time", b"end_time", "error", b"error", "failed", b"failed", "held", b"held", "id", b"id", "plan_id", b"plan_id", "removed", b"removed", "skipped", b"skipped", "start_time", b"start_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added", b"added", "end_time", b"end_time", "error", b"error", "failed", b"failed", "held", b"held", "id", b"id", "pending", b"pending", "plan_id", b"plan_id", "removed", b"removed", "skipped", b"skipped", "start_time", b"start_time"]) -> None: ...
 
 Global___SyncRun: typing_extensions.TypeAlias = SyncRun
 
@@ -662,6 +666,7 @@ class Delivery(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     CONSENTS_FIELD_NUMBER: builtins.int
+    EXCHANGE_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id of the delivery."""
     sync: builtins.str
@@ -696,6 +701,12 @@ class Delivery(google.protobuf.message.Message):
     def consents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[headrace.api.identity.v1.profile_pb2.Consent]:
         """What the person had said about the purposes that the destination requires, when it was last sent."""
 
+    @property
+    def exchange(self) -> Global___DeliveryExchange:
+        """The last request that carried it and the answer, when asked for and kept: always of what failed or is tried again, of
+        others now and then.
+        """
+
     def __init__(
         self,
         *,
@@ -712,11 +723,81 @@ class Delivery(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         consents: collections.abc.Iterable[headrace.api.identity.v1.profile_pb2.Consent] | None = ...,
+        exchange: Global___DeliveryExchange | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "next_attempt_time", b"next_attempt_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "consents", b"consents", "create_time", b"create_time", "id", b"id", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "operation", b"operation", "profile_id", b"profile_id", "reason", b"reason", "state", b"state", "status_code", b"status_code", "sync", b"sync", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "exchange", b"exchange", "next_attempt_time", b"next_attempt_time", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "consents", b"consents", "create_time", b"create_time", "exchange", b"exchange", "id", b"id", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "operation", b"operation", "profile_id", b"profile_id", "reason", b"reason", "state", b"state", "status_code", b"status_code", "sync", b"sync", "update_time", b"update_time"]) -> None: ...
 
 Global___Delivery: typing_extensions.TypeAlias = Delivery
+
+@typing.final
+class DeliveryExchange(google.protobuf.message.Message):
+    """A request to a vendor and its answer, without secrets and personal data: what is about people is replaced by its kind,
+    such as "(email)", digests are shortened, and long texts are cut.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class HeadersEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    TIME_FIELD_NUMBER: builtins.int
+    METHOD_FIELD_NUMBER: builtins.int
+    URL_FIELD_NUMBER: builtins.int
+    HEADERS_FIELD_NUMBER: builtins.int
+    BODY_FIELD_NUMBER: builtins.int
+    ITEMS_FIELD_NUMBER: builtins.int
+    STATUS_CODE_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
+    method: builtins.str
+    """Method of HTTP, or what the connector does in its place."""
+    url: builtins.str
+    """Where it went."""
+    body: builtins.str
+    """Body of the request."""
+    items: builtins.int
+    """Number of items that the request carried."""
+    status_code: builtins.int
+    """Status of the answer; 0 when none came."""
+    answer: builtins.str
+    """Body of the answer; what went wrong when none came."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was sent."""
+
+    @property
+    def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Headers of the request."""
+
+    def __init__(
+        self,
+        *,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        method: builtins.str = ...,
+        url: builtins.str = ...,
+        headers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        body: builtins.str = ...,
+        items: builtins.int = ...,
+        status_code: builtins.int = ...,
+        answer: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answer", b"answer", "body", b"body", "headers", b"headers", "items", b"items", "method", b"method", "status_code", b"status_code", "time", b"time", "url", b"url"]) -> None: ...
+
+Global___DeliveryExchange: typing_extensions.TypeAlias = DeliveryExchange
 
 @typing.final
 class ListDeliveriesRequest(google.protobuf.message.Message):
@@ -730,6 +811,7 @@ class ListDeliveriesRequest(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     MESSAGE_ID_FIELD_NUMBER: builtins.int
     PROFILE_IDS_FIELD_NUMBER: builtins.int
+    EXCHANGES_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. "workspaces/{workspace}" or a sync's resource name."""
     page_size: builtins.int
@@ -740,6 +822,8 @@ class ListDeliveriesRequest(google.protobuf.message.Message):
     """Optional. Only of this state."""
     message_id: builtins.str
     """Optional. Only of this message id."""
+    exchanges: builtins.bool
+    """Optional. Also the last request and answer of each, where they are kept."""
     @property
     def profile_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Optional. Only those that concern these profiles (ids of all parts of a person), at most 1,000; newest first."""
@@ -753,8 +837,9 @@ class ListDeliveriesRequest(google.protobuf.message.Message):
         state: Global___DeliveryState.ValueType = ...,
         message_id: builtins.str = ...,
         profile_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        exchanges: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "profile_ids", b"profile_ids", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exchanges", b"exchanges", "message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "profile_ids", b"profile_ids", "state", b"state"]) -> None: ...
 
 Global___ListDeliveriesRequest: typing_extensions.TypeAlias = ListDeliveriesRequest
 

@@ -1,0 +1,1 @@
+"""Requests and vendors' answers that are kept for the delivery log, without secrets and personal data."""
