@@ -107,6 +107,7 @@ def test_what_nobody_passes_is_refused_when_it_is_given_and_read_when_it_is_stor
         {"any": [{"trait": "age", "gt": 30}, {"trait": "age", "lt": 20}]},
         {"all": [{"trait": "age", "gt": 30}, {"not": {"trait": "age", "gt": 20}}]},
         {"all": [{"trait": "tags", "contains": "a"}, {"trait": "tags", "contains": "b"}]},
+        {"event": "A", "where": [{"property": "x", "in": [0, "pro"]}, {"property": "x", "gt": 1}]},
     ],
 )
 def test_what_somebody_may_pass_is_taken(where: dict[str, Any]) -> None:

@@ -63,6 +63,9 @@ from headrace_audience.language.windows import WINDOW_KEYS, check_shorter, parse
 
 MAX_DEPTH = 50
 MAX_CONDITIONS = 300
+TOO_MANY_CONDITIONS = (
+    f'there are more than {MAX_CONDITIONS} conditions, tests of properties and steps; use "in" or split it'
+)
 MAX_DEFINITION_BYTES = 256 * 1024
 MAX_STEPS = 10
 MAX_PERIODS = 100
@@ -148,10 +151,7 @@ class _Parser:
             raise DefinitionError(path, f"is nested more than {MAX_DEPTH} deep; flatten it or use another audience")
         self._count += 1 + _tests_in(raw)
         if self._count > MAX_CONDITIONS:
-            reason = (
-                f'there are more than {MAX_CONDITIONS} conditions, tests of properties and steps; use "in" or split it'
-            )
-            raise DefinitionError(path, reason)
+            raise DefinitionError(path, TOO_MANY_CONDITIONS)
         leaves = self._of_groups if self._of == "groups" else tuple(self._leaves)
         all_kinds = ("all", "any", "not", *leaves)
         if not isinstance(raw, Mapping):

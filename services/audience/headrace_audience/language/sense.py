@@ -13,6 +13,7 @@ from typing import Any
 from headrace.domain.definitions import (
     MAX_DURATION_US,
     MOVING_OPS,
+    NUMBER_OPS,
     OPS,
     TIME_OPS,
     DefinitionError,
@@ -168,9 +169,9 @@ def _is_of_another_kind(value: Scalar, test: Test) -> bool:
 
 def _bounds(test: Test) -> tuple[float, float] | None:
     """The least and the greatest number that pass a test; None when it is not one of numbers."""
-    number = test.values[0]
-    if test.op in (*TIME_OPS, *MOVING_OPS):
+    if test.op not in ("eq", *NUMBER_OPS):
         return None
+    number = test.values[0]
     if isinstance(number, bool | str):
         return None
     last = float(test.values[-1])
@@ -181,4 +182,4 @@ def _bounds(test: Test) -> tuple[float, float] | None:
         "lt": (-math.inf, math.nextafter(number, -math.inf)),
         "lte": (-math.inf, number),
         "between": (number, last),
-    }.get(test.op)
+    }[test.op]

@@ -14,7 +14,13 @@ from lark import Lark, Token, Transformer, Tree, UnexpectedCharacters, Unexpecte
 from lark.exceptions import VisitError
 
 from headrace.domain.definitions import DefinitionError, load_json
-from headrace_audience.language.parser import MAX_DEFINITION_BYTES, MAX_DEPTH, parse_definition
+from headrace_audience.language.parser import (
+    MAX_CONDITIONS,
+    MAX_DEFINITION_BYTES,
+    MAX_DEPTH,
+    TOO_MANY_CONDITIONS,
+    parse_definition,
+)
 from headrace_audience.language.text.printing import KEYWORDS
 
 _OPERATORS = {"=": "eq", "!=": "neq", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
@@ -29,6 +35,10 @@ _NAMED = {
     "$END": "the end",
 }
 _MOST_EXPECTED = 20
+_MOST_JOINTS = 5 * MAX_CONDITIONS
+"""More words "and", "or" and "then" than the most conditions have: some stand in a "between" of them."""
+_MOST_WORDS = 25_000
+"""A list of 10,000 entries has 20,000 words and commas; more than this takes the parser seconds."""
 
 Json = dict[str, Any]
 
@@ -92,7 +102,7 @@ def read_text(text: str, check: Check = parse_definition) -> ReadText:
     """The JSON of a definition in text form, and where each part of it stands; as from_text()."""
     if len(text) > MAX_DEFINITION_BYTES:
         raise TextError(1, 1, f"the definition is longer than {MAX_DEFINITION_BYTES // 1024} KiB")
-    _check_depth(text)
+    _check_size(text)
     try:
         tree = _grammar().parse(text)
     except UnexpectedInput as error:
@@ -100,7 +110,7 @@ def read_text(text: str, check: Check = parse_definition) -> ReadText:
     places: dict[str, tuple[int, int]] = {}
     try:
         definition: Json = _unwrapped(_Reader().transform(tree), "", places)
-    except RecursionError:  # "notnotnot a": words that are written as one are no words to _check_depth()
+    except RecursionError:  # "notnotnot a": words that are written as one are no words to _check_size()
         raise TextError(1, 1, f"is nested more than {MAX_DEPTH} deep; flatten it or use another audience") from None
     except VisitError as error:
         if isinstance(error.orig_exc, TextError):
@@ -114,13 +124,15 @@ def read_text(text: str, check: Check = parse_definition) -> ReadText:
     return ReadText(definition, places)
 
 
-def _check_depth(text: str) -> None:
-    """Refuse what would be nested too deep before anything recursive reads it."""
+def _check_size(text: str) -> None:
+    """Refuse what is nested too deep for anything recursive to read, or so much that reading it takes seconds."""
     depths = [0]
-    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|#[^\n]*|[()]|[^\s"()#]+', text):
+    words = joints = 0
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|#[^\n]*|[(),]|[<>=!]+|[^\s"(),#<>=!]+', text):
         word = found[0]
         if word.startswith("#"):
             continue
+        words += 1
         if word == ")":
             if len(depths) > 1:
                 depths.pop()
@@ -130,9 +142,16 @@ def _check_depth(text: str) -> None:
             depths[-1] += 1
         else:
             depths[-1] = depths[-2] + 1 if len(depths) > 1 else 0
+            joints += word.lower() in ("and", "or", "then")
+        reason = ""
         if depths[-1] > 2 * MAX_DEPTH:
-            line, column = _line_and_column(text, found.start())
-            raise TextError(line, column, f"is nested more than {MAX_DEPTH} deep; flatten it or use another audience")
+            reason = f"is nested more than {MAX_DEPTH} deep; flatten it or use another audience"
+        elif joints > _MOST_JOINTS:
+            reason = TOO_MANY_CONDITIONS
+        elif words > _MOST_WORDS:
+            reason = f"there are more than {_MOST_WORDS} words and signs; give so long a definition as JSON"
+        if reason:
+            raise TextError(*_line_and_column(text, found.start()), reason)
 
 
 @lru_cache(maxsize=1)
