@@ -31,7 +31,7 @@ class SqlSettings(BaseModel):
     )
     password: SecretStr | None = Field(None, title="Password", description="Of the URL's user.")
     db_schema: str = Field("", title="Schema", description="Of the tables; empty for the database's default.")
-    events_table: str = Field("headrace_events", title="Table of events")
+    events_table: str = Field("headrace_events", title="Table of events", description="A row for each.")
     profiles_table: str = Field(
         "headrace_profiles",
         title="Table of people",

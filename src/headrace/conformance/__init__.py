@@ -2,6 +2,7 @@
 
 from headrace.conformance import (
     behaviour,
+    delivering,
     goldens,
     hygiene,
     life,
@@ -27,6 +28,7 @@ __all__ = [
     "asked",
     "behaviour",
     "conformance",
+    "delivering",
     "goldens",
     "hygiene",
     "in_order",

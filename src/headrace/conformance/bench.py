@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -89,6 +90,7 @@ class Bench:
         self._vendor: FakeVendor | None = None
         self._instance: ConnectorInstance | None = None
         self._worker: ConnectorInstance | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.memory: dict[str, Any] = {}
 
     def __enter__(self) -> Bench:
@@ -106,6 +108,8 @@ class Bench:
             self.run(self._vendor.close())
         for host in self._hosts.values():
             self.run(host.close())
+        if self._folder is not None:
+            self._folder.cleanup()
         if self._first is self:
             self._runner.close()
 
@@ -206,6 +210,13 @@ class Bench:
             self._vendor = FakeVendor()
             self.run(self._vendor.start())
         return self._vendor
+
+    @property
+    def folder(self) -> str:
+        """A folder for what a connector writes; it goes with the bench."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="headrace-conformance-")
+        return self._folder.name
 
     @cached_property
     def vendor_file(self) -> VendorFile:

@@ -11,6 +11,13 @@
 
 In a body, "$items" stands for the number of items of the request, and {"$each": value} for a list with the value once
 for each of them; within a list, for as many entries. A waiver says in a sentence why a check cannot hold.
+
+Of a connector that does not speak HTTP, answers are those that its `deliver` gives to its `read`, and there is more:
+
+    "delivery": {"settings": {"url": "acme://$address"}, "works": {"url": "file://$folder/acme"}}
+
+`settings` lead to "$address", where an end is silent, breaks off or talks nonsense; `works`, if there can be any,
+deliver without a server into "$folder", which is empty.
 """
 
 from __future__ import annotations
@@ -71,12 +78,28 @@ class VendorAnswer(BaseModel):
         return self.body.encode() if isinstance(self.body, str) else json.dumps(_filled(self.body, items)).encode()
 
 
+class Delivery(BaseModel):
+    """How a connector that does not speak HTTP is led to ends on this machine.
+
+    Attributes:
+        settings: Settings, on top of the others, with which it goes to "$address": a host with a port.
+        works: Settings with which it delivers without a server, such as a database file in "$folder"; empty when there
+            are none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    works: dict[str, Any] = Field(default_factory=dict)
+
+
 class VendorFile(BaseModel):
     """The file.
 
     Attributes:
         settings: Settings for the checks, on top of those made from the manifest. Secrets in it are made up.
         answers: How the vendor answers.
+        delivery: How a connector that does not speak HTTP is led to ends on this machine.
         waivers: Ids of checks that cannot hold with this vendor, with a sentence each that says why.
     """
 
@@ -84,6 +107,7 @@ class VendorFile(BaseModel):
 
     settings: dict[str, Any] = Field(default_factory=dict)
     answers: tuple[VendorAnswer, ...] = ()
+    delivery: Delivery = Delivery()
     waivers: dict[str, Annotated[str, StringConstraints(pattern=r"^\S.{18,}\.$")]] = Field(default_factory=dict)
 
     def accepted(self, call: str, request: Request) -> VendorAnswer:

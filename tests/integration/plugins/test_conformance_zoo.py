@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.conformance import CHECKS, Bench, Level, Options, Result, conformance, in_order
+from tests.support import conformance_line_zoo
 from tests.support.conformance_zoo import ALONE, BAD, GOOD, VENDOR, install, name_of, write_author
 from tests.support.plugin_zoo import write
 
@@ -44,7 +45,8 @@ def test_the_good_one_passes_everything(options: Options, bench: Bench) -> None:
     report = conformance(GOOD, options, beside=bench)
     assert {one.id: one.seen for one in report.failed()} == {}
     assert report.conforms
-    assert {one.result for one in report.checks} == {Result.PASSED}
+    assert {one.result for one in report.checks if one.id in BAD} == {Result.PASSED}
+    assert {one.seen for one in report.checks if one.result is Result.NOT_DECLARED} == {"schemes"}
 
 
 @pytest.mark.parametrize("check", SHARED)
@@ -56,7 +58,8 @@ def test_a_bad_one_fails_its_own_check_alone(check: str, options: Options, bench
 
 
 def test_every_check_has_a_bad_connector() -> None:
-    assert set(BAD) | {"manifest.loads"} == set(CHECKS)  # what cannot be loaded fails everything, see below
+    # What cannot be loaded fails everything, see below.
+    assert set(BAD) | set(conformance_line_zoo.BAD) | {"manifest.loads"} == set(CHECKS)
     assert next(iter(in_order())).id == "manifest.loads"
 
 

@@ -1,0 +1,5 @@
+from headrace_sdk.testing import DestinationConformance
+
+
+class TestKafka(DestinationConformance):
+    connector = "kafka"

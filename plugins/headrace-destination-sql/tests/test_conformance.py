@@ -1,0 +1,5 @@
+from headrace_sdk.testing import DestinationConformance
+
+
+class TestSql(DestinationConformance):
+    connector = "sql"
