@@ -19,8 +19,8 @@ const manifest = {
   settings_schema_json: json({
     type: "object",
     properties: {
-      url: { type: "string", title: "Address" },
-      token: { type: "string", title: "API token", format: "password", writeOnly: true },
+      url: { type: "string", title: "Address", description: "Where events go." },
+      token: { type: "string", title: "API token", description: "Of the receiver.", format: "password", writeOnly: true },
     },
     required: ["url", "token"],
     additionalProperties: false,
@@ -61,7 +61,7 @@ const methods = {
     const skipped = [];
     batch.events.forEach((event, place) => {
       const { email, value } = parsed(event.fields_json);
-      if (!email) {
+      if (typeof email !== "string" || !email) {
         skipped.push({ item: place, reason: "has no e-mail address", field: "email" });
         return;
       }
@@ -92,21 +92,24 @@ function problemOf({ url, token, ...unknown }) {
   return field ? { field, reason: `${field}: is no setting of this connector` } : null;
 }
 
-// One outcome for each item of the request, in its order. An answer that names bad items rejects these alone.
-function meaningOf({ request, response: { status, body } }) {
+// One outcome for each item of the request, in its order. An answer that names bad items rejects these alone; one that is
+// none of the receiver's (a page, a redirect, half an answer) delivers nothing.
+function meaningOf({ request, response: { status, headers, body } }) {
   const every = (outcome) => request.items.map(() => outcome);
   if (status === 401) {
     const reason = "the receiver refuses the token";
     return { outcomes: { items: every({ kind: "OUTCOME_KIND_RETRY", reason }), unauthorized: reason } };
   }
-  if (status === 429 || status >= 500) {
-    return { outcomes: { items: every({ kind: "OUTCOME_KIND_RETRY", reason: `the receiver answered ${status}` }) } };
-  }
-  if (status >= 400) {
+  if (status >= 400 && status < 500 && status !== 429) {
     return { outcomes: { items: every({ kind: "OUTCOME_KIND_REJECTED", reason: `refused with ${status}` }) } };
   }
+  const answer = status < 300 ? objectIn(body) : null;
+  if (!answer) {
+    const items = every({ kind: "OUTCOME_KIND_RETRY", reason: `the receiver answered ${status}` });
+    return { outcomes: status === 429 ? { items, throttle_s: waitOf(headers) } : { items } };
+  }
   const items = every({ kind: "OUTCOME_KIND_DELIVERED" });
-  for (const { at, field } of parsed(body).rejected ?? []) {
+  for (const { at, field } of answer.rejected ?? []) {
     items[at] = { kind: "OUTCOME_KIND_REJECTED", reason: "the receiver refuses the value", field };
   }
   return { outcomes: { items } };
@@ -114,6 +117,20 @@ function meaningOf({ request, response: { status, body } }) {
 
 function json(value) {
   return Buffer.from(JSON.stringify(value));
+}
+
+// Seconds that the receiver asks to wait; 0 leaves them to the host.
+function waitOf(headers) {
+  return Number(headers.find(({ name }) => name === "retry-after")?.value) || 0;
+}
+
+function objectIn(bytes) {
+  try {
+    const value = JSON.parse(bytes);
+    return value && typeof value === "object" && !Array.isArray(value) ? value : null;
+  } catch {
+    return null;
+  }
 }
 
 function parsed(bytes) {

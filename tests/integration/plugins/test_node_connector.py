@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from headrace.conformance import Level, Options, Result, conformance
 from headrace.domain.times import now_us
 from headrace.plugins import Limits, PluginConfigError, PluginError, PluginErrorKind, PluginHost, secrets_of
 from headrace_sdk import (
@@ -88,6 +89,15 @@ async def test_the_example_refuses_settings_by_their_field(settings: dict[str, A
     assert caught.value.field == field
 
 
+def test_the_example_conforms() -> None:
+    folder = node_plugin.EXAMPLE
+    options = Options(folder=folder / "tests" / "conformance", path=[], folders=[str(folder)], examples=8)
+    report = conformance("headrace-connector-node", options)
+    assert {one.id: one.seen for one in report.failed()} == {}
+    asked = {one.level for one in report.checks if one.result is Result.PASSED}
+    assert asked == set(Level) - {Level.HYGIENE}  # which looks at Python from within
+
+
 async def test_the_example_delivers_to_a_receiver() -> None:
     got: list[Any] = []
     answers: list[tuple[int, Any]] = []
@@ -125,7 +135,7 @@ async def test_the_example_delivers_to_a_receiver() -> None:
     assert read[0] == Outcomes(items=(Delivered(), Delivered()))
     rejected = Rejected(reason="the receiver refuses the value", field="email")
     assert read[1] == Outcomes(items=(Delivered(), rejected))
-    assert read[2] == Outcomes(items=(Retry(reason="the receiver answered 429"),) * 2)
+    assert read[2] == Outcomes(items=(Retry(reason="the receiver answered 429"),) * 2, throttle_s=0.0)
     assert read[3].unauthorized == "the receiver refuses the token"
     assert read[4] == Outcomes(items=(Rejected(reason="refused with 404"),) * 2)
 
