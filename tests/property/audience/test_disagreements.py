@@ -45,6 +45,8 @@ def test_sql_says_what_is_right(case: Case, tmp_path: Path) -> None:
         with duckdb.connect() as connection:
             connection.register("events", table_of(case.facts))
             found = queries.outlook(connection, case.asked.last, case.at_us, case.asked.meanings, profiles=profiles)
+            members = queries.evaluate(connection, case.asked.last, case.at_us, case.asked.meanings)
+        assert members == [profile for profile in profiles if case.expect[profile]["member"]]
     assert {o.profile: answer(o.member, o.since_us, o.changes_at_us) for o in found} == case.expect
 
 

@@ -84,6 +84,18 @@ def _date(span: Calendar, at_us: int) -> date:
     return tomorrow if has_begun else today
 
 
+def _left(span: Span, time_us: int) -> int:
+    """The moment from which an event counts no more."""
+    if not isinstance(span, Calendar):
+        return time_us + span.us
+    try:
+        after = _date(span, time_us) + timedelta(days=span.days)
+        begins = datetime(after.year, after.month, after.day, tzinfo=ZoneInfo(span.zone)).astimezone(UTC)
+    except OverflowError:  # years that no calendar holds
+        return span.passes(time_us)
+    return (begins - _EPOCH) // timedelta(microseconds=1)
+
+
 def aggregate_holds(condition: Aggregate, found: List[object]) -> bool:
     """Whether the values of a property, of the events that count, give what is wanted."""
     if condition.function == "distinct":
@@ -225,11 +237,11 @@ def moments_after(leaf: Leaf, fact: Fact) -> Iterator[int]:
                 yield from (told - near_us, told, told + near_us)
     if isinstance(leaf, EventCount | DatedCount | Aggregate | ComputedValue | FirstTime | LastTime | InOrder):
         spans = [span for span in (leaf.window.within, leaf.window.older_than) if span is not None]
-        yield from (span.passes(time) for span in spans)
+        yield from (_left(span, time) for span in spans)
         if isinstance(leaf, InOrder):
             yield from (time + step.within_us for step in leaf.steps if step.within_us is not None)
     elif isinstance(leaf, Restarted):
-        yield from (leaf.active_within.passes(time), leaf.gone_since.passes(time))
+        yield from (_left(leaf.active_within, time), _left(leaf.gone_since, time))
     elif isinstance(leaf, Regularly):
         yield from (time + i * leaf.period_us for i in range(1, leaf.periods + 1))
     elif isinstance(leaf, TraitTest) and leaf.test.op in ("in_last", "in_next"):
