@@ -10,7 +10,10 @@ from headrace_sdk.requests import Response
 
 __all__ = ["is_passing", "raise_for_status", "remark", "words"]
 
-_PERSONAL = re.compile(r"[^\s@]+@[^\s@]+|[0-9a-fA-F]{32,}|[0-9]{7,}")
+# Addresses; telephone numbers, as people write them, and other long numbers; hashes and identifiers of devices.
+_PERSONAL = re.compile(
+    r"[^\s@'\"=\[(<]+@[^\s@'\",\])>]+|\+?[0-9][0-9 ()./-]{5,}[0-9]|[0-9a-fA-F]{24,}|[0-9a-fA-F-]{32,}"
+)
 _PASSING = frozenset({408, 423, 425, 429})
 _LONGEST = 200
 
@@ -18,7 +21,7 @@ _LONGEST = 200
 def words(said: Any) -> str:
     """A vendor's words as they may be shown and logged: on one line, cut at 200 characters.
 
-    Addresses, hashes and long numbers are replaced by dots: they may be those of people.
+    Addresses, telephone numbers, hashes and other long numbers are replaced by dots: they may be those of people.
 
     Args:
         said: What stands where words should; anything that is no text gives "".

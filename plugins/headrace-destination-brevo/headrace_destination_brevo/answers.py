@@ -28,7 +28,7 @@ from headrace_sdk import (
     TransientError,
     Warned,
 )
-from headrace_sdk.answers import words as fit
+from headrace_sdk.answers import remark, words
 
 ASK_AGAIN_S = 30.0
 """Brevo answers about a hundred questions for processes an hour."""
@@ -155,7 +155,7 @@ def _events_accounted(size: int, errors: list[Any], failed: Any) -> tuple[Outcom
             places = error.get("eventIndex")
             for place in places if isinstance(places, list) else [places]:
                 if isinstance(place, int) and 0 <= place < size:
-                    named.setdefault(place, _words(error.get("message")))
+                    named.setdefault(place, words(error.get("message")) or "without a reason")
     unsure = Warned(reason="Brevo refused some events of the request without naming them")
     rest: Outcome = unsure if not named or (isinstance(failed, int) and failed > len(named)) else Delivered()
     return tuple(
@@ -182,8 +182,7 @@ def _lowered(emails: Any) -> frozenset[str]:
 
 def _refused_whole(request: Request, response: Response) -> Outcomes:
     """Nothing was stored, and no item is named: the host looks for it."""
-    outcome = Rejected(reason=f"Brevo answered with status {response.status}{_explanation(response)}")
-    return Outcomes(items=(outcome,) * len(request.items), refused_whole=True)
+    return Outcomes.refused(request, f"Brevo answered with status {response.status}{_explanation(response)}")
 
 
 def _raise(response: Response) -> NoReturn:
@@ -214,10 +213,4 @@ def wait_s(response: Response) -> float | None:
 def _explanation(response: Response) -> str:
     answer = response.json_object()
     code, message = answer.get("code"), answer.get("message")
-    words = ": ".join(one for one in (code, message) if isinstance(one, str) and one)
-    return f" ({_words(words)})" if words else ""
-
-
-def _words(message: Any) -> str:
-    """Brevo's words, without what may be personal."""
-    return fit(message) or "without a reason"
+    return remark(": ".join(one for one in (code, message) if isinstance(one, str) and one))

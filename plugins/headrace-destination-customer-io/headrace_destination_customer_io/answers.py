@@ -24,7 +24,7 @@ from headrace_sdk import (
     TransientError,
     Warned,
 )
-from headrace_sdk.answers import words as fit
+from headrace_sdk.answers import remark, words
 
 _FIELD = re.compile(r"[A-Za-z0-9_.$\[\]-]{1,80}")
 
@@ -50,7 +50,7 @@ def read(request: Request, response: Response, *, refused: str) -> Outcomes:
         return Outcomes.every(request, Warned(reason="Customer.io refused a part of the request without saying which"))
     if response.status in (400, 413):
         said = f"Customer.io answered with status {response.status}{_explanation(answer)}"
-        return Outcomes(items=(Rejected(reason=said),) * len(request.items), refused_whole=True)
+        return Outcomes.refused(request, said)
     _raise(response, answer, refused)
 
 
@@ -92,10 +92,10 @@ def _accounted(request: Request, errors: list[Any]) -> tuple[Outcome, ...]:
 
 
 def _rejected(error: Mapping[str, Any]) -> Rejected:
-    words = [_cleaned(part) for part in (error.get("reason"), error.get("message")) if isinstance(part, str) and part]
+    said = [found for part in ("reason", "message") if (found := words(error.get(part)))]
     field = error.get("field")
     return Rejected(
-        reason=f"Customer.io refused it: {', '.join(words) or 'without a reason'}",
+        reason=f"Customer.io refused it: {', '.join(said) or 'without a reason'}",
         field=field if isinstance(field, str) and _FIELD.fullmatch(field) else "",
     )
 
@@ -122,9 +122,4 @@ def _explanation(answer: Mapping[str, Any]) -> str:
     inner = meta if isinstance(meta, Mapping) else answer
     found = inner.get("errors") or inner.get("error")
     first = found[0] if isinstance(found, list) and found else found
-    words = " ".join(str(part) for part in first.values()) if isinstance(first, Mapping) else first
-    return f" ({_cleaned(words)})" if isinstance(words, str) and words.strip() else ""
-
-
-def _cleaned(words: str) -> str:
-    return fit(words)
+    return remark(" ".join(map(str, first.values())) if isinstance(first, Mapping) else first)

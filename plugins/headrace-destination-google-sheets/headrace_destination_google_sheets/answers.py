@@ -20,7 +20,6 @@ from headrace_sdk import (
     Outcomes,
     RateLimited,
     RecordRejected,
-    Rejected,
     Request,
     Response,
     Retry,
@@ -40,7 +39,7 @@ def read(request: Request, response: Response) -> Outcomes:
     """
     if response.status == 400 and not _is_the_settings(response):
         # Some row is at fault, and which one Google says only by its place among the changes.
-        return Outcomes(items=(Rejected(reason=_said(response)),) * len(request.items), refused_whole=True)
+        return Outcomes.refused(request, _said(response))
     _raise_unless_accepted(response)
     asked = json.loads(request.body)["requests"]
     replies = response.json_object().get("replies")

@@ -28,10 +28,10 @@ from headrace_sdk import (
     TransientError,
     Warned,
 )
+from headrace_sdk.answers import remark
 
 ADD, REMOVE = "add", "remove"
 """What contacts in an answer are for; stands behind the address as its fragment, which is not sent."""
-_PERSONAL = re.compile(r"[^\s@'\"=]+@[^\s@'\",\]]+|\+?[0-9][0-9 ()./-]{5,}[0-9]|[0-9a-fA-F]{32,}")
 _DAILY = "DAILY"
 _LONG_WAIT_S = 3_600.0
 
@@ -108,16 +108,13 @@ def sentence(response: Response, *, of_list: bool = False) -> str:
 
 def _refused(request: Request, response: Response) -> Outcomes:
     """HubSpot carries out nothing of a batch with a bad item, and seldom says which it is."""
-    answer, size = response.json_object(), len(request.items)
+    answer = response.json_object()
     if not answer and response.status == 400:
         raise TransientError("what answered in HubSpot's place is not HubSpot")
     said = _said(response)
     if "/memberships/" in urlsplit(request.url).path:
         raise ConfigError(f"{said}: the list is none of contacts that can be changed", "list_id")
-    named = {place for place in _places(request, answer) if place < size}
-    rejected, again = Rejected(reason=said), Retry(reason="HubSpot refused the request for another contact in it")
-    items = tuple(rejected if place in named or not named else again for place in range(size))
-    return Outcomes(items=items, refused_whole=True)
+    return Outcomes.refused(request, said, set(_places(request, answer)))
 
 
 def _places(request: Request, answer: Mapping[str, Any]) -> Iterator[int]:
@@ -184,8 +181,7 @@ def _written(place: int, ids: Mapping[int, str], failed: Mapping[int, Any], job:
     if place in ids:
         return job or Delivered()
     if place in failed:
-        message = failed[place].get("message")
-        return Rejected(reason=f"HubSpot refused the contact ({_clean(message)})")
+        return Rejected(reason=f"HubSpot refused the contact{remark(failed[place].get('message'))}")
     return Retry(reason="HubSpot did not say what became of the contact")
 
 
@@ -214,9 +210,4 @@ def _changed(request: Request, answer: Mapping[str, Any]) -> Outcomes:
 def _said(response: Response) -> str:
     """HubSpot's words, without what may be personal."""
     answer = response.json_object()
-    words = _clean(answer.get("message") or answer.get("category"))
-    return f"HubSpot answered with status {response.status}" + (f" ({words})" if words else "")
-
-
-def _clean(words: Any) -> str:
-    return _PERSONAL.sub("...", " ".join(words.split()))[:200] if isinstance(words, str) else ""
+    return f"HubSpot answered with status {response.status}{remark(answer.get('message') or answer.get('category'))}"

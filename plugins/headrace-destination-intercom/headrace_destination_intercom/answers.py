@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -27,11 +27,11 @@ from headrace_sdk import (
     Retry,
     TransientError,
 )
+from headrace_sdk.answers import remark
 
 TAG, UNTAG, FORGET, MAKE, UPDATE = "tag", "untag", "forget", "make", "update"
 _EXISTING = re.compile(r"\bid=([0-9a-fA-F]{8,64})\b")
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_PERSONAL = re.compile(r"[^\s@'\"=]+@[^\s@'\",]+|\+?[0-9][0-9 ()./-]{5,}[0-9]|[0-9a-fA-F]{24,}")
 
 
 def read(request: Request, response: Response) -> Outcomes:
@@ -165,6 +165,5 @@ def _until_reset_s(response: Response) -> float | None:
 
 def _said(response: Response) -> str:
     """Intercom's words, without what may be personal."""
-    words: Iterable[str] = (str(one.get("message") or one.get("code")) for one in _errors(response))
-    said = _PERSONAL.sub("...", " ".join(" ".join(words).split()))[:200]
-    return f"Intercom answered with status {response.status}" + (f" ({said})" if said else "")
+    said = " ".join(str(one.get("message") or one.get("code")) for one in _errors(response))
+    return f"Intercom answered with status {response.status}{remark(said)}"

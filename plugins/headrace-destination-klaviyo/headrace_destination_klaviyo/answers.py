@@ -22,12 +22,11 @@ from headrace_sdk import (
     Rejected,
     Request,
     Response,
-    Retry,
     TransientError,
 )
+from headrace_sdk.answers import remark
 
 _PLACE = re.compile(r"/(?:profiles|events-bulk-create)/data/([0-9]{1,5})(?:/|$)")
-_PERSONAL = re.compile(r"[^\s@'\"]+@[^\s@'\"]+|\+?[0-9][0-9 ()./-]{5,}[0-9]|[0-9a-fA-F]{32,}")
 _DUPLICATE = "duplicate_profile"
 
 
@@ -112,14 +111,10 @@ def _refused(request: Request, response: Response, errors: list[Mapping[str, Any
     if (response.status == 404 and on_list) or any(_concerns_list(one) for one in errors):
         raise ConfigError(f"{_said(response, errors)}: Klaviyo does not know the list", "list_id")
     _raise(response, errors)
-    size, said = len(request.items), _said(response, errors)
-    rejected = Rejected(reason=said)
-    if size == 1 or not _is_batch(request):
-        return Outcomes.every(request, rejected)
-    named = {place for one in errors for place in _places(one) if place < size}
-    again = Retry(reason="Klaviyo refused the request for another item in it")
-    items = tuple(rejected if place in named or not named else again for place in range(size))
-    return Outcomes(items=items, refused_whole=True)
+    said = _said(response, errors)
+    if len(request.items) == 1 or not _is_batch(request):
+        return Outcomes.every(request, Rejected(reason=said))
+    return Outcomes.refused(request, said, {place for one in errors for place in _places(one)})
 
 
 def _is_batch(request: Request) -> bool:
@@ -160,8 +155,7 @@ def _said(response: Response, errors: list[Mapping[str, Any]]) -> str:
     if not errors:
         return f"Klaviyo answered with status {response.status}"
     first = errors[0]
-    words = first.get("detail") or first.get("title") or first.get("code")
-    said = _PERSONAL.sub("...", " ".join(str(words).split()))[:200]
+    said = first.get("detail") or first.get("title") or first.get("code")
     if first.get("code") == _DUPLICATE:
         said = "two profiles have one of the identifiers each"
-    return f"Klaviyo answered with status {response.status} ({said})"
+    return f"Klaviyo answered with status {response.status}{remark(said)}"

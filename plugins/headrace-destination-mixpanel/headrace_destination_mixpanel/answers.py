@@ -26,7 +26,7 @@ from headrace_sdk import (
     TransientError,
     Warned,
 )
-from headrace_sdk.answers import words as fit
+from headrace_sdk.answers import remark, words
 
 _FIELD = re.compile(r"[A-Za-z0-9_.$\[\]-]{1,80}")
 
@@ -81,12 +81,14 @@ def _read(request: Request, response: Response, unsure: Outcome) -> Outcomes:
         if _says_all(answer, response, size):
             return Outcomes.every(request, Delivered())
         if answer.get("status") == 0 or response.body.strip() == b"0":
-            return _refused_whole(request, f"Mixpanel calls it invalid{_explanation(answer)}")
+            return Outcomes.refused(request, f"Mixpanel calls it invalid{remark(answer.get('error'))}")
         if _count(answer) is not None or response.body.strip() == b"1" or answer.get("error"):
             return Outcomes.every(request, unsure)
         raise TransientError("Mixpanel answered 200 with something that is no answer")
     if response.status == 413 or (response.status == 400 and answer and not _blames_the_project(answer)):
-        return _refused_whole(request, f"Mixpanel answered with status {response.status}{_explanation(answer)}")
+        return Outcomes.refused(
+            request, f"Mixpanel answered with status {response.status}{remark(answer.get('error'))}"
+        )
     _raise(response, answer, "credentials")
 
 
@@ -104,9 +106,8 @@ def _accounted(request: Request, failed: list[Any], answer: Mapping[str, Any], u
 
 def _rejected(record: Mapping[str, Any]) -> Rejected:
     message, field = record.get("message"), record.get("field")
-    words = _cleaned(message) if isinstance(message, str) else "without a reason"
     return Rejected(
-        reason=f"Mixpanel refused it: {words}",
+        reason=f"Mixpanel refused it: {words(message) or 'without a reason'}",
         field=field if isinstance(field, str) and _FIELD.fullmatch(field) else "",
     )
 
@@ -124,11 +125,6 @@ def _count(answer: Mapping[str, Any]) -> int | None:
     return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
-def _refused_whole(request: Request, said: str) -> Outcomes:
-    """Nothing was stored, and no item is named: the host looks for it."""
-    return Outcomes(items=(Rejected(reason=said),) * len(request.items), refused_whole=True)
-
-
 def _raise(response: Response, answer: Mapping[str, Any], refused: str) -> NoReturn:
     """Raise what an answer calls for.
 
@@ -138,7 +134,7 @@ def _raise(response: Response, answer: Mapping[str, Any], refused: str) -> NoRet
         refused: What is at fault where Mixpanel does not let us in.
     """
     status = response.status
-    said = f"Mixpanel answered with status {status}{_explanation(answer)}"
+    said = f"Mixpanel answered with status {status}{remark(answer.get('error'))}"
     if status in (401, 403):
         raise AuthError(f"{said}: it refuses the {refused}")
     if status == 429:
@@ -155,13 +151,3 @@ def _raise(response: Response, answer: Mapping[str, Any], refused: str) -> NoRet
 def _blames_the_project(answer: Mapping[str, Any]) -> bool:
     error = str(answer.get("error")).lower()
     return "project" in error or "token" in error
-
-
-def _explanation(answer: Mapping[str, Any]) -> str:
-    """Mixpanel's words, without what may be personal."""
-    error = answer.get("error")
-    return f" ({_cleaned(error)})" if isinstance(error, str) and error.strip() else ""
-
-
-def _cleaned(words: str) -> str:
-    return fit(words)

@@ -18,7 +18,6 @@ from headrace_sdk import (
     ConnectorError,
     Delivered,
     Outcomes,
-    Rejected,
     Request,
     Response,
     TransientError,
@@ -95,9 +94,8 @@ def outcomes(request: Request, answer: Response) -> Outcomes:
     if said in _SAID:
         kind, reason = _SAID[said]
         raise kind(f"{reason} ({code})")
-    refused = Outcomes.every(request, Rejected(reason=f"the database refuses a value ({code})"))
     # The transaction was rolled back: nothing of it is there.
-    return Outcomes(items=refused.items, refused_whole=True)
+    return Outcomes.refused(request, f"the database refuses a value ({code})")
 
 
 def problem(answer: Response) -> str:

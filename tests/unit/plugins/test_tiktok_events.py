@@ -269,7 +269,7 @@ def test_answers_of_events() -> None:
 
 def test_reasons_quote_nothing_personal() -> None:
     found = answers.read(REQUEST, answer(40002, "bad ada@example.com, 4917112345678, " + "ab" * 32))
-    assert found.items[0] == Rejected(reason="TikTok answered with code 40002 (bad ... ..., ...)")
+    assert found.items[0] == Rejected(reason="TikTok answered with code 40002 (bad ..., ..., ...)")
 
 
 def test_the_manifest_names_the_header_of_the_token() -> None:

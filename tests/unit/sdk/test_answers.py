@@ -25,7 +25,21 @@ from headrace_sdk.answers import is_passing, raise_for_status, remark, words
 def test_words_hold_nothing_of_people() -> None:
     digest = "a" * 64
     said = words(f"ada@example.org,\n {digest} and 4915112345678 are bad at place 12")
-    assert said == "... ... and ... are bad at place 12"
+    assert said == "..., ... and ... are bad at place 12"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("+49 (171) 123-45 67 is no mobile", "... is no mobile"),
+        ("phone=0171/1234567, or 030.123456", "phone=..., or ..."),
+        ("'ada@example.org' <b@x.de>", "'...' <...>"),
+        ("device 6D92078A-8246-4BA4-AE5B-76104861E7DC", "device ..."),
+        ("status 400 at place 12 of 1000", "status 400 at place 12 of 1000"),
+    ],
+)
+def test_telephone_numbers_are_known_as_people_write_them(said: str, shown: str) -> None:
+    assert words(said) == shown
 
 
 @pytest.mark.parametrize("said", [None, 7, {}, [], "", "  \n "])
