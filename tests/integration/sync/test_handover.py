@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from headrace_sync.deliveries.handover import Handover
@@ -73,7 +74,14 @@ def worker_of(store: DeliveryStore, gate: Gate | None = None) -> Worker:
         return {d["_id"]: Event(workspace_id="w", message_id=d["m"]) for d in documents}
 
     outlet: Any = SimpleNamespace(info=SimpleNamespace(name="hook"), drain=lambda: None)
-    values: dict[str, Any] = {"queue_size": 100, "lease_s": 60, "poll_s": 1, "plugin_attempts": 1, "items": None}
+    values: dict[str, Any] = {
+        "queue_size": 100,
+        "lease_s": 60,
+        "poll_s": 1,
+        "results": Mock(),
+        "jobs": None,
+        "items": None,
+    }
     return Worker(
         key="w\x1fdestination",
         outlet=outlet,
