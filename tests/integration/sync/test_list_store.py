@@ -125,16 +125,20 @@ async def test_members_that_end_alike_are_finished_together(lists: ListStore, db
 
 async def test_results_that_differ_are_stored_apart(lists: ListStore, db: Database) -> None:
     """Each keeps its own reason, tries, moment and plan."""
-    await enter(lists, "one", "two", "three")
-    results = [
+    await enter(lists, "one", "two", "three", "four")
+    results = [  # each differs from another in one thing alone
         MemberResult(record=MemberRecord("one"), generation=1, state=WAITING, reason="busy", tries=2, due=20),
-        MemberResult(record=MemberRecord("two"), generation=1, state=WAITING, reason="busy", tries=3, due=30),
-        MemberResult(record=MemberRecord("three"), generation=1, state=WAITING, due=30, plan=["plan", "digest"]),
+        MemberResult(record=MemberRecord("two"), generation=1, state=WAITING, reason="busy", tries=3, due=20),
+        MemberResult(record=MemberRecord("three"), generation=1, state=WAITING, reason="busy", tries=2, due=30),
+        MemberResult(
+            record=MemberRecord("four"), generation=1, state=WAITING, reason="busy", tries=2, due=20, plan=["p", "d"]
+        ),
     ]
     await lists.finish(results, sync_key=SYNC, now=9)
     found = {p: (d["r"], d["at"], d["due"], d.get("pn")) for p, d in (await stored(db)).items()}
     assert found == {
         "one": ("busy", 2, 20, None),
-        "two": ("busy", 3, 30, None),
-        "three": ("", 0, 30, ["plan", "digest"]),
+        "two": ("busy", 3, 20, None),
+        "three": ("busy", 2, 30, None),
+        "four": ("busy", 2, 20, ["p", "d"]),
     }
