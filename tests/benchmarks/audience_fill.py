@@ -32,12 +32,12 @@ from headrace_audience.archive.files import Files
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.archive.registry import ArchiveFile, Registry
 from headrace_audience.archive.samples import sample_of
-from headrace_audience.backfill import Backfill
 from headrace_audience.batch import queries
-from headrace_audience.catalog import Audience
+from headrace_audience.definitions.catalog import Audience
 from headrace_audience.distributed.shards import Question
 from headrace_audience.distributed.spark import SparkEvaluator, spark_context
 from headrace_audience.evaluation import Evaluation
+from headrace_audience.filling.backfill import Backfill
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.language.text.reading import from_text

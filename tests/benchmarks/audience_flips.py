@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace_audience.engine.engine import Flip
-from headrace_audience.flips import LANES, ROWS_PER_TRANSACTION, FlipWriter
-from headrace_audience.pending import Pending
+from headrace_audience.memberships.flips import LANES, ROWS_PER_TRANSACTION, FlipWriter
+from headrace_audience.memberships.pending import Pending
 from headrace_audience.store import CHANGES, INDEXES, MEMBERSHIPS
 from pymongo import IndexModel
 

@@ -23,7 +23,7 @@ from headrace_audience.archive.files import Files
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.archive.registry import ArchiveFile, Registry
 from headrace_audience.archive.samples import sample_of
-from headrace_audience.handlers import Audiences
+from headrace_audience.calls.handlers import Audiences
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from headrace_audience.calls.handlers import Audiences
 from headrace_audience.engine.conditions import states_of
 from headrace_audience.engine.engine import PROFILES, Engine
-from headrace_audience.flips import FlipWriter
-from headrace_audience.handlers import Audiences
-from headrace_audience.incarnation import incarnation
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.snapshots import Snapshot, SnapshotStore
+from headrace_audience.memberships.flips import FlipWriter
+from headrace_audience.partitions.incarnation import incarnation
+from headrace_audience.partitions.snapshots import Snapshot, SnapshotStore
 from headrace_audience.store import ACTIVE, AUDIENCES, CHANGES, MEMBERSHIPS, membership_key
 from pymongo import MongoClient
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from headrace_audience.bootstrap import open_service
-from headrace_audience.computed_traits import ComputedTraits
+from headrace_audience.definitions.computed_traits import ComputedTraits
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference

@@ -29,17 +29,18 @@ from typing import Any
 from unittest import mock
 
 import duckdb
-from headrace_audience import merges, reassignments, streaming
 from headrace_audience.archive import layout
 from headrace_audience.archive.files import Files
 from headrace_audience.archive.moved import StoredMerge, follow
 from headrace_audience.archive.view import create_events, merged_table
 from headrace_audience.batch import queries
-from headrace_audience.catalog import Audience
+from headrace_audience.definitions.catalog import Audience
 from headrace_audience.engine.engine import Engine, Flip
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.language.definition import Definition
 from headrace_audience.offline.facts import Fact, facts_of_resolved, resolved_of
+from headrace_audience.partitions import streaming
+from headrace_audience.people import merges, reassignments
 from headrace_audience.store import ACTIVE
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
@@ -151,7 +152,7 @@ class Life:
         elif "read" in step:
             with (
                 mock.patch("headrace.storage.mongo.log.events_of_profiles", self._of_profiles),
-                mock.patch("headrace_audience.membership_rows.remove", self._remove_rows),
+                mock.patch("headrace_audience.memberships.membership_rows.remove", self._remove_rows),
             ):
                 asyncio.run(self._read(step["read"]))
         elif "restart" in step:

@@ -20,11 +20,11 @@ from headrace_audience.archive.files import Files
 from headrace_audience.archive.registry import ArchiveFencedError, Registry
 from headrace_audience.archive.rewriter import Rewriter
 from headrace_audience.archive.writer import ArchiveWriter
-from headrace_audience.erasure import follow_in_archive
-from headrace_audience.leases import Leases
+from headrace_audience.checks.verify import Verifier
+from headrace_audience.partitions.leases import Leases
+from headrace_audience.people.erasure import follow_in_archive
 from headrace_audience.settings import Settings
 from headrace_audience.store import ACTIVE, AUDIENCES
-from headrace_audience.verify import Verifier
 
 log = logs.get_logger(__name__)
 

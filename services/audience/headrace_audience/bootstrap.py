@@ -25,19 +25,19 @@ from headrace_audience.archive.files import Files
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.archive.registry import Registry
 from headrace_audience.archiving import Archiving, SampleCheck
-from headrace_audience.computed_traits import ComputedTraits
-from headrace_audience.erasure import Eraser
-from headrace_audience.erasure_servicer import erasure_servicer
-from headrace_audience.following import ComputedFollower
-from headrace_audience.handlers import Audiences
-from headrace_audience.leases import Leases
-from headrace_audience.repairs import Repairs
-from headrace_audience.servicer import AudienceServicer
+from headrace_audience.calls.handlers import Audiences
+from headrace_audience.calls.servicer import AudienceServicer
+from headrace_audience.calls.watching import Watching
+from headrace_audience.checks.repairs import Repairs
+from headrace_audience.checks.verify import Verifier
+from headrace_audience.checks.verify_batch import BatchVerifier
+from headrace_audience.definitions.computed_traits import ComputedTraits
+from headrace_audience.definitions.following import ComputedFollower
+from headrace_audience.filling.versions import Limits
+from headrace_audience.partitions.leases import Leases
+from headrace_audience.people.erasure import Eraser
+from headrace_audience.people.erasure_servicer import erasure_servicer
 from headrace_audience.settings import Settings
-from headrace_audience.verify import Verifier
-from headrace_audience.verify_batch import BatchVerifier
-from headrace_audience.versions import Limits
-from headrace_audience.watching import Watching
 from headrace_audience.worker import Worker
 
 SERVICE = "headrace.api.audience.v1.AudienceService"

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, replace
 from headrace.api.identity.v1.profile_pb2 import Reassignment, ResolvedEvent
 from headrace.domain.ids import partition_of
 from headrace_audience.archive.survivors import Survivors
-from headrace_audience.batch_audiences import BatchAudiences
-from headrace_audience.behind import Behind, Rest
-from headrace_audience.catalog import Audience
+from headrace_audience.definitions.catalog import Audience
 from headrace_audience.engine.conditions import states_of
 from headrace_audience.engine.engine import Engine, Flip
 from headrace_audience.engine.states import PROFILES
-from headrace_audience.group_members import GroupMembers
+from headrace_audience.filling.batch_audiences import BatchAudiences
+from headrace_audience.filling.behind import Behind, Rest
 from headrace_audience.language.definition import Definition
-from headrace_audience.leaving import Leaving
-from headrace_audience.pending import Pending
+from headrace_audience.memberships.group_members import GroupMembers
+from headrace_audience.memberships.leaving import Leaving
+from headrace_audience.memberships.pending import Pending
 from headrace_audience.store import ACTIVE, COMPUTED
 
 MANY_FLIPS = 20_000

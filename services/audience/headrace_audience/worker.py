@@ -24,21 +24,22 @@ from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.mongo.client import Client, Database
 from headrace.storage.streams.client import Redis
 from headrace.telemetry import logs
-from headrace_audience import gauges, streaming
+from headrace_audience import gauges
 from headrace_audience.archive.reader import ArchiveReader
-from headrace_audience.behind import Rest
-from headrace_audience.catalog import Catalog
-from headrace_audience.cohort import BLOCK_MS, PAUSE_S, Cohort
+from headrace_audience.definitions.catalog import Catalog
 from headrace_audience.evaluation import Evaluation
-from headrace_audience.flips import FencedError, FlipWriter
-from headrace_audience.incarnation import incarnation
-from headrace_audience.leases import Leases
-from headrace_audience.recovery import SentFloor
+from headrace_audience.filling.behind import Rest
+from headrace_audience.memberships.flips import FencedError, FlipWriter
+from headrace_audience.partitions import streaming
+from headrace_audience.partitions.cohort import BLOCK_MS, PAUSE_S, Cohort
+from headrace_audience.partitions.incarnation import incarnation
+from headrace_audience.partitions.leases import Leases
+from headrace_audience.partitions.recovery import SentFloor
+from headrace_audience.partitions.snapshots import Snapshot, SnapshotStore
+from headrace_audience.partitions.taking import Taken, Taking
+from headrace_audience.partitions.uniting import unite
 from headrace_audience.settings import Settings
-from headrace_audience.snapshots import Snapshot, SnapshotStore
-from headrace_audience.taking import Taken, Taking
 from headrace_audience.threads import to_the_end
-from headrace_audience.uniting import unite
 
 log = logs.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from headrace_audience.computed_traits import ComputedTraits
+from headrace_audience.definitions.computed_traits import ComputedTraits
 from headrace_audience.settings import Settings
 from headrace_audience.store import AUDIENCES, SEPARATOR
 from headrace_identity.bootstrap import open_service as open_identity

@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from headrace_audience import flips
 from headrace_audience.engine.engine import Flip
-from headrace_audience.flips import FencedError, FlipWriter
-from headrace_audience.pending import Pending
+from headrace_audience.memberships import flips
+from headrace_audience.memberships.flips import FencedError, FlipWriter
+from headrace_audience.memberships.pending import Pending
 from headrace_audience.store import CHANGES, MEMBERSHIPS
 from pymongo.errors import AutoReconnect
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -242,7 +242,7 @@ async def test_the_outbox_sends_what_redis_did_not_take(
         raise RedisConnectionError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("headrace_audience.flips.streams.send", broken)
+        patch.setattr("headrace_audience.memberships.flips.streams.send", broken)
         await writer.write("acme", [flip("p1")], {})
         with pytest.raises(RedisConnectionError):
             await writer.send_unsent()
@@ -295,7 +295,7 @@ async def test_order_is_kept_when_an_earlier_change_waits(
         raise RedisConnectionError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("headrace_audience.flips.streams.send", broken)
+        patch.setattr("headrace_audience.memberships.flips.streams.send", broken)
         await writer.write("acme", [flip("p1")], {})
     await writer.write("acme", [flip("p1", False)], {})  # must not overtake
     assert await sent(redis) == []
@@ -313,7 +313,7 @@ async def test_nothing_is_lost_that_is_written_beside_changes_that_wait(
         raise RedisConnectionError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("headrace_audience.flips.streams.send", broken)
+        patch.setattr("headrace_audience.memberships.flips.streams.send", broken)
         await writer.write("acme", [flip("p1")], {})
     await writer.write("acme", [flip("p1", False), flip(other)], {})
     await writer.write("acme", [flip(other, False)], {})

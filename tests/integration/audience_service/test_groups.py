@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from headrace_audience import behind
+from headrace_audience.filling import behind
 from headrace_audience.settings import Settings
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb

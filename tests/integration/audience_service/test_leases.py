@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from headrace_audience.leases import Leases
+from headrace_audience.partitions.leases import Leases
 from headrace_audience.store import LEASES
 
 from headrace.storage.mongo.client import Database
@@ -59,7 +59,7 @@ async def test_an_owner_that_cannot_reach_the_database_stops_before_another_may_
     await one.tick()
     assert one.held and one.is_alive
     now = time.monotonic()
-    monkeypatch.setattr("headrace_audience.leases.time.monotonic", lambda: now + 4.5)
+    monkeypatch.setattr("headrace_audience.partitions.leases.time.monotonic", lambda: now + 4.5)
     assert not one.held, "0.8 of the time to live, counted from the moment of asking"
     assert not one.is_alive
 

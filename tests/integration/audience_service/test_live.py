@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from headrace_audience import recording
+from headrace_audience.filling import recording
 from headrace_audience.settings import Settings
 from headrace_audience.store import MEMBERSHIPS
 

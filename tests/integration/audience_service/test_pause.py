@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 from headrace_audience import worker
-from headrace_audience.flips import FlipWriter
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.leases import Leases
+from headrace_audience.memberships.flips import FlipWriter
 from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference
+from headrace_audience.partitions.leases import Leases
 from headrace_audience.settings import Settings
 from headrace_audience.store import CHANGES, LEASES, SNAPSHOTS
 

@@ -11,10 +11,10 @@ import grpc
 import pyarrow.parquet as pq
 import pytest
 from headrace_audience.bootstrap import open_service
-from headrace_audience.erasure import Eraser, Whom
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.reference import Reference
+from headrace_audience.people.erasure import Eraser, Whom
 from headrace_audience.settings import Settings
 from headrace_audience.store import CHANGES, ERASURES, MEMBERSHIPS, SNAPSHOTS
 

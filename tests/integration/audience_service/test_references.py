@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from headrace_audience import references
+from headrace_audience.definitions import references
+from headrace_audience.definitions.references import referenced_whole
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.references import referenced_whole
 from headrace_audience.settings import Settings
 from headrace_audience.store import AUDIENCES
 

@@ -13,15 +13,17 @@ import duckdb
 import grpc
 import pyarrow as pa
 import pytest
-from headrace_audience import archiving, bootstrap, references, repairs, verify
+from headrace_audience import archiving, bootstrap
 from headrace_audience.archiving import SampleCheck
+from headrace_audience.checks import repairs, verify
+from headrace_audience.checks.repairs import RepairOrders, Repairs
+from headrace_audience.checks.verify import Comparison, Verifier
+from headrace_audience.definitions import references
 from headrace_audience.engine.columns import NarrowColumn
 from headrace_audience.engine.engine import Engine
-from headrace_audience.leases import Leases
-from headrace_audience.repairs import RepairOrders, Repairs
+from headrace_audience.partitions.leases import Leases
 from headrace_audience.settings import Settings
 from headrace_audience.store import AUDIENCES, CHANGES, MEMBERSHIPS, REPAIRS, membership_key
-from headrace_audience.verify import Comparison, Verifier
 from headrace_audience.worker import Worker
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChangeBatch

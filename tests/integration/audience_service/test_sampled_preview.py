@@ -15,7 +15,7 @@ from headrace_audience.archive.registry import Registry
 from headrace_audience.archive.samples import EVERYBODY, SHARES, sample_of
 from headrace_audience.archive.writer import ArchiveWriter
 from headrace_audience.batch import queries
-from headrace_audience.handlers import Audiences
+from headrace_audience.calls.handlers import Audiences
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.ids import profile_id

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from headrace_audience.handlers import Audiences
-from headrace_audience.servicer import AudienceServicer
+from headrace_audience.calls.handlers import Audiences
+from headrace_audience.calls.servicer import AudienceServicer
 from headrace_audience.settings import Settings
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb

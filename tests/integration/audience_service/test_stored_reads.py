@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from headrace_audience import store
 from headrace_audience.engine.engine import Flip
-from headrace_audience.flips import FlipWriter
+from headrace_audience.memberships.flips import FlipWriter
 from headrace_audience.store import AUDIENCES, CHANGES, INDEXES, MEMBERSHIPS, RETIRED_INDEXES, audience_key
 from pymongo import ASCENDING
 

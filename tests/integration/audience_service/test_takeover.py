@@ -152,8 +152,8 @@ async def test_a_start_from_snapshots_reads_only_what_came_since(
         raise AssertionError("history must not be read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("headrace_audience.backfill.Backfill.bring", refuse)
-        patch.setattr("headrace_audience.recovery.LogReplay.run", refuse)
+        patch.setattr("headrace_audience.filling.backfill.Backfill.bring", refuse)
+        patch.setattr("headrace_audience.partitions.recovery.LogReplay.run", refuse)
         async with serving_audience(settings) as client:
             await client.has_members("twice", [f"p{i}" for i in range(5)])
             await client.has_members("never", ["x"])

@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
-from headrace_audience import behind
+from headrace_audience.filling import behind
+from headrace_audience.filling.versions import pending
 from headrace_audience.settings import Settings
 from headrace_audience.store import AUDIENCES, CHANGES
-from headrace_audience.versions import pending
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
 from headrace.api.audience.v1.audience_pb2 import (

@@ -11,11 +11,11 @@ from unittest import mock
 
 import grpc
 import pytest
-from headrace_audience import watching
-from headrace_audience.flips import head_key
+from headrace_audience.calls import watching
+from headrace_audience.calls.watching import TooManyWatchersError, Watching
+from headrace_audience.memberships.flips import head_key
 from headrace_audience.settings import Settings
 from headrace_audience.store import CHANGES, SNAPSHOTS
-from headrace_audience.watching import TooManyWatchersError, Watching
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
 from headrace.rpc import errors

@@ -14,12 +14,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
-from headrace_audience import merges
 from headrace_audience.batch.queries import Outlook
 from headrace_audience.engine.engine import Flip
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.offline.facts import Fact, resolved_of
 from headrace_audience.offline.reference import Reference
+from headrace_audience.people import merges
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from headrace_audience.behind import Behind, Rest
-from headrace_audience.catalog import Audience
+from headrace_audience.definitions.catalog import Audience
 from headrace_audience.evaluation import Evaluation
+from headrace_audience.filling.behind import Behind, Rest
 from headrace_audience.language.parser import parse_definition
 from headrace_audience.store import ACTIVE, ARCHIVED, FILLING, PAUSED
 

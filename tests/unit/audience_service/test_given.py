@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from headrace_audience import given
-from headrace_audience.computed_traits import chosen
+from headrace_audience.calls import given
+from headrace_audience.definitions.computed_traits import chosen
 
 from headrace.rpc.errors import ApiError, not_found
 

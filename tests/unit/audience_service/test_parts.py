@@ -8,18 +8,18 @@ import time
 from collections import Counter
 
 import pytest
-from headrace_audience import streaming
 from headrace_audience.archive.layout import day_of, path_of
 from headrace_audience.archive.survivors import Survivors
-from headrace_audience.catalog import Audience
+from headrace_audience.definitions.catalog import Audience
 from headrace_audience.engine.engine import Flip
 from headrace_audience.engine.states import PROFILES
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.passing import Passing
-from headrace_audience.pending import Pending
+from headrace_audience.memberships.pending import Pending
+from headrace_audience.partitions import streaming
+from headrace_audience.partitions.passing import Passing
+from headrace_audience.partitions.streaming import Edges
 from headrace_audience.store import ACTIVE, DELETING, FILLING, PAUSED
-from headrace_audience.streaming import Edges
 from headrace_audience.threads import in_thread, to_the_end
 
 from headrace.api.identity.v1.profile_pb2 import Reassignment

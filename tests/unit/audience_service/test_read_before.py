@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
-from headrace_audience import merges, reassignments
-from headrace_audience.catalog import Audience
+from headrace_audience.definitions.catalog import Audience
 from headrace_audience.evaluation import Evaluation
 from headrace_audience.language.parser import parse_definition
+from headrace_audience.people import merges, reassignments
 from headrace_audience.store import ACTIVE, ARCHIVED, DELETING, PAUSED
 
 from headrace.api.identity.v1.profile_pb2 import Merge, Reassignment

@@ -6,10 +6,19 @@ import json
 from typing import Any
 
 import pytest
+from headrace_audience.calls.transitions import (
+    activated,
+    defined,
+    discarded,
+    followed,
+    naming,
+    stopped,
+    warnings,
+    was_live,
+)
+from headrace_audience.definitions.stored import keeps_members
+from headrace_audience.filling.versions import switched
 from headrace_audience.language.parser import parse_definition
-from headrace_audience.stored import keeps_members
-from headrace_audience.transitions import activated, defined, discarded, followed, naming, stopped, warnings, was_live
-from headrace_audience.versions import switched
 
 BOUGHT = json.dumps({"where": {"event": "Purchased"}})
 VIEWED = json.dumps({"where": {"event": "Viewed"}})

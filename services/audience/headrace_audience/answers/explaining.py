@@ -21,16 +21,16 @@ from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.batch import queries
 from headrace_audience.batch.group_changes import group_changes
-from headrace_audience.handlers import Audiences
+from headrace_audience.calls.handlers import Audiences
+from headrace_audience.definitions.references import referenced
+from headrace_audience.definitions.unreadable import understood
 from headrace_audience.language.definition import Definition
 from headrace_audience.offline.changes import next_changes
 from headrace_audience.offline.explain import explain
 from headrace_audience.offline.facts import facts_of_resolved
 from headrace_audience.offline.group_explain import explain_group
 from headrace_audience.offline.reference import Reference
-from headrace_audience.references import referenced
 from headrace_audience.store import MEMBERSHIPS, membership_key
-from headrace_audience.unreadable import understood
 
 MOST_EVENTS = 20_000
 """People of more events are not explained: it would hold up everybody else."""

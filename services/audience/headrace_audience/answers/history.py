@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from headrace.storage.mongo.client import Database, Document, aggregate
-from headrace_audience.handlers import Audiences
+from headrace_audience.calls.handlers import Audiences
 from headrace_audience.language.spans import Calendar
 from headrace_audience.store import CHANGES
 

@@ -18,11 +18,11 @@ from headrace.domain.times import now_us
 from headrace.storage.mongo import log as event_log
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.definitions.stored import MEANING_FIELDS, keeps_members
+from headrace_audience.definitions.unreadable import readable
 from headrace_audience.engine.engine import Engine
 from headrace_audience.language.definition import All, Definition
 from headrace_audience.store import ACTIVE, AUDIENCES, COMPUTED, MEMBERSHIPS, VISIBLE, membership_key
-from headrace_audience.stored import MEANING_FIELDS, keeps_members
-from headrace_audience.unreadable import readable
 from headrace_audience.worker import Worker
 
 MOST_AUDIENCES = 1_000

@@ -25,16 +25,16 @@ from headrace_audience.answers.unknown import warnings
 from headrace_audience.archive.reader import ArchiveReader, Events
 from headrace_audience.archive.samples import EVERYBODY, SHARES
 from headrace_audience.batch import queries
-from headrace_audience.computed_traits import ComputedTraits
-from headrace_audience.given import Given, check_known, parse, read
-from headrace_audience.handlers import Audiences
+from headrace_audience.calls.given import Given, check_known, parse, read
+from headrace_audience.calls.handlers import Audiences
+from headrace_audience.calls.transitions import wanted
+from headrace_audience.definitions.computed_traits import ComputedTraits
+from headrace_audience.definitions.references import referenced, stored_members
+from headrace_audience.definitions.stored import definition_of, parsed_computed
+from headrace_audience.filling.versions import Change
 from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.sense import passed_by_all
-from headrace_audience.references import referenced, stored_members
-from headrace_audience.stored import definition_of, parsed_computed
-from headrace_audience.transitions import wanted
-from headrace_audience.versions import Change
 
 log = logs.get_logger(__name__)
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headrace.domain.times import now_us
 from headrace.storage.mongo.client import Database, Document
 from headrace_audience.archive.reader import ArchiveReader
+from headrace_audience.definitions.references import Known, referenced, stored_members
+from headrace_audience.definitions.stored import DEFINITION_FIELDS, definition_of
 from headrace_audience.distributed.shards import Limits, Question
 from headrace_audience.distributed.spark import SparkEvaluator
 from headrace_audience.language.definition import Definition
-from headrace_audience.references import Known, referenced, stored_members
 from headrace_audience.store import ACTIVE, AUDIENCES, VISIBLE
-from headrace_audience.stored import DEFINITION_FIELDS, definition_of
 from headrace_audience.threads import to_the_end
 
 if TYPE_CHECKING:

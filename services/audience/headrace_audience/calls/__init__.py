@@ -1,0 +1,1 @@
+"""Requests over gRPC: what callers ask for, and what they are told."""

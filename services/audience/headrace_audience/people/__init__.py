@@ -1,0 +1,1 @@
+"""What becomes of memberships when people are merged, taken apart, or deleted."""
