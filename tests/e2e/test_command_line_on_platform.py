@@ -395,7 +395,8 @@ def test_sources_destinations_and_syncs_from_the_command_line(run: Run) -> None:
     assert asked(run, "syncs", "deliveries", "cli-hand", "--state", "failed") == []
     assert asked(run, "syncs", "replay", "cli-hand") == {"replayed": 0}
     assert run("syncs", "run", "cli-hand")[2] == "error: Only LIST syncs have passes\n"
-    assert "has no dry run of people" in run("syncs", "dry-run", "cli-hand")[2]
+    assert "say whose events are looked at" in run("syncs", "dry-run", "cli-hand")[2]
+    assert "event unknown does not exist" in run("syncs", "dry-run", "cli-hand", "--message", "unknown")[2]
     status, _, error = run("destinations", "delete", "cli-hand")
     assert status == 1
     assert "is used by" in error

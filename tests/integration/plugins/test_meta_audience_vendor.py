@@ -206,7 +206,7 @@ async def test_other_errors_are_final_and_quote_nothing_personal(meta: FakeMeta,
     failure = Failure(400, 100, 0, "Invalid parameter: ada@example.com, 4917112345678, " + "ab" * 32)
     outcomes = await answer_to(meta, host, failure)
     for outcome in outcomes.items:
-        assert outcome == Rejected(reason="Meta answered with error 100 (Invalid parameter: ... ..., ...)")
+        assert outcome == Rejected(reason="Meta answered with error 100 (Invalid parameter: ..., ..., ...)")
 
 
 async def answer_to(meta: FakeMeta, host: PluginHost, failure: Failure) -> Outcomes:

@@ -301,8 +301,11 @@ class SyncServicer(SyncServiceServicer):
         place = self._pager.decode("DryRunSync", bound, request.page_token)
         position, size = Position(*place) if place else Position(), page_size(request.page_size)
         if sync.is_forwarding != bool(profile_ids or request.message_id):
-            text = "or message_id says which events of a FORWARDING sync are looked at; others look at their audience"
-            raise invalid_argument("profile_ids", text)
+            missing = (
+                "is required (or message_id): a FORWARDING sync has no audience, so say whose events are looked at"
+            )
+            unwanted = "and message_id are for FORWARDING syncs: this one looks at its audience"
+            raise invalid_argument("profile_ids", missing if sync.is_forwarding else unwanted)
         if len(profile_ids) > _MOST_PROFILES:
             raise invalid_argument("profile_ids", f"must be at most {_MOST_PROFILES:,}")
         if sync.is_forwarding:
