@@ -117,6 +117,11 @@ async def test_events_wait_as_long_as_the_sync_says(serve: Any, hooks: Hooks, li
         await line.send_new(2)
         await support.settled(api, soon)
         told = await api.deliveries(soon)
+
+        async def planned() -> bool:
+            return len(await api.deliveries(later)) == 2
+
+        await support.until(planned, "both syncs know the events")
         waiting = await api.deliveries(later)
     assert len(told) == 2
     assert len(hooks.accepted) == 2
