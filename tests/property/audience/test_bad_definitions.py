@@ -34,7 +34,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return [(value, key) for key, _ in inside] + [place for _, part in inside for place in places(part)]
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(
     r=choices, where=st.integers(0, 1_000), weird=st.sampled_from(WEIRD), key=st.sampled_from(["", "count", "\ud800"])
 )
@@ -58,7 +58,7 @@ def test_anything_in_any_place_is_read_or_refused(r: Random, where: int, weird: 
     assert parse_given(from_text(to_text(given_definition))) == parse_given(given_definition)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     r=choices,
     place=st.integers(0, 200),

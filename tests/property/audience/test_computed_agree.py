@@ -87,7 +87,7 @@ def condition_on(r: Random, function: str, window: dict[str, str]) -> tuple[Comp
     return bound.where, history(r, values)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(r=seeds)
 def test_sql_says_what_the_reference_says(connection: duckdb.DuckDBPyConnection, r: Random) -> None:
     leaf, facts = some_condition(r)
@@ -106,7 +106,7 @@ def test_sql_says_what_the_reference_says(connection: duckdb.DuckDBPyConnection,
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(r=seeds)
 def test_the_rule_says_at_every_moment_what_the_reference_says(r: Random) -> None:
     leaf, facts = some_condition(r)
@@ -131,7 +131,7 @@ def test_the_rule_says_at_every_moment_what_the_reference_says(r: Random) -> Non
             assert rule.last_edge([found], moment) == max((e for e in edges if e <= moment), default=NEVER)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(r=seeds)
 def test_the_one_event_that_is_kept_says_what_all_say(r: Random) -> None:
     """Of a first, last, least or greatest value of all time; events come late, twice, unordered, ahead of the clock."""

@@ -23,7 +23,7 @@ from tests.support.audience_lives import PARTITIONS, Delivery, Step, clock_step,
 from tests.support.examples import examples
 
 QUICK = settings(
-    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 

@@ -55,7 +55,7 @@ SHARED = combined("all", combined("any", leaf("A"), leaf("B")), combined("any", 
 NEVER = combined("all", leaf("A"), combined("not", leaf("A")))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(found=trees)
 @example(found=SHARED)
 @example(found=NEVER)

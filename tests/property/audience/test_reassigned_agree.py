@@ -76,7 +76,7 @@ def entries(r: Random, most: int) -> list[int]:
 
 
 @settings(
-    max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 @given(r=choices)
 @random.anywhen

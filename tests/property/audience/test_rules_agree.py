@@ -122,7 +122,7 @@ MAKERS: tuple[Maker, ...] = (sequence, regularly, restarted, aggregate, last_tim
 
 
 @pytest.mark.parametrize("make", MAKERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(r=choices)
 def test_a_rule_says_at_every_moment_what_the_reference_says(make: Maker, r: Random) -> None:
     leaf = parse_definition({"where": make(r)}).where

@@ -32,7 +32,7 @@ def definition(r: Random) -> dict[str, Any]:
     return {**chosen, "where": random.condition(r, ("one", "lapsed-buyers"), depth=3)}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(r=choices)
 def test_what_is_printed_is_read_again(r: Random) -> None:
     found = definition(r)
@@ -49,7 +49,7 @@ def test_any_name_and_any_text(name: str, value: str) -> None:
     assert from_text(to_text({"where": where})) == {"where": where}
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(r=choices, junk=st.text(max_size=6), place=st.integers(0, 200), cut=st.integers(0, 20))
 @example(r=Random(1), junk="\x00", place=0, cut=0)
 def test_any_text_is_read_or_refused_by_its_place(r: Random, junk: str, place: int, cut: int) -> None:
