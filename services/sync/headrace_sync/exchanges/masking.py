@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -149,12 +150,18 @@ def _words(text: str, personal: Set[str]) -> str:
     text = _SHAPES.sub(_shape, text)
     if len(personal) <= _MOST_LOOKED_FOR:
         lower = text.lower()
-        for value in sorted(personal, key=lambda one: (-len(one), one)):
-            for form in {value, quote(value, safe="").lower()} if len(value) >= _SHORTEST_VALUE else ():
-                if form in lower:
-                    text = re.sub(rf"(?<![0-9a-zA-Z]){re.escape(form)}(?![0-9a-zA-Z])", "(personal)", text, flags=re.I)
-                    lower = text.lower()
+        for form in _forms(frozenset(personal)):
+            if form in lower:
+                text = re.sub(rf"(?<![0-9a-zA-Z]){re.escape(form)}(?![0-9a-zA-Z])", "(personal)", text, flags=re.I)
+                lower = text.lower()
     return text
+
+
+@lru_cache(maxsize=1)  # a request has many texts, and the same people in all of them
+def _forms(personal: frozenset[str]) -> tuple[str, ...]:
+    """What is looked for inside of texts: values as they are, and as addresses have them, the longest first."""
+    forms = {form for one in personal if len(one) >= _SHORTEST_VALUE for form in (one, quote(one, safe="").lower())}
+    return tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
 
 def _shape(found: re.Match[str]) -> str:
