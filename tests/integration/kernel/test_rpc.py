@@ -92,7 +92,7 @@ async def test_a_service_may_act_in_any_workspace_and_gets_a_deadline(served: tu
         answer = await WorkspaceServiceStub(channel).GetWorkspace(api.GetWorkspaceRequest(name="workspaces/x"))
     assert answer.workspace.name == "workspaces/x"
     left = servicer.time_left[0]
-    assert left is not None and left <= 30
+    assert left is not None and left <= 31  # of 30: gRPC rounds up what it sends
 
 
 async def test_a_defect_shows_an_error_id_and_nothing_else(served: tuple[str, Servicer, Any]) -> None:
