@@ -71,6 +71,7 @@ from headrace_sync.store import ConfigStore
 
 log = logs.get_logger(__name__)
 
+_BRING_BACK_EVERY_S = 15.0
 _MEASURE_EVERY_S = 10.0
 _PING_EVERY_S = 1.0
 
@@ -347,6 +348,7 @@ class _Parts:
             "alerts": self.alerts.run,
             "retention": self.retention.run,
             "breakers": self._watch_breakers,
+            "resumed": self._bring_back,
             "lag": self.lag.run,
             "store_watch": self._watch,
         }
@@ -362,6 +364,11 @@ class _Parts:
         while True:
             await self.fleet.watch_breakers()
             await asyncio.sleep(_PING_EVERY_S)
+
+    async def _bring_back(self) -> None:
+        while True:
+            await self.fleet.bring_back()
+            await asyncio.sleep(_BRING_BACK_EVERY_S)
 
     async def _watch(self) -> None:
         """Know whether the store answers: without it nothing can be done."""

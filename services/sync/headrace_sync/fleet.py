@@ -21,7 +21,7 @@ from headrace_sync.config import DestinationConfig, SyncConfig, sealing_place
 from headrace_sync.deliveries.log_events import LogEvents
 from headrace_sync.deliveries.results import Results
 from headrace_sync.deliveries.store import DeliveryStore
-from headrace_sync.deliveries.worker import Worker
+from headrace_sync.deliveries.worker import FAR_US, Worker
 from headrace_sync.exchanges.recorder import Recorder
 from headrace_sync.exchanges.store import ExchangeStore
 from headrace_sync.jobs.store import JobStore
@@ -169,17 +169,28 @@ class Fleet:
                 continue
             self._outlets[key] = (destination, self._make_outlet(destination, info))
             if info.capabilities & {"event_sync", "forwarding"}:
-                worker = self._make_worker(key, self._outlets[key][1])
+                worker = self._make_worker(destination, self._outlets[key][1])
                 self._workers[key] = (worker, asyncio.create_task(self._keep_running(worker)))
-            earlier = before.destinations.get(key)
-            if earlier is not None:
-                # It was stopped or changed: what waits for a later try is tried at once, its time beginning anew.
+            if key in before.destinations:
+                # It was stopped or changed: what waits for a later try is tried at once.
                 await self._store.wake({"d": key}, now=now_us())
-        for key, sync in after.syncs.items():
-            earlier_sync = before.syncs.get(key)
-            if earlier_sync is not None and earlier_sync.paused and not sync.paused:
-                await self._store.wake({"d": sync.destination_key, "k": key}, now=now_us())
-                self.wake(sync.destination_key)
+                self.wake(key)
+        await self.bring_back()
+
+    async def bring_back(self) -> None:
+        """Let what was put off while its sync was paused be tried, of syncs that are paused no more.
+
+        What was put off just after its sync was resumed, or is to be brought back by a process that ended, is found by
+        whoever asks next.
+        """
+        going_on: dict[str, list[str]] = {}
+        for key, sync in self._registry.current.syncs.items():
+            if not sync.paused and sync.destination_key in self._workers:
+                going_on.setdefault(sync.destination_key, []).append(key)
+        now = now_us()
+        for key, syncs in going_on.items():
+            if await self._store.wake({"d": key, "k": {"$in": syncs}, "na": {"$gt": now + FAR_US // 2}}, now=now):
+                self.wake(key)
 
     async def close(self) -> None:
         """Finish what is being sent, give everything else back, stop."""
@@ -294,8 +305,8 @@ class Fleet:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    def _make_worker(self, key: str, outlet: Outlet) -> Worker:
-        settings = self._settings
+    def _make_worker(self, destination: DestinationConfig, outlet: Outlet) -> Worker:
+        settings, key, begins_us = self._settings, destination.key, destination.updated_us
         return Worker(
             key=key,
             outlet=outlet,
@@ -307,8 +318,9 @@ class Fleet:
             queue_size=settings.delivery_queue,
             lease_s=settings.delivery_lease_seconds,
             poll_s=settings.delivery_poll_seconds,
-            results=Results(self._store, outlet.info, settings.plugin_attempts),
+            results=Results(self._store, outlet.info, settings.plugin_attempts, begins_us),
             jobs=self._jobs,
+            begins_us=begins_us,
         )
 
     def _sync_of(self, sync_key: str) -> SyncConfig | None:

@@ -34,17 +34,21 @@ class _Sorted:
 class Results:
     """Writes down what became of deliveries to one destination."""
 
-    def __init__(self, store: DeliveryStore, info: wire.ConnectorInfo, plugin_attempts: int) -> None:
+    def __init__(
+        self, store: DeliveryStore, info: wire.ConnectorInfo, plugin_attempts: int, begins_us: int = 0
+    ) -> None:
         """Write to a store.
 
         Args:
             store: Deliveries.
             info: What the destination's connector is.
             plugin_attempts: After how many failures of the plugin an item is parked.
+            begins_us: No item's time begins before this.
         """
         self._store = store
         self._info = info
         self._plugin_attempts = plugin_attempts
+        self._begins_us = begins_us
 
     async def write_down(self, tried: Sequence[tuple[Document, Verdict]], *, held: Document) -> bool:
         """Store verdicts on deliveries; repeating it after a failure is harmless.
@@ -96,7 +100,7 @@ class Results:
         """Postpone a delivery, or put it into the dead letter."""
         policy = self._info.retry
         plugin_failed = verdict.kind is Kind.PLUGIN
-        begun = document["b"] or now
+        begun = max(document["b"], self._begins_us) if document["b"] else now
         reason = verdict.reason
         is_dead = plugin_failed and document["pf"] + 1 >= self._plugin_attempts
         if verdict.kind is Kind.LOST and self._info.idempotency == "none":

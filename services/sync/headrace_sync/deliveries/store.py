@@ -263,18 +263,23 @@ class DeliveryStore:
             await self._db[DELIVERIES].bulk_write(operations, ordered=False)
 
     async def expire(self, destination_key: str, *, begun_before: int, reason: str, now: int) -> int:
-        """Fail what was tried, is held by nobody and has used up its time; returns how many."""
+        """Fail what was tried, is held by nobody and has used up its time; returns how many.
+
+        What may have been sent when its process ended is left to whoever takes it, who says so.
+        """
+        due = {"d": destination_key, "st": WAITING, "na": {"$lte": now}}
         result = await self._db[DELIVERIES].update_many(
-            {"d": destination_key, "st": WAITING, "na": {"$lte": now}, "b": {"$gt": 0, "$lt": begun_before}},
-            {"$set": {"st": FAILED, "r": reason, "u": now}, "$unset": {"lo": "", "sg": ""}},
+            {**due, "b": {"$gt": 0, "$lt": begun_before}, "sg": None},
+            {"$set": {"st": FAILED, "r": reason, "u": now}, "$unset": {"lo": ""}},
         )
         return int(result.modified_count)
 
-    async def wake(self, query: Document, *, now: int) -> None:
-        """Let waiting deliveries be tried at once, their time beginning anew."""
-        await self._db[DELIVERIES].update_many(
+    async def wake(self, query: Document, *, now: int) -> int:
+        """Let waiting deliveries be tried at once, their time beginning anew; returns how many."""
+        result = await self._db[DELIVERIES].update_many(
             {**query, "st": WAITING, "lo": None, "jb": None}, {"$set": {"na": now, "b": 0}}
         )
+        return int(result.modified_count)
 
     async def drop(self, ids: Sequence[str]) -> None:
         """Forget deliveries of a sync that no longer exists."""

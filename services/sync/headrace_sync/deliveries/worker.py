@@ -84,6 +84,7 @@ class Worker:
         poll_s: float,
         results: Results,
         jobs: JobStore,
+        begins_us: int = 0,
     ) -> None:
         """Make a worker; `run` starts it.
 
@@ -100,6 +101,7 @@ class Worker:
             poll_s: How often the store is looked at, in seconds.
             results: Writes down what became of deliveries.
             jobs: What vendors took into jobs.
+            begins_us: When the destination was changed or resumed last: the time of what waits begins anew then.
         """
         self.key = key
         self.outlet = outlet
@@ -113,6 +115,7 @@ class Worker:
         self._poll_s = poll_s
         self._results_of = results.write_down
         self._jobs = jobs
+        self._begins_us = begins_us
         self._queue: deque[Work] = deque()
         self._arrived = asyncio.Event()
         self._wake = asyncio.Event()
@@ -203,8 +206,8 @@ class Worker:
         now, policy = now_us(), self.outlet.info.retry
         reason = f"not accepted within {policy.max_age_s:g} s"
         begun_before = now - int(policy.max_age_s * SECOND_US)
-        expired = await self._store.expire(self.key, begun_before=begun_before, reason=reason, now=now)
-        if expired:
+        if begun_before > self._begins_us:
+            expired = await self._store.expire(self.key, begun_before=begun_before, reason=reason, now=now)
             deliveries.add(expired, self._labels("expired"))
         self._wake.clear()
         limit = min(self.room(), _TAKEN_AT_ONCE)
