@@ -101,6 +101,12 @@ class Station:
     redis: Redis
     db: Database
 
+    async def clear(self) -> None:
+        """Take away the rates and tokens of the test before."""
+        await self.redis.flushall()
+        for collection in await self.db.list_collection_names():
+            await self.db[collection].delete_many({})
+
     def way(self, settings: dict[str, Any]) -> AbstractAsyncContextManager[Way]:
         """The way to a destination with these settings."""
         return way(self.host, self.connector, settings, self.redis, self.db)
@@ -113,7 +119,6 @@ async def station(stores: EmbeddedStores, connector: str) -> AsyncIterator[Stati
     redis = streams_client.connect(stores.redis_url)
     mongo = mongo_client.connect(stores.mongo_url)
     try:
-        await redis.flushall()
         await host.start()
         if host.failures():
             raise RuntimeError(host.failures()[0].reason)

@@ -7,11 +7,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from headrace_sync.bootstrap import open_service
 
+from headrace.embedded.stores import EmbeddedStores
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Redis
 from tests.support import sync as support
+from tests.support.connector_outlets import Station, station
 
 Serve = Callable[..., AbstractAsyncContextManager[support.Api]]
 
@@ -45,3 +48,16 @@ def serve(others: support.Others, make_settings: Callable[..., Any], db: Databas
             yield client
 
     return serving
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _station(request: pytest.FixtureRequest, stores: EmbeddedStores) -> AsyncIterator[Station]:
+    async with station(stores, request.module.CONNECTOR) as found:
+        yield found
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shared(_station: Station) -> Station:
+    """The process of the module's CONNECTOR and the stores; neither rates nor tokens of the test before are there."""
+    await _station.clear()
+    return _station

@@ -12,12 +12,13 @@ from aiohttp import web
 from headrace_destination_bigquery.destination import COLUMNS
 from headrace_sync.outlets.verdicts import Kind, Verdict
 
-from headrace.embedded.stores import EmbeddedStores
 from headrace_sdk import EventItem, Profile
-from tests.support.connector_outlets import Station, Way, station
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendors.bigquery import FakeBigQuery, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONNECTOR = "bigquery"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -26,12 +27,6 @@ async def vendor() -> AsyncIterator[FakeBigQuery]:
     await fake.start()
     yield fake
     await fake.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(stores: EmbeddedStores) -> AsyncIterator[Station]:
-    async with station(stores, "bigquery") as found:
-        yield found
 
 
 def settings(vendor: FakeBigQuery, **more: Any) -> dict[str, Any]:
@@ -105,7 +100,7 @@ async def test_what_cannot_work_stops_the_destination(vendor: FakeBigQuery, shar
 
 
 async def test_the_check_looks_at_the_columns(vendor: FakeBigQuery, bigquery: Way, shared: Station) -> None:
-    opened = await shared.host.open("bigquery", settings(vendor))
+    opened = await shared.host.open(CONNECTOR, settings(vendor))
     (check,) = await opened.check()
 
     async def problem() -> str:

@@ -13,7 +13,6 @@ from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector import wire
 from headrace.domain.times import now_us
-from headrace.embedded.stores import EmbeddedStores
 from headrace_sdk import (
     Delivered,
     EventItem,
@@ -28,7 +27,7 @@ from headrace_sdk import (
     VendorList,
     Warned,
 )
-from tests.support.connector_outlets import Station, Way, station
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendor_calls import send
 from tests.support.vendors.brevo import FakeBrevo
 
@@ -43,12 +42,6 @@ async def vendor() -> AsyncIterator[FakeBrevo]:
     await fake.start()
     yield fake
     await fake.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(stores: EmbeddedStores) -> AsyncIterator[Station]:
-    async with station(stores, CONNECTOR) as found:
-        yield found
 
 
 def settings(vendor: FakeBrevo, **more: Any) -> dict[str, Any]:

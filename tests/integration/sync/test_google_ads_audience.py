@@ -6,25 +6,25 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from headrace_sync.outlets import jobs
 from headrace_sync.outlets.batch import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.outlets.verdicts import Kind, Verdict
 
 from headrace.connector import wire
 from headrace.domain.times import now_us
-from headrace.plugins import PluginHost
 from headrace.plugins.authentication import authorised
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import (
     Profile,
     Request,
     Row,
     Subject,
 )
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendor_calls import send
 from tests.support.vendors.google_data_manager import FakeDataManager, error
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTOR = "google-ads-audience"
 
@@ -35,21 +35,12 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "LONGEST_PAUSE_S", 0.01)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def google() -> AsyncIterator[FakeDataManager]:
     fake = FakeDataManager()
     await fake.start()
     yield fake
     await fake.stop()
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost([CONNECTOR])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
 
 
 def settings(google: FakeDataManager, **more: Any) -> dict[str, Any]:
@@ -61,9 +52,9 @@ def settings(google: FakeDataManager, **more: Any) -> dict[str, Any]:
     return {**known, **more}
 
 
-@pytest.fixture
-async def there(google: FakeDataManager, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, CONNECTOR, settings(google), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def there(google: FakeDataManager, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(google)) as found:
         yield found
 
 
@@ -92,13 +83,11 @@ async def test_people_go_onto_the_list_and_off_again(google: FakeDataManager, th
     assert len(google.members["777"]) == 1
 
 
-async def test_lists_of_user_ids_and_of_devices(
-    google: FakeDataManager, host: PluginHost, redis: Redis, db: Database
-) -> None:
-    async with way(host, CONNECTOR, settings(google, user_list_id="778", key_type="user_id"), redis, db) as by_id:
+async def test_lists_of_user_ids_and_of_devices(google: FakeDataManager, shared: Station) -> None:
+    async with shared.way(settings(google, user_list_id="778", key_type="user_id")) as by_id:
         await by_id.outlet.send(ADD_MEMBERS, await rows(by_id, person(1), person(2)))
     assert google.members["778"] == {'{"userIdData": {"userId": "u1"}}', '{"userIdData": {"userId": "u2"}}'}
-    async with way(host, CONNECTOR, settings(google, user_list_id="779", key_type="mobile"), redis, db) as by_device:
+    async with shared.way(settings(google, user_list_id="779", key_type="mobile")) as by_device:
         owner = Profile(id="p", identifiers={"idfa": ["AEBE52E7-03EE-455A-B3C4-E57283966239"]})
         await by_device.outlet.send(ADD_MEMBERS, await rows(by_device, owner))
         assert len(google.members["779"]) == 1
@@ -133,10 +122,8 @@ async def test_a_request_is_followed_to_its_end(google: FakeDataManager, there: 
         assert "NO_CONSENT for 1" in verdicts[0].reason and not google.statuses
 
 
-async def test_a_request_whose_end_is_not_seen_counts_as_taken(
-    google: FakeDataManager, host: PluginHost, redis: Redis, db: Database
-) -> None:
-    async with way(host, CONNECTOR, settings(google, patience_minutes=0), redis, db) as there:
+async def test_a_request_whose_end_is_not_seen_counts_as_taken(google: FakeDataManager, shared: Station) -> None:
+    async with shared.way(settings(google, patience_minutes=0)) as there:
         google.statuses.append({"requestStatus": "PROCESSING"})
         (verdict,) = await there.outlet.send(ADD_MEMBERS, await rows(there, person(1)))
     assert verdict.kind is Kind.WARNED and "its end was not seen" in verdict.reason
@@ -154,9 +141,9 @@ async def test_a_request_whose_end_is_not_seen_counts_as_taken(
     ],
 )
 async def test_settings_that_cannot_work_stop_the_destination(
-    google: FakeDataManager, host: PluginHost, redis: Redis, db: Database, wrong: dict[str, Any], reason: str
+    google: FakeDataManager, shared: Station, wrong: dict[str, Any], reason: str
 ) -> None:
-    async with way(host, CONNECTOR, settings(google, **wrong), redis, db) as there:
+    async with shared.way(settings(google, **wrong)) as there:
         (verdict,) = await there.outlet.send(ADD_MEMBERS, await rows(there, person(1)))
         assert verdict.kind is Kind.UNTRIED and reason in there.halted[0]
         assert "revoked" not in there.halted[0]

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.domain.times import now_us
-from headrace.plugins import PluginHost
 from headrace.plugins.authentication import authorised
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Profile
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendor_calls import send
 from tests.support.vendors.google_ads import FakeGoogleAds, failed
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTOR = "google-ads-conversions"
 EVENTS = {
@@ -28,21 +28,12 @@ EVENTS = {
 }
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def google() -> AsyncIterator[FakeGoogleAds]:
     fake = FakeGoogleAds()
     await fake.start()
     yield fake
     await fake.stop()
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost([CONNECTOR])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
 
 
 def settings(google: FakeGoogleAds, **more: Any) -> dict[str, Any]:
@@ -54,9 +45,9 @@ def settings(google: FakeGoogleAds, **more: Any) -> dict[str, Any]:
     return {**known, **more}
 
 
-@pytest.fixture
-async def there(google: FakeGoogleAds, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, CONNECTOR, settings(google), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def there(google: FakeGoogleAds, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(google)) as found:
         yield found
 
 
@@ -139,9 +130,9 @@ async def test_two_thousand_conversions_a_request(google: FakeGoogleAds, there: 
     ],
 )
 async def test_settings_that_cannot_work_stop_the_destination(
-    google: FakeGoogleAds, host: PluginHost, redis: Redis, db: Database, wrong: dict[str, Any], reason: str
+    google: FakeGoogleAds, shared: Station, wrong: dict[str, Any], reason: str
 ) -> None:
-    async with way(host, CONNECTOR, settings(google, **wrong), redis, db) as there:
+    async with shared.way(settings(google, **wrong)) as there:
         (verdict,) = await there.deliver([event("Order Completed", click="a")])
         assert verdict.kind is Kind.UNTRIED and reason in there.halted[0]
         assert "other" not in there.halted[0].split() and "revoked" not in there.halted[0]

@@ -6,21 +6,21 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.domain.times import now_us
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Profile
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendors.google_analytics import FakeAnalytics
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTOR = "google-analytics-4"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def google() -> AsyncIterator[FakeAnalytics]:
     fake = FakeAnalytics()
     await fake.start()
@@ -28,23 +28,14 @@ async def google() -> AsyncIterator[FakeAnalytics]:
     await fake.stop()
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost([CONNECTOR])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
-
-
 def settings(google: FakeAnalytics, **more: Any) -> dict[str, Any]:
     known = {"api_secret": google.api_secret, "measurement_id": "G-TEST123456", "base_url": google.url}
     return {**known, **more}
 
 
-@pytest.fixture
-async def there(google: FakeAnalytics, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, CONNECTOR, settings(google, send_user_data=True), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def there(google: FakeAnalytics, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(google, send_user_data=True)) as found:
         yield found
 
 
@@ -110,9 +101,9 @@ async def test_everything_that_is_sent_keeps_googles_rules(google: FakeAnalytics
     assert names == ["Something_Odd", "added_to_segment", "early", "join_group", "page_view", "search", "view_item"]
 
 
-async def test_an_app_stream(google: FakeAnalytics, host: PluginHost, redis: Redis, db: Database) -> None:
+async def test_an_app_stream(google: FakeAnalytics, shared: Station) -> None:
     app = settings(google, measurement_id="", firebase_app_id="1:42:android:abc")
-    async with way(host, CONNECTOR, app, redis, db) as there:
+    async with shared.way(app) as there:
         context = {"app_instance_id": "f" * 32}
         verdicts = await there.deliver([event("Home", kind="screen", context=context), event("Order Completed")])
     assert [verdict.kind for verdict in verdicts] == [Kind.DELIVERED, Kind.SKIPPED]
@@ -120,10 +111,8 @@ async def test_an_app_stream(google: FakeAnalytics, host: PluginHost, redis: Red
     assert google.counted[0]["events"][0]["params"]["screen_name"] == "Home"
 
 
-async def test_the_validation_server_says_what_is_wrong(
-    google: FakeAnalytics, host: PluginHost, redis: Redis, db: Database
-) -> None:
-    async with way(host, CONNECTOR, settings(google, validation_only=True), redis, db) as there:
+async def test_the_validation_server_says_what_is_wrong(google: FakeAnalytics, shared: Station) -> None:
+    async with shared.way(settings(google, validation_only=True)) as there:
         right, wrong = await there.deliver(
             [
                 event("Order Completed", properties=ORDER),

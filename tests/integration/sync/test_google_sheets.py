@@ -6,34 +6,27 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from headrace_sync.outlets.batch import ADD_MEMBERS, REMOVE_MEMBERS
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector import wire
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Profile, Row
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendors.google_sheets import SPREADSHEET, FakeGoogleSheets
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+CONNECTOR = "google-sheets"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def vendor() -> AsyncIterator[FakeGoogleSheets]:
     fake = FakeGoogleSheets()
     await fake.start()
     yield fake
     await fake.stop()
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost(["google-sheets"])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
 
 
 def settings(vendor: FakeGoogleSheets, **more: Any) -> dict[str, Any]:
@@ -43,9 +36,9 @@ def settings(vendor: FakeGoogleSheets, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture
-async def sheet(vendor: FakeGoogleSheets, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, "google-sheets", settings(vendor), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def sheet(vendor: FakeGoogleSheets, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(vendor)) as found:
         yield found
 
 
@@ -102,11 +95,11 @@ async def test_events_are_there_once(vendor: FakeGoogleSheets, sheet: Way) -> No
 
 
 @pytest.mark.parametrize("fault", ["not shared", "no tab", "no spreadsheet"])
-async def test_what_pauses(vendor: FakeGoogleSheets, host: PluginHost, redis: Redis, db: Database, fault: str) -> None:
+async def test_what_pauses(vendor: FakeGoogleSheets, shared: Station, fault: str) -> None:
     vendor.shared = fault != "not shared"
     more: dict[str, Any] = {"sheet_id": 8} if fault == "no tab" else {}
     more |= {"spreadsheet_id": "another-spreadsheet"} if fault == "no spreadsheet" else {}
-    async with way(host, "google-sheets", settings(vendor, **more), redis, db) as found:
+    async with shared.way(settings(vendor, **more)) as found:
         (verdict,) = await found.deliver([EventItem(message_id="m", kind="track", name="A")])
         assert verdict.kind is Kind.UNTRIED and len(found.halted) == 1
     assert vendor.rows() == []
@@ -119,9 +112,9 @@ async def test_google_asks_for_fewer_requests(vendor: FakeGoogleSheets, sheet: W
     assert verdict.kind is Kind.RETRY and 5 < sheet.outlet.paused_s() <= 7
 
 
-async def test_questions(vendor: FakeGoogleSheets, host: PluginHost, redis: Redis, db: Database) -> None:
-    async with way(host, "google-sheets", settings(vendor), redis, db) as found:
-        opened = await host.open("google-sheets", settings(vendor))
+async def test_questions(vendor: FakeGoogleSheets, shared: Station) -> None:
+    async with shared.way(settings(vendor)) as found:
+        opened = await shared.host.open(CONNECTOR, settings(vendor))
         signer, client = found.outlet._signer, found.outlet._client
 
         async def ask(request: Any) -> Any:

@@ -13,10 +13,9 @@ from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector import wire
 from headrace.domain.times import now_us
-from headrace.embedded.stores import EmbeddedStores
 from headrace.plugins.authentication import authorised
 from headrace_sdk import EventItem, Profile, Request, Response, Row, Subject
-from tests.support.connector_outlets import Station, Way, station
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendor_calls import send
 from tests.support.vendors.hubspot import FakeHubSpot, error
 
@@ -25,15 +24,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CONNECTOR = "hubspot"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(stores: EmbeddedStores) -> AsyncIterator[Station]:
-    async with station(stores, CONNECTOR) as found:
-        yield found
-
-
 @pytest_asyncio.fixture(loop_scope="module")
-async def hubspot(shared: Station) -> AsyncIterator[FakeHubSpot]:
-    await shared.redis.flushall()
+async def hubspot() -> AsyncIterator[FakeHubSpot]:
     fake = FakeHubSpot()
     await fake.start()
     yield fake

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from headrace_sync.outlets.http import VendorClient
 from headrace_sync.outlets.verdicts import Kind
 
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONNECTOR = "javascript"
 
 SCRIPT = """
 function send(event, profile, settings) {
@@ -40,7 +42,7 @@ class Receiver:
         return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def receiver() -> AsyncIterator[Receiver]:
     made = Receiver()
     app = web.Application()
@@ -53,15 +55,11 @@ async def receiver() -> AsyncIterator[Receiver]:
     await runner.cleanup()
 
 
-@pytest.fixture
-async def scripted(receiver: Receiver, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    host = PluginHost(["javascript"])
-    await host.start()
-    assert host.failures() == ()
+@pytest_asyncio.fixture(loop_scope="module")
+async def scripted(receiver: Receiver, shared: Station) -> AsyncIterator[Way]:
     settings = {"script": SCRIPT, "settings": {"url": f"http://127.0.0.1:{receiver.port}"}, "allow_http": True}
-    async with way(host, "javascript", settings, redis, db) as found:
+    async with shared.way(settings) as found:
         yield found
-    await host.close()
 
 
 def events(*names: str) -> list[EventItem]:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from confluent_kafka import Consumer, Producer, TopicPartition
 from headrace_sync.outlets.batch import DELETE_PEOPLE
 from headrace_sync.outlets.http import VendorClient
 from headrace_sync.outlets.verdicts import Kind, Verdict
 
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Profile, Subject
-from tests.support.connector_outlets import way
+from tests.support.connector_outlets import Station
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONNECTOR = "kafka"
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +28,6 @@ def broker() -> Iterator[str]:
     (found,) = keeper.list_topics(timeout=10).brokers.values()
     yield f"{found.host}:{found.port}"
     keeper.flush(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost(["kafka"])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
 
 
 def settings(broker: str, topic: str, **more: Any) -> dict[str, Any]:
@@ -66,10 +55,8 @@ def consumed(broker: str, topic: str, count: int) -> list[Any]:
     return found
 
 
-async def test_records_are_keyed_by_person_and_stay_in_order(
-    broker: str, host: PluginHost, redis: Redis, db: Database
-) -> None:
-    async with way(host, "kafka", settings(broker, "orders"), redis, db) as kafka:
+async def test_records_are_keyed_by_person_and_stay_in_order(broker: str, shared: Station) -> None:
+    async with shared.way(settings(broker, "orders")) as kafka:
         found = await kafka.deliver([event(f"m{at}", f"p{at % 2}", properties={"at": at}) for at in range(20)])
         assert [verdict.kind for verdict in found] == [Kind.DELIVERED] * 20
         assert [one.kind for one in await kafka.deliver([event("m20", "p0")])] == [Kind.DELIVERED]
@@ -84,21 +71,17 @@ async def test_records_are_keyed_by_person_and_stay_in_order(
     assert records[0].timestamp()[1] == 1_796_000_000_250
 
 
-async def test_a_record_that_is_too_large_is_rejected_alone(
-    broker: str, host: PluginHost, redis: Redis, db: Database
-) -> None:
-    async with way(host, "kafka", settings(broker, "large", compression="none"), redis, db) as kafka:
+async def test_a_record_that_is_too_large_is_rejected_alone(broker: str, shared: Station) -> None:
+    async with shared.way(settings(broker, "large", compression="none")) as kafka:
         large = event("m1", properties={"text": "x" * 1_000_000})
         found = await kafka.deliver([event("m0"), large, event("m2")])
     assert [verdict.kind for verdict in found] == [Kind.DELIVERED, Kind.REJECTED, Kind.DELIVERED]
     assert len(consumed(broker, "large", 2)) == 2
 
 
-async def test_events_go_to_their_own_topics_or_nowhere(
-    broker: str, host: PluginHost, redis: Redis, db: Database
-) -> None:
+async def test_events_go_to_their_own_topics_or_nowhere(broker: str, shared: Station) -> None:
     chosen = settings(broker, "rest", topics={"B": "bees", "C": ""})
-    async with way(host, "kafka", chosen, redis, db) as kafka:
+    async with shared.way(chosen) as kafka:
         items = [event("a"), replace(event("b"), name="B"), replace(event("c"), name="C")]
         found = await kafka.deliver(items, {"value": "event.name == 'B' && {only: event.message_id} || null"})
     assert [verdict.kind for verdict in found] == [Kind.DELIVERED, Kind.DELIVERED, Kind.SKIPPED]
@@ -106,10 +89,8 @@ async def test_events_go_to_their_own_topics_or_nowhere(
     assert json.loads(record.value()) == {"only": "b"}
 
 
-async def test_people_are_forgotten_by_records_without_a_value(
-    broker: str, host: PluginHost, redis: Redis, db: Database
-) -> None:
-    async with way(host, "kafka", settings(broker, "people"), redis, db) as kafka:
+async def test_people_are_forgotten_by_records_without_a_value(broker: str, shared: Station) -> None:
+    async with shared.way(settings(broker, "people")) as kafka:
         found = await kafka.outlet.send(DELETE_PEOPLE, [Subject(profile_id="p1", merged_ids=["p0"])])
     assert found == [Verdict(Kind.DELIVERED, code=200)]
     assert {(record.key(), record.value()) for record in consumed(broker, "people", 2)} == {
@@ -118,13 +99,11 @@ async def test_people_are_forgotten_by_records_without_a_value(
     }
 
 
-async def test_brokers_that_are_away_and_private_ones(
-    broker: str, host: PluginHost, redis: Redis, db: Database
-) -> None:
-    async with way(host, "kafka", settings("127.0.0.1:9", "t"), redis, db) as kafka:
+async def test_brokers_that_are_away_and_private_ones(broker: str, shared: Station) -> None:
+    async with shared.way(settings("127.0.0.1:9", "t")) as kafka:
         (verdict,) = await kafka.deliver([event("m")])
         assert verdict.kind is Kind.RETRY and verdict.reason.startswith("no broker can be reached")
-    async with way(host, "kafka", settings(broker, "t"), redis, db) as kafka:
+    async with shared.way(settings(broker, "t")) as kafka:
         guarded = VendorClient(allow_private=False)
         kafka.outlet._client, allowing = guarded, kafka.outlet._client
         (verdict,) = await kafka.deliver([event("m")])

@@ -6,27 +6,27 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from headrace_sync.outlets.batch import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector import wire
 from headrace.domain.times import now_us
-from headrace.plugins import PluginHost
 from headrace.plugins.authentication import authorised
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import Profile, Request, Response, Row, Subject, VendorList
 from headrace_sdk.values import sha256
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendor_calls import send
 from tests.support.vendors.linkedin_audiences import FakeLinkedInAudiences
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTOR = "linkedin-audience"
 AUDIENCE = "101"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def linkedin() -> AsyncIterator[FakeLinkedInAudiences]:
     fake = FakeLinkedInAudiences()
     await fake.start()
@@ -34,23 +34,14 @@ async def linkedin() -> AsyncIterator[FakeLinkedInAudiences]:
     await fake.stop()
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost([CONNECTOR])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
-
-
 def settings(linkedin: FakeLinkedInAudiences, **more: Any) -> dict[str, Any]:
     account = {"access_token": linkedin.token, "account_id": "123", "source_platform": "HEADRACE"}
     return {**account, "segment_id": AUDIENCE, "base_url": linkedin.url, **more}
 
 
-@pytest.fixture
-async def there(linkedin: FakeLinkedInAudiences, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, CONNECTOR, settings(linkedin), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def there(linkedin: FakeLinkedInAudiences, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(linkedin)) as found:
         yield found
 
 
@@ -98,9 +89,9 @@ async def test_a_bad_element_does_not_hold_up_the_others(linkedin: FakeLinkedInA
     ],
 )
 async def test_settings_that_cannot_work_pause_the_destination(
-    linkedin: FakeLinkedInAudiences, host: PluginHost, redis: Redis, db: Database, wrong: dict[str, Any], reason: str
+    linkedin: FakeLinkedInAudiences, shared: Station, wrong: dict[str, Any], reason: str
 ) -> None:
-    async with way(host, CONNECTOR, settings(linkedin, **wrong), redis, db) as there:
+    async with shared.way(settings(linkedin, **wrong)) as there:
         (verdict,) = await there.outlet.send(ADD_MEMBERS, [Row.of({"firstName": "Ada", "lastName": "Byron"})])
         assert verdict.kind is Kind.UNTRIED and reason in there.halted[0]
     assert linkedin.members == {}
@@ -116,9 +107,9 @@ async def test_failures_are_tried_again(linkedin: FakeLinkedInAudiences, there: 
     assert there.outlet.paused_s() > 0 and linkedin.members == {}
 
 
-async def test_segments_are_shown_and_made_and_checked(linkedin: FakeLinkedInAudiences, host: PluginHost) -> None:
+async def test_segments_are_shown_and_made_and_checked(linkedin: FakeLinkedInAudiences, shared: Station) -> None:
     known = settings(linkedin)
-    instance = await host.open(CONNECTOR, known)
+    instance = await shared.host.open(CONNECTOR, known)
 
     async def ask(request: Request) -> Response:
         return await send(authorised(request, instance.info.auth, known, now_us=now_us()))

@@ -6,22 +6,22 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.domain.times import now_us
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Profile
 from headrace_sdk.values import sha256
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendors.linkedin_conversions import FakeLinkedInConversions
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTOR = "linkedin-conversions"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def linkedin() -> AsyncIterator[FakeLinkedInConversions]:
     fake = FakeLinkedInConversions()
     await fake.start()
@@ -29,23 +29,14 @@ async def linkedin() -> AsyncIterator[FakeLinkedInConversions]:
     await fake.stop()
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost([CONNECTOR])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
-
-
 def settings(linkedin: FakeLinkedInConversions, **more: Any) -> dict[str, Any]:
     known = {"access_token": linkedin.token, "conversion_rule": "104012", "base_url": linkedin.url}
     return {**known, **more}
 
 
-@pytest.fixture
-async def there(linkedin: FakeLinkedInConversions, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, CONNECTOR, settings(linkedin), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def there(linkedin: FakeLinkedInConversions, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(linkedin)) as found:
         yield found
 
 
@@ -103,10 +94,10 @@ async def test_conversions_that_come_twice_count_once(linkedin: FakeLinkedInConv
 
 
 async def test_a_refused_conversion_does_not_hold_up_the_others(
-    linkedin: FakeLinkedInConversions, host: PluginHost, redis: Redis, db: Database
+    linkedin: FakeLinkedInConversions, shared: Station
 ) -> None:
     rules = {"conversion_rules": {"wrong": "5"}}  # of another method: LinkedIn names the indices
-    async with way(host, CONNECTOR, settings(linkedin, **rules), redis, db) as there:
+    async with shared.way(settings(linkedin, **rules)) as there:
         good, refused, fine = await there.deliver([event("a"), event("wrong"), event("b")])
         assert refused.kind is Kind.REJECTED and "should be CONVERSIONS_API" in refused.reason
         assert (good.kind, fine.kind) == (Kind.DELIVERED, Kind.DELIVERED)
@@ -124,14 +115,9 @@ async def test_a_part_that_failed_goes_again(linkedin: FakeLinkedInConversions, 
     [({"access_token": "wrong"}, "access token is not valid"), ({"api_version": "202511"}, "set a newer API version")],
 )
 async def test_what_pauses_the_destination(
-    linkedin: FakeLinkedInConversions,
-    host: PluginHost,
-    redis: Redis,
-    db: Database,
-    wrong: dict[str, Any],
-    reason: str,
+    linkedin: FakeLinkedInConversions, shared: Station, wrong: dict[str, Any], reason: str
 ) -> None:
-    async with way(host, CONNECTOR, settings(linkedin, **wrong), redis, db) as there:
+    async with shared.way(settings(linkedin, **wrong)) as there:
         (verdict,) = await there.deliver([event("a")])
         assert verdict.kind is Kind.UNTRIED and reason in there.halted[0]
     assert linkedin.counted == {}

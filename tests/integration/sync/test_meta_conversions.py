@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.domain.times import now_us
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Profile
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.fake_meta import Failure
 from tests.support.vendor_calls import send
 from tests.support.vendors.meta_conversions import FakeConversions
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTOR = "meta-conversions"
 PIXEL = "1234567890"
@@ -26,7 +26,7 @@ ORDER = {
 }  # fmt: skip
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def meta() -> AsyncIterator[FakeConversions]:
     fake = FakeConversions(app_secret="app-secret-for-tests")
     await fake.start()
@@ -35,23 +35,14 @@ async def meta() -> AsyncIterator[FakeConversions]:
     await fake.stop()
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost([CONNECTOR])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
-
-
 def settings(meta: FakeConversions, **more: Any) -> dict[str, Any]:
     known = {"pixel_id": PIXEL, "access_token": meta.token, "app_secret": meta.app_secret, "base_url": meta.url}
     return {**known, **more}
 
 
-@pytest.fixture
-async def there(meta: FakeConversions, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, CONNECTOR, settings(meta), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def there(meta: FakeConversions, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(meta)) as found:
         yield found
 
 
@@ -150,23 +141,21 @@ async def test_throttling_slows_the_destination(meta: FakeConversions, there: Wa
     assert 170 < there.outlet.paused_s() <= 180
 
 
-async def test_several_pixels_are_sent_to_beside_each_other(
-    meta: FakeConversions, host: PluginHost, redis: Redis, db: Database
-) -> None:
+async def test_several_pixels_are_sent_to_beside_each_other(meta: FakeConversions, shared: Station) -> None:
     meta.pixels |= {"77"}
     async with (
-        way(host, CONNECTOR, settings(meta), redis, db) as one,
-        way(host, CONNECTOR, settings(meta, pixel_id="77"), redis, db) as other,
+        shared.way(settings(meta)) as one,
+        shared.way(settings(meta, pixel_id="77")) as other,
     ):
         assert await kinds(one, event("m-1")) == [Kind.WARNED]
         assert await kinds(other, event("m-1"), event("m-2")) == [Kind.WARNED] * 2
     assert {pixel: len(events) for pixel, events in meta.counted.items()} == {PIXEL: 1, "77": 2}
 
 
-async def test_the_check_says_what_is_wrong(meta: FakeConversions, host: PluginHost) -> None:
+async def test_the_check_says_what_is_wrong(meta: FakeConversions, shared: Station) -> None:
     async def said(**more: Any) -> str:
         given = settings(meta, **more)
-        instance = await host.open(CONNECTOR, given)
+        instance = await shared.host.open(CONNECTOR, given)
         (check,) = await instance.check()
         return await instance.read_check(check, await send(check.request, instance.info.auth, given))
 

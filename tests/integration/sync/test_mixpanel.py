@@ -13,9 +13,8 @@ from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector import wire
 from headrace.domain.times import now_us
-from headrace.embedded.stores import EmbeddedStores
 from headrace_sdk import EventItem, Profile, Row, Subject
-from tests.support.connector_outlets import Station, Way, station
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendor_calls import send
 from tests.support.vendors.mixpanel import FakeMixpanel
 
@@ -30,12 +29,6 @@ async def mixpanel() -> AsyncIterator[FakeMixpanel]:
     await fake.start()
     yield fake
     await fake.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(stores: EmbeddedStores) -> AsyncIterator[Station]:
-    async with station(stores, CONNECTOR) as found:
-        yield found
 
 
 def settings(mixpanel: FakeMixpanel, **more: Any) -> dict[str, Any]:

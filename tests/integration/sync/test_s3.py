@@ -14,12 +14,13 @@ import pytest_asyncio
 import zstandard
 from headrace_sync.outlets.verdicts import Kind
 
-from headrace.embedded.stores import EmbeddedStores
 from headrace_sdk import EventItem, Profile
-from tests.support.connector_outlets import Station, Way, station
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendors.s3 import FakeS3, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONNECTOR = "s3"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -28,12 +29,6 @@ async def vendor() -> AsyncIterator[FakeS3]:
     await fake.start()
     yield fake
     await fake.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(stores: EmbeddedStores) -> AsyncIterator[Station]:
-    async with station(stores, "s3") as found:
-        yield found
 
 
 def settings(vendor: FakeS3, **more: Any) -> dict[str, Any]:
@@ -109,7 +104,7 @@ async def test_what_passes_is_tried_again(vendor: FakeS3, s3: Way) -> None:
 
 
 async def test_the_check_lists_the_bucket(vendor: FakeS3, s3: Way, shared: Station) -> None:
-    opened = await shared.host.open("s3", settings(vendor))
+    opened = await shared.host.open(CONNECTOR, settings(vendor))
     (check,) = await opened.check()
     response = await s3.outlet._signer.send(s3.outlet._client, check.request, timeout_s=5)
     assert await opened.read_check(check, response) == ""

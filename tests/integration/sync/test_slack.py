@@ -6,18 +6,20 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from headrace_sync.outlets.verdicts import Kind
 
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Profile
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendors.slack import FakeSlack
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+CONNECTOR = "slack"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def vendor() -> AsyncIterator[FakeSlack]:
     fake = FakeSlack()
     await fake.start()
@@ -25,25 +27,16 @@ async def vendor() -> AsyncIterator[FakeSlack]:
     await fake.stop()
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost(["slack"])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
-
-
-@pytest.fixture
-async def webhook(vendor: FakeSlack, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, "slack", {"webhook_url": vendor.webhook_url}, redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def webhook(vendor: FakeSlack, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way({"webhook_url": vendor.webhook_url}) as found:
         yield found
 
 
-@pytest.fixture
-async def bot(vendor: FakeSlack, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
+@pytest_asyncio.fixture(loop_scope="module")
+async def bot(vendor: FakeSlack, shared: Station) -> AsyncIterator[Way]:
     settings = {"bot_token": vendor.token, "channel": "C1", "base_url": vendor.url}
-    async with way(host, "slack", settings, redis, db) as found:
+    async with shared.way(settings) as found:
         yield found
 
 
@@ -75,11 +68,9 @@ async def test_a_channel_of_the_event_that_is_archived_is_the_events_fault(vendo
     assert bot.halted == []
 
 
-async def test_a_channel_of_the_settings_that_is_gone_pauses(
-    vendor: FakeSlack, host: PluginHost, redis: Redis, db: Database
-) -> None:
+async def test_a_channel_of_the_settings_that_is_gone_pauses(vendor: FakeSlack, shared: Station) -> None:
     settings = {"bot_token": vendor.token, "channel": "COUT", "base_url": vendor.url}
-    async with way(host, "slack", settings, redis, db) as found:
+    async with shared.way(settings) as found:
         (verdict,) = await found.deliver([event("A")])
     assert verdict.kind is Kind.UNTRIED and "not_in_channel" in found.halted[0]
 

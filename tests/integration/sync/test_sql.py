@@ -16,14 +16,13 @@ from headrace_sync.outlets.http import VendorClient
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector.wire import MemberRows
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Member, Profile, Subject
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.postgres import PASSWORD, postgres
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONNECTOR = "sql"
 
 TIME_US = 1_796_000_000_250_000
 
@@ -32,15 +31,6 @@ TIME_US = 1_796_000_000_250_000
 def port() -> Iterator[int]:
     with postgres() as running:
         yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost(["sql"])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -80,10 +70,8 @@ async def kinds(way: Way, *events: EventItem) -> list[Kind]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def sql(
-    port: int, server: asyncpg.Connection, host: PluginHost, redis: Redis, db: Database
-) -> AsyncIterator[Way]:
-    async with way(host, "sql", settings(port), redis, db) as found:
+async def sql(port: int, server: asyncpg.Connection, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(port)) as found:
         yield found
 
 
@@ -134,9 +122,9 @@ async def test_a_value_that_the_database_refuses_is_found_and_the_rest_goes(
 
 
 async def test_without_leave_a_missing_table_stops_the_destination(
-    port: int, server: asyncpg.Connection, host: PluginHost, redis: Redis, db: Database
+    port: int, server: asyncpg.Connection, shared: Station
 ) -> None:
-    async with way(host, "sql", settings(port, create_tables=False), redis, db) as found:
+    async with shared.way(settings(port, create_tables=False)) as found:
         assert await kinds(found, event("A")) == [Kind.UNTRIED]
     assert "a table or schema is missing" in found.halted[0]
 
@@ -150,16 +138,16 @@ async def test_without_leave_a_missing_table_stops_the_destination(
     ],
 )
 async def test_settings_that_cannot_work_stop_the_destination(
-    port: int, server: asyncpg.Connection, host: PluginHost, redis: Redis, db: Database, wrong: Any, reason: str
+    port: int, server: asyncpg.Connection, shared: Station, wrong: Any, reason: str
 ) -> None:
     chosen = {name: value.replace("PORT", str(port)) for name, value in wrong.items()}
-    async with way(host, "sql", settings(port, **chosen), redis, db) as found:
+    async with shared.way(settings(port, **chosen)) as found:
         assert await kinds(found, event("A")) == [Kind.UNTRIED]
     assert reason in found.halted[0]
 
 
-async def test_a_database_that_is_away_is_tried_again(host: PluginHost, redis: Redis, db: Database) -> None:
-    async with way(host, "sql", settings(9), redis, db) as found:
+async def test_a_database_that_is_away_is_tried_again(shared: Station) -> None:
+    async with shared.way(settings(9)) as found:
         assert await kinds(found, event("A")) == [Kind.RETRY]
 
 
@@ -173,9 +161,9 @@ async def test_a_private_address_is_the_operators_to_allow(sql: Way) -> None:
         await guarded.close()
 
 
-async def test_sqlite_does_the_same(host: PluginHost, redis: Redis, db: Database, tmp_path: Path) -> None:
+async def test_sqlite_does_the_same(shared: Station, tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
-    async with way(host, "sql", {"url": f"sqlite:///{path}", "audience": "Loyal"}, redis, db) as found:
+    async with shared.way({"url": f"sqlite:///{path}", "audience": "Loyal"}) as found:
         for _ in range(2):
             assert await kinds(found, event("A"), event("B")) == [Kind.DELIVERED] * 2
         (member,) = await found.outlet.rows([Member(profile_id="p1", fields={"email": "a@example.com"})])
@@ -188,10 +176,8 @@ async def test_sqlite_does_the_same(host: PluginHost, redis: Redis, db: Database
         assert file.execute("SELECT profile_id, email FROM headrace_members").fetchall() == [("p1", "a@example.com")]
 
 
-async def test_a_file_that_cannot_be_opened_stops_the_destination(
-    host: PluginHost, redis: Redis, db: Database, tmp_path: Path
-) -> None:
+async def test_a_file_that_cannot_be_opened_stops_the_destination(shared: Station, tmp_path: Path) -> None:
     path = tmp_path / "no" / "shop.db"
-    async with way(host, "sql", {"url": f"sqlite:///{path}"}, redis, db) as found:
+    async with shared.way({"url": f"sqlite:///{path}"}) as found:
         assert await kinds(found, event("A")) == [Kind.UNTRIED]
     assert "grant it the rights" in found.halted[0]

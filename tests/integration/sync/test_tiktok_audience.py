@@ -6,42 +6,33 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from headrace_sync.outlets.batch import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.connector import wire
 from headrace.domain.times import now_us
-from headrace.plugins import PluginHost
 from headrace.plugins.authentication import authorised
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import Profile, Request, Response, Row, Subject, VendorList
 from headrace_sdk.values import sha256
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendor_calls import send
 from tests.support.vendors.tiktok_audiences import FakeTikTokAudiences
 from tests.support.vendors.tiktok_events import answer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTOR = "tiktok-audience"
 AUDIENCE = "167290896"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def tiktok() -> AsyncIterator[FakeTikTokAudiences]:
     fake = FakeTikTokAudiences()
     await fake.start()
     yield fake
     await fake.stop()
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost([CONNECTOR])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
 
 
 def settings(tiktok: FakeTikTokAudiences, **more: Any) -> dict[str, Any]:
@@ -54,9 +45,9 @@ def settings(tiktok: FakeTikTokAudiences, **more: Any) -> dict[str, Any]:
     return {**known, **more}
 
 
-@pytest.fixture
-async def there(tiktok: FakeTikTokAudiences, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, CONNECTOR, settings(tiktok), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def there(tiktok: FakeTikTokAudiences, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(tiktok)) as found:
         yield found
 
 
@@ -107,9 +98,9 @@ async def test_a_bad_row_does_not_hold_up_the_others(tiktok: FakeTikTokAudiences
     ],
 )
 async def test_settings_that_cannot_work_pause_the_destination(
-    tiktok: FakeTikTokAudiences, host: PluginHost, redis: Redis, db: Database, wrong: dict[str, Any], reason: str
+    tiktok: FakeTikTokAudiences, shared: Station, wrong: dict[str, Any], reason: str
 ) -> None:
-    async with way(host, CONNECTOR, settings(tiktok, **wrong), redis, db) as there:
+    async with shared.way(settings(tiktok, **wrong)) as there:
         (verdict,) = await there.outlet.send(ADD_MEMBERS, [Row.of({"EMAIL_SHA256": "0" * 64})])
         assert verdict.kind is Kind.UNTRIED and reason in there.halted[0]
     assert tiktok.members == {}
@@ -123,9 +114,9 @@ async def test_failures_that_say_200_are_tried_again(tiktok: FakeTikTokAudiences
     assert there.outlet.paused_s() > 0 and tiktok.members == {}
 
 
-async def test_audiences_are_shown_and_made_and_checked(tiktok: FakeTikTokAudiences, host: PluginHost) -> None:
+async def test_audiences_are_shown_and_made_and_checked(tiktok: FakeTikTokAudiences, shared: Station) -> None:
     known = settings(tiktok)
-    instance = await host.open(CONNECTOR, known)
+    instance = await shared.host.open(CONNECTOR, known)
 
     async def ask(request: Request) -> Response:
         return await send(authorised(request, instance.info.auth, known, now_us=now_us()))

@@ -6,22 +6,22 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from headrace_sync.outlets.verdicts import Kind
 
 from headrace.domain.times import now_us
-from headrace.plugins import PluginHost
-from headrace.storage.mongo.client import Database
-from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem, Profile
 from headrace_sdk.values import sha256
-from tests.support.connector_outlets import Way, way
+from tests.support.connector_outlets import Station, Way
 from tests.support.vendors.tiktok_events import FakeTikTokEvents, answer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTOR = "tiktok-events"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def tiktok() -> AsyncIterator[FakeTikTokEvents]:
     fake = FakeTikTokEvents()
     await fake.start()
@@ -29,23 +29,14 @@ async def tiktok() -> AsyncIterator[FakeTikTokEvents]:
     await fake.stop()
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[PluginHost]:
-    running = PluginHost([CONNECTOR])
-    await running.start()
-    assert running.failures() == ()
-    yield running
-    await running.close()
-
-
 def settings(tiktok: FakeTikTokEvents, **more: Any) -> dict[str, Any]:
     known = {"access_token": tiktok.token, "event_source_id": "PIXEL123", "base_url": tiktok.url}
     return {**known, **more}
 
 
-@pytest.fixture
-async def there(tiktok: FakeTikTokEvents, host: PluginHost, redis: Redis, db: Database) -> AsyncIterator[Way]:
-    async with way(host, CONNECTOR, settings(tiktok), redis, db) as found:
+@pytest_asyncio.fixture(loop_scope="module")
+async def there(tiktok: FakeTikTokEvents, shared: Station) -> AsyncIterator[Way]:
+    async with shared.way(settings(tiktok)) as found:
         yield found
 
 
@@ -109,13 +100,11 @@ async def test_events_that_come_twice_count_once(tiktok: FakeTikTokEvents, there
 
 
 @pytest.mark.parametrize(("source", "source_id"), [("app", "7123"), ("offline", "8123"), ("crm", "9123")])
-async def test_other_event_sources(
-    tiktok: FakeTikTokEvents, host: PluginHost, redis: Redis, db: Database, source: str, source_id: str
-) -> None:
+async def test_other_event_sources(tiktok: FakeTikTokEvents, shared: Station, source: str, source_id: str) -> None:
     context = {"app": {"name": "Shop", "version": "1", "namespace": "x.shop"}, "page": {"url": "https://x.example"}}
     one = event("Order Completed", properties={**ORDER, "lead_id": "L1"}, context=context)
     kind = {"event_source": source, "event_source_id": source_id}
-    async with way(host, CONNECTOR, settings(tiktok, **kind), redis, db) as there:
+    async with shared.way(settings(tiktok, **kind)) as there:
         verdicts = await there.deliver([one], {"gaid": "'a'", "ad": "event.properties.ad"})
     assert [verdict.kind for verdict in verdicts] == [Kind.DELIVERED]
     assert tiktok.problems == []
@@ -134,12 +123,12 @@ async def test_an_event_that_tiktok_refuses_does_not_hold_up_the_others(
 
 
 async def test_a_wrong_token_and_a_wrong_source_pause_the_destination(
-    tiktok: FakeTikTokEvents, host: PluginHost, redis: Redis, db: Database
+    tiktok: FakeTikTokEvents, shared: Station
 ) -> None:
-    async with way(host, CONNECTOR, settings(tiktok, access_token="wrong"), redis, db) as there:
+    async with shared.way(settings(tiktok, access_token="wrong")) as there:
         (verdict,) = await there.deliver([event("a")])
         assert verdict.kind is Kind.UNTRIED and "access token is not valid" in there.halted[0]
-    async with way(host, CONNECTOR, settings(tiktok, event_source_id="OTHER"), redis, db) as there:
+    async with shared.way(settings(tiktok, event_source_id="OTHER")) as there:
         (verdict,) = await there.deliver([event("a")])
         assert verdict.kind is Kind.UNTRIED and "does not know the event source" in there.halted[0]
 
