@@ -101,7 +101,8 @@ class ResolvedConsumer:
         syncs = snapshot.lists.get(workspace_id)
         if not syncs:
             return
-        profiles = self._touched.profiles(events, merges)
+        found = self._touched.find(events, merges)
+        profiles = found.profiles
         required = {sync.key: snapshot.required_consents(sync) for sync in syncs}
         speaking = any(required.values()) or any(sync.maps_consents for sync in syncs)
         said = consents.statements(events) if speaking else []
@@ -113,6 +114,7 @@ class ResolvedConsumer:
                 marked += await self._lists.mark_spoken(sync.key, spoken, now=now_us())
             if marked:
                 self._wake_list(sync.key)
+        self._touched.remember(found)
 
 
 class ChangesConsumer:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from headrace_sync.lists.store import ListStore
+from pymongo.errors import AutoReconnect
 
 from headrace.api.audience.v1.audience_pb2 import AudienceState
 from headrace.api.sync.v1 import sync_service_pb2 as pb
@@ -212,3 +214,28 @@ async def test_rows_the_vendor_refuses_stay_with_their_reason(serve: Any, meta: 
         assert (ledger.expected, ledger.delivered) == (2, 1)
         assert ledger.failed + ledger.warned == 1
         assert held(meta) == hashes("p1@example.com")
+
+
+async def test_a_new_identifier_that_the_store_did_not_take_at_first_is_not_forgotten(
+    serve: Any, meta: FakeMeta, others: Others, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(others, "p1")
+    marking = ListStore.mark_dirty
+    refusals = 1
+
+    async def mark(self: ListStore, *args: Any, **more: Any) -> int:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise AutoReconnect("stepped down")
+        return await marking(self, *args, **more)
+
+    async with serve() as api:
+        await list_sync(api, meta)
+        await others.buyers.enter("p1")
+        await support.until(lambda: held(meta) == hashes("p1@example.com"), "added")
+        monkeypatch.setattr(ListStore, "mark_dirty", mark)
+        others.people.put("p1", email="new@example.com")
+        pair = [("anonymous_id", "a"), ("email", "new@example.com")]
+        await line.resolve(resolved.event("p1", "Viewed", identifiers=pair))
+        await support.until(lambda: held(meta) == hashes("new@example.com"), "replaced")

@@ -178,7 +178,7 @@ class SyncHandlers:
                     before.mapping,
                     before.identifier_values,
                 ):
-                    await self._lists.mark_all(after.key, now=now_us(), doubt=False)
+                    await self._lists.mark_all(after.key, now=now_us(), doubt=False, at_once=False)
                     self._wake_list(after.key)
                 return after
         raise etag_mismatch()
@@ -203,7 +203,7 @@ class SyncHandlers:
         if sync.paused:
             raise wrong_state("PAUSED", "The sync is paused: set paused to false first.")
         run = new_run(sync, new_time_ordered_id(), full=full)
-        await self._lists.insert_run(run)
+        await self._lists.runs.insert(run)
         self._wake_list(sync.key)
         return run
 
@@ -230,7 +230,7 @@ class SyncHandlers:
     async def runs(self, workspace_id: str, sync_id: str, before_id: str, limit: int) -> list[Document]:
         """Passes, newest first."""
         sync = await self.get(workspace_id, sync_id)
-        return await self._lists.runs(sync.key, workspace_id, before_id, limit)
+        return await self._lists.runs.page(sync.key, workspace_id, before_id, limit)
 
     async def exchanges(self, workspace_id: str, documents: Iterable[Document]) -> dict[str, Document]:
         """What is kept of the last requests of deliveries and list members, by its id."""

@@ -186,7 +186,7 @@ class JobFollower:
         await self._lists.finish(results, sync_key=document["k"], now=now)
         accepted = sum(verdict.kind in _ACCEPTED for _, verdict in found.ended)
         counted = {"removed" if removes else "added": accepted, "failed": len(found.ended) - accepted}
-        await self._lists.count_ended(document["rn"], document["_id"], document["n"], counted)
+        await self._lists.runs.count_ended(document["rn"], document["_id"], document["n"], counted)
 
 
 async def ask_round(outlet: Outlet, document: Document, now: int) -> _Round:

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from headrace.connector import wire
 from headrace.domain.times import DAY_US, SECOND_US, now_us
@@ -141,7 +142,7 @@ class ListPass:
         runs: Sequence[str] = (),
         only: Sequence[str] | None = None,
         gate: Gate | None = None,
-        urgent: bool = False,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Make a pass; `run` carries it out.
 
@@ -156,11 +157,9 @@ class ListPass:
             runs: Ids under which the pass is stored.
             only: Looks at these profiles alone; None looks at all.
             gate: What may be sent; None lets everything through.
-            urgent: Looks only at members who wait for no schedule.
+            extra: Looks only at members that match this query.
         """
-        self._extra: Document = {} if only is None else {"p": {"$in": list(only)}}
-        if urgent:
-            self._extra["ur"] = True
+        self._extra: Document = {**(extra or {})} if only is None else {"p": {"$in": list(only)}, **(extra or {})}
         self._sync = sync
         self._outlet = outlet
         self._lists = lists
@@ -174,8 +173,11 @@ class ListPass:
         self._handed_over = False
         self._not_after: float | None = None
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
         """Look at every member that is due, chunk by chunk.
+
+        Returns:
+            False when it ended before it came to all of them.
 
         Raises:
             grpc.aio.AioRpcError: Profiles cannot be read now.
@@ -187,7 +189,7 @@ class ListPass:
             self._lease.check()
             if not chunk.size:
                 if not self._handed_over:
-                    return
+                    return True
                 began, self._handed_over = now_us(), False  # the survivors are due now
                 chunk = await self._read("", began)
                 continue
@@ -199,7 +201,7 @@ class ListPass:
                 self._tally.looked_at += chunk.size
                 if self._outlet.paused_s() > 0:
                     self._tally.error = self._tally.error or "the destination takes nothing at the moment"
-                    return
+                    return False
                 chunk = await ahead
             finally:
                 ahead.cancel()

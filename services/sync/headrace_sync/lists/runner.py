@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
 
 import grpc
 from pymongo.errors import PyMongoError
 
 from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import now_us
+from headrace.storage.mongo.client import Document
 from headrace.telemetry import logs, metrics
 from headrace_sync.config import SEPARATOR, SyncConfig
 from headrace_sync.fleet import Fleet
 from headrace_sync.jobs.store import JobStore
 from headrace_sync.leases import Lease, LeaseLost, Leases
 from headrace_sync.lists.passes import ListPass, Tally
+from headrace_sync.lists.runs import Date
 from headrace_sync.lists.schedules import next_run
 from headrace_sync.lists.store import ListStore
 from headrace_sync.mappings.items import ItemBuilder
@@ -28,6 +31,38 @@ _passes = metrics.counter("headrace_list_passes", "Passes of list syncs, by conn
 _rows = metrics.counter("headrace_list_rows", "Rows of list syncs, by connector and what was done.")
 
 _BUSY_AGAIN_S = 0.5
+
+
+_WITHDRAWN: Document = {"ur": True}
+
+
+def _left_by(date: Date) -> Document:
+    """Whom the last pass by the schedule did not come to, or has to try again."""
+    unseen: list[Document] = [{"due": {"$lte": date.open_us}}] if date.open_us else []
+    return {"$or": [{"op": True}, *unseen]}
+
+
+class Extent(Enum):
+    """Whom a pass looks at, of those that are due."""
+
+    ALL = auto()
+    """Everybody: it is time by the schedule, or somebody asked."""
+    LEFT = auto()
+    """Whom the last pass by the schedule did not come to, or has to try again; and what is urgent."""
+    URGENT = auto()
+    """Those alone who withdrew a consent: they wait for no schedule."""
+
+    def query(self, date: Date | None) -> Document:
+        """Which members these are.
+
+        Args:
+            date: The last pass by the schedule; None without one.
+        """
+        if self is Extent.ALL:
+            return {}
+        if self is Extent.URGENT or date is None:
+            return _WITHDRAWN
+        return {"$or": [_left_by(date), _WITHDRAWN]}
 
 
 class Lists:
@@ -110,16 +145,32 @@ class Lists:
         outlet = self._fleet.outlet(sync.destination_key) if sync is not None else None
         if sync is None or outlet is None or sync.paused or outlet.paused_s() > 0:
             return True
-        requested = await self._lists.requested_runs(key)
-        asked = bool(requested) or await self._requires_anew(sync, outlet) or await self._plans.needs_pass(sync)
-        urgent = not asked and not await self._is_time(sync)
-        if not asked and not await self._lists.has_due(key, now=now_us(), urgent=urgent):
+        if await self._extent(sync, outlet) is None:
             return True
         async with self._leases.hold(f"pass{SEPARATOR}{key}") as lease:
             if lease is None:
                 return False
-            await self._run(sync, lease, urgent=urgent)
+            extent = await self._extent(sync, outlet)  # another process may have been quicker
+            if extent is not None:
+                await self._run(sync, lease, extent)
         return True
+
+    async def _extent(self, sync: SyncConfig, outlet: Outlet) -> Extent | None:
+        """What a pass that begins now is about; None when there is nothing to do."""
+        if (
+            await self._lists.runs.requested(sync.key)
+            or await self._requires_anew(sync, outlet)
+            or await self._plans.needs_pass(sync)
+        ):
+            return Extent.ALL
+        date = await self._lists.runs.date(sync.key) if sync.schedule else None
+        if date is None or next_run(sync.schedule, date.began_us) <= now_us():
+            return Extent.ALL if await self._lists.has_due(sync.key, now=now_us()) else None
+        if await self._lists.has_due(sync.key, now=now_us(), extra=_left_by(date)):
+            return Extent.LEFT
+        if await self._lists.has_due(sync.key, now=now_us(), extra=_WITHDRAWN):
+            return Extent.URGENT
+        return None
 
     async def _requires_anew(self, sync: SyncConfig, outlet: Outlet) -> bool:
         """True when other consents are required than at the last look at all members."""
@@ -129,33 +180,31 @@ class Lists:
             self._evaluated[sync.key] = outlet.consents_changed_us
         return False
 
-    async def _is_time(self, sync: SyncConfig) -> bool:
-        """True when the sync's schedule, if it has one, lets a pass begin."""
-        if not sync.schedule:
-            return True
-        last = await self._lists.last_scheduled(sync.key)
-        return last is None or next_run(sync.schedule, last) <= now_us()
-
-    async def _run(self, sync: SyncConfig, lease: Lease, *, urgent: bool) -> None:
+    async def _run(self, sync: SyncConfig, lease: Lease, extent: Extent) -> None:
         began = now_us()
         outlet = self._fleet.outlet(sync.destination_key)
         if outlet is None or not await self._follow_requirements(sync, outlet):
             return
-        requested = await self._lists.requested_runs(sync.key)
+        requested = await self._lists.runs.requested(sync.key)
         anew = any(not run.get("marked") for run in requested)
         for run in requested:
             if not run.get("marked"):
-                await self._lists.mark_all(sync.key, now=now_us(), doubt=bool(run.get("full")))
-                await self._lists.update_run(run["_id"], {"marked": True})
+                await self._lists.mark_all(sync.key, now=now_us(), doubt=bool(run.get("full")), at_once=True)
+                await self._lists.runs.update(run["_id"], {"marked": True})
         if requested:
             ids = [run["_id"] for run in requested]
         else:
-            await self._lists.end_interrupted_runs(sync.key, now=now_us())
+            await self._lists.runs.end_interrupted(sync.key, now=now_us())
             ids = [new_time_ordered_id()]
-            await self._lists.insert_run(new_run(sync, ids[0], end=-1))
+            await self._lists.runs.insert(new_run(sync, ids[0], end=-1))
         tally = Tally()
         try:
-            gate = await self._plans.gate(sync, outlet, lease, anew=anew, urgent=urgent)
+            date = await self._lists.runs.date(sync.key) if sync.schedule else None
+            extra = extent.query(date)
+            gate = await self._plans.gate(sync, outlet, lease, anew=anew, urgent=extent is Extent.URGENT, extra=extra)
+            if sync.schedule and extent is Extent.ALL:
+                date = Date(began, now_us())
+                await self._lists.runs.begin_date(sync.key, date)
             work = ListPass(
                 sync=sync,
                 outlet=outlet,
@@ -166,11 +215,11 @@ class Lists:
                 jobs=self._jobs,
                 runs=ids,
                 gate=gate,
-                urgent=urgent,
+                extra=extra,
             )
-            await work.run()
-            if sync.schedule and not urgent:
-                await self._lists.remember_scheduled(sync.key, began)
+            seen_all = await work.run()
+            if date is not None and extent is not Extent.URGENT and seen_all:
+                await self._lists.runs.close_date(sync.key, date.open_us)
             if gate is not None and not outlet.paused_s() and await self._plans.conclude(sync, gate):
                 tally.plan_id = gate.plan_id
         except LeaseLost:
@@ -182,7 +231,7 @@ class Lists:
             raise
         finally:
             for id in ids:
-                await self._lists.update_run(id, {**tally.document(), "end": now_us()})
+                await self._lists.runs.update(id, {**tally.document(), "end": now_us()})
         labels = {"connector": outlet.info.name}
         _passes.add(1, {**labels, "outcome": "stopped" if tally.error else "done"})
         for what, count in (
@@ -203,7 +252,7 @@ class Lists:
         if evaluated > outlet.consents_changed_us:
             return False
         if evaluated < outlet.consents_changed_us:
-            await self._lists.mark_all(sync.key, now=now_us(), doubt=False)
+            await self._lists.mark_all(sync.key, now=now_us(), doubt=False, at_once=True)
             await self._lists.remember_evaluated(sync.key, outlet.consents_changed_us)
         self._evaluated[sync.key] = outlet.consents_changed_us
         return True

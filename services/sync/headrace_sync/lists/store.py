@@ -1,4 +1,4 @@
-"""The collections `list_members` and `sync_runs`: what each list sync knows of each profile, and its passes.
+"""The collection `list_members`: what each list sync knows of each profile.
 
 A member's document has `due` while something is to be done for it, and `g`, which grows whenever somebody asks for
 that; a pass takes `due` away only if `g` is still what it read. Only passes write rows, and one pass runs per sync.
@@ -6,15 +6,15 @@ that; a pass takes `due` away only if `g` is still what it read. Only passes wri
 Fields: k sync key, w workspace, p profile id, desired, v version, rows [{k, d, s}], into survivor of a merge, due, g,
 st state, r reason, at tries, hold no removal before, a when the version came in, u changed, co the consents that
 allowed the last addition, where the destination requires any, ur true when a withdrawal of consent waits for no
-schedule, pn the plan that holds what is to be done (its id, a digest of what), sc status code of the last answer, ex
-the last request that is kept of it (`exchanges`), jb jobs into which the vendor took rows of it (`vendor_jobs`): until
-their end no pass looks at it. All times in microseconds.
+schedule, op true when a pass began with the member and goes on whatever the schedule says, pn the plan that holds what
+is to be done (its id, a digest of what), sc status code of the last answer, ex the last request that is kept of it
+(`exchanges`), jb jobs into which the vendor took rows of it (`vendor_jobs`): until their end no pass looks at it. All
+times in microseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -27,13 +27,13 @@ from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace_sync.config import SEPARATOR
 from headrace_sync.deliveries.replays import ReplayFilter
 from headrace_sync.lists.diff import HeldRow, MemberRecord, RowChange, RowState
+from headrace_sync.lists.runs import RunStore
 from headrace_sync.people.consents import REASON_PREFIX, Consents, Spoken, stored
 from headrace_sync.plans.rules import APPROVAL
-from headrace_sync.store import DELIVERED, EXCHANGES, FAILED, FILTERED, LIST_MEMBERS, STATE, SYNC_RUNS, WAITING, WARNING
+from headrace_sync.store import DELIVERED, EXCHANGES, FAILED, FILTERED, LIST_MEMBERS, STATE, WAITING, WARNING
 
 MEMBER_STATES = (WAITING, DELIVERED, WARNING, FAILED, FILTERED)
 _DUPLICATE = 11000
-_KEEP_RUNS = timedelta(days=28)
 
 
 def member_id(sync_key: str, profile_id: str) -> str:
@@ -61,10 +61,15 @@ def stored_rows(record: MemberRecord) -> list[Document]:
 
 
 class ListStore:
-    """Members and passes of list syncs in MongoDB."""
+    """Members of list syncs in MongoDB.
+
+    Attributes:
+        runs: Their passes.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self.runs = RunStore(db)
 
     async def change_members(
         self, workspace_id: str, changes: Sequence[tuple[str, MembershipChange]], *, now: int
@@ -126,37 +131,29 @@ class ListStore:
                 marked += int(result.modified_count)
         return marked
 
-    async def mark_all(self, sync_key: str, *, now: int, doubt: bool) -> None:
-        """Ask that all members be looked at; with doubt every acknowledgement is forgotten, so all is sent again."""
-        change: Document = {"$set": {"due": now, "at": 0}, "$inc": {"g": 1}}
-        if doubt:
-            change["$set"]["rows.$[].s"] = int(RowState.SENT)
+    async def mark_all(self, sync_key: str, *, now: int, doubt: bool, at_once: bool) -> None:
+        """Ask that all members be looked at.
+
+        Args:
+            sync_key: The sync.
+            now: The clock.
+            doubt: Forgets every acknowledgement, so that all is sent again.
+            at_once: Waits for no schedule.
+        """
+        fields: Document = {"due": now, "at": 0, **({"op": True} if at_once else {})}
         query: Document = {"k": sync_key, "$or": [{"desired": True}, {"rows.0": {"$exists": True}}]}
+        parts: list[tuple[Document, Document]] = [({}, {})]
         if doubt:
-            await self._db[LIST_MEMBERS].update_many({**query, "rows": {"$exists": True}}, change)
-            await self._db[LIST_MEMBERS].update_many(
-                {**query, "rows": {"$exists": False}}, {"$set": {"due": now, "at": 0}, "$inc": {"g": 1}}
-            )
-        else:
-            await self._db[LIST_MEMBERS].update_many(query, change)
+            doubted = {"rows.$[].s": int(RowState.SENT)}
+            parts = [({"rows": {"$exists": True}}, doubted), ({"rows": {"$exists": False}}, {})]
+        for part, more in parts:
+            change = {"$set": {**fields, **more}, "$inc": {"g": 1}}
+            await self._db[LIST_MEMBERS].update_many({**query, **part}, change)
 
-    async def has_due(self, sync_key: str, *, now: int, urgent: bool = False) -> bool:
-        """True when something is to be done now; with `urgent` something that waits for no schedule."""
-        query: Document = {"k": sync_key, "due": {"$gt": 0, "$lte": now}, "jb.0": {"$exists": False}}
-        if urgent:
-            query["ur"] = True
+    async def has_due(self, sync_key: str, *, now: int, extra: Mapping[str, Any] | None = None) -> bool:
+        """True when something is to be done now, of those that match an extra query."""
+        query: Document = {"k": sync_key, "due": {"$gt": 0, "$lte": now}, "jb.0": {"$exists": False}, **(extra or {})}
         return await self._db[LIST_MEMBERS].find_one(query, {"_id": 1}) is not None
-
-    async def last_scheduled(self, sync_key: str) -> int | None:
-        """When the last pass by the schedule began; None when there was none."""
-        document = await self._db[STATE].find_one({"_id": f"scheduled{SEPARATOR}{sync_key}"})
-        return int(document["t"]) if document else None
-
-    async def remember_scheduled(self, sync_key: str, began: int) -> None:
-        """A pass by the schedule is done."""
-        await self._db[STATE].update_one(
-            {"_id": f"scheduled{SEPARATOR}{sync_key}"}, {"$set": {"t": began}}, upsert=True
-        )
 
     async def due(self, sync_key: str, *, now: int, after: str, limit: int, extra: Mapping[str, Any]) -> list[Document]:
         """Documents to be looked at with a greater id, by id."""
@@ -191,9 +188,9 @@ class ListStore:
         return [d async for d in self._db[LIST_MEMBERS].find(query).sort("_id", ASCENDING).limit(limit)]
 
     async def release_held(self, sync_key: str, *, now: int) -> None:
-        """Look again at members whose changes wait for approval."""
+        """Look again at members whose changes wait for approval; for the schedule they have waited."""
         query = {"k": sync_key, "desired": {"$in": [True, False]}, "st": WAITING, "r": APPROVAL}
-        await self._db[LIST_MEMBERS].update_many(query, {"$set": {"due": now}})
+        await self._db[LIST_MEMBERS].update_many(query, {"$set": {"due": now, "op": True}})
 
     async def count_on_list(self, sync_key: str) -> int:
         """How many people have something on the list, or may have."""
@@ -262,7 +259,7 @@ class ListStore:
             return
         done = await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
         if done.matched_count < len(results):
-            await self._finish_rows({id: r for id, r in ids.items() if r.rows is not RowChange.NONE}, now)
+            await self._finish_rows({id: r for id, r in ids.items() if r.rows is not RowChange.NONE or r.goes_on}, now)
 
     async def _finish_rows(self, results: Mapping[str, MemberResult], now: int) -> None:
         """Store the rows alone of those, by database id, whose documents were not changed at `now`."""
@@ -278,7 +275,7 @@ class ListStore:
         await self._db[LIST_MEMBERS].update_one(
             {"_id": member_id(sync_key, survivor.profile_id)},
             {
-                "$set": {"rows": stored_rows(survivor), "due": now, "hold": hold_until},
+                "$set": {"rows": stored_rows(survivor), "due": now, "hold": hold_until, "op": True},
                 "$inc": {"g": 1},
                 "$setOnInsert": {
                     "k": sync_key, "w": workspace_id, "p": survivor.profile_id,
@@ -289,7 +286,7 @@ class ListStore:
         )  # fmt: skip
         await self._db[LIST_MEMBERS].update_one(
             {"_id": member_id(sync_key, loser)},
-            {"$set": {"rows": [], "due": now}, "$unset": {"into": ""}, "$inc": {"g": 1}},
+            {"$set": {"rows": [], "due": now, "op": True}, "$unset": {"into": ""}, "$inc": {"g": 1}},
         )
 
     async def look_later(self, sync_key: str, profile_id: str, *, at: int) -> None:
@@ -322,21 +319,6 @@ class ListStore:
         """Those of the members, by database id, that still wait for the end of a stored job."""
         query = {"_id": {"$in": list(ids)}, "jb": job_id}
         return {d["_id"]: d async for d in self._db[LIST_MEMBERS].find(query)}
-
-    async def count_ended(self, run_ids: Sequence[str], job_id: str, number: int, ended: Mapping[str, int]) -> None:
-        """Add to passes what came of a round of a job that they began; the same round counts once.
-
-        Args:
-            run_ids: The passes.
-            job_id: The stored job.
-            number: Of the round, from 0.
-            ended: Rows "added", "removed" and "failed".
-        """
-        rows = sum(ended.values())
-        await self._db[SYNC_RUNS].update_many(
-            {"_id": {"$in": list(run_ids)}, f"rounds.{job_id}": {"$not": {"$gte": number}}},
-            {"$set": {f"rounds.{job_id}": number}, "$inc": {**ended, "pending": -rows}},
-        )
 
     async def holds_rows(self, sync_key: str, profile_ids: Iterable[str]) -> bool:
         """True when something of these profiles is or may be on the list."""
@@ -453,32 +435,6 @@ class ListStore:
         )
         return int(result.modified_count)
 
-    async def insert_run(self, run: Document) -> None:
-        """Store a pass; `_id`, `k`, `w`, `start` and what is known of its result."""
-        await self._db[SYNC_RUNS].insert_one({**run, "x": datetime.now(UTC) + _KEEP_RUNS})
-
-    async def update_run(self, run_id: str, change: Document) -> None:
-        """Change fields of a pass."""
-        await self._db[SYNC_RUNS].update_one({"_id": run_id}, {"$set": change})
-
-    async def end_interrupted_runs(self, sync_key: str, *, now: int) -> None:
-        """Say of passes whose process is gone that they ended; only for who holds the sync's lease."""
-        await self._db[SYNC_RUNS].update_many(
-            {"k": sync_key, "end": -1}, {"$set": {"end": now, "error": "the process ended"}}
-        )
-
-    async def requested_runs(self, sync_key: str) -> list[Document]:
-        """Passes that were asked for and not run to their end, oldest first."""
-        cursor = self._db[SYNC_RUNS].find({"k": sync_key, "end": 0})
-        return [d async for d in cursor.sort("_id", ASCENDING)]
-
-    async def runs(self, sync_key: str, workspace_id: str, before_id: str, limit: int) -> list[Document]:
-        """Passes, newest first, those before an id."""
-        query: Document = {"k": sync_key, "w": workspace_id}
-        if before_id:
-            query["_id"] = {"$lt": before_id}
-        return [d async for d in self._db[SYNC_RUNS].find(query).sort("_id", DESCENDING).limit(limit)]
-
 
 class MemberResult(msgspec.Struct, kw_only=True):
     """What a pass made of a member.
@@ -512,6 +468,11 @@ class MemberResult(msgspec.Struct, kw_only=True):
     out_of_job: str = ""
 
     @property
+    def goes_on(self) -> bool:
+        """True when the pass that made it has not ended for the member: it waits for no schedule."""
+        return bool(self.due) and self.state != FAILED and self.reason != APPROVAL
+
+    @property
     def sign(self) -> tuple[Any, ...]:
         """The same for all that are stored by the same change, unless rows are replaced."""
         plan = tuple(self.plan) if self.plan else ()
@@ -525,6 +486,10 @@ def _finish_change(result: MemberResult, now: int) -> Document:
     if result.exchange:
         fields["ex"] = result.exchange
     gone = [] if result.due else ["due", "hold", "ur"]
+    if result.goes_on:
+        fields["op"] = True
+    else:
+        gone.append("op")
     if result.rows is RowChange.REPLACED:
         fields["rows"] = stored_rows(result.record)
     elif result.rows is RowChange.ACKNOWLEDGED:
@@ -542,8 +507,11 @@ def _finish_change(result: MemberResult, now: int) -> Document:
 
 
 def _rows_change(result: MemberResult) -> Document:
-    """The change that stores a member's rows alone."""
-    return {"$set": {"rows": stored_rows(result.record)}, **_out_of_job(result)}
+    """The change that stores a member's rows alone, and that the pass has not ended for it."""
+    fields: Document = {"op": True} if result.goes_on else {}
+    if result.rows is not RowChange.NONE:
+        fields["rows"] = stored_rows(result.record)
+    return {"$set": fields, **_out_of_job(result)}
 
 
 def _out_of_job(result: MemberResult) -> Document:

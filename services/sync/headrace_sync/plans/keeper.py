@@ -6,6 +6,9 @@ once it is complete; one that is not is made anew. What is about to be changed u
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import now_us
 from headrace_sync.alerts.sender import Alerts, approval_needed
@@ -36,7 +39,16 @@ class PlanKeeper:
         """True when a plan asks for a pass."""
         return await self._plans.needs_pass(sync.key, guarded=sync.is_guarded)
 
-    async def gate(self, sync: SyncConfig, outlet: Outlet, lease: Lease, *, anew: bool, urgent: bool) -> Gate | None:
+    async def gate(
+        self,
+        sync: SyncConfig,
+        outlet: Outlet,
+        lease: Lease,
+        *,
+        anew: bool,
+        urgent: bool,
+        extra: Mapping[str, Any],
+    ) -> Gate | None:
         """What the pass that begins may send; None when all of it.
 
         Args:
@@ -44,7 +56,8 @@ class PlanKeeper:
             outlet: The way to its vendor.
             lease: Of its passes, held.
             anew: True makes a new plan in place of one that waits.
-            urgent: True for a pass of what waits for no schedule: it asks for nothing.
+            urgent: True for a pass of withdrawals of consent alone: it asks for nothing.
+            extra: Query of the members that it looks at.
 
         Raises:
             grpc.aio.AioRpcError: Profiles cannot be read now.
@@ -71,7 +84,7 @@ class PlanKeeper:
         reason = "the sync asks for approval"
         if not sync.require_approval:
             window = await self._window(sync)
-            share = window.share(await self._count(sync, outlet, lease, approved))
+            share = window.share(await self._count(sync, outlet, lease, approved, extra))
             if share <= sync.most_changed_percent:
                 return Gate(
                     approved=approved,
@@ -113,13 +126,15 @@ class PlanKeeper:
             await self._plans.begin_window(sync.key, window)
         return window
 
-    async def _count(self, sync: SyncConfig, outlet: Outlet, lease: Lease, approved: frozenset[str]) -> Counts:
+    async def _count(
+        self, sync: SyncConfig, outlet: Outlet, lease: Lease, approved: frozenset[str], extra: Mapping[str, Any]
+    ) -> Counts:
         """What a pass would change unasked."""
         counts, now, after = Counts(), now_us(), ""
         looker = Looker(sync, outlet, self._items)
         while True:
             lease.check()
-            documents = await self._lists.due(sync.key, now=now, after=after, limit=_AT_ONCE, extra={})
+            documents = await self._lists.due(sync.key, now=now, after=after, limit=_AT_ONCE, extra=extra)
             if not documents:
                 return counts
             after = documents[-1]["_id"]
