@@ -47,6 +47,7 @@ from headrace.api.identity.v1.profile_service_pb2_grpc import (
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
 from tests.benchmarks.alone import Alone, services_alone
 from tests.benchmarks.results import Result
+from tests.benchmarks.spent import Spent
 from tests.support import sync as support
 
 MEMBERS = int(os.environ.get("BENCH_MEMBERS", "1000000"))
@@ -231,33 +232,3 @@ async def _resident_at(alone: Alone, vendor: Vendor, rows: int) -> float:
         assert alone.processes["sync"].poll() is None, "the service has ended"
         await asyncio.sleep(0.1)
     return alone.resident_mib("sync")
-
-
-class Spent:
-    """Processor time from now on: the service, the plugins' processes, MongoDB."""
-
-    def __init__(self, service: int, mongo: int) -> None:
-        self._pids = {"the service": service, "MongoDB": mongo}
-        self._service = service
-        self._before = self._now()
-
-    def us_each(self, members: int) -> str:
-        """Microseconds of each a member, in words."""
-        now = self._now()
-        return ", ".join(f"{name} {(now[name] - self._before[name]) / members * 1e6:,.0f} µs" for name in now)
-
-    def _now(self) -> dict[str, float]:
-        own = {name: _processor_s(pid) for name, pid in self._pids.items()}
-        return {**own, "plugins": sum(map(_processor_s, _children(self._service)))}
-
-
-def _children(pid: int) -> list[int]:
-    """All processes that a process started, and those that they did."""
-    own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [*own, *(further for child in own for further in _children(child))]
-
-
-def _processor_s(pid: int) -> float:
-    """Processor time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

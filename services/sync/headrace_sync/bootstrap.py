@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -73,6 +74,8 @@ log = logs.get_logger(__name__)
 
 _BRING_BACK_EVERY_S = 15.0
 _MEASURE_EVERY_S = 10.0
+_MEASURE_REST = 100
+"""How many times as long as measuring takes is rested before the next time."""
 _PING_EVERY_S = 1.0
 
 
@@ -357,8 +360,10 @@ class _Parts:
 
     async def _measure(self) -> None:
         while True:
+            began = time.monotonic()
             await self.fleet.measure()
-            await asyncio.sleep(_MEASURE_EVERY_S)
+            # What waits at destinations that take nothing may be a lot: counting it is not to cost the others.
+            await asyncio.sleep(max(_MEASURE_EVERY_S, _MEASURE_REST * (time.monotonic() - began)))
 
     async def _watch_breakers(self) -> None:
         while True:

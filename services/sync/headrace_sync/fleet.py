@@ -212,8 +212,13 @@ class Fleet:
 
     async def measure(self) -> None:
         """Read how much waits, for the metrics."""
-        keys = list(self._registry.current.destinations)
-        self._summary = await self._store.waiting_summary(keys) if keys else {}
+        syncs, summary = self._registry.current.syncs, dict[str, tuple[int, int]]()
+        found = await self._store.waiting_summary(list(syncs)) if syncs else {}
+        for sync_key, (count, planned_us) in found.items():
+            key = syncs[sync_key].destination_key
+            before, oldest_us = summary.get(key, (0, planned_us))
+            summary[key] = (before + count, min(oldest_us, planned_us))
+        self._summary = summary
 
     def register_metrics(self) -> None:
         """Let the metrics endpoint show waiting deliveries and breakers."""

@@ -46,6 +46,11 @@ INDEXES: dict[str, list[IndexModel]] = {
     DELIVERIES: [
         IndexModel([("d", ASCENDING), ("na", ASCENDING)], name="claim", partialFilterExpression={"st": WAITING}),
         IndexModel(
+            [("d", ASCENDING), ("b", ASCENDING)],
+            name="tried",
+            partialFilterExpression={"st": WAITING, "b": {"$gt": 0}},
+        ),
+        IndexModel(
             [("k", ASCENDING), ("st", ASCENDING), ("c", DESCENDING), ("_id", DESCENDING)], name="sync_state_time"
         ),
         IndexModel([("w", ASCENDING), ("p", ASCENDING), ("c", DESCENDING), ("_id", DESCENDING)], name="profile_time"),

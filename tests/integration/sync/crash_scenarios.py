@@ -70,6 +70,9 @@ class Vendor:
     def paused_s(self) -> float:
         return 0.0
 
+    def is_on_trial(self) -> bool:
+        return False
+
     async def rows(self, members: Sequence[Member]) -> list[wire.MemberRows]:
         return [wire.MemberRows(rows=(Row(key=m.profile_id, data=m.profile_id),)) for m in members]
 

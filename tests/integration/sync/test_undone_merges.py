@@ -131,6 +131,7 @@ async def run_pass(world: World, lists: ListStore) -> None:
         info=world.info,
         required_consents=(),
         paused_s=lambda: 0.0,
+        is_on_trial=lambda: False,
         rows=world.rows_of,
         send=world.send,
     )

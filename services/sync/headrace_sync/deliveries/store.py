@@ -275,11 +275,17 @@ class DeliveryStore:
         return int(result.modified_count)
 
     async def wake(self, query: Document, *, now: int) -> int:
-        """Let waiting deliveries be tried at once, their time beginning anew; returns how many."""
-        result = await self._db[DELIVERIES].update_many(
-            {**query, "st": WAITING, "lo": None, "jb": None}, {"$set": {"na": now, "b": 0}}
-        )
-        return int(result.modified_count)
+        """Let waiting deliveries be tried at once, their time beginning anew; returns how many.
+
+        What is so already is neither looked at nor counted: behind a destination that takes nothing it may be a lot.
+        """
+        woken = 0
+        for otherwise in ({"na": {"$gt": now}}, {"b": {"$gt": 0}}):
+            result = await self._db[DELIVERIES].update_many(
+                {"$and": [query, otherwise], "st": WAITING, "lo": None, "jb": None}, {"$set": {"na": now, "b": 0}}
+            )
+            woken += int(result.modified_count)
+        return woken
 
     async def drop(self, ids: Sequence[str]) -> None:
         """Forget deliveries of a sync that no longer exists."""
@@ -327,11 +333,11 @@ class DeliveryStore:
         await flush()
         return waiting
 
-    async def waiting_summary(self, destination_keys: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """Destination key -> (number of waiting deliveries, planning time of the oldest)."""
+    async def waiting_summary(self, sync_keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Sync key -> (number of waiting deliveries, planning time of the oldest), from an index alone."""
         pipeline: list[Mapping[str, Any]] = [
-            {"$match": {"d": {"$in": list(destination_keys)}, "st": WAITING}},
-            {"$group": {"_id": "$d", "n": {"$sum": 1}, "c": {"$min": "$c"}}},
+            {"$match": {"k": {"$in": list(sync_keys)}, "st": WAITING}},
+            {"$group": {"_id": "$k", "n": {"$sum": 1}, "c": {"$min": "$c"}}},
         ]
         return {d["_id"]: (d["n"], d["c"]) async for d in aggregate(self._db[DELIVERIES], pipeline)}
 

@@ -7,6 +7,7 @@ else. What does not fit waits in the store and is taken from there later.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -45,6 +46,7 @@ _SETTLED_US = 120 * SECOND_US
 _LONGEST_SLEEP_S = 15.0
 _RETRY_STORE_S = 0.5
 _GATHER_S = 0.01
+_TRIAL_BEGINS_S = 0.05
 _INTERRUPTED = "the process ended while it was being sent; " + NOT_REPEATED
 
 
@@ -122,6 +124,8 @@ class Worker:
         self._picking = asyncio.Lock()
         self._rate = 0.0
         self._in_hand = 0
+        self._trial: list[Work] | None = None
+        self._expired_at = -math.inf
         self._results: list[tuple[Work, Verdict]] = []
         self._decided = asyncio.Event()
         self._writing = 0
@@ -137,6 +141,8 @@ class Worker:
         """How many more deliveries may be held: what goes out in a quarter of a lease, within the setting."""
         if self._stopping or self.outlet.paused_s() > 0:
             return 0
+        if self.outlet.is_on_trial():
+            return 0 if self._queue or self._trial else 1
         batch = self.outlet.info.batch.max_items
         steady = int(self._rate * self._lease_us / SECOND_US / 4)
         least = max(_LEAST_ROOM, 2 * batch * self.outlet.info.concurrency)
@@ -193,6 +199,7 @@ class Worker:
         """Keep the queue filled from the store."""
         while True:
             try:
+                await self._expire()
                 while await self._fill_once():
                     pass
                 await self._sleep()
@@ -201,14 +208,20 @@ class Worker:
                 log.exception("deliveries could not be taken from the store", connector=self.outlet.info.name)
                 await asyncio.sleep(_RETRY_STORE_S)
 
-    async def _fill_once(self) -> bool:
-        """Take what fits and is due; True when there may be more."""
+    async def _expire(self) -> None:
+        """End what has used up its time, unless that was looked for just now."""
+        if time.monotonic() - self._expired_at < self._poll_s:
+            return
         now, policy = now_us(), self.outlet.info.retry
         reason = f"not accepted within {policy.max_age_s:g} s"
         begun_before = now - int(policy.max_age_s * SECOND_US)
         if begun_before > self._begins_us:
             expired = await self._store.expire(self.key, begun_before=begun_before, reason=reason, now=now)
             deliveries.add(expired, self._labels("expired"))
+        self._expired_at = time.monotonic()
+
+    async def _fill_once(self) -> bool:
+        """Take what fits and is due; True when there may be more."""
         self._wake.clear()
         limit = min(self.room(), _TAKEN_AT_ONCE)
         if not limit or len(self._queue) > limit:
@@ -217,9 +230,11 @@ class Worker:
 
     async def _sleep(self) -> None:
         """Wait until something may be due: a wake-up, the next delivery in the store, or the poll's period."""
-        due = await self._store.next_due(self.key)
-        wait_s = _LONGEST_SLEEP_S if due is None else (due - now_us()) / SECOND_US
-        wait_s = min(max(wait_s, self._poll_s), _LONGEST_SLEEP_S)
+        wait_s = self._poll_s
+        if self.room():  # else nothing would be taken, whatever is due
+            due = await self._store.next_due(self.key)
+            wait_s = _LONGEST_SLEEP_S if due is None else (due - now_us()) / SECOND_US
+            wait_s = min(max(wait_s, self._poll_s), _LONGEST_SLEEP_S)
         try:
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()
@@ -281,9 +296,15 @@ class Worker:
                 await self._handle(batch)
             finally:
                 self._in_hand -= 1
+                if batch is self._trial:
+                    self._trial = None
 
     async def _next_batch(self) -> list[Work]:
-        """The next batch: full, or as large as it got within the time that an item may wait."""
+        """The next batch: full, or as large as it got within the time that an item may wait.
+
+        A vendor of whom it is not known whether it answers again is tried with one delivery: the rest would be taken,
+        made into requests and given back, again and again.
+        """
         policy = self.outlet.info.batch
         async with self._picking:
             while True:
@@ -291,13 +312,18 @@ class Worker:
                 if pause_s > 0:
                     await self._give_back_queue(now_us() + int(pause_s * SECOND_US))
                     await asyncio.sleep(min(pause_s, 5.0))
-                    self._wake.set()
+                    continue
+                if self._trial is not None and self.outlet.is_on_trial():
+                    await asyncio.sleep(_TRIAL_BEGINS_S)
                     continue
                 if not self._queue:
                     self._arrived.clear()
                     self._wake.set()
                     await self._arrived.wait()
                     continue
+                if self.outlet.is_on_trial():
+                    self._trial = [self._queue.popleft()]
+                    return self._trial
                 wait_s = self._queue[0].since + policy.max_wait_s - time.monotonic()
                 if len(self._queue) >= policy.max_items or wait_s <= 0:
                     return [self._queue.popleft() for _ in range(min(policy.max_items, len(self._queue)))]

@@ -50,6 +50,8 @@ from headrace_sync.store import DELIVERED, FAILED, FILTERED, WAITING, WARNING
 _FEWEST_AT_ONCE = 1_000
 _MOST_AT_ONCE = 10_000
 """Bounds of how many members are in hand at a time; between them it is what the vendor takes at a time."""
+_TRIAL_MEMBERS = 100
+"""How many are while it is not known whether the vendor answers again: all of it may be for nothing."""
 HOLD_US = 30 * SECOND_US
 """How long rows that came with a merge are not removed: the survivor's own membership is on its way."""
 
@@ -209,7 +211,7 @@ class ListPass:
 
     async def _read(self, after: str, began: int) -> _Chunk:
         """Read the members after an id, and look at them unless rows have to be handed over first."""
-        limit = self._at_once
+        limit = min(self._at_once, _TRIAL_MEMBERS) if self._outlet.is_on_trial() else self._at_once
         documents = await self._lists.due(self._sync.key, now=began, after=after, limit=limit, extra=self._extra)
         chunk = _Chunk(documents)
         if not chunk.merged:

@@ -7,6 +7,8 @@ from enum import IntEnum
 
 from headrace.domain.times import SECOND_US
 
+_ASK_AGAIN_US = SECOND_US // 2
+
 
 class BreakerState(IntEnum):
     """What a breaker lets through; the number is what the metric shows."""
@@ -41,22 +43,24 @@ class Breaker:
         return BreakerState.OPEN if now_us < self._open_until_us else BreakerState.HALF_OPEN
 
     def wait_us(self, now_us: int) -> int:
-        """Microseconds until it lets a probe through; 0 when it is not open."""
-        return max(0, self._open_until_us - now_us) if self.state(now_us) is BreakerState.OPEN else 0
+        """Microseconds until it lets something through, or until it is to be asked again; 0 when now.
+
+        While a probe has no answer yet nothing else goes, and nothing is worth being made ready.
+        """
+        state = self.state(now_us)
+        if state is BreakerState.OPEN:
+            return self._open_until_us - now_us
+        return _ASK_AGAIN_US if state is BreakerState.HALF_OPEN and self._probing else 0
 
     def admit(self, now_us: int) -> int:
         """Ask to send; 0 means go ahead, else ask again after that many microseconds.
 
         In HALF_OPEN only one caller at a time is let through; it must report by succeeded, failed or withdrawn.
         """
-        state = self.state(now_us)
-        if state is BreakerState.OPEN:
-            return self._open_until_us - now_us
-        if state is BreakerState.HALF_OPEN:
-            if self._probing:
-                return SECOND_US // 10
+        wait_us = self.wait_us(now_us)
+        if not wait_us and self.state(now_us) is BreakerState.HALF_OPEN:
             self._probing = True
-        return 0
+        return wait_us
 
     def succeeded(self) -> None:
         """The vendor answered."""

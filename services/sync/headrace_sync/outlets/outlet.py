@@ -36,7 +36,7 @@ from headrace_sync.batching import halves
 from headrace_sync.exchanges.recorder import Recorder
 from headrace_sync.outlets import jobs, sending
 from headrace_sync.outlets.batch import Batch, Done, Permit, Taken
-from headrace_sync.outlets.breaker import Breaker
+from headrace_sync.outlets.breaker import Breaker, BreakerState
 from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.outlets.rates import RateLimiter, limits_of
 from headrace_sync.outlets.sending import Connector
@@ -141,6 +141,10 @@ class Outlet:
         if self._halted:
             return _HALTED_S
         return max(self.breaker.wait_us(now_us()) / SECOND_US, self._not_before - time.monotonic(), 0.0)
+
+    def is_on_trial(self) -> bool:
+        """True while the breaker lets one request through, to see whether the vendor answers again."""
+        return self.breaker.state(now_us()) is BreakerState.HALF_OPEN
 
     async def rows(self, members: Sequence[Member]) -> list[wire.MemberRows | Verdict]:
         """The entries that should be on the list per member, or what kept the plugin from saying so."""
@@ -348,14 +352,16 @@ class Outlet:
         self, opened: Connector, request: Request, places: list[int], batch: Batch
     ) -> list[Verdict] | None:
         """Send a request and read the answer; None when the item at fault among several must be looked for."""
-        await self._wait_for_turn()
+        shut_us = self.breaker.wait_us(now_us())
+        if not shut_us:  # a place of a limit, which others may share, is for what may go
+            await self._wait_for_turn()
         if self._draining:
             return [Verdict(Kind.UNTRIED, after_s=0.0)] * len(places)
         if self._halted:
             return [Verdict(Kind.UNTRIED, "the destination is stopped", after_s=_HALTED_S)] * len(places)
         if batch.not_after is not None and time.monotonic() > batch.not_after:
             return [Verdict(Kind.UNTRIED, "it waited so long that it is made anew", after_s=0.0)] * len(places)
-        wait_us = self.breaker.admit(now_us())
+        wait_us = shut_us or self.breaker.admit(now_us())
         if wait_us:
             after_s = wait_us / SECOND_US
             return [Verdict(Kind.UNTRIED, "the destination does not answer", after_s=after_s)] * len(places)
