@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from headrace_sync.outlets.http import VendorClient
+from headrace_sync.outlets.rates import Limit, RateLimiter
 from headrace_sync.outlets.verdicts import Kind
 
+from headrace.domain.times import now_us
+from headrace.embedded.stores import EmbeddedStores
 from headrace.plugins import PluginHost
 from headrace.storage.mongo.client import Database
+from headrace.storage.streams import client as streams
 from headrace.storage.streams.client import Redis
 from headrace_sdk import EventItem
 from tests.support import line_plugin, plugin_zoo
@@ -62,6 +66,19 @@ async def test_an_item_on_which_it_fails_is_found_by_halves(lines: Way, server: 
 async def test_what_was_not_sent_and_what_may_have_arrived(lines: Way) -> None:
     assert await verdicts(lines, "unsent") == [(Kind.RETRY, "not with ********")]
     assert await verdicts(lines, "slow") == [(Kind.LOST, "no answer within 1 s")]
+
+
+async def test_what_the_breaker_keeps_back_takes_no_place_of_a_limit(lines: Way, stores: EmbeddedStores) -> None:
+    """Limits may be shared with destinations that answer."""
+    redis, limit = streams.connect(stores.redis_url), Limit("test:places", count=10, per_s=1.0)
+    lines.outlet._limiter, lines.outlet._limits = RateLimiter(redis), [limit]
+    assert await verdicts(lines, "a") == [(Kind.DELIVERED, "")]
+    taken = await redis.get(limit.key)
+    for _ in range(lines.outlet.breaker.threshold):
+        lines.outlet.breaker.failed(now_us())
+    assert await verdicts(lines, "a") == [(Kind.UNTRIED, "the destination does not answer")]
+    assert taken is not None and await redis.get(limit.key) == taken
+    await redis.aclose()
 
 
 async def test_private_addresses_are_the_operators_to_allow(lines: Way, server: LineServer) -> None:

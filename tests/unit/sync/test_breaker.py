@@ -35,8 +35,8 @@ def test_says_how_long_to_wait() -> None:
 def test_lets_one_probe_through_at_a_time() -> None:
     breaker = opened()
     assert breaker.state(SECOND_US) is BreakerState.HALF_OPEN
-    assert breaker.admit(SECOND_US) == 0
-    assert breaker.admit(SECOND_US) > 0
+    assert breaker.wait_us(SECOND_US) == breaker.admit(SECOND_US) == 0
+    assert breaker.wait_us(SECOND_US) == breaker.admit(SECOND_US) > 0
     breaker.withdrawn()
     assert breaker.admit(SECOND_US) == 0
     breaker.succeeded()
