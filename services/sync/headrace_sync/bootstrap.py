@@ -264,6 +264,7 @@ class _Parts:
             fleet=fleet,
             items=items,
             jobs=jobs,
+            exchanges=exchanges,
         )
         self.job_follower = JobFollower(
             jobs=jobs,

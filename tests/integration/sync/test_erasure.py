@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from bson import encode
 from headrace_sync.erasure.store import ErasureStore
+from headrace_sync.exchanges import store as exchange_store
 from headrace_sync.lists.store import ListStore
 from headrace_sync.store import ConfigStore
 from pymongo.errors import AutoReconnect
@@ -30,7 +31,7 @@ from headrace.storage.streams import names
 from headrace.storage.streams.client import Redis
 from tests.support import resolved
 from tests.support import sync as support
-from tests.support.fake_meta import FakeMeta
+from tests.support.fake_meta import Failure, FakeMeta
 from tests.support.sync import Line, Others
 
 LIST = "1234567890"
@@ -296,6 +297,59 @@ async def test_event_syncs_balance_too(
 
         await support.until(balanced, "the account of what is left balances")
     assert before.member
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["in the store", "still in memory"])
+async def test_the_requests_that_are_kept_of_a_person_go_too(
+    serve: Any,
+    meta: FakeMeta,
+    hooks: support.Hooks,
+    others: Others,
+    line: Line,
+    db: Database,
+    erase: Erase,
+    monkeypatch: pytest.MonkeyPatch,
+    written: bool,
+) -> None:
+    monkeypatch.setattr(exchange_store, "_WRITE_EVERY_S", 0.02 if written else 3600.0)
+    for person in ("p1", "p2"):
+        others.people.put(person, email=f"{person}@example.com")
+
+    async def refuse(request: web.Request, body: Any) -> web.StreamResponse | None:
+        return web.Response(status=422) if body["type"] != "delete" else None
+
+    async def kept_of(person: str) -> set[str]:
+        own = {"p": person, "ex": {"$exists": True}}
+        return {d["ex"] for name in ("deliveries", "list_members") async for d in db[name].find(own)}
+
+    hooks.answer = refuse
+    async with serve() as api:
+        sync = await api.forwarding("all", await api.destination("hook", hooks.url))
+        sent = await line.send_new(2, profile_id="p1")
+        await line.send_new(1, profile_id="p2")
+        assert (await support.settled(api, sync)).failed == 3
+        await list_sync(api, meta)
+        meta.failures.append(Failure(500))
+        await others.buyers.enter("p1")
+
+        async def all_named() -> bool:
+            return len(await kept_of("p1")) == 3
+
+        await support.until(all_named, "two deliveries and a member name a request")
+        gone, stays = await kept_of("p1"), await kept_of("p2")
+        if written:
+            await support.until(lambda: _are_there(db, gone | stays), "they are kept")
+        await support.until(lambda: len(meta.rows.get(LIST, ())) == 1, "p1 is on the list at the second try")
+        gone |= await kept_of("p1")
+        places = await erase(api, ["p1"], sent)
+        assert {place.outcome for place in places.values()} <= {REMOVED, REQUESTED}
+    # What was in memory is written when the service ends.
+    left = {d["_id"] async for d in db["exchanges"].find({})}
+    assert stays <= left and not gone & left
+
+
+async def _are_there(db: Database, exchanges: set[str]) -> bool:
+    return await db["exchanges"].count_documents({"_id": {"$in": list(exchanges)}}) == len(exchanges)
 
 
 async def test_only_services_may_ask(serve: Any, erase: Erase) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from headrace_sync.deliveries.handover import Handover
-from headrace_sync.deliveries.store import DeliveryStore
+from headrace_sync.deliveries.store import DeliveryStore, held_by
 from headrace_sync.deliveries.work import Work, forwarding_document
 from headrace_sync.deliveries.worker import Worker
 from headrace_sync.store import DELIVERIES, WAITING
@@ -93,6 +93,27 @@ def worker_of(store: DeliveryStore, gate: Gate | None = None) -> Worker:
     )
 
 
+class Between:
+    """A database in which something happens right before deliveries are updated for the first time."""
+
+    def __init__(self, db: Database, happens: Callable[[], Awaitable[object]]) -> None:
+        self.happens: Callable[[], Awaitable[object]] | None = happens
+        self.collection = db[DELIVERIES]
+
+    def __getitem__(self, name: str) -> Any:
+        assert name == DELIVERIES
+        return self
+
+    def find(self, *args: Any) -> Any:
+        return self.collection.find(*args)
+
+    async def update_many(self, *args: Any) -> Any:
+        if self.happens is not None:
+            await self.happens()
+            self.happens = None
+        return await self.collection.update_many(*args)
+
+
 async def leased(db: Database) -> set[str]:
     """Message ids of the deliveries that nobody else may take now."""
     return {d["m"] async for d in db[DELIVERIES].find({"st": WAITING, "na": {"$gt": now_us()}})}
@@ -125,6 +146,38 @@ async def test_what_was_planned_for_a_worker_that_has_ended_is_free_for_the_next
     ended = worker_of(DeliveryStore(db))
     await ended.drain(asyncio.create_task(asyncio.sleep(0)), 1.0)
     assert not ended.offer([work("m2")])
+
+
+async def claimed(store: DeliveryStore, owner: str) -> dict[str, Document]:
+    """What an owner can take, by message id."""
+    taken = await store.claim("w\x1fdestination", owner=owner, limit=9, now=now_us(), lease_us=60 * SECOND_US)
+    return {d["m"]: d for d in taken}
+
+
+async def test_what_another_process_takes_meanwhile_is_not_taken(db: Database) -> None:
+    other = DeliveryStore(db)
+    await other.insert([work("m1").document, work("m2").document])
+
+    async def take_one() -> None:
+        await db[DELIVERIES].update_one({"m": "m1"}, {"$set": {"lo": "other:1", "na": now_us() + SECOND_US}})
+
+    taken = await claimed(DeliveryStore(Between(db, take_one)), "process-1")  # type: ignore[arg-type]  # what is used
+    assert set(taken) == {"m2"}
+    assert {d["m"]: d["lo"] async for d in db[DELIVERIES].find({})} == {"m1": "other:1", "m2": taken["m2"]["lo"]}
+    assert taken["m2"] == await db[DELIVERIES].find_one({"m": "m2"})
+
+
+async def test_what_is_taken_is_known_as_it_is_when_it_is_taken(db: Database) -> None:
+    """Its holder, whose lease had ended, gives back at the last moment what was never sent."""
+    held = work("m1").document | {"lo": "late:1", "sg": True}
+    await DeliveryStore(db).insert([held, work("m2").document])
+
+    async def give_back() -> None:
+        await DeliveryStore(db).release([held["_id"]], held=held_by("late"), at=now_us() - SECOND_US)
+
+    taken = await claimed(DeliveryStore(Between(db, give_back)), "process-1")  # type: ignore[arg-type]  # what is used
+    assert {m: "sg" in d for m, d in taken.items()} == {"m1": False, "m2": False}
+    assert [d async for d in db[DELIVERIES].find({}).sort("m")] == [taken["m1"], taken["m2"]]
 
 
 @pytest.mark.parametrize("place", ["the claim", "loading the events"])

@@ -79,6 +79,11 @@ def delivery_id(sync_key: str, message_id: str) -> str:
     return f"{sync_key}{SEPARATOR}{message_id}"
 
 
+def _is_new(document: Document) -> bool:
+    """True of a delivery that nobody has had and nothing was tried with: only its taking changes what taking needs."""
+    return "lo" not in document and not document["b"]
+
+
 class DeliveryStore:
     """Deliveries and the ledger in MongoDB."""
 
@@ -146,14 +151,17 @@ class DeliveryStore:
             The deliveries; each is this owner's until now + lease_us.
         """
         due = {"d": destination_key, "st": WAITING, "na": {"$lte": now}}
-        cursor = self._db[DELIVERIES].find(due, {"_id": 1}).sort("na", ASCENDING).limit(limit)
-        ids = [d["_id"] async for d in cursor]
-        if not ids:
+        found = await self._db[DELIVERIES].find(due).sort("na", ASCENDING).limit(limit).to_list(None)
+        if not found:
             return []
+        ids = [d["_id"] for d in found]
         token = f"{owner}:{new_time_ordered_id()}"  # so that what another replica took meanwhile is told apart
-        await self._db[DELIVERIES].update_many(
-            {"_id": {"$in": ids}, "st": WAITING, "na": {"$lte": now}}, {"$set": {"lo": token, "na": now + lease_us}}
+        taken = {"lo": token, "na": now + lease_us}
+        result = await self._db[DELIVERIES].update_many(
+            {"_id": {"$in": ids}, "st": WAITING, "na": {"$lte": now}}, {"$set": taken}
         )
+        if result.modified_count == len(ids) and all(_is_new(d) for d in found):
+            return [d | taken for d in found]
         return [d async for d in self._db[DELIVERIES].find({"_id": {"$in": ids}, "lo": token, "st": WAITING})]
 
     async def unclaim(self, documents: Sequence[Document], *, at: int) -> None:

@@ -19,6 +19,7 @@ from headrace.telemetry import logs
 from headrace_sdk import Subject
 from headrace_sync.config import SEPARATOR, DestinationConfig, SyncConfig
 from headrace_sync.erasure.store import ErasureStore
+from headrace_sync.exchanges.store import ExchangeStore
 from headrace_sync.fleet import Fleet
 from headrace_sync.jobs.store import JobStore
 from headrace_sync.leases import LeaseLost, Leases
@@ -97,6 +98,7 @@ class Eraser:
         fleet: Fleet,
         items: ItemBuilder,
         jobs: JobStore,
+        exchanges: ExchangeStore,
     ) -> None:
         """Wire it.
 
@@ -109,8 +111,10 @@ class Eraser:
             fleet: Ways to destinations.
             items: Makes members.
             jobs: What vendors took into jobs.
+            exchanges: Requests that are kept for the delivery log.
         """
         self._jobs = jobs
+        self._exchanges = exchanges
         self._config_store = config_store
         self._registry = registry
         self._erasures = erasures
@@ -132,6 +136,7 @@ class Eraser:
         others = {s.key: s for s in syncs if not s.is_list}
         destinations = {k: d for k, d in snapshot.destinations.items() if d.workspace_id == whom.workspace_id}
         places = {key: Place(d.name) for key, d in destinations.items()}
+        await self._exchanges.write()  # what is only named yet could not be removed
         members = Place(LIST_MEMBERS)
         lists = [s for s in syncs if s.is_list and whom.profile_ids and s.destination_key in places]
         gone = await asyncio.gather(*(self._off_list(whom, s, places[s.destination_key], members) for s in lists))
