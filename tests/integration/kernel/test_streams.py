@@ -21,6 +21,11 @@ async def test_each_entry_goes_to_one_consumer_and_again_until_acknowledged(redi
     assert sorted(e.payload for e in await readers[1].claim(count=10)) == sorted(e.payload for e in first)
 
 
+async def test_calls_beyond_the_connections_wait_for_one(redis: Any) -> None:
+    calls = 2 * redis.connection_pool.max_connections
+    assert sorted(await asyncio.gather(*(redis.incr("n") for _ in range(calls)))) == list(range(1, calls + 1))
+
+
 async def test_a_reader_survives_that_redis_forgets_everything(redis: Any) -> None:
     reader = streams.GroupReader(redis, ["s"], group="g", consumer="x")
     await streams.send(redis, [("s", b"a")])

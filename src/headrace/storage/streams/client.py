@@ -16,6 +16,7 @@ Redis = redis.asyncio.Redis
 
 _FIELD = b"b"
 _REWRITE_AT_ONCE = 50
+_MOST_CONNECTIONS = 100
 
 
 class Entry(NamedTuple):
@@ -29,13 +30,22 @@ class Entry(NamedTuple):
 def connect(url: str, *, timeout_s: float = 10.0) -> Redis:
     """Make a client; no connection is opened before the first call.
 
+    Calls beyond its connections wait for one: the client library's own pool fails them, and a call that fails looks to
+    rate limits and streams like a Redis that is away.
+
     Args:
         url: redis:// or rediss:// address.
         timeout_s: How long a call may take before it fails, in seconds; blocking reads must stay below it.
     """
-    return redis.asyncio.Redis.from_url(
-        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, health_check_interval=15
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url,
+        max_connections=_MOST_CONNECTIONS,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        health_check_interval=15,
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 async def send(client: Redis, messages: Sequence[tuple[str, bytes]], *, max_length: int | None = None) -> None:
