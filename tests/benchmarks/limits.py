@@ -22,9 +22,14 @@ from headrace.storage.streams import client as streams
 from tests.benchmarks.results import Result
 
 REPLICAS = 4
-SENDERS = 8
 SECONDS = 15.0
-LIMITS = (Limit("20 a second", 20, 1.0), Limit("100 a second", 100, 1.0), Limit("1,000 in 10 seconds", 1_000, 10.0))
+CASES = (
+    (Limit("20 a second", 20, 1.0), 8),
+    (Limit("100 a second", 100, 1.0), 8),
+    (Limit("1,000 in 10 seconds", 1_000, 10.0), 8),
+    (Limit("100 a second, asked by many", 100, 1.0), 150),
+)
+"""Limits, and how many senders each process has: the last has more than connections to Redis."""
 HELD = 1.02
 """What may arrive of what the limit allows."""
 
@@ -35,12 +40,12 @@ async def run() -> list[Result]:
         stores = EmbeddedStores(Path(folder))
         await asyncio.to_thread(stores.start)
         try:
-            return [result for limit in LIMITS for result in await _measure(limit, stores.redis_url)]
+            return [result for case in CASES for result in await _measure(*case, stores.redis_url)]
         finally:
             await asyncio.to_thread(stores.stop)
 
 
-async def _measure(limit: Limit, redis_url: str) -> list[Result]:
+async def _measure(limit: Limit, senders: int, redis_url: str) -> list[Result]:
     arrived: list[float] = []
 
     async def count(request: web.Request) -> web.Response:
@@ -54,7 +59,7 @@ async def _measure(limit: Limit, redis_url: str) -> list[Result]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
     program = [sys.executable, "-m", "tests.benchmarks.limits", url, redis_url]
-    own = [limit.key, str(limit.count), str(limit.per_s), str(SECONDS)]
+    own = [limit.key, str(limit.count), str(limit.per_s), str(senders)]
     try:
         replicas = [await asyncio.create_subprocess_exec(*program, *own, env=os.environ) for _ in range(REPLICAS)]
         codes = await asyncio.gather(*(replica.wait() for replica in replicas))
@@ -79,11 +84,11 @@ async def _measure(limit: Limit, redis_url: str) -> list[Result]:
     ]
 
 
-async def replica(url: str, redis_url: str, limit: Limit, seconds: float) -> None:
+async def replica(url: str, redis_url: str, limit: Limit, senders: int) -> None:
     """Send as much as the limit lets through."""
     redis = streams.connect(redis_url)
     limiter = RateLimiter(redis)
-    until = time.monotonic() + seconds
+    until = time.monotonic() + SECONDS
     async with aiohttp.ClientSession() as http:
 
         async def sender() -> None:
@@ -92,10 +97,10 @@ async def replica(url: str, redis_url: str, limit: Limit, seconds: float) -> Non
                 async with http.post(url) as answer:
                     assert answer.status == 200
 
-        await asyncio.gather(*(sender() for _ in range(SENDERS)))
+        await asyncio.gather(*(sender() for _ in range(senders)))
     await redis.aclose()
 
 
 if __name__ == "__main__":
-    _url, _redis_url, _key, _count, _per_s, _seconds = sys.argv[1:]
-    asyncio.run(replica(_url, _redis_url, Limit(_key, int(_count), float(_per_s)), float(_seconds)))
+    _url, _redis_url, _key, _count, _per_s, _senders = sys.argv[1:]
+    asyncio.run(replica(_url, _redis_url, Limit(_key, int(_count), float(_per_s)), int(_senders)))

@@ -18,6 +18,9 @@ from redis.exceptions import RedisError
 from headrace.connector import wire
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.streams.client import Redis
+from headrace.telemetry import logs
+
+log = logs.get_logger(__name__)
 
 _KEPT_SHARE = 50
 """One in so many places may be kept: 2 %."""
@@ -108,8 +111,9 @@ class RateLimiter:
         if now >= self._redis_back_at_us:
             try:
                 return int(await self._script(keys=[limit.key], args=[limit.step_us, limit.kept_us]))
-            except (RedisError, OSError):
+            except (RedisError, OSError) as error:
                 # Local until Redis is back: each replica then has the whole budget, which beats not delivering.
+                log.warning("rate limits are not shared by all replicas: Redis does not answer", error=error)
                 self._redis_back_at_us = now + 2 * SECOND_US
         self._local[limit.key], wait_us = take(self._local.get(limit.key, 0), now, limit)
         return wait_us
