@@ -30,7 +30,7 @@ from tests.benchmarks.spent import Spent, in_words
 from tests.support import sync as support
 
 GOOD = 3
-EVENTS = int(os.environ.get("BENCH_EVENTS", "1500"))
+EVENTS = int(os.environ.get("BENCH_EVENTS", "3000"))
 """Of a round, at each destination."""
 SETS = int(os.environ.get("BENCH_SETS", "14"))
 COST = 0.95
