@@ -37,12 +37,15 @@ def line(db: Database, redis: Redis) -> support.Line:
 
 
 @pytest.fixture
-def serve(others: support.Others, make_settings: Callable[..., Any], db: Database) -> Serve:
-    """serve(**settings): the service, in this process, as a client sees it."""
+def serve(
+    request: pytest.FixtureRequest, others: support.Others, make_settings: Callable[..., Any], db: Database
+) -> Serve:
+    """serve(**settings): the service with the module's PLUGINS, in this process, as a client sees it."""
+    plugins = getattr(request.module, "PLUGINS", support.PLUGINS)
 
     @asynccontextmanager
     async def serving(**more: Any) -> AsyncIterator[support.Api]:
-        settings = support.quick_settings(make_settings, others, **more)
+        settings = support.quick_settings(make_settings, others, **{"plugins": plugins, **more})
         token = settings.service_token.get_secret_value()
         async with open_service(settings) as running, support.api(running.grpc_address, token) as client:
             yield client

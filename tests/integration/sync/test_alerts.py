@@ -24,6 +24,8 @@ from tests.support import sync as support
 from tests.support.fake_meta import FakeMeta
 from tests.support.sync import Hooks, Line, Others
 
+PLUGINS = "webhook,meta-audience"
+
 
 class Desk:
     """A receiver of alerts: refuses the first request."""

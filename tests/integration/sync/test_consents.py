@@ -18,6 +18,7 @@ from tests.support import sync as support
 from tests.support.fake_meta import FakeMeta
 from tests.support.sync import Line, Others
 
+PLUGINS = "webhook,meta-audience"
 LIST = "1234567890"
 FILTERED = pb.DeliveryState.DELIVERY_STATE_FILTERED
 GRANTED = ConsentStatus.CONSENT_STATUS_GRANTED

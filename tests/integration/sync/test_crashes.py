@@ -50,6 +50,7 @@ def environment(settings_env: dict[str, str], others: Others, port: int, **more:
         **settings_env,
         "HEADRACE_GRPC_PORT": str(port),
         "HEADRACE_ALLOW_PRIVATE_DESTINATIONS": "true",
+        "HEADRACE_PLUGINS": "webhook,meta-audience",
         "HEADRACE_PARTITIONS": str(support.PARTITIONS),
         "HEADRACE_IDENTITY_ADDRESS": others.address,
         "HEADRACE_AUDIENCE_ADDRESS": others.address,

@@ -17,6 +17,7 @@ from tests.support import sync as support
 from tests.support.fake_meta import FakeMeta
 from tests.support.sync import Hooks, Line, Others
 
+PLUGINS = "webhook,meta-audience,meta-conversions"
 ADD, UPDATE = plan.PLANNED_OPERATION_ADD, plan.PLANNED_OPERATION_UPDATE
 REMOVE, RESEND = plan.PLANNED_OPERATION_REMOVE, plan.PLANNED_OPERATION_RESEND
 SEND, SKIP = plan.PLANNED_OPERATION_SEND, plan.PLANNED_OPERATION_SKIP

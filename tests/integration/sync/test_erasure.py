@@ -34,6 +34,7 @@ from tests.support import sync as support
 from tests.support.fake_meta import Failure, FakeMeta
 from tests.support.sync import Line, Others
 
+PLUGINS = "webhook,meta-audience"
 LIST = "1234567890"
 WORKSPACE = support.WORKSPACE
 REMOVED = ErasureOutcome.ERASURE_OUTCOME_REMOVED

@@ -14,6 +14,7 @@ from tests.support import sync as support
 from tests.support.fake_meta import Failure, FakeMeta
 from tests.support.sync import Hooks, Line, Others
 
+PLUGINS = "webhook,meta-audience"
 SECRET = "a-secret-of-the-destination"
 ADA = [("email", "ada@example.com")]
 

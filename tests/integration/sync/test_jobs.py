@@ -65,7 +65,7 @@ async def test_a_pass_ends_while_the_vendors_job_runs(
     monkeypatch.setattr(follower, "LONGEST_PAUSE_S", 0.2)
     klaviyo.looks = FOREVER
     put(others, "p1", "p2", "p3")
-    async with serve(plugins=PLUGINS) as api:
+    async with serve() as api:
         sync = await list_sync(api, klaviyo)
         await others.buyers.enter("p1", "p2")
 
@@ -108,7 +108,7 @@ async def test_a_row_that_a_job_refuses_fails_and_is_replayed_by_its_status(
 ) -> None:
     klaviyo.fails = lambda profile: profile["email"] == "p2@example.com"
     put(others, "p1", "p2")
-    async with serve(plugins=PLUGINS) as api:
+    async with serve() as api:
         sync = await list_sync(api, klaviyo)
         await others.buyers.enter("p1", "p2")
         ledger = await support.settled(api, sync)

@@ -19,6 +19,7 @@ from tests.support import sync as support
 from tests.support.fake_meta import Failure, FakeMeta
 from tests.support.sync import Line, Others
 
+PLUGINS = "meta-audience"
 LIST = "1234567890"
 
 

@@ -18,6 +18,7 @@ from headrace.storage.mongo.client import Database
 from tests.support import sync as support
 from tests.support.sync import PARENT, Api, Others
 
+PLUGINS = "webhook,meta-audience"
 URL = "https://receiver.example/hook"
 FORWARDING, EVENT, LIST = SyncKind.SYNC_KIND_FORWARDING, SyncKind.SYNC_KIND_EVENT, SyncKind.SYNC_KIND_LIST
 

@@ -14,6 +14,8 @@ from headrace.rpc import errors
 from tests.support import sync as support
 from tests.support.sync import Others
 
+PLUGINS = "meta-audience"
+
 
 async def check(api: support.Api, name: str, **more: Any) -> dest.CheckMappingResponse:
     return await api.destinations.CheckMapping(dest.CheckMappingRequest(name=name, **more), timeout=60)

@@ -16,6 +16,7 @@ from tests.support.fake_meta import FakeMeta
 from tests.support.sync import Line, Others
 from tests.support.vendors.meta_conversions import FakeConversions
 
+PLUGINS = "meta-audience,meta-conversions,meta-offline"
 ORDER = {"order_id": "T-1", "revenue": 29.8, "currency": "EUR"}
 DAY_US = 86_400_000_000
 

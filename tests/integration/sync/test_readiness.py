@@ -14,6 +14,8 @@ from tests.support import sync as support
 from tests.support.fake_meta import FakeMeta
 from tests.support.sync import Others
 
+PLUGINS = "meta-audience"
+
 
 @pytest.fixture
 async def meta() -> AsyncIterator[FakeMeta]:
