@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from headrace.embedded.stores import EmbeddedStores
 from headrace.storage.mongo import client as mongo_client
@@ -23,6 +25,23 @@ from tests.support.settings import MakeSettings, S
 # The suite takes the same examples each time, at any speed; `--hypothesis-profile=default` looks for new ones.
 hypothesis_settings.register_profile("suite", derandomize=True, deadline=None, max_examples=40)
 hypothesis_settings.load_profile("suite")
+
+_PLATFORMS_OF_THEIR_OWN = {"tests/e2e/test_chaos.py", "tests/e2e/test_forgetting.py"}
+
+
+class _OnePlatform(LoadFileScheduling):  # type: ignore[misc]  # xdist publishes no types
+    """Files are spread over the workers, but the end-to-end tests go to one: they share a platform, started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        shares = file.startswith("tests/e2e/") and file not in _PLATFORMS_OF_THEIR_OWN
+        return "tests/e2e" if shares else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Of `--dist loadfile`; other ways to spread tests are xdist's own."""
+    return _OnePlatform(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from headrace.cli import main
 from tests.support.countries import write_table
 from tests.support.otlp import Collector, collecting
-from tests.support.up import Up, platform_up
+from tests.support.up import Run, Up, platform_up
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def collector() -> Iterator[Collector]:
     """Receives the spans of the whole platform over OTLP."""
     with collecting() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def environment(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment variables of a platform whose spans are collected, and that waits for nothing."""
     countries = write_table(tmp_path_factory.mktemp("countries") / "countries.mmdb")
@@ -38,8 +39,22 @@ def environment(collector: Collector, tmp_path_factory: pytest.TempPathFactory) 
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def up(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Up]:
     """The platform, as `headrace up` starts it."""
     with platform_up(Path(tmp_path_factory.mktemp("up")), environment) as running:
         yield running
+
+
+@pytest.fixture
+def run(up: Up, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Commands on the platform, in this process: a process of its own would load all the code for each."""
+    monkeypatch.setenv("HEADRACE_READY_FILE", str(up.ready_file))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main.main(arguments)
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return call

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.up import Up
+from tests.support.up import Run, Up
 
 BUYERS = 120
 """More than may move without being confirmed, by the settings that the platform has by itself."""
@@ -27,20 +27,20 @@ def bought(up: Up, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def done(up: Up, *arguments: str) -> str:
-    result = up.headrace("audiences", *arguments)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+def done(run: Run, *arguments: str) -> str:
+    status, output, error = run("audiences", *arguments)
+    assert status == 0, error
+    return output
 
 
-def found(up: Up, audience_id: str) -> Any:
-    return json.loads(done(up, "get", audience_id, "--json"))
+def found(run: Run, audience_id: str) -> Any:
+    return json.loads(done(run, "get", audience_id, "--json"))
 
 
-def eventually(up: Up, audience_id: str, right: Callable[[Any], bool]) -> Any:
+def eventually(run: Run, audience_id: str, right: Callable[[Any], bool]) -> Any:
     """The audience once it is right."""
     deadline = time.monotonic() + 90
-    while not right(audience := found(up, audience_id)):
+    while not right(audience := found(run, audience_id)):
         assert time.monotonic() < deadline, audience
         time.sleep(0.3)
     return audience
@@ -50,52 +50,52 @@ def waits(audience: Any) -> bool:
     return bool(audience["pending_version"] and audience["pending_version"]["needs_confirmation"])
 
 
-def test_an_edit_asks_whether_it_was_paused_meanwhile_or_not(up: Up, bought: None) -> None:
-    made = done(up, "create", "change-buyers", "--definition", '{"where": {"event": "Change bought"}}')
+def test_an_edit_asks_whether_it_was_paused_meanwhile_or_not(run: Run, bought: None) -> None:
+    made = done(run, "create", "change-buyers", "--definition", '{"where": {"event": "Change bought"}}')
     assert 'performed "Change bought"' in made, "as `get` shows it"
-    done(up, "activate", "change-buyers")
-    eventually(up, "change-buyers", lambda a: a["state"] == "active" and a["size"] == BUYERS)
-    dry = done(up, "update", "change-buyers", "--definition", 'performed "Change viewed"', "--dry-run", "--json")
+    done(run, "activate", "change-buyers")
+    eventually(run, "change-buyers", lambda a: a["state"] == "active" and a["size"] == BUYERS)
+    dry = done(run, "update", "change-buyers", "--definition", 'performed "Change viewed"', "--dry-run", "--json")
     change = json.loads(dry)
     assert (change["enter"], change["leave"], change["stay"], change["needs_confirmation"]) == (1, BUYERS, 0, True)
 
-    done(up, "pause", "change-buyers")
-    shown = done(up, "update", "change-buyers", "--definition", 'performed "Change viewed"')
+    done(run, "pause", "change-buyers")
+    shown = done(run, "update", "change-buyers", "--definition", 'performed "Change viewed"')
     assert 'performed "Change bought"' in shown and 'performed "Change viewed"' in shown
-    assert "its new definition" in done(up, "activate", "change-buyers")
-    audience = eventually(up, "change-buyers", waits)
+    assert "its new definition" in done(run, "activate", "change-buyers")
+    audience = eventually(run, "change-buyers", waits)
     change = audience["pending_version"]["change"]
     assert (change["enter"], change["leave"], audience["size"]) == (1, BUYERS, BUYERS)
-    assert done(up, "confirm", "change-buyers").endswith("has its new definition\n")
-    audience = eventually(up, "change-buyers", lambda a: a["size"] == 1)
+    assert done(run, "confirm", "change-buyers").endswith("has its new definition\n")
+    audience = eventually(run, "change-buyers", lambda a: a["size"] == 1)
     assert audience["pending_version"] is None and audience["definition"] == {"where": {"event": "Change viewed"}}
 
     # The same way back, while it is active, is discarded.
-    done(up, "update", "change-buyers", "--definition", 'performed "Change bought"')
-    eventually(up, "change-buyers", waits)
-    assert done(up, "discard", "change-buyers").endswith("keeps its definition\n")
-    assert found(up, "change-buyers")["size"] == 1
+    done(run, "update", "change-buyers", "--definition", 'performed "Change bought"')
+    eventually(run, "change-buyers", waits)
+    assert done(run, "discard", "change-buyers").endswith("keeps its definition\n")
+    assert found(run, "change-buyers")["size"] == 1
 
 
 @pytest.mark.long
-def test_a_computed_trait_that_an_audience_names_asks_when_it_changes(up: Up, bought: None) -> None:
+def test_a_computed_trait_that_an_audience_names_asks_when_it_changes(run: Run, bought: None) -> None:
     orders = {"event": "Change bought", "compute": "count"}
-    result = up.headrace("computed-traits", "create", "change-orders", "--definition", json.dumps(orders))
-    assert result.returncode == 0, result.stderr
-    refused = up.headrace("audiences", "create", "change-spenders", "--definition", "computed change-order >= 1")
-    assert refused.returncode == 1 and "did you mean 'change-orders'?" in refused.stderr
-    done(up, "create", "change-spenders", "--definition", "computed change-orders >= 1")
-    done(up, "activate", "change-spenders")
-    eventually(up, "change-spenders", lambda a: a["state"] == "active" and a["size"] == BUYERS)
-    assert json.loads(done(up, "verify", "change-spenders", "--json"))["mismatch_count"] == 0
+    status, _, error = run("computed-traits", "create", "change-orders", "--definition", json.dumps(orders))
+    assert status == 0, error
+    status, _, error = run("audiences", "create", "change-spenders", "--definition", "computed change-order >= 1")
+    assert status == 1 and "did you mean 'change-orders'?" in error
+    done(run, "create", "change-spenders", "--definition", "computed change-orders >= 1")
+    done(run, "activate", "change-spenders")
+    eventually(run, "change-spenders", lambda a: a["state"] == "active" and a["size"] == BUYERS)
+    assert json.loads(done(run, "verify", "change-spenders", "--json"))["mismatch_count"] == 0
 
     other = json.dumps({**orders, "event": "Change viewed"})
-    result = up.headrace("computed-traits", "update", "change-orders", "--definition", other)
-    assert result.returncode == 0, result.stderr
-    audience = eventually(up, "change-spenders", waits)
+    status, _, error = run("computed-traits", "update", "change-orders", "--definition", other)
+    assert status == 0, error
+    audience = eventually(run, "change-spenders", waits)
     change = audience["pending_version"]["change"]
     assert (change["enter"], change["leave"], audience["size"]) == (1, BUYERS, BUYERS)
-    assert "waits for `confirm`" in done(up, "activate", "change-spenders"), "it is active; what waits is said"
-    done(up, "confirm", "change-spenders")
-    eventually(up, "change-spenders", lambda a: a["size"] == 1)
-    assert json.loads(done(up, "verify", "change-spenders", "--json"))["mismatch_count"] == 0
+    assert "waits for `confirm`" in done(run, "activate", "change-spenders"), "it is active; what waits is said"
+    done(run, "confirm", "change-spenders")
+    eventually(run, "change-spenders", lambda a: a["size"] == 1)
+    assert json.loads(done(run, "verify", "change-spenders", "--json"))["mismatch_count"] == 0

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace.cli import main
 from headrace_sdk import ENTRY_POINT_GROUP
-from tests.support.up import Up
+from tests.support.up import Run, Up
 
 CONFIGURATION = """
 kind: Sync
@@ -46,23 +45,13 @@ mapping: {event: type, identifiers: {user_id: person.id}}
 """
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def run(up: Up, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """run(*arguments) -> (exit status, standard output, standard error), on the running platform."""
-    monkeypatch.setenv("HEADRACE_READY_FILE", str(up.ready_file))
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Commands that find the variables of CONFIGURATION."""
     monkeypatch.setenv("HOOK_PATH", "a")
     monkeypatch.setenv("HOOK_SECRET", SECRET)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main.main(arguments)
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    yield call
+    return run
 
 
 def results(output: str) -> dict[str, str]:

@@ -52,14 +52,14 @@ audience: consent-buyers
 """
 
 
-async def until(check: Callable[[], bool | Awaitable[bool]], what: str, within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
+async def until(check: Callable[[], bool | Awaitable[bool]], what: str, *, every_s: float = 0.1) -> None:
+    deadline = time.monotonic() + 60
     while True:
         answer = check()
         if (await answer) if isinstance(answer, Awaitable) else answer:
             return
         assert time.monotonic() < deadline, f"did not happen: {what}"
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(every_s)
 
 
 async def command(up: Up, *arguments: str, **environment: str) -> Any:
@@ -110,7 +110,7 @@ async def test_consent_decides_what_destinations_get(up: Up) -> None:
                 for one in found
             )
 
-        await until(accounted, "who said nothing is accounted for, with the reason")
+        await until(accounted, "who said nothing is accounted for, with the reason", every_s=1.0)
         assert bought[1]["messageId"] not in sandbox.webhook_ids
         assert not on_list("silent")
         await send(message("page", "", "willing", context={"consent": {"ad_user_data": False}}))

@@ -98,7 +98,8 @@ OF_OTHERS = {"archive", "mongo:events", "mongo:segments", "mongo:repeated_events
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Up]:
     """A platform of its own: a deletion waits for every destination of the workspace, and others' vendors are gone."""
-    with platform_up(Path(tmp_path_factory.mktemp("forgetting")), environment) as running:
+    own = {**environment, "HEADRACE_PLUGINS": "webhook,meta-audience"}
+    with platform_up(Path(tmp_path_factory.mktemp("forgetting")), own) as running:
         yield running
 
 

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.ports import free_port_base
+
+Run = Callable[..., tuple[int, str, str]]
+"""run(*arguments) -> (exit status, standard output, standard error): a command on a platform, in this process."""
 
 
 @dataclass(frozen=True)
