@@ -27,6 +27,9 @@ setup: $(STAMP) $(NODE_STAMPS)  ## Makes .venv and installs everything that run 
 run: $(STAMP)  ## Starts all of Headrace on this machine and plays the demo shop, until Ctrl-C
 	$(BIN)/headrace demo
 
+# Else each process of the tests, and there are hundreds, compiles what it loads.
+test test-long: export PYTHONDONTWRITEBYTECODE :=
+
 test: setup  ## Runs the test suite on real embedded stores, but for what is marked as long
 	@# More workers than processors: tests wait about half of their time. Files in their own order: the long ones with few
 	@# tests come before the many short ones, and not at the end, alone.
