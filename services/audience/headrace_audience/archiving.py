@@ -32,9 +32,13 @@ LOOK_S = 1.0
 ORPHANS_EVERY_S = 6 * 3600.0
 
 _failed = metrics.counter(
-    "headrace_audience_failed_checks", "Background comparisons with the batch evaluator that came to no result."
+    "headrace_audience_failed_checks",
+    "Background comparisons with the batch evaluator that came to no result.",
+    without_labels=True,
 )
-_checks = metrics.counter("headrace_audience_checks", "Audiences that were compared with the batch evaluator.")
+_checks = metrics.counter(
+    "headrace_audience_checks", "Audiences that were compared with the batch evaluator.", without_labels=True
+)
 
 
 class Archiving:

@@ -42,7 +42,9 @@ _age = metrics.histogram(
     "headrace_identity_event_age_seconds",
     "Age of the oldest event of a micro-batch when it was sent on, since it was accepted, in seconds.",
 )
-_failures = metrics.counter("headrace_identity_store_failures", "Micro-batches that wait because a store failed.")
+_failures = metrics.counter(
+    "headrace_identity_store_failures", "Micro-batches that wait because a store failed.", without_labels=True
+)
 
 
 @dataclass(frozen=True, slots=True)

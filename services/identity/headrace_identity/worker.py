@@ -46,7 +46,9 @@ _events = metrics.counter("headrace_identity_events", "Events that identity reso
 _conflicts = metrics.counter(
     "headrace_identity_conflicts", "Micro-batches that were resolved again because another worker was quicker."
 )
-_parked = metrics.counter("headrace_identity_parked", "Events that could not be processed and were put aside.")
+_parked = metrics.counter(
+    "headrace_identity_parked", "Events that could not be processed and were put aside.", without_labels=True
+)
 
 
 class Incoming(NamedTuple):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.cli.problems import UsageProblem
+from headrace.domain.definitions import too_deep
 
 STDIN = "-"
 
@@ -39,10 +40,13 @@ def read_json(path: Path) -> Any:
     Raises:
         UsageProblem: It cannot be read or is no JSON.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except ValueError as error:
         raise UsageProblem(f"{path}: no JSON: {error}") from None
+    except RecursionError:
+        raise UsageProblem(f"{path}: {too_deep(text)}") from None
 
 
 def json_argument(option: str, text: str) -> str:
@@ -56,6 +60,8 @@ def json_argument(option: str, text: str) -> str:
         json.loads(source)
     except ValueError as error:
         raise UsageProblem(f"{option}: no JSON: {error}; @FILE takes it from a file") from None
+    except RecursionError:
+        raise UsageProblem(f"{option}: {too_deep(source)}") from None
     return source
 
 

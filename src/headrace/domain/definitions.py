@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any
 
 import re2
@@ -104,8 +105,8 @@ def load_json(source: str | bytes, max_bytes: int) -> Any:
         found = json.loads(source, object_pairs_hook=_object, parse_int=_whole)
         _refuse_twice("", found)
     except RecursionError:
-        place = _too_deep(source if isinstance(source, str) else source.decode(errors="replace"))
-        raise DefinitionError("", f"is nested too deep from character {place} on; flatten it") from None
+        text = source if isinstance(source, str) else source.decode(errors="replace")
+        raise DefinitionError("", too_deep(text)) from None
     except DefinitionError:
         raise
     except ValueError as error:
@@ -113,14 +114,15 @@ def load_json(source: str | bytes, max_bytes: int) -> Any:
     return found
 
 
-def _too_deep(text: str) -> int:
-    """Where the nesting of a JSON text, which has too much of it, goes beyond MAX_NESTING; characters count from 1."""
-    depth = 0
+def too_deep(text: str) -> str:
+    """What is said of a JSON text that has too much nesting: where it goes beyond MAX_NESTING, from 1 on."""
+    depth, place = 0, 1
     for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
         if depth > MAX_NESTING:
-            return found.start() + 1
-    return 1
+            place = found.start() + 1
+            break
+    return f"is nested too deep from character {place} on; flatten it"
 
 
 class _Twice(dict[str, Any]):
@@ -159,12 +161,20 @@ def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
+def meant(said: str, known: Iterable[str]) -> str:
+    """What is added to an error about a name that is none: the nearest known one, if there is one."""
+    near = get_close_matches(said, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def check_keys(path: str, raw: Mapping[str, Any], allowed: Sequence[str], required: Sequence[str]) -> None:
     """Refuse unknown keys by name, and missing ones."""
     for key in raw:
         if key not in allowed:
             place = f"{path}.{key}" if path else str(key)
-            raise DefinitionError(place, f"unknown key {key!r}; known here: {', '.join(allowed)}")
+            raise DefinitionError(
+                place, f"unknown key {key!r}{meant(str(key), allowed)}; known here: {', '.join(allowed)}"
+            )
     for key in required:
         if key not in raw:
             raise DefinitionError(path, f"needs {key!r}")
@@ -209,8 +219,18 @@ def need_path(path: str, raw: object) -> tuple[str, ...]:
     return parts
 
 
-def parse_duration(path: str, raw: object, *, too_long: str = TOO_LONG) -> int:
-    """A duration such as "30d", in microseconds; `too_long` is what is said of one that is longer than any."""
+def parse_duration(path: str, raw: object, *, too_long: str = TOO_LONG, units: str = "s, m, h, d, w") -> int:
+    """A duration such as "30d", in microseconds.
+
+    Args:
+        path: Place in the definition.
+        raw: What stands there.
+        too_long: What is said of one that is longer than any.
+        units: What is said to be possible.
+
+    Raises:
+        DefinitionError: It is no duration, or none that is possible.
+    """
     if not isinstance(raw, str):
         raise DefinitionError(path, 'must be a duration such as "30d"')
     if re.fullmatch(r"[0-9]+cd", raw):
@@ -220,7 +240,7 @@ def parse_duration(path: str, raw: object, *, too_long: str = TOO_LONG) -> int:
     except ValueError:
         if re.fullmatch(r"[0-9]+[smhdw]", raw):
             raise DefinitionError(path, too_long) from None
-        reason = f"{raw!r} is no duration: write a whole number and one of s, m, h, d, w"
+        reason = f"{raw!r} is no duration: write a whole number and one of {units}"
         raise DefinitionError(path, reason) from None
     if duration <= 0:
         raise DefinitionError(path, "must be longer than nothing")

@@ -17,17 +17,29 @@ SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 SIZE_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 
 _meter = metrics.get_meter("headrace")
+_without_labels: list[Counter] = []
 _readers: dict[str, Callable[[], Iterable[Reading]]] = {}
 
 
-def counter(name: str, description: str) -> Counter:
+def counter(name: str, description: str, *, without_labels: bool = False) -> Counter:
     """An instrument that only goes up: `counter.add(1, {"outcome": "accepted"})`.
 
     Args:
         name: Snake case, starting with "headrace_"; Prometheus shows it with the ending _total.
         description: What is counted, in a sentence.
+        without_labels: It is never given any, and is shown as 0 from the start: who alerts on an increase sees the
+            first one too, and 0 is told apart from a service that does not count.
     """
-    return _meter.create_counter(name, description=description)
+    made = _meter.create_counter(name, description=description)
+    if without_labels:
+        _without_labels.append(made)
+    return made
+
+
+def show_zeros() -> None:
+    """Show the counters that have no labels though nothing was counted."""
+    for one in _without_labels:
+        one.add(0)
 
 
 def histogram(name: str, description: str, buckets: Sequence[float] = SECONDS_BUCKETS) -> Histogram:

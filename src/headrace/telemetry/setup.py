@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from headrace.settings import ServiceSettings
-from headrace.telemetry import logs, spans
+from headrace.telemetry import logs, metrics, spans
 
 EXPORTER_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -106,3 +106,4 @@ def _start_metrics(resource: Resource) -> None:
         if not _metrics_ready:
             otel_metrics.set_meter_provider(MeterProvider([PrometheusMetricReader()], resource=resource))
             _metrics_ready = True
+    metrics.show_zeros()

@@ -299,9 +299,17 @@ async def test_static_audiences_are_computed_once(client: AudienceClient, identi
     # What came since may make it differ with right.
     assert (await client.verify("static")).mismatch_count == 0
     await client.pause("static")
-    await client.activate("static")  # computed again
+    await client.activate("static")
     await client.active("static")
-    await client.has_members("static", [winner, "p5", "p6"])
+    assert await client.members("static") == sorted([winner, "p5"]), "activated again it has whom it had"
+    await identity.resolve(event("p7", "Viewed", merges=[identity.merge("p5", "p7")]))
+    await client.has_members("static", [winner, "p7"])
+    await client.delete("in-static")
+    await client.stub.ArchiveAudience(pb.ArchiveAudienceRequest(name=client.name("static")))
+    await client.has_members("static", [])
+    await client.activate("static")  # computed anew
+    await client.active("static")
+    await client.has_members("static", [winner, "p6", "p7"])
 
 
 async def test_a_static_audience_waits_for_those_that_it_names(client: AudienceClient, identity: FakeIdentity) -> None:

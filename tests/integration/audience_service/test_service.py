@@ -118,6 +118,8 @@ async def test_names_are_unique(client: AudienceClient) -> None:
     assert errors.field_violations(error) == [
         ("audience.display_name", "is the name of workspaces/acme/audiences/a already")
     ]
+    for same in ("BUY\u200bERS", "\uff22uyers", "Buyers\u00a0"):
+        await refused(client.create("b", COUNT, display_name=same), errors.INVALID_ARGUMENT)
     await client.create("b", COUNT, display_name="Others")
     rename = pb.UpdateAudienceRequest(audience=Audience(name=client.name("b"), display_name="BUYERS"))
     await refused(client.stub.UpdateAudience(rename), errors.INVALID_ARGUMENT)

@@ -67,6 +67,12 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
         "where.sequence[1].where[1].lt",
     ),
     ({"all": [{"trait": "age", "gt": 30}, A, {"trait": "age", "lt": 20}]}, "where.all[2].lt"),
+    ({"all": [{"not": {"trait": "age", "gt": 20}}, {"trait": "age", "gt": 30}]}, "where.all[0].not.gt"),
+    ({"all": [{"trait": "age", "between": [5, 6]}, {"not": {"trait": "age", "gte": 5}}]}, "where.all[1].not.gte"),
+    (
+        {"all": [{"consent": "ads", "eq": "granted"}, {"not": {"consent": "ads", "eq": "granted"}}]},
+        "where.all[1].not.eq",
+    ),
 ]
 
 
@@ -105,7 +111,9 @@ def test_what_nobody_passes_is_refused_when_it_is_given_and_read_when_it_is_stor
         of_p({"gt": 5}, {"contains": "a"}),
         of_p({"after": "2026-01-01"}, {"lt": 5}),
         {"any": [{"trait": "age", "gt": 30}, {"trait": "age", "lt": 20}]},
-        {"all": [{"trait": "age", "gt": 30}, {"not": {"trait": "age", "gt": 20}}]},
+        {"all": [{"trait": "age", "gt": 20}, {"not": {"trait": "age", "gt": 30}}]},
+        {"all": [{"trait": "a", "gt": 30}, {"not": {"trait": "b", "gt": 30}}]},
+        {"all": [{"trait": "a", "in": [1, 2]}, {"not": {"trait": "a", "eq": 1}}]},
         {"all": [{"trait": "tags", "contains": "a"}, {"trait": "tags", "contains": "b"}]},
         {"event": "A", "where": [{"property": "x", "in": [0, "pro"]}, {"property": "x", "gt": 1}]},
     ],

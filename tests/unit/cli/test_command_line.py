@@ -20,6 +20,7 @@ from headrace.cli.output import cell, plain_of, table
 from headrace.cli.problems import UsageProblem
 from headrace.cli.sending import MAX_BATCH_BYTES, Line, Rejected, batches, read_line
 
+DEEP = '{"where": ' + '{"not": ' * 1_200 + '{"event": "A"}' + "}" * 1_201
 READY = {
     "ingest_http": "http://127.0.0.1:1",
     "console_http": "http://127.0.0.1:2",
@@ -227,3 +228,18 @@ def test_batches_keep_to_both_limits() -> None:
     assert [line for batch in made for line in batch] == lines
     assert all(len(batch) <= 5 for batch in made)
     assert all(len(batch) == 1 or sum(len(line.raw) for line in batch) <= MAX_BATCH_BYTES for batch in made)
+
+
+@pytest.mark.parametrize("command", ["preview", "create"])
+@pytest.mark.parametrize("from_file", [False, True])
+def test_a_definition_that_is_nested_too_deep_is_refused_by_its_place(
+    command: str, from_file: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "deep.json").write_text(DEEP)
+    (tmp_path / "ready.json").write_text(json.dumps(READY))
+    given = f"@{tmp_path / 'deep.json'}" if from_file else DEEP
+    named = ["deep"] if command == "create" else []
+    arguments = ["audiences", command, *named, "--definition", given, "--ready-file", str(tmp_path / "ready.json")]
+    assert main.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "--definition: is nested too deep from character" in said and "defect" not in said

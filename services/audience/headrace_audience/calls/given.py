@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -65,10 +66,19 @@ async def read(definition: str, field: str = "audience.definition") -> Given:
     return Given(json.dumps(text.definition, ensure_ascii=False), field, text)
 
 
+def looks(name: str) -> str:
+    """What people see of a name: those of which it is the same are taken for one another.
+
+    Without case, with characters in one form (NFKC), single spaces, and none of those that are not seen.
+    """
+    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.split()).casefold()
+
+
 def parse(definition: str, field: str = "audience.definition") -> Definition:
     """A definition from JSON. Raises ApiError INVALID_ARGUMENT that names the place."""
     if not definition:
-        raise invalid_argument(field, "is required: a definition as JSON")
+        raise invalid_argument(field, "is required: a definition as text or as JSON")
     try:
         parsed = parse_given(definition)
     except DefinitionError as error:

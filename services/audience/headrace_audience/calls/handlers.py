@@ -31,7 +31,7 @@ from headrace.rpc.errors import (
 )
 from headrace.storage.mongo.client import Client, Database, Document, Session, transaction
 from headrace_audience.answers.overlap import Region, overlap
-from headrace_audience.calls.given import Given, check_known, definition_fault, parse, read
+from headrace_audience.calls.given import Given, check_known, definition_fault, looks, parse, read
 from headrace_audience.calls.transitions import activated, defined, discarded, followed, naming, stopped, wanted
 from headrace_audience.definitions import unreadable
 from headrace_audience.definitions.computed_traits import ComputedTraits, chosen
@@ -358,11 +358,12 @@ class Audiences:
             old = await self._visible(workspace_id, audience_id, session)
             parsed = unreadable.parsed(old)
             if parsed.kind == "static":
-                raise wrong_state(old["state"], "A static audience is computed once: pause and activate it instead.")
-            if not parsed.is_batch:
-                raise wrong_state(old["state"], "A continuous audience is right at every moment: nothing to refresh.")
+                advice = "archive and activate it, and all members leave before it is computed anew"
+                raise wrong_state(old["state"], f"A static audience is computed once: {advice}.")
             if old["state"] not in COMPUTED:
                 raise wrong_state(old["state"], "Only an active audience can be refreshed: activate it.")
+            if not parsed.is_batch:
+                raise wrong_state(old["state"], "A continuous audience is right at every moment: nothing to refresh.")
             if old["state"] == FILLING or old["open"]:
                 return old
             now = now_us()
@@ -510,9 +511,9 @@ class Audiences:
             "a": {"$exists": True, "$ne": audience_id},
             "state": {"$in": list(VISIBLE)},
         }
-        wanted = display_name.strip().casefold()
+        wanted = looks(display_name)
         async for other in self._audiences.find(query, {"a": 1, "name": 1}, session=session):
-            if other["name"].strip().casefold() == wanted:
+            if looks(other["name"]) == wanted:
                 name = names.format(names.AUDIENCE, workspace_id, other["a"])
                 raise invalid_argument("audience.display_name", f"is the name of {name} already")
 

@@ -74,9 +74,12 @@ def stopped(old: Mapping[str, Any], state: str) -> Document:
 def activated(old: Mapping[str, Any], named: Document) -> Document:
     """When an audience is activated; `named` is naming() of what it is to be."""
     version = {"def": wanted(old)["def"], **named}
-    start = started(old, parse_definition(version["def"]), "fill")
+    parsed = parse_definition(version["def"])
+    start = started(old, parsed, "fill")
     if was_live(old) and definition_of(version) != readable(old):
         return start | {"next": 0} | _anew(old, version)
+    if was_live(old) and parsed.kind == "static":  # it is computed once: its members are those that it has
+        return start | version | {"state": ACTIVE, "open": False}
     return start | version
 
 

@@ -30,7 +30,9 @@ ROUNDS = 3
 PAUSE_S = 0.5
 
 _mismatches = metrics.counter(
-    "headrace_audience_mismatches", "Memberships that differed from the batch evaluator, whoever compared them."
+    "headrace_audience_mismatches",
+    "Memberships that differed from the batch evaluator, whoever compared them.",
+    without_labels=True,
 )
 
 

@@ -31,7 +31,9 @@ log = logs.get_logger(__name__)
 _seconds = metrics.histogram(
     "headrace_audience_fill_seconds", "Time in seconds to bring the missing history of one workspace."
 )
-_failures = metrics.counter("headrace_audience_fill_failures", "Parts of a history that could not be evaluated.")
+_failures = metrics.counter(
+    "headrace_audience_fill_failures", "Parts of a history that could not be evaluated.", without_labels=True
+)
 
 FAILED_PAUSE_S = 5.0
 UNSETTLED_PAUSE_S = 0.5

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from headrace.domain.definitions import (
     Test,
     check_keys,
     load_json,
+    meant,
     need_list,
     need_name,
     need_path,
@@ -169,7 +169,7 @@ class _Parser:
         if not kinds and "members" in raw:
             raise DefinitionError(path, '"members" goes only with "of": "groups"')
         if not kinds:
-            named = f"unknown key {next(iter(raw))!r}; " if raw else "is empty; "
+            named = f"unknown key {next(iter(raw))!r}{meant(next(iter(raw)), all_kinds)}; " if raw else "is empty; "
             raise DefinitionError(path, f"{named}a condition needs one of {', '.join(all_kinds)}")
         kind = kinds[0]
         if kind in ("all", "any"):
@@ -380,9 +380,7 @@ def _touch(which: str, path: str, raw: Mapping[str, Any]) -> Condition:
     known = [*(f"campaign.{part}" for part in CAMPAIGN_PARTS), *(touch for touch in TOUCHES if touch != "campaign")]
     if name not in TOUCHES or len(inside) > 1 or (inside and inside[0] not in parts):
         said = ".".join(touch_path)
-        near = get_close_matches(said, known, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise DefinitionError(f"{path}.{key}", f"{said!r} is none of campaign, {', '.join(known)}{meant}")
+        raise DefinitionError(f"{path}.{key}", f"{said!r} is none of campaign, {', '.join(known)}{meant(said, known)}")
     test = parse_test(path, raw, subject=key, moving=False)
     if name == "campaign" and not inside and test.op != "exists":
         whole = f'a whole campaign can only be tested by "exists"; use one of {", ".join(known[: len(parts)])}'

@@ -30,6 +30,7 @@ from headrace_audience.language.parser import decoded, parse_definition
 from headrace_audience.language.places import conditions_of
 from headrace_audience.language.spans import Calendar
 from headrace_audience.language.windows import parse_span
+from headrace_audience.language.windows_apart import check_windows
 
 _Placed = tuple[str, Test]
 """The place of a test, and the test."""
@@ -43,7 +44,7 @@ def parse_given(source: str | bytes | Mapping[str, Any]) -> Definition:
     """Read a definition that somebody gives now.
 
     Raises:
-        DefinitionError: It is no definition, or has a comparison that nobody can pass; the error names the place.
+        DefinitionError: It is no definition, or has comparisons that nobody can pass; the error names the place.
     """
     raw = decoded(source)
     parsed = parse_definition(raw)
@@ -51,6 +52,7 @@ def parse_given(source: str | bytes | Mapping[str, Any]) -> Definition:
         _check_number(place, condition)
         _check_restarted(place, condition)
         _check_tests(place, condition)
+    check_windows("where", parsed.where)
     return parsed
 
 
@@ -121,8 +123,11 @@ def _check_tests(place: str, condition: Mapping[str, Any]) -> None:
     if "all" in condition:
         parts = [(f"{place}.all[{i}]", part) for i, part in enumerate(condition["all"])]
         for key in ("trait", "consent"):
-            of_key = [(at, part) for at, part in parts if key in part]
-            _check_apart((part[key], at, parse_test(at, part, subject=key, moving=True)) for at, part in of_key)
+            tests = [
+                (part[key], at, parse_test(at, part, subject=key, moving=True)) for at, part in parts if key in part
+            ]
+            _check_apart(tests)
+            _check_excluded(key, parts, tests)
     steps = enumerate(condition.get("sequence", ()))
     for at, holder in [(place, condition), *((f"{place}.sequence[{i}]", step) for i, step in steps)]:
         if "where" in holder and "members" not in holder:
@@ -139,6 +144,31 @@ def _check_apart(tests: Iterable[tuple[str, str, Test]]) -> None:
                 reason = f"cannot hold together with {earlier}: no value of {name!r} passes both"
                 raise DefinitionError(f"{place}.{test.op}", reason)
         of_value[name].append((place, test))
+
+
+def _check_excluded(
+    key: str, parts: Iterable[tuple[str, Mapping[str, Any]]], tests: Iterable[tuple[str, str, Test]]
+) -> None:
+    """Refuse the opposite of a test that every value passes which passes another one beside it."""
+    for place, part in parts:
+        negated = part.get("not", {})
+        if key not in negated:
+            continue
+        excluded = parse_test(f"{place}.not", negated, subject=key, moving=True)
+        for name, other, test in tests:
+            if name == negated[key] and _implies(test, excluded):
+                reason = (
+                    f"cannot hold together with {other}: every value of {name!r} that passes that one passes this one"
+                )
+                raise DefinitionError(f"{place}.not.{excluded.op}", reason)
+
+
+def _implies(one: Test, other: Test) -> bool:
+    """Whether every value that passes the one passes the other; True only when that is certain."""
+    if repr(one) == repr(other):
+        return True
+    bounds, others = _bounds(one), _bounds(other)
+    return bounds is not None and others is not None and others[0] <= bounds[0] and bounds[1] <= others[1]
 
 
 def _may_both(one: Test, other: Test) -> bool:

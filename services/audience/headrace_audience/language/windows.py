@@ -14,6 +14,7 @@ from headrace_audience.language.spans import Calendar, Fixed, Span
 WINDOW_KEYS = ("within", "between", "since", "older_than")
 
 _MAX_DAYS = 36_600
+_UNITS = "s, m, h, d, w, or cd for days of the calendar"
 
 
 def parse_zone(path: str, raw: object) -> str:
@@ -35,7 +36,7 @@ def parse_span(path: str, raw: object, zone: str, *, hint: str = "") -> Span:
     """A duration such as "30d", or days of the calendar such as "30cd"; `hint` helps when it is too long."""
     more = f"; {hint}" if hint else ""
     if not isinstance(raw, str) or re.fullmatch(r"[0-9]+cd", raw) is None:
-        return Fixed(parse_duration(path, raw, too_long=f"{TOO_LONG}{more}"))
+        return Fixed(parse_duration(path, raw, too_long=f"{TOO_LONG}{more}", units=_UNITS))
     days = int(raw[:-2]) if len(raw) < len(str(_MAX_DAYS)) + 3 else _MAX_DAYS + 1
     if not days:
         raise DefinitionError(path, "must be longer than nothing")

@@ -32,7 +32,9 @@ from headrace_identity.workspaces import Workspaces
 _log = logs.get_logger(__name__)
 
 _failures = metrics.counter(
-    "headrace_identity_computed_failures", "Times that filling or removing a computed trait failed, and was put off."
+    "headrace_identity_computed_failures",
+    "Times that filling or removing a computed trait failed, and was put off.",
+    without_labels=True,
 )
 
 _LEASE_US = 20 * SECOND_US

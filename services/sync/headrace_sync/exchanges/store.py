@@ -22,7 +22,9 @@ from headrace_sync.store import EXCHANGES
 
 log = logs.get_logger(__name__)
 
-_dropped = metrics.counter("headrace_exchanges_dropped", "Requests that could not be kept for the delivery log.")
+_dropped = metrics.counter(
+    "headrace_exchanges_dropped", "Requests that could not be kept for the delivery log.", without_labels=True
+)
 
 _MOST_GATHERED = 500
 _WRITE_EVERY_S = 0.5
