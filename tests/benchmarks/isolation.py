@@ -2,8 +2,8 @@
 
 The sync service alone, on real stores, forwarding to four webhooks. Rounds come in sets of four: the fourth webhook is
 paused (events are planned for it all the same), new and silent, paused, and one whose breaker has opened and whose
-probe hangs. Each round is compared with the one before it, so that what else the machine does falls on both; the
-interval of the ratios is made by drawing sets anew (bootstrap).
+probe hangs. Each round is compared with those before and after it, so that what else the machine does falls on both;
+the interval of the ratios is made by drawing rounds anew (bootstrap).
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ class Round:
     def cost(self) -> float:
         """Microseconds of processor per event at the others."""
         return sum(self.us.values())
+
+    def mean(self, other: Round) -> Round:
+        """Half of this and half of another."""
+        return Round((self.rate + other.rate) / 2, {name: (us + other.us[name]) / 2 for name, us in self.us.items()})
 
 
 class Receivers:
@@ -122,15 +126,18 @@ async def _measured(receivers: Receivers, address: str) -> list[Result]:
             await client.forwarding("silent", silent)
             await set_active(client, silent, active=False)
             await _round(line, receivers, alone)  # warms up
+            before = await _round(line, receivers, alone)
             for _ in range(SETS):
                 for kind, own in pairs.items():
-                    without = await _round(line, receivers, alone)
                     hanging, receivers.failing = receivers.hanging, OPENS if kind == PROBED else 0
                     await set_active(client, silent, active=True)
                     while receivers.hanging == hanging:
                         await asyncio.sleep(0.05)
-                    own.append((without, await _round(line, receivers, alone)))
+                    beside = await _round(line, receivers, alone)
                     await set_active(client, silent, active=False)
+                    after = await _round(line, receivers, alone)
+                    own.append((before.mean(after), beside))
+                    before = after
         await redis.aclose()
         await mongo_client.close(mongo)
     return [result for kind, own in pairs.items() for result in _results(kind, own, receivers.hanging)]
