@@ -470,7 +470,7 @@ class Evaluation:
         """A flip of a partition that has just started: while its audience is being filled, that is the cause."""
         audience = self.audiences[flip.audience_id]
         if audience.is_filling and flip.cause == "time":
-            return replace(flip, cause=audience.cause)
+            return flip._replace(cause=audience.cause)
         return flip
 
     def compared(self, version: Audience, partitions: Collection[int]) -> dict[int, tuple[int, int, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from headrace.telemetry import spans
 from headrace_audience.engine.engine import Flip
@@ -30,7 +29,7 @@ class EvaluationSpans:
             return list(flips)
         self.end()
         own = self._own or {}
-        return [replace(f, traceparent=own[f.traceparent]) if f.traceparent in own else f for f in flips]
+        return [f._replace(traceparent=own[f.traceparent]) if f.traceparent in own else f for f in flips]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -23,9 +23,8 @@ REMEMBERED_VIEWS = 10_000
 """About so many profiles it is remembered what was found out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flip:
-    """One change of one membership."""
+class Flip(NamedTuple):
+    """One change of one membership. A tuple, because a new audience makes a million of them."""
 
     audience_id: str
     profile_id: str
@@ -219,15 +218,14 @@ class Explainer:
             survivor = self._people.merged.get(profile_id, "")
             cause = self._anew.get(profile_id, "merge")
             return Flip(audience.id, profile_id, False, self._now, cause, merged_into=survivor)
-        candidates = self._candidates_of(ordinal)
         if since is None:
             certain = False
-            since = min([self._now, *(candidate.time_us for candidate in candidates)])
+            since = min([self._now, *(candidate.time_us for candidate in self._candidates_of(ordinal))])
         if change.cause:
             return Flip(audience.id, profile_id, entered, since, change.cause)
         if profile_id in self._anew:
             return Flip(audience.id, profile_id, entered, since, self._anew[profile_id])
-        candidate = self._cause(audience, candidates, since, certain)
+        candidate = self._cause(audience, self._candidates_of(ordinal), since, certain)
         if candidate is None:
             return Flip(audience.id, profile_id, entered, since, "time")
         if candidate.cause != "event":

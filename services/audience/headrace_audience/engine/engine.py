@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
@@ -288,12 +289,13 @@ class Engine:
         due = np.flatnonzero(people.next_moment[: len(people.ids)] <= now)
         fresh = [np.array(touched.new, np.int64), dead, *started]
         explainer = Explainer(people, touched.candidates, self._anew, before, now, self._view, self._past_truths)
-        flips = self._sweep(explainer, now, most)
+        starting = {a.id: a for a in self._order if a.live and a.cause and a.sweep is None}
+        flips = self._sweep(explainer, starting.values(), now, most)
         # Profiles are looked at for those audiences only that the changed states can move; audiences that read the
-        # same changed states share the work.
+        # same changed states share the work. Of one that starts here everybody is looked at already, or will be.
         classes: dict[frozenset[str], list[Audience]] = {}
         for audience in self._order:
-            if audience.live:
+            if audience.live and audience.id not in starting:
                 changed = audience.keys.intersection(touched.ordinals)
                 if changed:
                     classes.setdefault(changed, []).append(audience)
@@ -305,7 +307,7 @@ class Engine:
         for audience_id, ordinals in stored.items():
             named = [a for a in live if a.id == audience_id or audience_id in a.statics]
             flips += self._settle(explainer, ordinals, named, now, False)
-        flips.sort(key=lambda flip: (flip.effective_at_us, flip.audience_id, flip.profile_id))
+        flips.sort(key=attrgetter("effective_at_us", "audience_id", "profile_id"))
         self._bury(dead)
         if self._anew:
             # What comes of them in a partition that is held is found when it starts.
@@ -479,11 +481,11 @@ class Engine:
             self._filling.discard(key)
         self._moving = self._slots.moving()
 
-    def _sweep(self, explainer: Explainer, now: int, most: int) -> list[Flip]:
-        """Evaluate everybody for the audiences that start, until about so many flips are found."""
-        if new := [a for a in self._order if a.live and a.cause and a.sweep is None]:
+    def _sweep(self, explainer: Explainer, starting: Collection[Audience], now: int, most: int) -> list[Flip]:
+        """Evaluate everybody for these audiences and those that go on starting, until about so many flips are found."""
+        if starting:
             sweep = Sweep(self._people.all_reporting())
-            for audience in new:
+            for audience in starting:
                 audience.sweep = sweep
         flips: list[Flip] = []
         for sweep in {id(a.sweep): a.sweep for a in self._order if a.sweep is not None}.values():

@@ -67,8 +67,8 @@ def holding_since(
 ) -> tuple[list[int | None], list[bool]]:
     """From when memberships have been what they are at the moments of `past`; see Audience.holds_since()."""
     count = len(past.ordinals)
-    since: list[int | None] = [None] * count
-    certain = [True] * count
+    since = np.full(count, NEVER, np.int64)
+    certain = np.ones(count, np.bool_)
     places = np.arange(count)
     for turn in range(LOOK_BACK):
         edges = np.full(len(places), NEVER, np.int64)
@@ -86,14 +86,11 @@ def holding_since(
         if turn == LOOK_BACK - 1:
             known &= ends
             ends[:] = True
-        for place, edge, is_known in zip(
-            places[ends].tolist(), edges[ends].tolist(), known[ends].tolist(), strict=True
-        ):
-            since[place], certain[place] = edge, is_known
+        since[places[ends]], certain[places[ends]] = edges[ends], known[ends]
         goes_on = ~ends
         places, member = places[goes_on], member[goes_on]
         past = past.earlier(goes_on, past.moments)
-    return since, certain
+    return [None if edge == NEVER else edge for edge in since.tolist()], certain.tolist()
 
 
 def _less_one(edges: Times, some: Bools) -> Times:
