@@ -8,12 +8,13 @@ the greatest of a set under a total order.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from xxhash import xxh64_intdigest
 
-from headrace_audience.engine.people import FOREVER, NEVER, Ordinals, Times
+from headrace_audience.engine.people import FOREVER, NEVER, Ordinals, Times, different
 
 NARROW = 8
 """Up to so many kept events lie in arrays of that width; more are kept in lists."""
@@ -25,6 +26,12 @@ _HALF = 1 << 63
 def hash_of(message_id: str) -> int:
     """A number of 64 bits that stands for a message id, the same in every process."""
     return xxh64_intdigest(message_id.encode()) - _HALF
+
+
+def hashes_of(message_ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
+    """What hash_of() gives for many message ids, in UTF-8."""
+    digests = np.fromiter(map(xxh64_intdigest, message_ids), np.uint64, len(message_ids))
+    return (digests - np.uint64(_HALF)).view(np.int64)
 
 
 class Rows:
@@ -152,7 +159,7 @@ class NarrowColumn:
         rows = of[ordinals]
         without = rows == 0
         if without.any():
-            self.rows.give(np.unique(ordinals[without]))
+            self.rows.give(different(ordinals[without]))
             rows = of[ordinals]
             room = self.rows.room()
             if room > len(self._times):

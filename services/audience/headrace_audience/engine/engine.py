@@ -43,7 +43,7 @@ from headrace_audience.engine.conditions import states_of
 from headrace_audience.engine.frames import Frame, Moment, Slot, View
 from headrace_audience.engine.memberships import Memberships
 from headrace_audience.engine.past import Past
-from headrace_audience.engine.people import FOREVER, Bools, Ordinals, People
+from headrace_audience.engine.people import FOREVER, Bools, Ordinals, People, different
 from headrace_audience.engine.slots import Slots, compile_condition
 from headrace_audience.engine.snapshot import SnapshotError
 from headrace_audience.engine.states import PROFILES, States
@@ -506,7 +506,7 @@ class Engine:
         self, explainer: Explainer, parts: list[Ordinals], audiences: list[Audience], now: int, settle: bool
     ) -> list[Flip]:
         """The flips of some profiles in some audiences; `settle` as in _evaluate()."""
-        ordinals = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+        ordinals = different(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
         ordinals = ordinals[self._people.reporting[ordinals]]
         flips: list[Flip] = []
         for start in range(0, len(ordinals), CHUNK):

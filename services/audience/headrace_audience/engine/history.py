@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from itertools import repeat
-from typing import Any
+from operator import add
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import pyarrow as pa
 
 from headrace.domain.consent import DENIED, GRANTED
 from headrace.domain.predicates import decode_object, decode_value
-from headrace_audience.engine.columns import hash_of
+from headrace_audience.engine.columns import hashes_of
 from headrace_audience.engine.conditions import CONSENT
+from headrace_audience.engine.list_columns import Event
 from headrace_audience.engine.people import Ordinals, People, Times
 from headrace_audience.engine.states import PROFILES, States, TraitRoute
 from headrace_audience.engine.waiting import Future, FutureItem, TraitWrite
+
+T = TypeVar("T")
 
 
 def fold_table(
@@ -31,7 +36,7 @@ def fold_table(
     if key != PROFILES and key not in states.keys:
         return
     profiles = table.column("profile").combine_chunks().dictionary_encode()
-    of_value = _ordinals(states, people, profiles.dictionary.to_pylist(), partitions, without)
+    of_value = _ordinals(states, people, _listed(profiles.dictionary), partitions, without)
     states.ensure_room()
     if key == PROFILES or not len(of_value):
         return
@@ -41,7 +46,7 @@ def fold_table(
     if key in states.events:
         route = states.events[key]
         if route.state.keep > 1:
-            ids = np.array([hash_of(m) for m in table.column("message_id").to_pylist()], np.int64)
+            ids = hashes_of(_listed(table.column("message_id").cast(pa.binary())))
         else:
             ids = np.zeros_like(times)
         states.insert(route, ordinals[wanted], times[wanted], ids[wanted], horizon)
@@ -50,7 +55,7 @@ def fold_table(
         states.touched.add(key, states.firsts[key].column.insert(ordinals[wanted], times[wanted]))
         return
     if key in states.lists:
-        _fold_list(states, key, table, ordinals.tolist(), times.tolist(), horizon)
+        _fold_list(states, key, table, ordinals, times, horizon)
         return
     for namespace in states.identifiers.values():
         if namespace.key == key:
@@ -73,21 +78,18 @@ def _fold_writes(
     horizon: int,
 ) -> None:
     """Take in what events wrote: of most profiles one write, and it is the first that is known here."""
-    message_ids = table.column("message_id").to_pylist()
-    texts = table.column("value").combine_chunks().dictionary_encode()
-    of_text = [_value_of(attribute, text) for text in texts.dictionary.to_pylist()]
-    of_null = _value_of(attribute, None)
-    values = [of_null if place is None else of_text[place] for place in texts.indices.to_pylist()]
-    wanted = (ordinals >= 0) & (times <= horizon)
-    _, place_of, count = np.unique(ordinals, return_inverse=True, return_counts=True)
-    fresh = wanted & (count[place_of] == 1)
+    message_ids = _listed(table.column("message_id"))
+    values = _each_text(table.column("value"), lambda text: _value_of(attribute, text))
+    fresh = (ordinals >= 0) & (times <= horizon)
+    fresh &= np.bincount(ordinals + 1)[ordinals + 1] == 1  # those that are not wanted are at -1
     fresh[fresh] = ~attribute.column.knows(ordinals[fresh])
     places = np.flatnonzero(fresh)
     if len(places):
         some = places.tolist()
         written = [message_ids[place] for place in some], [values[place] for place in some]
         attribute.column.write_first(ordinals[places], times[places], *written)
-        states.touched.writes.setdefault((attribute.kind, attribute.name), set()).update(ordinals[places].tolist())
+        for key in attribute.keys:
+            states.touched.add(key, ordinals[places])
     for place in np.flatnonzero((ordinals >= 0) & ~fresh).tolist():
         ordinal, time, message_id = int(ordinals[place]), int(times[place]), message_ids[place]
         write = TraitWrite(attribute.kind, attribute.name, values[place])
@@ -105,16 +107,26 @@ def _value_of(attribute: TraitRoute, text: str | None) -> Any:
     return value
 
 
-def _fold_list(states: States, key: str, table: Any, ordinals: list[int], times: list[int], horizon: int) -> None:
+def _fold_list(states: States, key: str, table: Any, ordinals: Ordinals, times: Times, horizon: int) -> None:
     """Take in events with their properties; a list holds those of the future too."""
     route = states.lists[key]
-    message_ids, values = table.column("message_id").to_pylist(), table.column("value").to_pylist()
+    events: list[Event] = list(zip(times.tolist(), _listed(table.column("message_id")), strict=True))
     if route.reads_properties:
-        rows = zip(times, message_ids, map(decode_object, values), strict=True)
-        events = [route.event(time, message_id, properties) for time, message_id, properties in rows]
-    else:
-        events = list(zip(times, message_ids, strict=True))
-    states.touched.add(key, np.array(route.fill(ordinals, events, horizon), np.int64))
+        values = _each_text(table.column("value"), lambda text: route.values(decode_object(text)))
+        events = list(map(add, events, values))
+    states.touched.add(key, route.fill(ordinals, times, events, horizon))
+
+
+def _listed(column: Any) -> list[Any]:
+    """The values of a column; to_pylist() makes an object of each on the way."""
+    return cast("list[Any]", column.to_numpy(zero_copy_only=False).tolist())
+
+
+def _each_text(column: Any, read: Callable[[str | None], T]) -> list[T]:
+    """What is read of each text of a column; the same text is read once."""
+    texts = column.combine_chunks().dictionary_encode()
+    of_text = [*map(read, _listed(texts.dictionary)), read(None)]
+    return list(map(of_text.__getitem__, texts.indices.fill_null(-1).to_numpy().tolist()))
 
 
 def _ordinals(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from itertools import groupby, repeat
+from itertools import groupby, pairwise, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -29,7 +29,7 @@ from headrace_audience.engine.conditions import (
     Kept,
     ListState,
 )
-from headrace_audience.engine.people import Bools, Ordinals
+from headrace_audience.engine.people import NEVER, Bools, Ordinals, Times
 from headrace_audience.language.spans import Span
 
 Event = tuple[Any, ...]
@@ -65,24 +65,31 @@ class ListColumn:
         events.insert(place, event)
         return place >= self._cut_off(ordinal, events, clock_us)
 
-    def extend(self, ordinals: Iterable[int], events: Iterable[Event], clock_us: int) -> list[int]:
-        """Add many events, in any order; returns the ordinals for which that changed anything."""
-        fresh: dict[int, list[Event]] = {}
-        changed = []
-        for ordinal, event in zip(ordinals, events, strict=True):
-            if ordinal in fresh:
-                fresh[ordinal].append(event)
-            elif ordinal not in self._events:
-                fresh[ordinal] = [event]
-            elif self.insert(ordinal, event, clock_us):
-                changed.append(ordinal)
-        self._events |= fresh
-        for ordinal, coming in fresh.items():
-            if len(coming) > 1:
+    def extend(self, ordinals: Ordinals, times: Times, events: Sequence[Event], clock_us: int) -> Ordinals:
+        """Add many events, in any order, given their times too; returns the ordinals for which that changed anything."""
+        order = np.lexsort((times, ordinals))
+        ordinals, times = ordinals[order], times[order]
+        ordered = [events[place] for place in order.tolist()]
+        same = ordinals[1:] == ordinals[:-1]
+        # Only message ids tell the order of events of the same time, and whether they are the same.
+        tied = set(ordinals[1:][same & (times[1:] == times[:-1])].tolist())
+        bounds = np.flatnonzero(np.concatenate([[True], ~same, [True]])).tolist() if ordered else [0]
+        since = NEVER if self._span is None else self._span.start(clock_us)
+        changed: list[int] = []
+        for start, end in pairwise(bounds):
+            ordinal, coming = int(ordinals[start]), ordered[start:end]
+            if ordinal in self._events:
+                if any([self.insert(ordinal, event, clock_us) for event in coming]):  # of a list, so that all come in
+                    changed.append(ordinal)
+                continue
+            if ordinal in tied:
                 coming.sort(key=_KEY)
-                coming[:] = [next(same) for _, same in groupby(coming, key=_KEY)]
+                coming = [next(equal) for _, equal in groupby(coming, key=_KEY)]
+            self._events[ordinal] = coming
+            if len(coming) > 1 and coming[1][0] <= since:
                 self._cut_off(ordinal, coming, clock_us)
-        return [*changed, *fresh]
+            changed.append(ordinal)
+        return np.array(changed, np.int64)
 
     def _cut_off(self, ordinal: int, events: list[Event], clock_us: int) -> int:
         """Forget what lies before the span, but for the newest; returns how many that were."""
@@ -158,9 +165,10 @@ class ChosenColumn(ListColumn):
             self._cut.add(ordinal)
         return best is event or event[0] > clock_us
 
-    def extend(self, ordinals: Iterable[int], events: Iterable[Event], clock_us: int) -> list[int]:
+    def extend(self, ordinals: Ordinals, times: Times, events: Sequence[Event], clock_us: int) -> Ordinals:
         """See ListColumn."""
-        return [o for o, event in zip(ordinals, events, strict=True) if self.insert(o, event, clock_us)]
+        coming = zip(ordinals.tolist(), events, strict=True)
+        return np.array([ordinal for ordinal, event in coming if self.insert(ordinal, event, clock_us)], np.int64)
 
     def is_complete(self, ordinal: int, moment: int) -> bool:
         """Whether everything is kept that counts at a moment of the past: later ones have changed nothing since."""
@@ -195,9 +203,11 @@ class ListRoute:
 
     def event(self, time_us: int, message_id: str, properties: Mapping[str, Any]) -> Event:
         """What is kept of an event."""
-        if not self._readers:
-            return time_us, message_id
-        return (time_us, message_id, *[read(properties) for read in self._readers])
+        return (time_us, message_id, *self.values(properties)) if self._readers else (time_us, message_id)
+
+    def values(self, properties: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What is kept of an event beside time and id."""
+        return tuple([read(properties) for read in self._readers])
 
     @property
     def reads_properties(self) -> bool:
@@ -217,12 +227,11 @@ class ListRoute:
         """Put a matching event into the column; returns whether that changed anything."""
         return self.counts(event) and self.column.insert(ordinal, event, clock_us)
 
-    def fill(self, ordinals: Sequence[int], events: Sequence[Event], clock_us: int) -> list[int]:
-        """Put a history into the column; returns the ordinals for which that changed anything."""
-        counting = [place for place, event in enumerate(events) if ordinals[place] >= 0 and self.counts(event)]
-        return self.column.extend(
-            (ordinals[place] for place in counting), (events[place] for place in counting), clock_us
-        )
+    def fill(self, ordinals: Ordinals, times: Times, events: Sequence[Event], clock_us: int) -> Ordinals:
+        """Put a history into the column, but for what is of no ordinal (-1); returns the ordinals that changed."""
+        counts, some = self.counts, np.flatnonzero(ordinals >= 0).tolist()
+        counting = [place for place in some if counts(events[place])]
+        return self.column.extend(ordinals[counting], times[counting], [events[p] for p in counting], clock_us)
 
     def take(self, ordinal: int, event: Event) -> None:
         """Let a matching event come in at the next flush()."""
