@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import duckdb
+import numpy as np
 from headrace_audience.batch import queries
+from headrace_audience.engine.columns import NarrowColumn, hash_of, hashes_of
 from headrace_audience.engine.conditions import EventState, key_of
 from headrace_audience.engine.list_columns import Event, ListColumn
 from headrace_audience.language.spans import Fixed
@@ -40,10 +42,34 @@ def test_many_events_at_once_are_the_same_as_one_after_the_other(
     for column in (bulk, single):
         for ordinal, event in live:
             column.insert(ordinal, event, NOW)
-    changed = bulk.extend([o for o, _ in past], [e for _, e in past], NOW)
+    ordinals, times = (np.array(column, np.int64) for column in ([o for o, _ in past], [e[0] for _, e in past]))
+    changed = bulk.extend(ordinals, times, [e for _, e in past], NOW)
     one_by_one = {o for o, e in past if single.insert(o, e, NOW)}
-    assert set(changed) == one_by_one
+    assert set(changed.tolist()) == one_by_one
     for ordinal in range(4):
         assert bulk.of(ordinal) == single.of(ordinal)
         assert bulk.is_complete(ordinal, NOW) == single.is_complete(ordinal, NOW)
         assert bulk.is_complete(ordinal, NOW // 2) == single.is_complete(ordinal, NOW // 2)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(1, 3), st.integers(-1, 1)), max_size=3),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(-1, 1)), max_size=30),
+    st.integers(2, 4),
+)
+def test_many_times_at_once_are_the_same_as_one_after_the_other(
+    live: list[tuple[int, int, int]], past: list[tuple[int, int, int]], keep: int
+) -> None:
+    bulk, single = NarrowColumn(keep, 4), NarrowColumn(keep, 4)
+    for column, parts in ((bulk, [live, past]), (single, [[event] for event in live + past])):
+        for events in parts:
+            column.insert(*np.array(events, np.int64).reshape(-1, 3).T)
+    for ordinal in range(4):
+        one = np.array([ordinal])
+        assert [a.tolist() for a in bulk.entries(one)] == [a.tolist() for a in single.entries(one)]
+
+
+@given(st.lists(st.text()))
+def test_ids_have_the_same_numbers_one_by_one_and_many_at_once(message_ids: list[str]) -> None:
+    encoded = [message_id.encode() for message_id in message_ids]
+    assert hashes_of(encoded).tolist() == list(map(hash_of, message_ids))

@@ -109,19 +109,26 @@ class NarrowColumn:
             rows = self._rows_for(ordinals)  # before `_times` is looked at: it may be another array afterwards
             self._times[rows, 0] = times  # of equal rows the last, the newest, stays
             return ordinals
-        order = np.lexsort((ids, times, ordinals))[::-1]
+        order = np.lexsort((times, ordinals))[::-1]
         ordinals, times, ids = ordinals[order], times[order], ids[order]
-        if len(ordinals) > 1:
-            equal = (ordinals[1:] == ordinals[:-1]) & (times[1:] == times[:-1]) & (ids[1:] == ids[:-1])
-            if equal.any():
-                different = np.concatenate([[True], ~equal])
-                ordinals, times, ids = ordinals[different], times[different], ids[different]
         same = np.concatenate([[False], ordinals[1:] == ordinals[:-1]])
         if not same.any():
             return self._insert_once(ordinals, times, ids)
+        if (same[1:] & (times[1:] == times[:-1])).any():  # only then ids matter
+            order = np.lexsort((ids, times, ordinals))[::-1]
+            ordinals, times, ids = ordinals[order], times[order], ids[order]
+            equal = (ordinals[1:] == ordinals[:-1]) & (times[1:] == times[:-1]) & (ids[1:] == ids[:-1])
+            once = np.concatenate([[True], ~equal])
+            ordinals, times, ids = ordinals[once], times[once], ids[once]
+            same = np.concatenate([[False], ordinals[1:] == ordinals[:-1]])
         # The rank of each event among those of its profile: one round per rank, and no more than are kept.
         starts = np.flatnonzero(~same)
         rank = np.arange(len(ordinals)) - np.repeat(starts, np.diff(np.append(starts, len(ordinals))))
+        if not self.rows.of[ordinals[starts]].any():  # as in a new audience: the rank is the place
+            kept = rank < self.keep
+            rows = self._rows_for(ordinals[kept])
+            self._times[rows, rank[kept]], self._ids[rows, rank[kept]] = times[kept], ids[kept]
+            return ordinals[starts]
         changed = [
             self._insert_once(ordinals[rank == r], times[rank == r], ids[rank == r])
             for r in range(min(self.keep, int(rank.max()) + 1))

@@ -41,6 +41,10 @@ _KEY = itemgetter(0, 1)
 
 def until(events: Sequence[Event], time_us: int) -> int:
     """How many of some events, in order, have a time up to another."""
+    if not events or events[-1][0] <= time_us:  # what is asked for most
+        return len(events)
+    if events[0][0] > time_us:
+        return 0
     return bisect_left(events, (time_us + 1,))
 
 
@@ -66,7 +70,7 @@ class ListColumn:
         return place >= self._cut_off(ordinal, events, clock_us)
 
     def extend(self, ordinals: Ordinals, times: Times, events: Sequence[Event], clock_us: int) -> Ordinals:
-        """Add many events, in any order, given their times too; returns the ordinals for which that changed anything."""
+        """Add many events, in any order, with their times beside them; returns whose lists that changed."""
         order = np.lexsort((times, ordinals))
         ordinals, times = ordinals[order], times[order]
         ordered = [events[place] for place in order.tolist()]
@@ -76,10 +80,11 @@ class ListColumn:
         bounds = np.flatnonzero(np.concatenate([[True], ~same, [True]])).tolist() if ordered else [0]
         since = NEVER if self._span is None else self._span.start(clock_us)
         changed: list[int] = []
-        for start, end in pairwise(bounds):
-            ordinal, coming = int(ordinals[start]), ordered[start:end]
+        for ordinal, (start, end) in zip(ordinals[bounds[:-1]].tolist(), pairwise(bounds), strict=True):
+            coming = ordered[start:end]
             if ordinal in self._events:
-                if any([self.insert(ordinal, event, clock_us) for event in coming]):  # of a list, so that all come in
+                changes = [self.insert(ordinal, event, clock_us) for event in coming]
+                if any(changes):
                     changed.append(ordinal)
                 continue
             if ordinal in tied:
