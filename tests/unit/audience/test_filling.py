@@ -9,7 +9,7 @@ from headrace_audience.engine.columns import NarrowColumn, hash_of, hashes_of
 from headrace_audience.engine.conditions import EventState, key_of
 from headrace_audience.engine.list_columns import Event, ListColumn
 from headrace_audience.language.spans import Fixed
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 NOW = 1_000
@@ -35,6 +35,7 @@ def test_the_newest_events_are_given_though_some_repeat() -> None:
     st.lists(st.tuples(st.integers(0, 3), EVENTS), max_size=30),
     st.sampled_from([None, Fixed(10), Fixed(400)]),
 )
+@example([], [(0, (500, "b")), (0, (500, "a")), (0, (500, "b"))], None)  # the same time, and the same event again
 def test_many_events_at_once_are_the_same_as_one_after_the_other(
     live: list[tuple[int, Event]], past: list[tuple[int, Event]], span: Fixed | None
 ) -> None:
