@@ -83,6 +83,7 @@ async def test_why_somebody_is_in_and_somebody_else_is_not(client: AudienceClien
     assert (found.member, found.stored_member, found.condition.parts[0].counted) == (False, False, 1)
     found = await explain("hot", "p1", at - DAY_US - 1)  # before the second view
     assert (found.member, found.stored_member) == (False, True)
+    assert found.changes_at_us == 0, "the second view came later: time alone brings nobody in"
     inner, trait, _ = (await explain("gold", "p2")).condition.parts
     assert (inner.text, inner.holds) == ("in audience hot", False)
     assert (trait.holds, trait.set_by.message_id, json.loads(trait.set_by.value)) == (True, "t1", "gold")

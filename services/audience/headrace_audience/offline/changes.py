@@ -39,7 +39,9 @@ def next_changes(
         ids.setdefault(condition, f"condition {number}")
     for condition, audience_id in ids.items():
         engine.set_audience(audience_id, Definition("dynamic", condition))
-    engine.fold(events, now_us=at_us)
+    # What came after a moment of the past is no change by time alone, unless its time lies before that moment.
+    known_then = (e for e in events if e.event.received_at_us <= at_us or e.event.timestamp_us <= at_us)
+    engine.fold(known_then, now_us=at_us)
     for audience_id, meaning in known.items():
         if not isinstance(meaning, Definition) and profile_id in meaning:
             engine.set_membership(audience_id, [profile_id])
