@@ -79,3 +79,22 @@ def test_what_is_not_known_in_time_is_said_to_be_so(connection: duckdb.DuckDBPyC
         "It was not found out in time which events there are (an exact preview looks at all events).",
         "It was not found out in time whether anybody has a trait 'plam' (an exact preview looks at all events).",
     ]
+
+
+def test_comparisons_with_another_type_than_the_events_have_are_told_of(connection: duckdb.DuckDBPyConnection) -> None:
+    assert said(connection, 'performed Purchased where (value = "1") and trait plan > 5') == [
+        "The property 'value' of 'Purchased' is a number in all events that were looked at: \"1\" is a text, "
+        "and types count.",
+        "The trait 'plan' is a text in all events that were looked at: \"gt\" compares numbers, and types count.",
+    ]
+    sums, truths = said(connection, "performed Purchased sum(coupon) > 1 or performed Deep where (order.total = true)")
+    assert "'coupon' of 'Purchased' is a text" in sums and '"sum" is of numbers' in sums
+    assert "'order.total' of 'Deep' is a number" in truths and "true is a boolean" in truths
+    for right in (
+        'performed Purchased where (value in (1, "1"), value > 0) and performed Purchased sum(value) > 0',
+        'trait plan contains "o" and trait plan != 5 and trait vip = true',
+        "performed Purchased distinct(coupon) > 0",
+    ):
+        assert said(connection, right) == []
+    unasked = said(connection, 'performed Purchased where (value = "1")', within_s=0)
+    assert len(unasked) == 1 and unasked[0].startswith("It was not found out in time")

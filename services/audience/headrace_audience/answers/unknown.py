@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import threading
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Self
 
 import duckdb
 
 from headrace.domain.definitions import Predicate
-from headrace_audience.batch.values import json_path
+from headrace_audience.answers.looking import LOOKED_AT, Looking, Names, Path
+from headrace_audience.answers.unlike import Compared, of_aggregate, of_test, unlike
 from headrace_audience.engine.touches import DEVICES, PLATFORMS, countries
 from headrace_audience.language.computed import as_count
 from headrace_audience.language.definition import (
@@ -38,11 +33,6 @@ from headrace_audience.language.definition import (
 )
 from headrace_audience.offline.facts import Fact, mentions_of, table_of
 
-_LOOKED_AT = 2_000
-"""So many events are looked at for names of properties, traits and so on, before one is looked for in all events."""
-_INTERRUPT_EVERY_S = 0.01
-
-Path = tuple[str, ...]
 Asked = tuple[tuple[str, ...], set[Path]]
 """Names of events, and the properties that are asked of them, as paths of keys."""
 
@@ -69,6 +59,7 @@ def warnings(connection: duckdb.DuckDBPyConnection, definition: Definition, with
         purposes = {(leaf.purpose,) for leaf in leaves if isinstance(leaf, ConsentTest)}
         of_purpose = "has said anything of the purpose"
         found += _missing(looking, _PURPOSES, purposes, f"Nobody {of_purpose}", f"anybody {of_purpose}")
+        found += unlike(looking, _compared(definition, leaves))
     found += [sentence for leaf in leaves if isinstance(leaf, TouchTest) for sentence in _touched(leaf)]
     found += [_never(leaf) for leaf in leaves if isinstance(leaf, ComputedValue) and _is_never(leaf)]
     return list(dict.fromkeys(found))
@@ -82,35 +73,11 @@ def unknown_in(facts: Sequence[Fact], definition: Definition) -> list[str]:
         return warnings(connection, definition)
 
 
-@dataclass(frozen=True)
-class _Names:
-    """Where names stand in an event."""
-
-    column: str
-    """The column that has them."""
-    is_json: bool = True
-    """Whether they are the keys of a JSON object; else a list."""
-    has: str = "true"
-    """Which events are looked at, in SQL."""
-    relation: str = "written"
-
-    @property
-    def names(self) -> str:
-        """The names that stand in the object at the path `$at`, as a list in SQL."""
-        # The order in which conditions are looked at is DuckDB's: what is no JSON must not reach json_keys().
-        keys = f"CASE WHEN json_valid({self.column}) THEN json_keys({self.column}, $at) END"
-        return keys if self.is_json else self.column
-
-    def at(self, within: Path) -> dict[str, str]:
-        """The parameters of `names`."""
-        return {"at": json_path(within)} if self.is_json else {}
-
-
-_TRAITS = _Names("traits")
-_GROUP_TRAITS = _Names("traits", relation="written_of_groups")
-_NAMESPACES = _Names("namespaces", is_json=False)
-_PURPOSES = _Names("consents")
-_PROPERTIES = _Names("properties", has="kind = 'track' AND list_contains($events, name)")
+_TRAITS = Names("traits")
+_GROUP_TRAITS = Names("traits", relation="written_of_groups")
+_NAMESPACES = Names("namespaces", is_json=False)
+_PURPOSES = Names("consents")
+_PROPERTIES = Names("properties", has="kind = 'track' AND list_contains($events, name)")
 
 
 def _events(looking: Looking, asked: Iterable[Asked]) -> Iterator[str]:
@@ -131,8 +98,39 @@ def _events(looking: Looking, asked: Iterable[Asked]) -> Iterator[str]:
             yield from _missing(looking, _PROPERTIES, properties, no, a, events=there)
 
 
+def _compared(definition: Definition, leaves: Iterable[Leaf]) -> Iterator[Compared]:
+    """What a definition compares with what."""
+    for leaf in leaves:
+        if isinstance(leaf, TraitTest):
+            yield Compared(_TRAITS, f"The trait {_dotted(leaf.path)}", leaf.path, *of_test(leaf.test))
+        if isinstance(leaf, Aggregate) and (needs := of_aggregate(leaf.function)):
+            yield Compared(_PROPERTIES, _property(leaf.path, leaf.names), leaf.path, *needs, leaf.names)
+        for names, where in _tested(leaf):
+            for one in where:
+                yield Compared(_PROPERTIES, _property(one.path, names), one.path, *of_test(one.test), names)
+    for leaf in _about_groups(definition):
+        yield Compared(_GROUP_TRAITS, f"The groups' trait {_dotted(leaf.path)}", leaf.path, *of_test(leaf.test))
+
+
+def _property(path: Path, names: Iterable[str]) -> str:
+    return f"The property {_dotted(path)} of {_listed(names)}"
+
+
+def _dotted(path: Path) -> str:
+    return repr(".".join(path))
+
+
+def _tested(leaf: Leaf) -> Iterator[tuple[tuple[str, ...], tuple[Predicate, ...]]]:
+    """Names of events, and the tests of their properties."""
+    if isinstance(leaf, EventCount | DatedCount | LastTime | Aggregate | ComputedValue):
+        yield leaf.names, leaf.where
+    elif isinstance(leaf, InOrder):
+        for step in leaf.steps:
+            yield step.names, step.where
+
+
 def _missing(
-    looking: Looking, where: _Names, asked: Iterable[Path], nobody: str, anybody: str, **parameters: object
+    looking: Looking, where: Names, asked: Iterable[Path], nobody: str, anybody: str, **parameters: object
 ) -> Iterator[str]:
     """Sentences about names that no event has, with the nearest of those that some events have.
 
@@ -148,7 +146,7 @@ def _missing(
     """
     of_events = f"FROM {where.relation} WHERE {where.column} IS NOT NULL AND {where.has}"
     # Few events may have the object that a key is looked for in.
-    some = f"SELECT {where.names} AS names {of_events} AND len({where.names}) > 0 LIMIT {_LOOKED_AT}"
+    some = f"SELECT {where.names} AS names {of_events} AND len({where.names}) > 0 LIMIT {LOOKED_AT}"
     one = f"SELECT 1 {of_events} AND list_contains({where.names}, $name) LIMIT 1"
     near: dict[Path, set[str]] = {}
     told: set[Path] = set()
@@ -176,46 +174,6 @@ def _missing(
 
 
 _HOW_TO_KNOW = " (an exact preview looks at all events)"
-
-
-class Looking:
-    """Asks events until the time is over."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, within_s: float | None) -> None:
-        """Ask a connection for so many seconds, counted from now; None: without end."""
-        self._connection = connection
-        self._until = math.inf if within_s is None else time.monotonic() + within_s
-        self._done = threading.Event()
-        self._watch = threading.Thread(target=self._interrupt, daemon=True)
-
-    def __enter__(self) -> Self:
-        """Begin to look at the clock."""
-        if self._until < math.inf:
-            self._watch.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Interrupt nothing from now on."""
-        self._done.set()
-        if self._until < math.inf:
-            self._watch.join()
-
-    def column(self, statement: str, **parameters: object) -> set[str] | None:
-        """What a query finds, as texts; None when the time was over first."""
-        if time.monotonic() >= self._until:
-            return None
-        try:
-            return {str(v) for (v,) in self._connection.execute(statement, parameters or None).fetchall()}
-        except duckdb.InterruptException:
-            return None
-
-    def _interrupt(self) -> None:
-        if self._done.wait(max(0.0, self._until - time.monotonic())):
-            return
-        while not self._done.wait(_INTERRUPT_EVERY_S):
-            # An interruption is lost when no query runs in that moment, and refused while one begins.
-            with contextlib.suppress(duckdb.Error):
-                self._connection.interrupt()
 
 
 def _touched(leaf: TouchTest) -> Iterator[str]:
