@@ -180,7 +180,9 @@ class ChangeTaker:
                     listed.append((sync.key, change))
                 elif change.changed_at_us >= sync.begins_us:  # who was a member before is told by the first comparison
                     document = event_sync_document(sync, workspace_id, change, now_us())
-                    works.append(Work(document, membership_event(sync, workspace_id, document["m"], change)))
+                    works.append(
+                        Work(document, membership_event(sync, workspace_id, document["m"], change, document["c"]))
+                    )
         await self._lists.change_members(workspace_id, listed, now=now_us())
         await self._handover.store(works)
         for key in {key for key, _ in listed}:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import msgspec
+import pytest
 from headrace_sync.config import SyncConfig
 from headrace_sync.deliveries.work import event_sync_document
 from headrace_sync.store import FILTERED, WAITING
@@ -50,6 +51,14 @@ def test_an_entry_is_an_event_of_its_moment() -> None:
     event = Event.FromString(document["e"])
     assert (document["st"], document["na"], document["c"]) == (WAITING, 5, 5)
     assert (event.name, event.timestamp_us, event.message_id) == ("added_to_segment", 1_000_000, document["m"])
+    assert msgspec.json.decode(event.properties)["since"] == "1970-01-01T00:00:01Z"
+
+
+@pytest.mark.parametrize("cause", ["fill", "definition", "reconciled"])
+def test_what_comes_of_no_event_and_no_time_happens_when_it_is_found(cause: str) -> None:
+    document = event_sync_document(SYNC, "acme", change(cause=cause), 5_000_000)
+    event = Event.FromString(document["e"])
+    assert event.timestamp_us == event.original_timestamp_us == 5_000_000, "vendors refuse what is old"
     assert msgspec.json.decode(event.properties)["since"] == "1970-01-01T00:00:01Z"
 
 

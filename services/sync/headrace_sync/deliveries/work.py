@@ -24,6 +24,10 @@ REMOVED = "removed_from_segment"
 SOURCE_ID = "headrace"
 
 
+_FROM_OUTSIDE = frozenset({"fill", "definition", "refresh", "archived", "reconciled"})
+"""Causes of changes of memberships, see MembershipChange.cause, that are no doing of the person or of time."""
+
+
 @dataclass(slots=True)
 class Work:
     """A delivery that this process holds.
@@ -72,14 +76,27 @@ def event_sync_document(sync: SyncConfig, workspace_id: str, change: MembershipC
         document |= {"st": FILTERED, "r": reason}
         del document["na"]
     else:
-        document["e"] = Binary(membership_event(sync, workspace_id, message_id, change).SerializeToString())
+        document["e"] = Binary(membership_event(sync, workspace_id, message_id, change, now).SerializeToString())
     if is_sampled(change.traceparent):
         document["tp"] = change.traceparent
     return document
 
 
-def membership_event(sync: SyncConfig, workspace_id: str, message_id: str, change: MembershipChange) -> Event:
-    """The synthetic event of a membership change."""
+def membership_event(sync: SyncConfig, workspace_id: str, message_id: str, change: MembershipChange, now: int) -> Event:
+    """The synthetic event of a membership change.
+
+    It happened when the membership changed. By what happens outside of people's own events and of time (an audience is
+    filled, gets another definition, or a sync, or is put away) it changes when that is found, however long the
+    definition has held: vendors refuse events that are old. The property `since` says how long that is.
+
+    Args:
+        sync: The sync.
+        workspace_id: Its workspace.
+        message_id: Id of the event.
+        change: The change.
+        now: When the delivery is planned, in microseconds.
+    """
+    happened_us = now if change.cause in _FROM_OUTSIDE else change.effective_at_us
     properties = {
         "audience_id": change.audience_id,
         "sync_id": sync.id,
@@ -92,9 +109,9 @@ def membership_event(sync: SyncConfig, workspace_id: str, message_id: str, chang
         kind=EventKind.EVENT_KIND_TRACK,
         name=ADDED if change.member else REMOVED,
         properties=msgspec.json.encode(properties),
-        original_timestamp_us=change.effective_at_us,
+        original_timestamp_us=happened_us,
         received_at_us=change.changed_at_us,
-        timestamp_us=change.effective_at_us,
+        timestamp_us=happened_us,
         traceparent=change.traceparent,
     )
 

@@ -188,10 +188,11 @@ class Reconciler:
         changes = [c for c in changes if not is_erased(sync.workspace_id, c.profile_id)]
         ids = {event_sync_message_id(sync.key, c.profile_id, c.version): c for c in changes}
         known = await self._deliveries.existing(sync.key, ids) if ids else set()
+        now = now_us()
         works = [
             Work(
-                event_sync_document(sync, sync.workspace_id, change, now_us()),
-                membership_event(sync, sync.workspace_id, id, change),
+                event_sync_document(sync, sync.workspace_id, change, now),
+                membership_event(sync, sync.workspace_id, id, change, now),
             )
             for id, change in ids.items()
             if id not in known

@@ -307,7 +307,7 @@ class DryRuns:
         made.unchanged += len(told)
         untold = [(id, member) for id, member in ids.items() if id not in told]
         pairs = [
-            (sync, membership_event(sync, sync.workspace_id, id, _entry(sync, member)), member.profile_id, "")
+            (sync, membership_event(sync, sync.workspace_id, id, _entry(sync, member), now_us()), member.profile_id, "")
             for id, member in untold
         ]
         sending = []
@@ -352,4 +352,5 @@ def _entry(sync: SyncConfig, member: Member) -> MembershipChange:
         version=member.version,
         effective_at_us=member.since_us,
         changed_at_us=now_us(),
+        cause="reconciled",
     )
