@@ -131,6 +131,50 @@ def eval_(
     return FAILED if answer["mismatches"] else 0
 
 
+@app.command("check")
+def check(
+    definitions: Annotated[list[Path], Argument(help="Files, each with a definition as text or JSON.")],
+    as_json: Annotated[bool, Option("--json", help="JSON for machines in place of a table.")] = False,
+) -> int:
+    """Check definitions without a platform: whether each can be given, and what everybody passes.
+
+    Exit status: 0 all can be given, 1 one cannot, 2 a file cannot be read. Which events and traits there are a preview
+    knows, and which other audiences the platform.
+    """
+    found = [_checked(path, read_text(path)) for path in definitions]
+    if as_json:
+        write_json({"definitions": found})
+    else:
+        rows = [[one["file"], "error" if one["error"] else "fine", _outcome(one)] for one in found]
+        write(table(["FILE", "RESULT", "SAID"], rows))
+    return FAILED if any(one["error"] for one in found) else 0
+
+
+def _checked(path: Path, source: str) -> dict[str, Any]:
+    """What is said of a definition."""
+    from headrace_audience.language.sense import parse_given, passed_by_all
+    from headrace_audience.language.text.printing import to_text
+    from headrace_audience.language.text.reading import from_text
+
+    from headrace.domain.definitions import DefinitionError
+
+    answer: dict[str, Any] = {"file": str(path), "error": "", "warnings": [], "text": ""}
+    try:
+        if source.lstrip().startswith("{"):
+            parse_given(source)
+            raw = json.loads(source)
+        else:
+            raw = from_text(source, parse_given)
+    except DefinitionError as error:
+        return answer | {"error": str(error)}
+    return answer | {"warnings": passed_by_all(raw), "text": to_text(raw)}
+
+
+def _outcome(checked: Mapping[str, Any]) -> str:
+    """The error, the warnings, or the text form."""
+    return checked["error"] or " ".join(checked["warnings"]) or checked["text"]
+
+
 @app.command("convert")
 def convert(
     definition: Annotated[Path, Argument(help="The definition; - is standard input.")],

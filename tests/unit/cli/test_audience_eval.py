@@ -228,3 +228,19 @@ def test_what_no_event_has_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr()
     assert json.loads(printed.out)["members"] == []
     assert printed.err == "warning: 'Purchased' has no property 'valeu'; did you mean 'value'?\n"
+
+
+def test_definitions_are_checked_without_a_platform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fine.json").write_text('{"where": {"event": "Purchased", "count": {"gte": 0}}}')
+    (tmp_path / "fine.txt").write_text("performed Purchased in last 30d")
+    (tmp_path / "wrong.txt").write_text("performed Purchased in last 30d\nand not performed Purchased in last 60d")
+    fine, text, wrong = (str(tmp_path / name) for name in ("fine.json", "fine.txt", "wrong.txt"))
+    assert main.main(["audience", "check", fine, text, "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["definitions"]
+    assert (first["file"], first["error"], second["warnings"]) == (fine, "", [])
+    assert "the condition holds for everybody" in first["warnings"][0]
+    assert second["text"] == "performed Purchased in last 30d"
+    assert main.main(["audience", "check", text, wrong]) == 1
+    shown = capsys.readouterr().out
+    assert "line 2, column 9: not: cannot hold together" in shown and "performed Purchased in last 30d" in shown
+    assert main.main(["audience", "check", str(tmp_path / "gone")]) == 2
