@@ -230,6 +230,9 @@ class Manifest:
         not_deleted: What the vendor keeps of a person whom it was told to forget, in a sentence; empty for nothing.
         schemes: URL schemes other than http and https of requests that the connector sends by itself (`deliver`), such
             as ("kafka",); empty when it speaks HTTP alone.
+        list_setting: Setting that names the vendor's list that list syncs fill, such as "audience_id": a text or a
+            whole number, and no secret. A sync may name a list of its own, with which the connector is then opened in
+            the setting's place. Empty when there is none: the destination then has room for one list sync.
     """
 
     name: str
@@ -258,6 +261,7 @@ class Manifest:
     minimum_list_size: int = 0
     not_deleted: str = ""
     schemes: tuple[str, ...] = ()
+    list_setting: str = ""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -298,6 +302,8 @@ def problems_of(manifest: Any, settings: Collection[str] | None = None) -> Itera
     for scheme in manifest.schemes:
         if not _SCHEME.fullmatch(scheme) or scheme in ("http", "https"):
             yield f"the scheme {scheme!r} must be lower-case letters, digits, + and -, and not that of HTTP"
+    if manifest.list_setting and Capability.LIST_SYNC not in manifest.capabilities:
+        yield "list_setting is for connectors that can do list_sync"
     yield from _problems_of_fields(manifest)
     if settings is not None:
         yield from _problems_of_settings(manifest, settings)
@@ -331,6 +337,8 @@ def _problems_of_settings(manifest: Any, settings: Collection[str]) -> Iterator[
                 date.fromisoformat(end)
             except ValueError:
                 yield f"the end of version {version!r} must be a day such as 2027-02-23"
+    if manifest.list_setting:
+        named.append(("list_setting", manifest.list_setting))
     for where, name in named:
         if name not in settings:
             yield f"{where} names the setting {name!r}, which the settings do not have"

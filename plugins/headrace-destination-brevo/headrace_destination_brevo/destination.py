@@ -62,6 +62,7 @@ MANIFEST = Manifest(
             Capability.JOBS,
         }
     ),
+    list_setting="list_id",
     fields=FIELDS,
     batch=BatchPolicy(max_items=MAX_ROWS, max_bytes=8_000_000, max_wait_s=2.0),
     limits=(RateLimit(count=10, per_s=1.0), RateLimit(count=36_000, per_s=3_600.0)),

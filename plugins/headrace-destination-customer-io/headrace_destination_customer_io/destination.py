@@ -61,6 +61,7 @@ MANIFEST = Manifest(
             Capability.CHECK,
         }
     ),
+    list_setting="segment_id",
     fields=FIELDS,
     batch=BatchPolicy(max_items=MAX_IDS, max_bytes=MAX_BYTES, max_wait_s=1.0),
     limits=(RateLimit(count=100, per_s=1.0),),

@@ -57,6 +57,7 @@ MANIFEST = Manifest(
     capabilities=frozenset(
         {Capability.LIST_SYNC, Capability.DELETION, Capability.JOBS, Capability.LISTS, Capability.CHECK}
     ),
+    list_setting="user_list_id",
     fields=people.FIELDS,
     batch=BatchPolicy(max_items=MOST_MEMBERS, max_bytes=10_000_000, max_wait_s=5.0),
     limits=(

@@ -48,6 +48,7 @@ MANIFEST = Manifest(
     capabilities=frozenset(
         {Capability.LIST_SYNC, Capability.EVENT_SYNC, Capability.FORWARDING, Capability.LISTS, Capability.CHECK}
     ),
+    list_setting="sheet_id",
     fields=FIELDS,
     batch=BatchPolicy(max_items=500, max_bytes=2_000_000, max_wait_s=5.0),
     limits=(RateLimit(count=60, per_s=60.0),),

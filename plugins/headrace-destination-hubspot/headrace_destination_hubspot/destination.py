@@ -55,6 +55,7 @@ MANIFEST = Manifest(
             Capability.JOBS,
         }
     ),
+    list_setting="list_id",
     fields=FIELDS,
     batch=BatchPolicy(max_items=events.MOST, max_bytes=3_000_000, max_wait_s=1.0),
     limits=(RateLimit(count=100, per_s=10.0),),

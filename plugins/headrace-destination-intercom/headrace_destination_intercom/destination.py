@@ -56,6 +56,7 @@ MANIFEST = Manifest(
             Capability.JOBS,
         }
     ),
+    list_setting="list_id",
     fields=FIELDS,
     batch=BatchPolicy(max_items=50, max_bytes=1_000_000, max_wait_s=0.5),
     limits=(RateLimit(count=1_666, per_s=10.0),),

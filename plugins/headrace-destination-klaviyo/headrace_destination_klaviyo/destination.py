@@ -61,6 +61,7 @@ MANIFEST = Manifest(
             Capability.JOBS,
         }
     ),
+    list_setting="list_id",
     fields=FIELDS,
     batch=BatchPolicy(max_items=MOST_ITEMS, max_bytes=5_000_000, max_wait_s=1.0),
     limits=(RateLimit(count=10, per_s=1.0), RateLimit(count=150, per_s=60.0)),

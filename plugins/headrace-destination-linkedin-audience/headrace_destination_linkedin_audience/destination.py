@@ -49,6 +49,7 @@ MANIFEST = Manifest(
     factory="headrace_destination_linkedin_audience.destination:LinkedInAudience",
     settings=LinkedInAudienceSettings,
     capabilities=frozenset({Capability.LIST_SYNC, Capability.DELETION, Capability.LISTS, Capability.CHECK}),
+    list_setting="segment_id",
     fields=people.FIELDS,
     batch=BatchPolicy(max_items=MAX_USERS, max_bytes=6_000_000, max_wait_s=5.0),
     limits=(RateLimit(count=600, per_s=60.0),),

@@ -46,6 +46,7 @@ MANIFEST = Manifest(
     factory="headrace_destination_meta_audience.destination:MetaAudience",
     settings=MetaAudienceSettings,
     capabilities=frozenset({Capability.LIST_SYNC, Capability.DELETION, Capability.LISTS, Capability.CHECK}),
+    list_setting="audience_id",
     fields=people.FIELDS,
     batch=BatchPolicy(max_items=MAX_ROWS, max_bytes=12_000_000, max_wait_s=5.0),
     limits=(RateLimit(count=20, per_s=1.0),),

@@ -58,6 +58,7 @@ MANIFEST = Manifest(
             Capability.CHECK,
         }
     ),
+    list_setting="audience",
     fields=FIELDS,
     batch=BatchPolicy(max_items=MAX_ITEMS, max_bytes=2_000_000, max_wait_s=1.0),
     limits=(RateLimit(count=15, per_s=1.0),),

@@ -69,6 +69,7 @@ MANIFEST = Manifest(
             Capability.CHECK,
         }
     ),
+    list_setting="audience",
     fields=FIELDS,
     batch=BatchPolicy(max_items=500, max_bytes=8_000_000, max_wait_s=1.0),
     concurrency=2,

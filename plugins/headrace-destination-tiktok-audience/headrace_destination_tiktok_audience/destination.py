@@ -50,6 +50,7 @@ MANIFEST = Manifest(
     factory="headrace_destination_tiktok_audience.destination:TikTokAudience",
     settings=TikTokAudienceSettings,
     capabilities=frozenset({Capability.LIST_SYNC, Capability.DELETION, Capability.LISTS, Capability.CHECK}),
+    list_setting="audience_id",
     fields=people.FIELDS,
     batch=BatchPolicy(max_items=MAX_ROWS, max_bytes=1_000_000, max_wait_s=5.0),
     limits=(RateLimit(count=10, per_s=1.0),),

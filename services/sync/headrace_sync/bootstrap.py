@@ -32,6 +32,7 @@ from headrace_sync.calls.destination_handlers import DestinationHandlers
 from headrace_sync.calls.destination_tests import DestinationTests
 from headrace_sync.calls.servicer import DestinationServicer, SyncServicer
 from headrace_sync.calls.sync_handlers import SyncHandlers
+from headrace_sync.calls.sync_lists import SyncLists
 from headrace_sync.calls.vendor_handlers import VendorHandlers
 from headrace_sync.consumer import ChangesConsumer, ChangeTaker, ResolvedConsumer
 from headrace_sync.deliveries.handover import Handover
@@ -49,6 +50,7 @@ from headrace_sync.leases import Leases
 from headrace_sync.ledger.accounts import Accounts
 from headrace_sync.ledger.reconcile import Reconciler
 from headrace_sync.ledger.retention import Retention
+from headrace_sync.lists.following import Following
 from headrace_sync.lists.runner import Lists
 from headrace_sync.lists.store import ListStore
 from headrace_sync.mappings.check import MappingChecks
@@ -204,6 +206,7 @@ class _Parts:
         )
         fleet.register_metrics()
         plans = PlanStore(db)
+        following = Following(db, list_store, plans)
         self.lists = lists = Lists(
             registry=registry,
             fleet=fleet,
@@ -212,6 +215,7 @@ class _Parts:
             leases=leases,
             plans=PlanKeeper(plans, list_store, items, alerts),
             jobs=jobs,
+            following=following,
             debounce_s=settings.list_debounce_seconds,
             every_s=settings.list_pass_seconds,
         )
@@ -274,6 +278,7 @@ class _Parts:
             leases=Leases(db, owner=new_time_ordered_id(), ttl_s=settings.lease_seconds),
             owner=owner,
             plugin_attempts=settings.plugin_attempts,
+            following=following,
         )
         self.reconciler = Reconciler(
             db=db,
@@ -313,6 +318,7 @@ class _Parts:
             deliveries=deliveries,
             profiles=profiles,
             events=LogEvents(db),
+            following=following,
         )
         self.sync_handlers = SyncHandlers(
             store=config_store,
@@ -324,6 +330,7 @@ class _Parts:
             plans=plans,
             exchanges=exchanges,
             mappings=self.mappings,
+            sync_lists=SyncLists(host, sealer),
             wake_list=lists.wake,
             wake_destination=fleet.wake,
         )

@@ -163,6 +163,7 @@ class SyncConfig:
         identifier_values: Which values of an identifier are sent, an IdentifierValues.
         delay_seconds: Forwarding: how long after planning an event is sent.
         schedule: List sync: when changes are sent, see `schedules`; empty for soon after they happen.
+        list_id: List sync: the vendor's list, in place of the one in the destination's settings; empty for that one.
         swept_us: Deliveries of events and changes from before this were removed; 0 for none.
     """
 
@@ -190,6 +191,7 @@ class SyncConfig:
     delay_seconds: int = 0
     swept_us: int = 0
     schedule: str = ""
+    list_id: str = ""
 
     @property
     def begins_us(self) -> int:
@@ -300,5 +302,6 @@ _OPTIONAL_FIELDS = (
     "delay_seconds",
     "swept_us",
     "schedule",
+    "list_id",
 )
 """Fields with defaults: syncs that were stored before there were these have none."""

@@ -25,6 +25,7 @@ from headrace_sync.deliveries.worker import FAR_US, Worker
 from headrace_sync.exchanges.recorder import Recorder
 from headrace_sync.exchanges.store import ExchangeStore
 from headrace_sync.jobs.store import JobStore
+from headrace_sync.lists.targets import place_of, with_list
 from headrace_sync.mappings.items import ItemBuilder
 from headrace_sync.outlets.breaker import BreakerState
 from headrace_sync.outlets.http import VendorClient
@@ -100,6 +101,11 @@ class Fleet:
         """The outlet of a destination; None when it does not deliver."""
         found = self._outlets.get(destination_key)
         return found[1] if found else None
+
+    def outlet_of(self, sync: SyncConfig) -> Outlet | None:
+        """The way to what a sync fills; None when its destination does not deliver."""
+        outlet = self.outlet(sync.destination_key)
+        return outlet.for_list(sync.list_id) if outlet is not None else None
 
     def info(self, destination: DestinationConfig) -> wire.ConnectorInfo | None:
         """What a destination's connector is; None when its plugin is not loaded."""
@@ -268,6 +274,9 @@ class Fleet:
         async def open_connector() -> Connector:
             return await self._open_connector(destination.connector, read_settings())
 
+        async def open_for_list(list_id: str) -> Connector:
+            return await self._open_connector(destination.connector, with_list(info, read_settings(), list_id))
+
         async def halt(reason: str) -> None:
             # Why is stored with the destination: it may be the vendor's own words, and those may name a person.
             log.warning("a destination is stopped", destination=destination.name)
@@ -284,6 +293,8 @@ class Fleet:
             recorder=Recorder(self._exchanges, destination.key),
             required_consents=destination.required_consents,
             consents_changed_us=destination.consents_changed_us,
+            place=place_of(info, destination),
+            open_for_list=open_for_list if info.list_setting else None,
         )
 
     async def _store_halt(self, destination: DestinationConfig, reason: str) -> None:

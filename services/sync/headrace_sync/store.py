@@ -7,11 +7,13 @@ sync_runs), `jobs.store`,
 
 from __future__ import annotations
 
-from pymongo import ASCENDING, DESCENDING, IndexModel
-from pymongo.errors import DuplicateKeyError
+from collections.abc import Awaitable, Callable, Sequence
 
-from headrace.storage.mongo.client import Database, Document
-from headrace_sync.config import SEPARATOR, DestinationConfig, SyncConfig
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from headrace.storage.mongo.client import Database, Document, Session, transaction
+from headrace_sync.config import SEPARATOR, DestinationConfig, SyncConfig, key_of
 
 DESTINATIONS = "destinations"
 SYNCS = "syncs"
@@ -27,7 +29,18 @@ ALERTS = "sync_alerts"
 VENDOR_JOBS = "vendor_jobs"
 EXCHANGES = "exchanges"
 
-STATE_KINDS = ("balanced", "consents", "erased", "initial", "reconciled", "scheduled", "settled", "tally", "window")
+STATE_KINDS = (
+    "balanced",
+    "consents",
+    "erased",
+    "initial",
+    "reconciled",
+    "rows",
+    "scheduled",
+    "settled",
+    "tally",
+    "window",
+)
 """What `sync_state` holds per sync, as kind + separator + sync key."""
 
 WAITING = 1
@@ -84,6 +97,10 @@ INDEXES: dict[str, list[IndexModel]] = {
 """Indexes beside those on _id; made by `headrace admin indexes`."""
 
 _CONFIG = "config"
+_TRIES = 5
+
+Check = Callable[[DestinationConfig, Sequence[SyncConfig]], None]
+"""Raises when what is being stored does not go with (its destination, the syncs of that)."""
 
 
 class ConfigStore:
@@ -138,17 +155,57 @@ class ConfigStore:
         """Store a new destination; False when the id is taken."""
         return await self._insert(DESTINATIONS, destination.document())
 
-    async def insert_sync(self, sync: SyncConfig) -> bool:
-        """Store a new sync; False when the id is taken."""
-        return await self._insert(SYNCS, sync.document())
+    async def insert_sync(self, sync: SyncConfig, check: Check | None = None) -> bool:
+        """Store a new sync; False when the id is taken.
 
-    async def replace_destination(self, destination: DestinationConfig, revision: int) -> bool:
-        """Store a changed destination; False when it is no longer at that revision."""
-        return await self._replace(DESTINATIONS, destination.document(), revision)
+        Args:
+            sync: The sync.
+            check: Raises when it does not go with the others of its destination; decided one after the other.
+        """
+        if check is None:
+            return await self._insert(SYNCS, sync.document())
 
-    async def replace_sync(self, sync: SyncConfig, revision: int) -> bool:
-        """Store a changed sync; False when it is no longer at that revision."""
-        return await self._replace(SYNCS, sync.document(), revision)
+        async def insert(session: Session) -> bool:
+            if await self._db[SYNCS].find_one({"_id": sync.doc_id}, {"_id": 1}, session=session) is not None:
+                return False
+            await self._db[SYNCS].insert_one(sync.document(), session=session)
+            return True
+
+        return await self._together(sync.workspace_id, sync.destination_id, insert, check)
+
+    async def replace_destination(
+        self, destination: DestinationConfig, revision: int, check: Check | None = None
+    ) -> bool:
+        """Store a changed destination; False when it is no longer at that revision.
+
+        Args:
+            destination: As it is to be.
+            revision: As it was read.
+            check: Raises when it does not go with its syncs; decided one after the other.
+        """
+        if check is None:
+            return await self._replace(DESTINATIONS, destination.document(), revision)
+
+        async def replace(session: Session) -> bool:
+            return await self._replaced(DESTINATIONS, destination.document(), revision, session)
+
+        return await self._together(destination.workspace_id, destination.id, replace, check)
+
+    async def replace_sync(self, sync: SyncConfig, revision: int, check: Check | None = None) -> bool:
+        """Store a changed sync; False when it is no longer at that revision.
+
+        Args:
+            sync: As it is to be.
+            revision: As it was read.
+            check: Raises when it does not go with the others of its destination; decided one after the other.
+        """
+        if check is None:
+            return await self._replace(SYNCS, sync.document(), revision)
+
+        async def replace(session: Session) -> bool:
+            return await self._replaced(SYNCS, sync.document(), revision, session)
+
+        return await self._together(sync.workspace_id, sync.destination_id, replace, check)
 
     async def set_destination_state(
         self, destination: DestinationConfig, *, state: int, reason: str, now_us: int
@@ -200,8 +257,43 @@ class ConfigStore:
         return True
 
     async def _replace(self, collection: str, document: Document, revision: int) -> bool:
-        result = await self._db[collection].replace_one(
-            {"_id": document["_id"], "w": document["w"], "revision": revision}, document
-        )
+        replaced = await self._replaced(collection, document, revision)
         await self.announce()
+        return replaced
+
+    async def _replaced(
+        self, collection: str, document: Document, revision: int, session: Session | None = None
+    ) -> bool:
+        result = await self._db[collection].replace_one(
+            {"_id": document["_id"], "w": document["w"], "revision": revision}, document, session=session
+        )
         return result.matched_count == 1
+
+    async def _together(
+        self, workspace_id: str, destination_id: str, write: Callable[[Session], Awaitable[bool]], check: Check
+    ) -> bool:
+        """Write a destination or a sync of it, unless that does not go with the others.
+
+        All who do so write to the destination first, so of two one waits for the other and sees what it did.
+        """
+        key = key_of(workspace_id, destination_id)
+        for attempt in range(_TRIES):
+            try:
+                async with transaction(self._db.client) as session:
+                    await self._db[DESTINATIONS].update_one({"_id": key}, {"$inc": {"n": 1}}, session=session)
+                    written = await write(session)
+                    if written:
+                        found = await self._db[DESTINATIONS].find_one({"_id": key}, session=session)
+                        of_it = {"w": workspace_id, "destination_id": destination_id}
+                        syncs = [
+                            SyncConfig.from_document(d) async for d in self._db[SYNCS].find(of_it, session=session)
+                        ]
+                        if found is not None:
+                            check(DestinationConfig.from_document(found), syncs)
+            except PyMongoError as error:
+                if attempt + 1 == _TRIES or not error.has_error_label("TransientTransactionError"):
+                    raise
+            else:
+                await self.announce()
+                return written
+        raise AssertionError("the last try returns or raises")

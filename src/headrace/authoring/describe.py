@@ -83,6 +83,8 @@ def _limits(info: wire.ConnectorInfo) -> Iterator[str]:
     yield f"{info.concurrency} requests under way at a time, {info.timeout_s:g} s for an answer"
     yield f"What is refused for now is tried again for {info.retry.max_age_s / 3600:g} h"
     yield f"Of an item that is sent twice, {_REPEATED.get(info.idempotency, info.idempotency)}"
+    if info.list_setting:
+        yield f"Syncs may name a list of their own in place of `{info.list_setting}`"
     if info.minimum_list_size:
         yield f"The vendor uses lists from {info.minimum_list_size:,} members on"
     if not info.removes:

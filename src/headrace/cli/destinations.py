@@ -234,7 +234,7 @@ async def test(
 
 @command(app, "lists")
 async def lists(platform: Platform, out: Output, id: Id, limit: Limit = DEFAULT_LIMIT, everything: All = False) -> None:
-    """List the lists that the vendor has: the ids go into the settings."""
+    """List the lists that the vendor has: the ids go into settings, or into `syncs create --list`."""
     from headrace.api.sync.v1.destination_service_pb2 import ListVendorListsRequest
 
     stub, parent = platform.destinations, platform.name("destinations", id)
@@ -253,7 +253,7 @@ async def lists(platform: Platform, out: Output, id: Id, limit: Limit = DEFAULT_
 async def create_list(
     platform: Platform, out: Output, id: Id, display_name: Annotated[str, Argument(help="Name for people.")]
 ) -> None:
-    """Make a list at the vendor, and show its id, which goes into the settings."""
+    """Make a list at the vendor, and show its id, which goes into `syncs create --list` or into the settings."""
     from headrace.api.sync.v1.destination_service_pb2 import CreateVendorListRequest
 
     request = CreateVendorListRequest(

@@ -96,6 +96,9 @@ async def create(
     schedule: Annotated[
         str, Option("--schedule", help="For list: 6h, or daily 03:00 Asia/Kolkata, or weekly mon 03:00.")
     ] = "",
+    vendor_list: Annotated[
+        str, Option("--list", help="For list: id of the vendor's list, in place of the destination's.")
+    ] = "",
     delay: Annotated[int, Option("--delay", min=0, help="For forwarding: send events so many seconds later.")] = 0,
     paused: Annotated[bool, Option("--paused", help="Make it without starting it.")] = False,
     display_name: Annotated[str, Option("--display-name", help="Name for people; default: the id.")] = "",
@@ -116,6 +119,7 @@ async def create(
         identifier_values=IdentifierValues.Value(f"IDENTIFIER_VALUES_{_VALUES[values]}"),
         delay_seconds=delay,
         schedule=schedule,
+        list=vendor_list,
         paused=paused,
     )
     request = CreateSyncRequest(parent=platform.parent, sync_id=id, sync=sync, request_id=new_request_id())
@@ -147,6 +151,14 @@ async def update(
     ] = None,
     schedule: Annotated[
         str | None, Option("--schedule", help="For list; empty for soon after changes.", show_default=False)
+    ] = None,
+    vendor_list: Annotated[
+        str | None,
+        Option(
+            "--list",
+            help="For list: fill this list of the vendor; the one before is left as it is. Empty: the destination's.",
+            show_default=False,
+        ),
     ] = None,
     delay: Annotated[int | None, Option("--delay", min=0, help="For forwarding: seconds.", show_default=False)] = None,
     paused: Annotated[bool | None, Option("--pause/--resume", help="Stop it, or go on.", show_default=False)] = None,
@@ -187,6 +199,9 @@ async def update(
     if schedule is not None:
         sync.schedule = schedule
         paths.append("schedule")
+    if vendor_list is not None:
+        sync.list = vendor_list
+        paths.append("list")
     if paused is not None:
         sync.paused = paused
         paths.append("paused")

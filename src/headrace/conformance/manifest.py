@@ -155,6 +155,28 @@ def _versions(bench: Bench) -> str:
     return f"{default}, which ends on {end}" if end else f"{default}, whose end is not announced yet"
 
 
+def _list_setting_needed(bench: Bench) -> str:
+    return "" if "list_sync" in bench.info.capabilities else "list_sync"
+
+
+@check(
+    "manifest.list-setting",
+    "The setting that names the vendor's list is declared: a text or a whole number, and no secret.",
+    "Name it in list_setting: syncs can then name lists of their own. Who shows lists has such a setting.",
+    _list_setting_needed,
+)
+def _list_setting(bench: Bench) -> str:
+    name = bench.info.list_setting
+    if not name:
+        require("lists" not in bench.info.capabilities, "it shows lists, and does not say which setting takes one")
+        return "a destination has one list alone"
+    node = _properties(bench).get(name, {})
+    kinds = {one.get("type") for inner in _nodes(bench, node) for one in (inner, *inner.get("anyOf", ()))}
+    require(kinds & {"string", "integer"}, f"{name} is neither a text nor a whole number")
+    require(not any(inner.get("writeOnly") for inner in _nodes(bench, node)), f"{name} is a secret")
+    return name
+
+
 @check(
     "manifest.mappings",
     "The mapping expressions that fields propose can be read.",

@@ -153,8 +153,8 @@ class ConnectorInfo:
         version: Version of that distribution; filled by the host.
         name, title, api, capabilities, description, kind, fields, batch, limits, concurrency, retry, timeout_s,
         idempotency, rows_match_people, auth, versions, any_of, events, sources, removes, removal_keys,
-        minimum_list_size, not_deleted, schemes: As in headrace_sdk.Manifest; capabilities may be of a later minor
-        version.
+        minimum_list_size, not_deleted, schemes, list_setting: As in headrace_sdk.Manifest; capabilities may be of a
+        later minor version.
     """
 
     name: str
@@ -182,6 +182,7 @@ class ConnectorInfo:
     minimum_list_size: int = 0
     not_deleted: str = ""
     schemes: tuple[str, ...] = ()
+    list_setting: str = ""
     plugin: str = ""
     version: str = ""
 

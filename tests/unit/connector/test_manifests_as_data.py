@@ -54,7 +54,7 @@ EVERYTHING = Manifest(
     description="Sends.",
     factory="acme.destination:Acme",
     settings=Settings,
-    capabilities=frozenset({Capability.FORWARDING, Capability.CHECK}),
+    capabilities=frozenset({Capability.FORWARDING, Capability.CHECK, Capability.LIST_SYNC}),
     fields=FIELDS,
     batch=BatchPolicy(max_items=7, max_bytes=8, max_wait_s=0.0),
     limits=(RateLimit(count=5, per_s=1.5, scope=LimitScope.CONNECTOR), RateLimit(count=1, per_s=2.0)),
@@ -73,6 +73,7 @@ EVERYTHING = Manifest(
     minimum_list_size=1000,
     not_deleted="Orders.",
     schemes=("acme+tcp",),
+    list_setting="region",
 )
 LEAST = Manifest(
     name="least",

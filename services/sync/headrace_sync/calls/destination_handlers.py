@@ -26,10 +26,11 @@ from headrace.rpc.errors import (
 from headrace.storage.sealing import Sealer
 from headrace_sync.alerts.hooks import checked_hook
 from headrace_sync.calls.requests import check_etag, settings_object
+from headrace_sync.calls.sync_lists import apart_as_before
 from headrace_sync.config import DestinationConfig, key_of, sealing_place
 from headrace_sync.outlets.sending import Connector
 from headrace_sync.people import consents
-from headrace_sync.store import ConfigStore
+from headrace_sync.store import Check, ConfigStore
 
 CHANGEABLE = frozenset({"alert_hook", "display_name", "required_consents", "settings", "state"})
 FIXED = frozenset({"name", "connector", "create_time", "update_time", "state_reason", "etag"})
@@ -166,7 +167,7 @@ class DestinationHandlers:
             after = await self._changed(before, wanted, fields)
             if dataclasses.replace(after, updated_us=before.updated_us, revision=before.revision) == before:
                 return before  # nothing differs, so applying a configuration again changes no etag
-            if await self._store.replace_destination(after, before.revision):
+            if await self._store.replace_destination(after, before.revision, self._lists_check(before, after)):
                 return after
         raise etag_mismatch()
 
@@ -181,6 +182,13 @@ class DestinationHandlers:
         if users:
             raise in_use(found.name, [user.name for user in users])
         await self._store.delete_destination(workspace_id, found.key)
+
+    def _lists_check(self, before: DestinationConfig, after: DestinationConfig) -> Check | None:
+        """What other settings have to fulfil, when they name another list."""
+        info = self._host.connectors().get(before.connector)
+        if info is None or before.masked == after.masked:
+            return None
+        return apart_as_before(info, msgspec.json.decode(before.masked), msgspec.json.decode(after.masked))
 
     async def _changed(self, before: DestinationConfig, wanted: Destination, fields: set[str]) -> DestinationConfig:
         after = dataclasses.replace(before, updated_us=now_us(), revision=before.revision + 1)

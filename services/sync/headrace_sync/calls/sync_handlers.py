@@ -16,6 +16,7 @@ from headrace.rpc.errors import already_exists, etag_mismatch, invalid_argument,
 from headrace.storage.mongo.client import Document
 from headrace_sdk import Sources
 from headrace_sync.calls.requests import LONGEST_TEXT, check_etag
+from headrace_sync.calls.sync_lists import SyncLists, alone_on_its_list
 from headrace_sync.config import SyncConfig, key_of
 from headrace_sync.deliveries.replays import ReplayFilter
 from headrace_sync.deliveries.store import DeliveryStore
@@ -42,7 +43,7 @@ _PLAIN = frozenset(
     }
 )
 """Fields that are stored as they are given."""
-CHANGEABLE = frozenset({"display_name", "event_names"}) | _PLAIN
+CHANGEABLE = frozenset({"display_name", "event_names", "list"}) | _PLAIN
 FIXED = frozenset({"name", "kind", "destination", "audience", "create_time", "update_time", "etag", "pending_plan"})
 
 _PEOPLE_CHECKED = 100
@@ -74,6 +75,7 @@ class SyncHandlers:
         plans: PlanStore,
         exchanges: ExchangeStore,
         mappings: MappingChecks,
+        sync_lists: SyncLists,
         wake_list: Callable[[str], None],
         wake_destination: Callable[[str], None],
     ) -> None:
@@ -87,6 +89,7 @@ class SyncHandlers:
         self._plans = plans
         self._exchanges = exchanges
         self._mappings = mappings
+        self._sync_lists = sync_lists
         self._wake_list = wake_list
         self._wake_destination = wake_destination
 
@@ -125,11 +128,12 @@ class SyncHandlers:
             identifier_values=wanted.identifier_values,
             delay_seconds=wanted.delay_seconds,
             schedule=wanted.schedule,
+            list_id=wanted.list,
         )
         info = await self._check(sync)
         offline_only = sync.is_forwarding and info.sources is Sources.OFFLINE
         sync = dataclasses.replace(sync, created_us=now_us(), offline_only=offline_only)
-        if await self._store.insert_sync(sync):
+        if await self._store.insert_sync(sync, alone_on_its_list(info, sync) if sync.is_list else None):
             return sync
         existing = await self._store.get_sync(workspace_id, sync.doc_id)
         if existing is not None and request_id and existing.request_id == request_id:
@@ -170,16 +174,16 @@ class SyncHandlers:
                 after = dataclasses.replace(after, event_names=tuple(dict.fromkeys(wanted.event_names)))
             for name in fields & _PLAIN:
                 after = dataclasses.replace(after, **{name: getattr(wanted, name)})
-            await self._check(after, mapping_is_new=after.mapping != before.mapping)
+            if "list" in fields:
+                after = dataclasses.replace(after, list_id=wanted.list)
+            is_other_list = after.list_id != before.list_id
+            info = await self._check(after, mapping_is_new=after.mapping != before.mapping, list_is_new=is_other_list)
             if (after.event_names, after.paused) != (before.event_names, before.paused):
                 after = dataclasses.replace(after, changed_us=now_us())
-            if await self._store.replace_sync(after, before.revision):
-                if after.is_list and (after.mapping, after.identifier_values) != (
-                    before.mapping,
-                    before.identifier_values,
-                ):
-                    await self._lists.mark_all(after.key, now=now_us(), doubt=False, at_once=False)
-                    self._wake_list(after.key)
+            check = alone_on_its_list(info, after) if is_other_list else None
+            if await self._store.replace_sync(after, before.revision, check):
+                # What its rows go by now is found by the next pass, in whichever process.
+                self._wake_list(after.key)
                 return after
         raise etag_mismatch()
 
@@ -320,7 +324,9 @@ class SyncHandlers:
             raise invalid_argument("sync.audience", "is an audience of groups; destinations take people")
         return audience_id
 
-    async def _check(self, sync: SyncConfig, *, mapping_is_new: bool = True) -> wire.ConnectorInfo:
+    async def _check(
+        self, sync: SyncConfig, *, mapping_is_new: bool = True, list_is_new: bool = True
+    ) -> wire.ConnectorInfo:
         """Refuse what cannot work; gives the connector."""
         if sync.event_names and not sync.is_forwarding:
             raise invalid_argument("sync.event_names", "is for FORWARDING syncs only")
@@ -357,6 +363,8 @@ class SyncHandlers:
         capability = _CAPABILITY[sync.kind]
         if capability not in info.capabilities:
             raise invalid_argument("sync.kind", f"connector {info.name!r} cannot do {capability}")
+        if list_is_new:
+            await self._sync_lists.check(info, destination, sync)
         if len(sync.mapping) > _MOST_MAPPING_BYTES:
             raise invalid_argument("sync.mapping", f"must not be longer than {_MOST_MAPPING_BYTES:,} bytes")
         try:

@@ -37,6 +37,7 @@ def sync_message(config: SyncConfig, pending: Document | None = None) -> pb.Sync
         identifier_values=pb.IdentifierValues.ValueType(config.identifier_values),
         delay_seconds=config.delay_seconds,
         schedule=config.schedule,
+        list=config.list_id,
         pending_plan=plan_message(pending) if pending is not None else None,
     )
 

@@ -14,6 +14,7 @@ from enum import IntEnum
 
 import grpc
 
+from headrace.connector import wire
 from headrace.domain.times import now_us
 from headrace.telemetry import logs
 from headrace_sdk import Subject
@@ -39,6 +40,8 @@ _LOOK_EVERY_S = 0.1
 _NOT_ACTIVE = "the destination is paused or stopped: it is asked when it delivers again"
 _BUSY = "the destination takes nothing at the moment"
 _DELETION = "deletion"
+_MORE_THAN_LISTS = frozenset({"event_sync", "forwarding"})
+"""Who takes events knows people beside its lists, and forgets them as such."""
 
 
 class Result(IntEnum):
@@ -194,7 +197,7 @@ class Eraser:
 
     async def _pass(self, whom: Whom, sync: SyncConfig, place: Place) -> str:
         """Send the removals of a person's rows; returns what prevented it."""
-        outlet = self._fleet.outlet(sync.destination_key)
+        outlet = self._fleet.outlet_of(sync)
         if outlet is None:
             return _NOT_ACTIVE
         if outlet.paused_s() > 0:
@@ -252,7 +255,18 @@ class Eraser:
                 return Result.FAILED, _NOT_ACTIVE
             if outlet.paused_s() > 0:
                 return Result.FAILED, _BUSY
-            return await _delete(outlet, whom, was_sent=was_sent)
+            found = [
+                await _delete(outlet.for_list(one), whom, was_sent=was_sent)
+                for one in self._lists_of(destination, info)
+            ]
+            return max(found, key=lambda one: one[0])
+
+    def _lists_of(self, destination: DestinationConfig, info: wire.ConnectorInfo) -> list[str]:
+        """The lists by which a destination is asked: all that are filled, where its connector knows lists alone."""
+        if info.capabilities & _MORE_THAN_LISTS:
+            return [""]
+        syncs = self._registry.current.syncs.values()
+        return sorted({"", *(s.list_id for s in syncs if s.is_list and s.destination_key == destination.key)})
 
 
 async def _delete(outlet: Outlet, whom: Whom, *, was_sent: bool) -> tuple[Result, str]:

@@ -25,6 +25,7 @@ from headrace_sync.fleet import Fleet
 from headrace_sync.jobs.store import JobStore, part_of
 from headrace_sync.leases import Leases
 from headrace_sync.lists.diff import RowChange
+from headrace_sync.lists.following import Following
 from headrace_sync.lists.passes import IN_JOB, again, worst
 from headrace_sync.lists.store import ListStore, MemberResult, record_of
 from headrace_sync.outlets.batch import REMOVE_MEMBERS
@@ -47,6 +48,7 @@ _LOOK_EVERY_S = 0.2
 _LATER_S = 5.0
 _WAIT_FOR_PASS_S = 10.0
 _LOOK_FOR_PASS_EVERY_S = 0.1
+_ELSEWHERE = Verdict(Kind.LOST, "the list or its settings changed meanwhile", after_s=0.0)
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class JobFollower:
         leases: Leases,
         owner: str,
         plugin_attempts: int,
+        following: Following,
     ) -> None:
         """Wire it; `run` starts it.
 
@@ -81,7 +84,9 @@ class JobFollower:
             leases: Of an owner of their own, so that no pass of this process runs beside.
             owner: Unique name of this process.
             plugin_attempts: After how many failures of the plugin a delivery is parked.
+            following: Knows where rows go by now.
         """
+        self._following = following
         self._jobs = jobs
         self._fleet = fleet
         self._deliveries = deliveries
@@ -136,7 +141,9 @@ class JobFollower:
     async def _follow(self, document: Document) -> None:
         """Ask once for a stored job; nothing that goes wrong with it ends the others."""
         try:
-            outlet = self._fleet.outlet(document["d"])
+            whole = self._fleet.outlet(document["d"])
+            # The list is the one into which the job went, whatever the sync fills by now.
+            outlet = whole.for_list(document.get("l", "")) if whole is not None else None
             if outlet is None or outlet.paused_s() > 0:
                 await self._jobs.put_off(document["_id"], until=now_us() + int(_LATER_S * SECOND_US))
                 return
@@ -172,9 +179,10 @@ class JobFollower:
             await asyncio.sleep(_LOOK_FOR_PASS_EVERY_S)
 
     async def _write_rows(self, info: wire.ConnectorInfo, document: Document, found: _Round) -> None:
+        here = "by" not in document or await self._following.is_of(document["k"], document["by"])
         by_member: dict[str, list[tuple[Mapping[str, object], Verdict]]] = {}
         for item, verdict in found.ended:
-            by_member.setdefault(str(item["id"]), []).append((item, verdict))
+            by_member.setdefault(str(item["id"]), []).append((item, verdict if here else _ELSEWHERE))
         removes = document["op"] == REMOVE_MEMBERS
         left = {str(item["id"]) for part in found.left for item in part["i"]}
         waiting = await self._lists.in_job(document["_id"], list(by_member))

@@ -6,7 +6,8 @@ of what became of it; the job goes when all have. So whatever is repeated after 
 
 Fields: d destination key, w workspace, k sync key and rn run ids (list syncs), op operation, p parts [{j job at the
 vendor, a asked at, ws seconds between, i items [{id of the document, r row key, g generation of the member}]}], c
-begun, n round, na when it is to be asked for, lo who asks. All times in microseconds.
+begun, l the list and by the sign of its place when it was sent (list syncs, see `Place`), n round, na when it is to be
+asked for, lo who asks. All times in microseconds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import DAY_US, SECOND_US, now_us
 from headrace.storage.mongo.client import Database, Document, transaction
 from headrace_sync.config import SEPARATOR
+from headrace_sync.lists.targets import Place
 from headrace_sync.store import DELIVERIES, LIST_MEMBERS, VENDOR_JOBS, WAITING
 
 FAR_US = 3650 * DAY_US
@@ -80,6 +82,7 @@ class JobStore:
         *,
         runs: Sequence[str],
         after_s: float,
+        place: Place,
     ) -> None:
         """Write down that the vendor took rows of a list sync into a job: no pass looks at their members meanwhile.
 
@@ -87,7 +90,7 @@ class JobStore:
             pymongo.errors.PyMongoError: It is not written down.
         """
         document = _document(destination_key, sync_key, job, items, after_s)
-        document |= {"op": operation, "rn": list(runs)}
+        document |= {"op": operation, "rn": list(runs), "l": place.list_id, "by": place.sign}
         marks = [UpdateOne({"_id": id}, {"$addToSet": {"jb": document["_id"]}}) for id in {item.id for item in items}]
         for attempt in range(_TRIES):
             try:

@@ -18,6 +18,8 @@ from typing import Any
 class RowState(IntEnum):
     """How sure it is that a row is on the vendor's list."""
 
+    ELSEWHERE = -1
+    """It is or may be on the list that the sync filled before; nothing is known of the one that it fills now."""
     SENT = 0
     ACKNOWLEDGED = 1
 
@@ -136,7 +138,7 @@ def intend(record: MemberRecord, add: Mapping[str, Any]) -> bool:
     """Write down rows that are about to be added; False when all of them were written down before."""
     changed = False
     for key, data in add.items():
-        if key not in record.rows:
+        if key not in record.rows or record.rows[key].state is RowState.ELSEWHERE:
             record.rows[key] = HeldRow(data)
             changed = True
     return changed
@@ -165,4 +167,10 @@ def removable(difference_keys: Iterable[str], held_by_others: set[str]) -> tuple
 def resend_everything(record: MemberRecord) -> None:
     """Doubt every acknowledgement, so that a full pass sends all rows again."""
     for row in record.rows.values():
-        row.state = RowState.SENT
+        row.state = min(row.state, RowState.SENT)
+
+
+def leave_behind(record: MemberRecord) -> None:
+    """The rows are on the list that the sync filled before."""
+    for row in record.rows.values():
+        row.state = RowState.ELSEWHERE

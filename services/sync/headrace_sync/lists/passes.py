@@ -58,6 +58,7 @@ HOLD_US = 30 * SECOND_US
 _GIVE_UP_TRIES = 20
 """Refused tries in a row after which a member counts as failed; the difference is still looked at now and then."""
 _FAILED_AGAIN_US = 3600 * SECOND_US
+_BUSY = "the destination takes nothing at the moment"
 IN_JOB = "the vendor works on it"
 """Reason of a member whose rows are in a job."""
 FAR_US = 3650 * DAY_US
@@ -202,7 +203,7 @@ class ListPass:
                 await self._carry_out(chunk)
                 self._tally.looked_at += chunk.size
                 if self._outlet.paused_s() > 0:
-                    self._tally.error = self._tally.error or "the destination takes nothing at the moment"
+                    self._tally.error = self._tally.error or self._outlet.refusal or _BUSY
                     return False
                 chunk = await ahead
             finally:
@@ -359,6 +360,7 @@ class ListPass:
                         job,
                         runs=self._runs,
                         after_s=after_s,
+                        place=self._outlet.place,
                     )
 
                 verdicts = await self._outlet.send(

@@ -16,6 +16,7 @@ from headrace_sync.config import SEPARATOR, SyncConfig
 from headrace_sync.fleet import Fleet
 from headrace_sync.jobs.store import JobStore
 from headrace_sync.leases import Lease, LeaseLost, Leases
+from headrace_sync.lists.following import Following
 from headrace_sync.lists.passes import ListPass, Tally
 from headrace_sync.lists.runs import Date
 from headrace_sync.lists.schedules import next_run
@@ -78,12 +79,14 @@ class Lists:
         leases: Leases,
         plans: PlanKeeper,
         jobs: JobStore,
+        following: Following,
         debounce_s: float,
         every_s: float,
     ) -> None:
         """Wire it; `run` starts it."""
         self._plans = plans
         self._jobs = jobs
+        self._following = following
         self._registry = registry
         self._fleet = fleet
         self._lists = lists
@@ -142,17 +145,19 @@ class Lists:
     async def pass_once(self, key: str) -> bool:
         """Run a pass if anything is to be done and it can be done; False when another process runs one."""
         sync = self._registry.current.syncs.get(key)
-        outlet = self._fleet.outlet(sync.destination_key) if sync is not None else None
+        outlet = self._fleet.outlet_of(sync) if sync is not None else None
         if sync is None or outlet is None or sync.paused or outlet.paused_s() > 0:
             return True
-        if await self._extent(sync, outlet) is None:
+        if not await self._following.is_behind(sync, outlet.place) and await self._extent(sync, outlet) is None:
             return True
         async with self._leases.hold(f"pass{SEPARATOR}{key}") as lease:
             if lease is None:
                 return False
+            if not await self._following.follow(sync, outlet.place):
+                return True  # what is sent now would go by what is old
             extent = await self._extent(sync, outlet)  # another process may have been quicker
             if extent is not None:
-                await self._run(sync, lease, extent)
+                await self._run(sync, outlet, lease, extent)
         return True
 
     async def _extent(self, sync: SyncConfig, outlet: Outlet) -> Extent | None:
@@ -180,10 +185,9 @@ class Lists:
             self._evaluated[sync.key] = outlet.consents_changed_us
         return False
 
-    async def _run(self, sync: SyncConfig, lease: Lease, extent: Extent) -> None:
+    async def _run(self, sync: SyncConfig, outlet: Outlet, lease: Lease, extent: Extent) -> None:
         began = now_us()
-        outlet = self._fleet.outlet(sync.destination_key)
-        if outlet is None or not await self._follow_requirements(sync, outlet):
+        if not await self._follow_requirements(sync, outlet):
             return
         requested = await self._lists.runs.requested(sync.key)
         anew = any(not run.get("marked") for run in requested)

@@ -131,7 +131,7 @@ class ListStore:
                 marked += int(result.modified_count)
         return marked
 
-    async def mark_all(self, sync_key: str, *, now: int, doubt: bool, at_once: bool) -> None:
+    async def mark_all(self, sync_key: str, *, now: int, doubt: bool, at_once: bool, waits: bool = False) -> None:
         """Ask that all members be looked at.
 
         Args:
@@ -139,15 +139,28 @@ class ListStore:
             now: The clock.
             doubt: Forgets every acknowledgement, so that all is sent again.
             at_once: Waits for no schedule.
+            waits: Says of all that they wait.
         """
         fields: Document = {"due": now, "at": 0, **({"op": True} if at_once else {})}
+        if waits:
+            fields |= {"st": WAITING, "r": ""}
         query: Document = {"k": sync_key, "$or": [{"desired": True}, {"rows.0": {"$exists": True}}]}
         parts: list[tuple[Document, Document]] = [({}, {})]
         if doubt:
-            doubted = {"rows.$[].s": int(RowState.SENT)}
+            doubted = {"rows.$[known].s": int(RowState.SENT)}
             parts = [({"rows": {"$exists": True}}, doubted), ({"rows": {"$exists": False}}, {})]
         for part, more in parts:
             change = {"$set": {**fields, **more}, "$inc": {"g": 1}}
+            known = [{"known.s": {"$gt": int(RowState.SENT)}}] if more else None
+            await self._db[LIST_MEMBERS].update_many({**query, **part}, change, array_filters=known)
+
+    async def mark_elsewhere(self, sync_key: str, *, now: int) -> None:
+        """Another list is filled: nothing is known to be on it, nothing is approved, and all members wait."""
+        query: Document = {"k": sync_key, "$or": [{"desired": True}, {"rows.0": {"$exists": True}}]}
+        fields: Document = {"due": now, "at": 0, "st": WAITING, "r": ""}
+        left = {"rows.$[].s": int(RowState.ELSEWHERE)}
+        for part, more in (({"rows": {"$exists": True}}, left), ({"rows": {"$exists": False}}, {})):
+            change = {"$set": {**fields, **more}, "$unset": {"pn": ""}, "$inc": {"g": 1}}
             await self._db[LIST_MEMBERS].update_many({**query, **part}, change)
 
     async def has_due(self, sync_key: str, *, now: int, extra: Mapping[str, Any] | None = None) -> bool:

@@ -120,7 +120,7 @@ class ReadinessHandlers:
             if outlet is None:
                 found.problem = destination.state_reason or "the destination does not deliver"
             elif profile_ids:
-                await self._look(found, outlet, sync, profile_ids)
+                await self._look(found, outlet.for_list(sync.list_id), sync, profile_ids)
         return found
 
     async def _look(

@@ -6,14 +6,13 @@ Whatever a connector or a vendor does ends here as one verdict per item; nothing
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from opentelemetry.trace import SpanKind
 from pymongo.errors import PyMongoError
 
 from headrace.connector import wire
@@ -23,24 +22,19 @@ from headrace.plugins.errors import PluginError, PluginErrorKind
 from headrace.plugins.masking import mask
 from headrace.plugins.render import Rendering, build_all, masked_request
 from headrace.telemetry import logs, metrics, spans
-from headrace_sdk import (
-    EventItem,
-    Job,
-    Member,
-    Request,
-    Response,
-    Row,
-    Subject,
-)
+from headrace_sdk import EventItem, Job, Member, Request, Response, Row, Subject
 from headrace_sync.batching import halves
 from headrace_sync.exchanges.recorder import Recorder
+from headrace_sync.lists.targets import Place
 from headrace_sync.outlets import jobs, sending
 from headrace_sync.outlets.batch import Batch, Done, Permit, Taken
 from headrace_sync.outlets.breaker import Breaker, BreakerState
 from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
+from headrace_sync.outlets.patience import patiently, pause
 from headrace_sync.outlets.rates import RateLimiter, limits_of
 from headrace_sync.outlets.sending import Connector
 from headrace_sync.outlets.signing import Signer
+from headrace_sync.outlets.tracing import outcome_attributes, traced
 from headrace_sync.outlets.verdicts import (
     LONGEST_REASON,
     Kind,
@@ -56,13 +50,10 @@ log = logs.get_logger(__name__)
 _LONGEST_THROTTLE_S = 3600.0
 _REOPEN_AFTER_S = 15.0
 _HALTED_S = 2.0
+_REFUSED_S = 300.0
+"""After how long a sync's own list is tried again with which the settings could not work."""
 _NO_TOKEN_S = 10.0
-_CALL_AGAIN = 3
-_LONGEST_PATIENCE_S = 5.0
-T = TypeVar("T")
 _ACCEPTED = frozenset({Kind.DELIVERED, Kind.WARNED})
-_TRACED = frozenset({"webhook"})
-"""Connectors whose receivers are the customer's own and take the trace context; vendors are not told."""
 
 _vendor_seconds = metrics.histogram(
     "headrace_vendor_seconds", "Time of requests to vendors in seconds, by connector and status class."
@@ -70,10 +61,20 @@ _vendor_seconds = metrics.histogram(
 _plugin_failures = metrics.counter("headrace_plugin_failures", "Calls in which a plugin failed, by connector and kind.")
 
 
+@dataclass(slots=True)
+class _Shared:
+    """What the outlets to all lists of a destination have in common beside its breaker and limits."""
+
+    not_before: float = 0.0
+    halted: bool = False
+    draining: bool = False
+
+
 class Outlet:
     """Sends batches to one destination.
 
     Attributes:
+        place: Where rows of list syncs go, and what of the destination they go by.
         info: What the connector is.
         breaker: Its breaker.
         required_consents: Purposes that a person must have granted before anything about them is sent.
@@ -93,6 +94,8 @@ class Outlet:
         recorder: Recorder | None = None,
         required_consents: Sequence[str] = (),
         consents_changed_us: int = 0,
+        place: Place | None = None,
+        open_for_list: Callable[[str], Awaitable[Connector]] | None = None,
     ) -> None:
         """Make the way out.
 
@@ -107,8 +110,12 @@ class Outlet:
             recorder: Keeps requests for the delivery log; None keeps none.
             required_consents: Purposes that a person must have granted.
             consents_changed_us: When these last changed; 0 means never.
+            place: Where rows go unless a sync names a list of its own.
+            open_for_list: Opens the connector with another list in the settings' place; may raise PluginError.
         """
         self.info = info
+        self.place = place or Place()
+        self._open_for_list = open_for_list
         self.required_consents = tuple(required_consents)
         self.consents_changed_us = consents_changed_us
         self.breaker = Breaker()
@@ -120,27 +127,55 @@ class Outlet:
         self._recorder = recorder
         self._opened: Connector | None = None
         self._opening = asyncio.Lock()
-        self._not_before = 0.0
-        self._halted = False
-        self._draining = False
+        self._shared = _Shared()
+        self._views: dict[str, Outlet] = {}
+        self._refused = (0.0, "")
+        self._is_view = False
         self._under_way = asyncio.Semaphore(info.concurrency)
         self._limits = limits_of(info, key)
 
     def drain(self) -> None:
         """Start no further request; what is not sent yet ends as UNTRIED."""
-        self._draining = True
+        self._shared.draining = True
 
     async def close(self) -> None:
         """Forget the connector."""
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.close()
+        for view in self._views.values():
+            await view.close()
+
+    def for_list(self, list_id: str) -> Outlet:
+        """The way to a list of the destination: with its own connector, and limits and breaker of the destination.
+
+        Settings that cannot work with the list stop nothing but what goes to it.
+
+        Args:
+            list_id: The list; empty for the one in the destination's settings.
+        """
+        if not list_id or list_id == self.place.list_id or self._open_for_list is None:
+            return self
+        view = self._views.get(list_id)
+        if view is None:
+            open_for_list = self._open_for_list
+            view = self._views[list_id] = copy.copy(self)
+            view.place = replace(self.place, list_id=list_id)
+            view._open = lambda: open_for_list(list_id)
+            view._opened, view._opening, view._views, view._is_view = None, asyncio.Lock(), {}, True
+        return view
 
     def paused_s(self) -> float:
         """Seconds until something may be sent again, by breaker, throttling or a refusal as a whole; 0 when now."""
-        if self._halted:
+        if self._shared.halted:
             return _HALTED_S
-        return max(self.breaker.wait_us(now_us()) / SECOND_US, self._not_before - time.monotonic(), 0.0)
+        until = max(self._shared.not_before, self._refused[0])
+        return max(self.breaker.wait_us(now_us()) / SECOND_US, until - time.monotonic(), 0.0)
+
+    @property
+    def refusal(self) -> str:
+        """Why the list takes nothing, when the settings cannot work with it."""
+        return self._refused[1] if self._refused[0] > time.monotonic() else ""
 
     def is_on_trial(self) -> bool:
         """True while the breaker lets one request through, to see whether the vendor answers again."""
@@ -152,7 +187,7 @@ class Outlet:
             return []
         try:
             opened = await self._connector()
-            return list(await _patiently(lambda: opened.rows(members)))
+            return list(await patiently(lambda: opened.rows(members)))
         except PluginError as error:
             return await self._after_plugin_error(
                 error, members, self.rows, lambda reason: Verdict(Kind.PLUGIN, reason)
@@ -175,7 +210,7 @@ class Outlet:
 
         async def build(part: Sequence[tuple[str, Any]]) -> wire.BuiltBatch:
             batch = Batch(operation, [item for _, item in part], (), None)
-            return await _patiently(lambda: batch.build(opened, range(len(part))))
+            return await patiently(lambda: batch.build(opened, range(len(part))))
 
         def show(request: Request) -> dict[str, Any]:
             return masked_request(self._signer.show(request), (*opened.secrets, *self._signer.secrets))
@@ -215,7 +250,7 @@ class Outlet:
             await self._send_places(batch, places)
             found = [batch.verdicts[place] for place in places]
             rest = [place for place in places if traceparents and place not in batch.traced]
-            attributes = [_outcome_attributes(found[place]) for place in rest]
+            attributes = [outcome_attributes(found[place]) for place in rest]
             spans.event_spans("deliver", [traceparents[place] for place in rest], attributes)
         return found
 
@@ -223,7 +258,7 @@ class Outlet:
         """Send the items at these places of the batch, in halves where the plugin fails on them."""
         try:
             opened = await self._connector()
-            built = await _patiently(lambda: batch.build(opened, places))
+            built = await patiently(lambda: batch.build(opened, places))
         except PluginError as error:
 
             async def again(part: Sequence[int]) -> list[None]:
@@ -328,7 +363,7 @@ class Outlet:
         """
         try:
             opened = await self._connector()
-            request = await _patiently(lambda: opened.poll(Job(id=job, items=size, now_us=now_us())))
+            request = await patiently(lambda: opened.poll(Job(id=job, items=size, now_us=now_us())))
         except PluginError as error:
             self._count(error)
             return [Verdict(Kind.PLUGIN, error.reason)] * size
@@ -355,10 +390,12 @@ class Outlet:
         shut_us = self.breaker.wait_us(now_us())
         if not shut_us:  # a place of a limit, which others may share, is for what may go
             await self._wait_for_turn()
-        if self._draining:
+        if self._shared.draining:
             return [Verdict(Kind.UNTRIED, after_s=0.0)] * len(places)
-        if self._halted:
+        if self._shared.halted:
             return [Verdict(Kind.UNTRIED, "the destination is stopped", after_s=_HALTED_S)] * len(places)
+        if self.refusal:
+            return [Verdict(Kind.UNTRIED, self.refusal, after_s=_REFUSED_S)] * len(places)
         if batch.not_after is not None and time.monotonic() > batch.not_after:
             return [Verdict(Kind.UNTRIED, "it waited so long that it is made anew", after_s=0.0)] * len(places)
         wait_us = shut_us or self.breaker.admit(now_us())
@@ -372,7 +409,7 @@ class Outlet:
         started = time.perf_counter()
         status = "none"
         try:
-            with self._traced(request, places, batch) as headers:
+            with traced(self.info.name, request, places, batch) as headers:
                 response = await sending.send(
                     request,
                     info=self.info,
@@ -441,40 +478,23 @@ class Outlet:
             kept = await batch.permit([places[at] for at in waiting])
             return {at for at in waiting if places[at] in kept}
 
-        return await jobs.follow(found, ask=self.poll, keep=keep, stops=lambda: self._draining or self._halted)
-
-    @contextmanager
-    def _traced(self, request: Request, places: Sequence[int], batch: Batch) -> Iterator[Mapping[str, str]]:
-        """Spans around a vendor call: in the event's own trace when it carries one event, else linked to the events.
-
-        Yields:
-            Headers to add.
-        """
-        attributes = {"http.request.method": request.method, "headrace.connector": self.info.name}
-        name = f"{request.method} {self.info.name}"
-        with ExitStack() as stack:
-            parent = spans.current_traceparent()
-            if len(places) == 1 and batch.traceparents:
-                parent = batch.traceparents[places[0]]
-                if spans.is_sampled(parent):
-                    batch.traced.add(places[0])
-                    parent = stack.enter_context(spans.child_of(parent, "deliver"))
-            context = stack.enter_context(spans.child_of(parent, name, attributes, kind=SpanKind.CLIENT))
-            yield {"traceparent": context} if context and self.info.name in _TRACED else {}
+        return await jobs.follow(
+            found, ask=self.poll, keep=keep, stops=lambda: self._shared.draining or self._shared.halted
+        )
 
     async def _read(
         self, opened: Connector, request: Request, response: Response, places: list[int]
     ) -> list[Verdict] | None:
         code = response.status
         try:
-            outcomes = await _patiently(lambda: opened.read(request, response))
+            outcomes = await patiently(lambda: opened.read(request, response))
         except PluginError as error:
             self._count(error)
             return await self._blamed(error, places, f"the plugin could not read the answer: {error.reason}", code)
         refused = outcomes.unauthorized or outcomes.misconfigured
         if refused:
             reason = self._clean(refused, (*opened.secrets, *request.secrets))
-            await self._stop(reason)
+            await (self._stop(reason) if outcomes.unauthorized else self._misconfigured(reason))
             return untried_unless_accepted(outcomes.items, code, reason)
         if outcomes.throttle_s is not None:
             self._throttle(outcomes.throttle_s)
@@ -486,7 +506,7 @@ class Outlet:
         """The verdicts when a plugin's failure is nothing that an item could be at fault for."""
         if error.kind is PluginErrorKind.CONFIG:
             reason = self._clean(f"the settings cannot work: {error.reason}", ())
-            await self._stop(reason)
+            await self._misconfigured(reason)
             return [Verdict(Kind.UNTRIED, reason)] * len(items)
         if error.kind is PluginErrorKind.LOAD:
             reason = self._clean(f"the plugin cannot be used: {error.reason}", ())
@@ -502,7 +522,7 @@ class Outlet:
             # The vendor has the items: sending them again to find the one at fault would count them twice.
             return [Verdict(Kind.LOST, reason, code)] * len(places)
         if len(places) > 1:
-            await _pause(error)
+            await pause(error)
             return None
         return [Verdict(Kind.PLUGIN, reason, code)]
 
@@ -519,7 +539,7 @@ class Outlet:
             return await self._nothing_sent(error, items)
         if len(items) == 1:
             return [blame(self._clean(f"the plugin failed: {error.reason}", ()))]
-        await _pause(error)
+        await pause(error)
         return [verdict for half in halves(items) for verdict in await again(half)]
 
     async def _connector(self) -> Connector:
@@ -537,20 +557,27 @@ class Outlet:
 
     async def _wait_for_turn(self) -> None:
         # Nothing signals that time has passed.
-        while (wait_s := self._not_before - time.monotonic()) > 0 and not self._draining:  # noqa: ASYNC110
+        while (wait_s := self._shared.not_before - time.monotonic()) > 0 and not self._shared.draining:  # noqa: ASYNC110
             await asyncio.sleep(min(wait_s, 1.0))
-        if not self._draining:
+        if not self._shared.draining:
             await self._limiter.acquire(self._limits)
 
     async def _stop(self, reason: str) -> None:
         """Send nothing more: a changed destination gets a new outlet."""
-        if not self._halted:
-            self._halted = True
+        if not self._shared.halted:
+            self._shared.halted = True
             await self._halt(reason)
+
+    async def _misconfigured(self, reason: str) -> None:
+        """Send nothing more, or nothing to a sync's own list for a while: the destination's others go on."""
+        if self._is_view:
+            self._refused = (time.monotonic() + _REFUSED_S, reason)
+        else:
+            await self._stop(reason)
 
     def _throttle(self, asked_s: float) -> None:
         wait_s = min(asked_s, _LONGEST_THROTTLE_S) or random.uniform(0.5, 1.5) * self.info.retry.base_s  # noqa: S311
-        self._not_before = max(self._not_before, time.monotonic() + wait_s)
+        self._shared.not_before = max(self._shared.not_before, time.monotonic() + wait_s)
 
     def _count(self, error: PluginError) -> None:
         _plugin_failures.add(1, {"connector": self.info.name, "kind": error.kind.value})
@@ -561,31 +588,9 @@ class Outlet:
         return mask(reason, known)[:LONGEST_REASON]
 
 
-def _outcome_attributes(verdict: Verdict) -> dict[str, str | int]:
-    return {"headrace.outcome": verdict.kind.value, "http.response.status_code": verdict.code}
-
-
 def _in_turn(requests: Sequence[Request]) -> list[list[Request]]:
     """The requests, those of the same items together, which are sent one after the other."""
     found: dict[tuple[int, ...], list[Request]] = {}
     for request in requests:
         found.setdefault(request.items, []).append(request)
     return list(found.values())
-
-
-async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call to a plugin, also when another batch has just ended its process."""
-    for _ in range(_CALL_AGAIN):
-        try:
-            return await call()
-        except PluginError as error:
-            if not error.untried or error.retry_after_s > _LONGEST_PATIENCE_S:
-                raise
-            await _pause(error)
-    return await call()
-
-
-async def _pause(error: PluginError) -> None:
-    """Give a plugin's process the time that it needs to start again."""
-    if error.retry_after_s:
-        await asyncio.sleep(min(error.retry_after_s, 30.0) + 0.01)

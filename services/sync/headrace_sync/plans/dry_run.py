@@ -28,7 +28,9 @@ from headrace_sync.deliveries.log_events import LogEvents
 from headrace_sync.deliveries.store import DeliveryStore
 from headrace_sync.deliveries.work import membership_event
 from headrace_sync.fleet import Fleet
-from headrace_sync.lists.diff import MemberRecord, removable, resend_everything
+from headrace_sync.lists import targets
+from headrace_sync.lists.diff import MemberRecord, leave_behind, removable, resend_everything
+from headrace_sync.lists.following import Following
 from headrace_sync.lists.looking import Looked, Looker
 from headrace_sync.lists.store import ListStore, record_of
 from headrace_sync.mappings.items import ItemBuilder
@@ -117,8 +119,10 @@ class DryRuns:
         deliveries: DeliveryStore,
         profiles: Profiles,
         events: LogEvents,
+        following: Following,
     ) -> None:
         """Wire them."""
+        self._following = following
         self._profiles = profiles
         self._log = events
         self._store = store
@@ -246,7 +250,7 @@ class DryRuns:
             if outlet is None:
                 raise wrong_state("PLUGIN_MISSING", f"The plugin of connector {destination.connector!r} is not loaded.")
             try:
-                yield outlet
+                yield outlet.for_list(sync.list_id)
             except PluginError as error:
                 raise wrong_state("PLUGIN_FAILED", f"The plugin failed: {error.reason}.") from None
 
@@ -262,6 +266,7 @@ class DryRuns:
         plan_id: str = "",
     ) -> None:
         """What a pass would do for the members who are present, and for who was one."""
+        is_elsewhere = await self._following.change(sync, outlet.place) is targets.Change.LIST
         looked: list[Looked] = []
         for profile_id in sorted(present | documents.keys()):
             document = documents.get(profile_id, {})
@@ -272,6 +277,8 @@ class DryRuns:
                 continue
             if full:
                 resend_everything(record)
+            if is_elsewhere:
+                leave_behind(record)
             looked.append(Looked(document, record))
         await Looker(sync, outlet, self._items).look(looked)
         removing, adding = await self._rows(sync, looked)

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from enum import IntEnum
 
-from headrace_sync.lists.diff import Difference, MemberRecord
+from headrace_sync.lists.diff import Difference, MemberRecord, RowState
 from headrace_sync.people.consents import REASON_PREFIX
 from headrace_sync.planning.rules import ERASED
 
@@ -92,11 +92,12 @@ def operation_of(record: MemberRecord, changes: Difference) -> Operation:
     """
     if not changes:
         return Operation.NOTHING
-    new = changes.add.keys() - record.rows.keys()
+    here = {key for key, row in record.rows.items() if row.state is not RowState.ELSEWHERE}
+    new = changes.add.keys() - here
     gone = changes.remove.keys()
     if not new and not gone:
         return Operation.RESEND
-    if not record.rows:
+    if not record.rows or not (here or gone):
         return Operation.ADD
     return Operation.UPDATE if changes.add or record.rows.keys() - gone else Operation.REMOVE
 

@@ -175,6 +175,11 @@ KINDS: dict[str, Kind] = {
                 "schedule": Key(
                     Holds.TEXT, "For list: when changes are sent, such as daily 03:00 Asia/Kolkata.", default=""
                 ),
+                "list": Key(
+                    Holds.TEXT,
+                    "For list: id of the vendor's list, in place of the one in the destination's settings.",
+                    default="",
+                ),
                 "delay_seconds": Key(Holds.NUMBER, "For forwarding: sends events so many seconds later.", default=0),
                 "paused": Key(Holds.FLAG, "True stops it.", switch=True),
             },

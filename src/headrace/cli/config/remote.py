@@ -180,6 +180,7 @@ async def _read_syncs(platform: calls.Platform) -> dict[str, Stored]:
                 "identifier_values": _values_of(sync.identifier_values),
                 "delay_seconds": sync.delay_seconds,
                 "schedule": sync.schedule,
+                "list": sync.list,
                 "paused": sync.paused,
             },
             sync.etag,
@@ -362,6 +363,7 @@ async def _apply_sync(platform: calls.Platform, step: Step) -> str:
         identifier_values=sync_api.IdentifierValues.Value(_VALUES[values["identifier_values"]]),
         delay_seconds=values["delay_seconds"],
         schedule=values["schedule"],
+        list=values["list"],
         paused=values.get("paused", False),
     )
     if step.action == CREATE:

@@ -49,6 +49,7 @@ class Manifest(google.protobuf.message.Message):
     MINIMUM_LIST_SIZE_FIELD_NUMBER: builtins.int
     NOT_DELETED_FIELD_NUMBER: builtins.int
     SCHEMES_FIELD_NUMBER: builtins.int
+    LIST_SETTING_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. Unique name: 1 to 63 lower-case letters, digits and dashes, first a letter."""
     title: builtins.str
@@ -81,6 +82,10 @@ class Manifest(google.protobuf.message.Message):
     """Optional. Members below which the vendor does not use a list."""
     not_deleted: builtins.str
     """Optional. What the vendor keeps of a person whom it was told to forget, in a sentence."""
+    list_setting: builtins.str
+    """Optional. The setting that names the vendor's list that list syncs fill. It holds a text or a whole number and is no
+    secret. A sync may name a list of its own: the connector is then opened with that in the setting's place.
+    """
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Required. What it can do, at least one: "list_sync", "event_sync", "forwarding", "deletion", "lists", "check", "jobs"."""
@@ -153,9 +158,10 @@ class Manifest(google.protobuf.message.Message):
         minimum_list_size: builtins.int = ...,
         not_deleted: builtins.str = ...,
         schemes: collections.abc.Iterable[builtins.str] | None = ...,
+        list_setting: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_concurrency", b"_concurrency", "_removes", b"_removes", "_timeout_s", b"_timeout_s", "auth", b"auth", "batch", b"batch", "concurrency", b"concurrency", "removes", b"removes", "retry", b"retry", "timeout_s", b"timeout_s", "versions", b"versions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_concurrency", b"_concurrency", "_removes", b"_removes", "_timeout_s", b"_timeout_s", "any_of", b"any_of", "api", b"api", "auth", b"auth", "batch", b"batch", "capabilities", b"capabilities", "concurrency", b"concurrency", "description", b"description", "events", b"events", "fields", b"fields", "idempotency", b"idempotency", "kind", b"kind", "limits", b"limits", "minimum_list_size", b"minimum_list_size", "name", b"name", "not_deleted", b"not_deleted", "removal_keys", b"removal_keys", "removes", b"removes", "retry", b"retry", "rows_match_people", b"rows_match_people", "schemes", b"schemes", "settings_schema_json", b"settings_schema_json", "sources", b"sources", "timeout_s", b"timeout_s", "title", b"title", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_concurrency", b"_concurrency", "_removes", b"_removes", "_timeout_s", b"_timeout_s", "any_of", b"any_of", "api", b"api", "auth", b"auth", "batch", b"batch", "capabilities", b"capabilities", "concurrency", b"concurrency", "description", b"description", "events", b"events", "fields", b"fields", "idempotency", b"idempotency", "kind", b"kind", "limits", b"limits", "list_setting", b"list_setting", "minimum_list_size", b"minimum_list_size", "name", b"name", "not_deleted", b"not_deleted", "removal_keys", b"removal_keys", "removes", b"removes", "retry", b"retry", "rows_match_people", b"rows_match_people", "schemes", b"schemes", "settings_schema_json", b"settings_schema_json", "sources", b"sources", "timeout_s", b"timeout_s", "title", b"title", "versions", b"versions"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_concurrency", b"_concurrency"]) -> typing.Literal["concurrency"] | None: ...
     @typing.overload

@@ -163,6 +163,7 @@ class Sync(google.protobuf.message.Message):
     IDENTIFIER_VALUES_FIELD_NUMBER: builtins.int
     DELAY_SECONDS_FIELD_NUMBER: builtins.int
     SCHEDULE_FIELD_NUMBER: builtins.int
+    LIST_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/syncs/{sync}"."""
     display_name: builtins.str
@@ -196,6 +197,11 @@ class Sync(google.protobuf.message.Message):
     schedule: builtins.str
     """Optional, for LIST. When changes are sent: "6h" after the last pass, "daily 03:00 Asia/Kolkata", "weekly mon 03:00";
     empty for soon after they happen. Withdrawals of consent, deletions of people and RunSync do not wait for it.
+    """
+    list: builtins.str
+    """Optional, for LIST. Id of the vendor's list that is kept equal to the audience, in place of the one in the
+    destination's settings; empty for that one. No two syncs of a destination may fill the same list. When it changes,
+    the other list is filled and the one before is left as it is.
     """
     @property
     def event_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -234,9 +240,10 @@ class Sync(google.protobuf.message.Message):
         identifier_values: Global___IdentifierValues.ValueType = ...,
         delay_seconds: builtins.int = ...,
         schedule: builtins.str = ...,
+        list: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "pending_plan", b"pending_plan", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "delay_seconds", b"delay_seconds", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "identifier_values", b"identifier_values", "kind", b"kind", "mapping", b"mapping", "most_changed_percent", b"most_changed_percent", "name", b"name", "paused", b"paused", "pending_plan", b"pending_plan", "require_approval", b"require_approval", "schedule", b"schedule", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "delay_seconds", b"delay_seconds", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "identifier_values", b"identifier_values", "kind", b"kind", "list", b"list", "mapping", b"mapping", "most_changed_percent", b"most_changed_percent", "name", b"name", "paused", b"paused", "pending_plan", b"pending_plan", "require_approval", b"require_approval", "schedule", b"schedule", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
 
 Global___Sync: typing_extensions.TypeAlias = Sync
 
