@@ -70,7 +70,8 @@ VALUES = dict(
     title="Zoo", description="Takes everything.", settings=Settings, fields=FIELDS,
     capabilities=frozenset(Capability), batch=BatchPolicy(max_items=50, max_bytes=20_000), any_of=(("email", "phone"),),
     versions=ApiVersions(setting="version", ends={"v1": "2020-01-01", "v2": "2999-01-01"}),
-    idempotency=Idempotency.KEY, minimum_list_size=100, limits=(RateLimit(count=10, per_s=1.0),),
+    idempotency=Idempotency.KEY, list_setting="account", minimum_list_size=100,
+    limits=(RateLimit(count=10, per_s=1.0),),
 )
 
 
@@ -184,6 +185,7 @@ BAD: dict[str, tuple[str, str]] = {
     "manifest.any-of": ("any_of=(('email',),)", ""),
     "manifest.limits": ("retry=RetryPolicy(base_s=60.0, cap_s=10.0)", ""),
     "manifest.versions": ("versions=ApiVersions(setting='version', ends={'v2': '2020-01-01'})", ""),
+    "manifest.list-setting": ("list_setting=''", ""),
     "manifest.mappings": ("fields=(*FIELDS, Field(name='odd', title='Odd', default='((('))", ""),
     "manifest.samples": (
         "",

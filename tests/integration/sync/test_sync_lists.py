@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,10 +14,14 @@ from headrace_sync.lists.following import Following
 from headrace_sync.lists.store import ListStore
 from pymongo.errors import AutoReconnect
 
+from headrace.api.common.v1.erasure_service_pb2 import ErasePersonRequest
+from headrace.api.common.v1.erasure_service_pb2_grpc import ErasureServiceStub
+from headrace.api.common.v1.event_pb2 import Identifier
 from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1 import plan_pb2
 from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
+from headrace.rpc import channel
 from headrace.storage.mongo.client import Database
 from tests.support import sync as support
 from tests.support.fake_meta import FakeMeta
@@ -184,6 +189,48 @@ async def test_a_list_that_the_vendor_does_not_know_stops_nothing_else(
         assert found.state == dest.DestinationState.DESTINATION_STATE_ACTIVE
         await change(api, lost, list=OTHER)
         await support.until(lambda: held(meta, OTHER) == hashes("p1"), "another list works at once")
+
+
+async def test_checks_look_at_the_lists_of_syncs_and_dry_runs_show_them(
+    serve: Any, meta: FakeMeta, others: Others
+) -> None:
+    put(others, "p1")
+    async with serve() as api:
+        destination = await destination_of(api, meta)
+        lost = await api.sync("lost", destination, KIND, audience=support.AUDIENCE, list="404", paused=True)
+        await api.sync("second", destination, KIND, audience=support.AUDIENCE, list=OTHER, paused=True)
+        found = (await api.destinations.CheckDestination(dest.CheckDestinationRequest(name=destination))).checks
+        problems = {one.title.rpartition("(")[2].rstrip(")"): bool(one.problem) for one in found}
+        assert problems["404"] is True
+        assert problems[OTHER] is False
+        shown = await api.syncs.DryRunSync(plan_pb2.DryRunSyncRequest(name=lost))
+        assert ["/404/users" in request.url for request in shown.requests] == [True]
+
+
+async def test_people_who_are_deleted_leave_every_list(
+    serve: Any, meta: FakeMeta, others: Others, make_settings: Any
+) -> None:
+    put(others, "p1", "p2")
+    async with serve() as api:
+        destination = await destination_of(api, meta)
+        await api.sync("first", destination, KIND, audience=support.AUDIENCE)
+        await api.sync("second", destination, KIND, audience=support.AUDIENCE, list=OTHER)
+        everybody = hashes("p1", "p2")
+        await support.until(lambda: (held(meta), held(meta, OTHER)) == (everybody, everybody), "both are filled")
+        request = ErasePersonRequest(
+            parent=support.PARENT,
+            deletion_id="d-1",
+            profile_ids=["p1"],
+            identifiers=[Identifier(namespace="email", value="p1@example.com")],
+        )
+        token = support.quick_settings(make_settings, others).service_token.get_secret_value()
+        opened = channel.with_token(api.address, token)
+        await ErasureServiceStub(opened).ErasePerson(request)
+        await opened.close(None)
+        assert (held(meta), held(meta, OTHER)) == (hashes("p2"), hashes("p2"))
+        # The rows of each sync are removed, and the vendor is asked to forget the person on each list.
+        asked = Counter(path.split("/")[2] for method, path, _ in meta.requests if method == "DELETE")
+        assert asked == {LIST: 2, OTHER: 2}
 
 
 @pytest.mark.parametrize("crash", ["marking", "remembering"])

@@ -149,6 +149,11 @@ class DestinationHandlers:
             raise not_found(f"workspaces/{workspace_id}/destinations/{destination_id}")
         return found
 
+    async def lists_of(self, destination: DestinationConfig) -> list[str]:
+        """The vendor's lists that syncs of a destination name."""
+        syncs = await self._store.syncs_of_destination(destination.workspace_id, destination.id)
+        return sorted({sync.list_id for sync in syncs if sync.is_list and sync.list_id})
+
     async def page(self, workspace_id: str, after_id: str, limit: int) -> list[DestinationConfig]:
         """Destinations with a greater id, by id."""
         return await self._store.list_destinations(workspace_id, after_id, limit)

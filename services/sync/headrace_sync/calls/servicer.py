@@ -148,7 +148,8 @@ class DestinationServicer(DestinationServiceServicer):
     ) -> dest.CheckDestinationResponse:
         """Ask the vendor whether a destination works."""
         auth.authorize_name(scopes.DESTINATIONS_READ, request.name)
-        found = await self._vendors.check(await self._handlers.get(*names.parse(names.DESTINATION, request.name)))
+        destination = await self._handlers.get(*names.parse(names.DESTINATION, request.name))
+        found = await self._vendors.check(destination, await self._handlers.lists_of(destination))
         return dest.CheckDestinationResponse(
             checks=[dest.DestinationCheck(title=one.title, state=one.state, problem=one.problem) for one in found]
         )

@@ -5,9 +5,9 @@ A destination may be asked whatever its state: that it does not work is the comm
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from headrace.rpc.errors import ApiError, unavailable, wrong_state
 from headrace.storage.sealing import Sealer
 from headrace_sdk import Request, Response, VendorList
 from headrace_sync.config import DestinationConfig, sealing_place
+from headrace_sync.lists.targets import with_list
 from headrace_sync.outlets import sending
 from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.outlets.rates import RateLimiter, limits_of
@@ -78,17 +79,28 @@ class VendorHandlers:
         self._client = client
         self._limiter = limiter
 
-    async def check(self, destination: DestinationConfig) -> list[Checked]:
-        """Whether a destination works.
+    async def check(self, destination: DestinationConfig, lists: Sequence[str] = ()) -> list[Checked]:
+        """Whether a destination works, and the lists that its syncs name.
+
+        Args:
+            destination: The destination.
+            lists: Of the vendor. Of each is asked what is not asked of the destination anyhow.
 
         Raises:
             ApiError: FAILED_PRECONDITION when its plugin is not loaded or fails.
         """
         async with self._line(destination) as line:
             found = _version_check(line)
-            if "check" in line.info.capabilities:
-                found += [await self._checked(line, check) for check in await line.connector.check()]
-            return found or [Checked("The settings are complete", PASSED)]
+            checks = await line.connector.check() if "check" in line.info.capabilities else ()
+            found += [await self._checked(line, check) for check in checks]
+        asked = [check.request for check in checks]
+        for list_id in lists if asked else ():
+            async with self._line(destination, list_id) as line:
+                for check in await line.connector.check():
+                    if check.request not in asked:
+                        one = await self._checked(line, check)
+                        found.append(replace(one, title=f"{one.title} ({list_id})"))
+        return found or [Checked("The settings are complete", PASSED)]
 
     async def lists(self, destination: DestinationConfig, page: str) -> wire.FoundLists:
         """A page of the vendor's lists.
@@ -115,13 +127,15 @@ class VendorHandlers:
             return found.lists[0]
 
     @asynccontextmanager
-    async def _line(self, destination: DestinationConfig) -> AsyncIterator[_Line]:
+    async def _line(self, destination: DestinationConfig, list_id: str = "") -> AsyncIterator[_Line]:
         info = self._host.connectors().get(destination.connector)
         if info is None:
             raise wrong_state("PLUGIN_MISSING", f"The plugin of connector {destination.connector!r} is not loaded.")
         settings = msgspec.json.decode(
             self._sealer.open(destination.sealed, sealing_place(destination.key)), type=dict[str, Any]
         )
+        if list_id:
+            settings = with_list(info, settings, list_id)
         try:
             connector = await self._host.open(destination.connector, settings)
         except PluginConfigError as error:
