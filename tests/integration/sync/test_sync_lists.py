@@ -27,6 +27,7 @@ from tests.support import sync as support
 from tests.support.fake_meta import FakeMeta
 from tests.support.sync import Others
 
+PLUGINS = "meta-audience,webhook"
 LIST, OTHER, THIRD = "1234567890", "222", "333"
 KIND = SyncKind.SYNC_KIND_LIST
 
