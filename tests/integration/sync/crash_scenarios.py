@@ -24,8 +24,10 @@ from headrace_sync.jobs.store import JobStore
 from headrace_sync.leases import Lease, Leases
 from headrace_sync.ledger.accounts import Accounts
 from headrace_sync.ledger.retention import Retention
+from headrace_sync.lists.following import Following
 from headrace_sync.lists.runner import Lists
 from headrace_sync.lists.store import ListStore
+from headrace_sync.lists.targets import Place
 from headrace_sync.outlets.batch import ADD_MEMBERS, REMOVE_MEMBERS
 from headrace_sync.outlets.http import VendorClient
 from headrace_sync.outlets.verdicts import Kind, Verdict
@@ -66,6 +68,8 @@ class Vendor:
         )
         self.required_consents = ()
         self.consents_changed_us = 0
+        self.place = Place()
+        self.refusal = ""
 
     def paused_s(self) -> float:
         return 0.0
@@ -109,12 +113,13 @@ class Guarded:
         store, items = ListStore(db), cast(Any, self.vendor)
         return Lists(
             registry=cast(Any, SimpleNamespace(current=SimpleNamespace(syncs={self.sync.key: self.sync}))),
-            fleet=cast(Any, SimpleNamespace(outlet=lambda _: self.vendor)),
+            fleet=cast(Any, SimpleNamespace(outlet_of=lambda _: self.vendor)),
             lists=store,
             items=items,
             leases=leases,
             plans=PlanKeeper(PlanStore(db), store, items, alerts),
             jobs=JobStore(db),
+            following=Following(db, store, PlanStore(db)),
             debounce_s=0.0,
             every_s=1.0,
         )

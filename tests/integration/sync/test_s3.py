@@ -99,7 +99,7 @@ async def test_what_passes_is_tried_again(vendor: FakeS3, s3: Way) -> None:
         (verdict,) = await s3.deliver([event("a")])
         assert verdict.kind is Kind.RETRY
         assert code in verdict.reason or status == 200
-        s3.outlet._not_before = 0.0
+        s3.outlet._shared.not_before = 0.0
     assert vendor.objects == {} and s3.halted == []
 
 
