@@ -172,9 +172,8 @@ def check_keys(path: str, raw: Mapping[str, Any], allowed: Sequence[str], requir
     for key in raw:
         if key not in allowed:
             place = f"{path}.{key}" if path else str(key)
-            raise DefinitionError(
-                place, f"unknown key {key!r}{meant(str(key), allowed)}; known here: {', '.join(allowed)}"
-            )
+            known = f"known here: {', '.join(allowed)}{meant(str(key), allowed)}"
+            raise DefinitionError(place, f"unknown key {key!r}; {known}")
     for key in required:
         if key not in raw:
             raise DefinitionError(path, f"needs {key!r}")

@@ -169,8 +169,11 @@ class _Parser:
         if not kinds and "members" in raw:
             raise DefinitionError(path, '"members" goes only with "of": "groups"')
         if not kinds:
-            named = f"unknown key {next(iter(raw))!r}{meant(next(iter(raw)), all_kinds)}; " if raw else "is empty; "
-            raise DefinitionError(path, f"{named}a condition needs one of {', '.join(all_kinds)}")
+            said = next(iter(raw), "")
+            named = f"unknown key {said!r}; " if raw else "is empty; "
+            raise DefinitionError(
+                path, f"{named}a condition needs one of {', '.join(all_kinds)}{meant(said, all_kinds)}"
+            )
         kind = kinds[0]
         if kind in ("all", "any"):
             check_keys(path, raw, allowed=(kind,), required=(kind,))
