@@ -58,7 +58,10 @@ class LimitScope(StrEnum):
     DESTINATION = "destination"
     """Each configured destination has the budget for itself."""
     CONNECTOR = "connector"
-    """All destinations of the connector share it."""
+    """All destinations of the connector share it, those of all workspaces: the platform has one account there."""
+    SETTING = "setting"
+    """The destinations of a workspace that have the same value in a setting share it, such as an account or an OAuth
+    client; each of those where it is empty has the budget for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +87,13 @@ class RateLimit:
         count: Requests.
         per_s: Seconds.
         scope: Who shares it.
+        setting: With `LimitScope.SETTING`, the setting that tells whose budget it is; else empty.
     """
 
     count: int
     per_s: float
     scope: LimitScope = LimitScope.DESTINATION
+    setting: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +304,8 @@ def problems_of(manifest: Any, settings: Collection[str] | None = None) -> Itera
         yield "batch sizes, concurrency and timeout_s must be positive"
     if any(limit.count < 1 or limit.per_s <= 0 for limit in manifest.limits):
         yield "limits must be positive"
+    if any((limit.scope is LimitScope.SETTING) != bool(limit.setting) for limit in manifest.limits):
+        yield "a limit names a setting if it is shared by one, and else none"
     for scheme in manifest.schemes:
         if not _SCHEME.fullmatch(scheme) or scheme in ("http", "https"):
             yield f"the scheme {scheme!r} must be lower-case letters, digits, + and -, and not that of HTTP"
@@ -339,6 +346,7 @@ def _problems_of_settings(manifest: Any, settings: Collection[str]) -> Iterator[
                 yield f"the end of version {version!r} must be a day such as 2027-02-23"
     if manifest.list_setting:
         named.append(("list_setting", manifest.list_setting))
+    named += [("limits", limit.setting) for limit in manifest.limits if limit.setting]
     for where, name in named:
         if name not in settings:
             yield f"{where} names the setting {name!r}, which the settings do not have"

@@ -11,7 +11,7 @@ from headrace_sync.leases import Leases
 from headrace_sync.outlets.batch import SEND_EVENTS
 from headrace_sync.outlets.http import VendorClient
 from headrace_sync.outlets.outlet import Outlet
-from headrace_sync.outlets.rates import RateLimiter
+from headrace_sync.outlets.rates import RateLimiter, limits_of
 from headrace_sync.outlets.signing import Signer
 from headrace_sync.outlets.tokens import TokenStore
 from headrace_sync.outlets.verdicts import Verdict
@@ -70,11 +70,11 @@ async def way(
         halted.append(reason)
 
     outlet = Outlet(
-        key=connector,
         info=info,
         open_connector=lambda: host.open(connector, settings),
         client=client,
         limiter=RateLimiter(redis),
+        limits=limits_of(info, connector, settings),
         signer=Signer(connector, info.auth, lambda: settings, tokens),
         halt=halt,
     )

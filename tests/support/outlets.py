@@ -13,7 +13,7 @@ from aiohttp import web
 from headrace_sync.leases import Leases
 from headrace_sync.outlets.http import VendorClient
 from headrace_sync.outlets.outlet import Outlet
-from headrace_sync.outlets.rates import RateLimiter
+from headrace_sync.outlets.rates import RateLimiter, limits_of
 from headrace_sync.outlets.signing import Signer
 from headrace_sync.outlets.tokens import TokenStore
 
@@ -60,11 +60,11 @@ class Bench:
 
         settings = {"token": plugin_zoo.SECRET, "url": self.url}
         return Outlet(
-            key=connector,
             info=info,
             open_connector=lambda: self.host.open(connector, settings),
             client=self.client,
             limiter=self.limiter,
+            limits=limits_of(info, connector, settings),
             signer=self.signer or Signer(connector, None, dict, self.tokens),
             halt=halt,
         )

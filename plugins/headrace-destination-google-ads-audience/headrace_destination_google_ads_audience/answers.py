@@ -33,8 +33,8 @@ from headrace_sdk import (
 )
 
 STATUS_PATH = "/v1/requestStatus:retrieve"
-FIRST_LOOK_S = 1800.0
-"""Google asks to wait 30 minutes before the first look at a request, and longer and longer between the next ones."""
+LOOK_EVERY_S = 1800.0
+"""Google asks to wait 30 minutes before the first look at a request, and not to look often after that."""
 
 _LIST_UNUSABLE = frozenset(
     {
@@ -80,7 +80,7 @@ def read(request: Request, response: Response, *, patience_us: int) -> Outcomes:
     job = answer.get("requestId")
     if not isinstance(job, str) or not job:
         raise TransientError("Google answered with something that is no answer to this request")
-    return Outcomes.every(request, Pending(job=f"{response.received_at_us}.{job}", after_s=FIRST_LOOK_S))
+    return Outcomes.every(request, Pending(job=f"{response.received_at_us}.{job}", after_s=LOOK_EVERY_S))
 
 
 def request_id(job: str) -> str:
@@ -171,9 +171,9 @@ def _unfinished(request: Request, response: Response, patience_us: int) -> Outco
     job = unquote(request.url.partition("#")[2])
     since = job.partition(".")[0]
     if since.isdecimal() and response.received_at_us - int(since) < patience_us:
-        return Pending(job=job, after_s=FIRST_LOOK_S)
-    minutes = patience_us // 60_000_000
-    return Warned(reason=f"Google took it and was still working on it after {minutes} minutes: its end was not seen")
+        return Pending(job=job, after_s=LOOK_EVERY_S)
+    hours = patience_us // 3_600_000_000
+    return Warned(reason=f"Google took it and was still working on it after {hours} hours: its end was not seen")
 
 
 def _reasons(error: Mapping[str, Any]) -> Iterator[str]:

@@ -61,11 +61,10 @@ MANIFEST = Manifest(
     fields=people.FIELDS,
     batch=BatchPolicy(max_items=MOST_MEMBERS, max_bytes=10_000_000, max_wait_s=5.0),
     limits=(
-        RateLimit(count=300, per_s=60.0, scope=LimitScope.CONNECTOR),
-        RateLimit(count=100_000, per_s=86_400.0, scope=LimitScope.CONNECTOR),
+        # Google counts per Cloud project, which is the one of the OAuth client.
+        RateLimit(count=300, per_s=60.0, scope=LimitScope.SETTING, setting="client_id"),
+        RateLimit(count=100_000, per_s=86_400.0, scope=LimitScope.SETTING, setting="client_id"),
     ),
-    # A request's place is taken until its end is known, which is minutes: so there are many.
-    concurrency=16,
     timeout_s=60.0,
     idempotency=Idempotency.NATURAL,
     rows_match_people=True,
@@ -119,7 +118,7 @@ class GoogleAdsAudience(Destination[GoogleAdsAudienceSettings]):
 
     def read(self, request: Request, response: Response) -> Outcomes:
         """What Google's answer means, see `answers`."""
-        return answers.read(request, response, patience_us=self.settings.patience_minutes * 60_000_000)
+        return answers.read(request, response, patience_us=self.settings.patience_hours * 3_600_000_000)
 
     def poll(self, job: Job) -> Request:
         """GET requestStatus:retrieve with the id of the request.

@@ -75,13 +75,14 @@ class GoogleAdsAudienceSettings(Settings):
     membership_days: int = Field(
         540, ge=1, le=540, title="Days on the list", description="For lists that are made here; 540 is Google's most."
     )
-    patience_minutes: int = Field(
-        10,
+    patience_hours: int = Field(
+        6,
         ge=0,
-        le=14,
-        title="Minutes to wait for the end",
-        description="Google works on a request for half an hour or longer. After this time it counts as taken, with a "
-        "warning that its end was not seen.",
+        le=6,
+        title="Hours to wait for the end",
+        description="Google works on a request for half an hour or longer, and says then what it could not use. After "
+        "this time it counts as taken, with a warning that its end was not seen. The platform follows no job longer "
+        "than 6 hours.",
     )
     base_url: Address = Field(
         "https://datamanager.googleapis.com",

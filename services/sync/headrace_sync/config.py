@@ -21,6 +21,11 @@ def key_of(workspace_id: str, resource_id: str) -> str:
     return f"{workspace_id}{SEPARATOR}{resource_id}"
 
 
+def workspace_of(key: str) -> str:
+    """The workspace of a destination or a sync, by its database id."""
+    return key.partition(SEPARATOR)[0]
+
+
 def erased_digest(workspace_id: str, profile_id: str) -> str:
     """What is kept of the id of a profile whose person is deleted, so that nothing is sent about them any more."""
     return hashlib.blake2b(key_of(workspace_id, profile_id).encode(), digest_size=16).hexdigest()

@@ -30,7 +30,7 @@ from headrace_sync.mappings.items import ItemBuilder
 from headrace_sync.outlets.breaker import BreakerState
 from headrace_sync.outlets.http import VendorClient
 from headrace_sync.outlets.outlet import Outlet
-from headrace_sync.outlets.rates import RateLimiter
+from headrace_sync.outlets.rates import RateLimiter, limits_of
 from headrace_sync.outlets.sending import Connector
 from headrace_sync.outlets.signing import Signer
 from headrace_sync.outlets.tokens import TokenStore
@@ -282,12 +282,16 @@ class Fleet:
             log.warning("a destination is stopped", destination=destination.name)
             self._spawn(self._store_halt(destination, reason))
 
+        try:
+            limits = limits_of(info, destination.key, read_settings())
+        except PluginError:  # opening the connector says so
+            limits = []
         return Outlet(
-            key=destination.key,
             info=info,
             open_connector=open_connector,
             client=self._client,
             limiter=self._limiter,
+            limits=limits,
             signer=Signer(destination.key, info.auth, read_settings, self._tokens),
             halt=halt,
             recorder=Recorder(self._exchanges, destination.key),

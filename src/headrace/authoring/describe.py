@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from headrace.connector import wire
-from headrace_sdk import LimitScope, Sources
+from headrace_sdk import LimitScope, RateLimit, Sources
 
 _CAPABILITIES = {
     "list_sync": "keeps a list equal to an audience",
@@ -78,8 +78,7 @@ def _limits(info: wire.ConnectorInfo) -> Iterator[str]:
     """What is declared of limits, a clause each."""
     yield f"At most {info.batch.max_items:,} items and {info.batch.max_bytes:,} bytes a request"
     for limit in info.limits:
-        whose = ", of all destinations together" if limit.scope is LimitScope.CONNECTOR else ""
-        yield f"{limit.count:,} requests in {limit.per_s:g} s{whose}"
+        yield f"{limit.count:,} requests in {limit.per_s:g} s{_whose(limit)}"
     yield f"{info.concurrency} requests under way at a time, {info.timeout_s:g} s for an answer"
     yield f"What is refused for now is tried again for {info.retry.max_age_s / 3600:g} h"
     yield f"Of an item that is sent twice, {_REPEATED.get(info.idempotency, info.idempotency)}"
@@ -96,6 +95,12 @@ def _limits(info: wire.ConnectorInfo) -> Iterator[str]:
         yield "Events of websites and apps are refused"
     if info.not_deleted:
         yield f"Of a person who is to be forgotten the vendor keeps: {info.not_deleted.rstrip('.')}"
+
+
+def _whose(limit: RateLimit) -> str:
+    if limit.scope is LimitScope.SETTING:
+        return f", of the destinations with the same `{limit.setting}` together"
+    return ", of all destinations together" if limit.scope is LimitScope.CONNECTOR else ""
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -186,6 +186,10 @@ class ConnectorInfo:
     plugin: str = ""
     version: str = ""
 
+    def default_of(self, setting: str) -> Any:
+        """What a setting is when a destination does not give it; None when it has no default."""
+        return self.settings_schema.get("properties", {}).get(setting, {}).get("default")
+
     def missing(self, fields: Mapping[str, Any]) -> str:
         """What a mapped item lacks: a required field, or all fields of a group; empty when nothing is missing."""
         for field in self.fields:

@@ -24,7 +24,7 @@ def version_remark(info: wire.ConnectorInfo, settings: Mapping[str, Any], now_us
     versions = info.versions
     if versions is None:
         return ""
-    version = settings.get(versions.setting) or _default(info, versions.setting)
+    version = settings.get(versions.setting) or info.default_of(versions.setting)
     end = versions.end_of(version) if isinstance(version, str) else None
     if end is None:
         return ""
@@ -34,6 +34,3 @@ def version_remark(info: wire.ConnectorInfo, settings: Mapping[str, Any], now_us
     stops = "stopped" if left <= 0 else "stops"
     return f"{info.title}: the vendor {stops} answering version {version} on {end}: set a newer {versions.setting}"
 
-
-def _default(info: wire.ConnectorInfo, setting: str) -> Any:
-    return info.settings_schema.get("properties", {}).get(setting, {}).get("default")

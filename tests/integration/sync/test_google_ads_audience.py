@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from headrace_destination_google_ads_audience.answers import LOOK_EVERY_S
+from headrace_sync.jobs.follower import ask_round
+from headrace_sync.jobs.store import part_of
 from headrace_sync.outlets import jobs
 from headrace_sync.outlets.batch import ADD_MEMBERS, DELETE_PEOPLE, REMOVE_MEMBERS
 from headrace_sync.outlets.verdicts import Kind, Verdict
 
 from headrace.connector import wire
-from headrace.domain.times import now_us
+from headrace.domain.times import SECOND_US, now_us
 from headrace.plugins.authentication import authorised
+from headrace.storage.mongo.client import Document
 from headrace_sdk import (
     Profile,
     Request,
@@ -122,8 +126,28 @@ async def test_a_request_is_followed_to_its_end(google: FakeDataManager, there: 
         assert "NO_CONSENT for 1" in verdicts[0].reason and not google.statuses
 
 
+async def test_a_request_that_is_long_under_way_is_looked_at_every_half_hour(google: FakeDataManager, there: Way) -> None:
+    google.looks = 3
+    parts: list[Document] = []
+
+    async def taken(job: str, places: Sequence[int], after_s: float) -> None:
+        assert after_s == LOOK_EVERY_S
+        parts.append(part_of(job, [{"id": "m1", "r": "row-1", "g": 1}], at=0, wait_s=after_s))
+
+    await there.outlet.send(ADD_MEMBERS, await rows(there, person(1)), taken=taken)
+    document = {"c": now_us(), "p": parts}
+    for _ in range(3):
+        found = await ask_round(there.outlet, document, now_us())
+        ((left,),) = [found.left]
+        assert found.ended == [] and left["a"] - now_us() > (LOOK_EVERY_S - 60) * SECOND_US
+        document["p"] = [{**left, "a": 0}]
+    google.statuses.append({"requestStatus": "PARTIAL_SUCCESS"})
+    found = await ask_round(there.outlet, document, now_us())
+    assert [verdict.kind for _, verdict in found.ended] == [Kind.WARNED] and found.left == []
+
+
 async def test_a_request_whose_end_is_not_seen_counts_as_taken(google: FakeDataManager, shared: Station) -> None:
-    async with shared.way(settings(google, patience_minutes=0)) as there:
+    async with shared.way(settings(google, patience_hours=0)) as there:
         google.statuses.append({"requestStatus": "PROCESSING"})
         (verdict,) = await there.outlet.send(ADD_MEMBERS, await rows(there, person(1)))
     assert verdict.kind is Kind.WARNED and "its end was not seen" in verdict.reason

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +44,10 @@ class FakeDataManager:
     consents: list[dict[str, str] | None] = field(default_factory=list)
     statuses: deque[dict[str, Any]] = field(default_factory=deque)
     """What requestStatus:retrieve says next; success when empty."""
+    looks: int = 0
+    """How many looks at a request find it still being worked on, before it says any of these."""
+    looked: Counter[str] = field(default_factory=Counter)
+    """Request -> looks at it."""
     failures: deque[web.Response] = field(default_factory=deque)
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of uploads and removals that were taken."""
@@ -151,8 +155,12 @@ class FakeDataManager:
     async def _status(self, request: web.Request) -> web.Response:
         if refused := self._unauthorised(request):
             return refused
-        if not re.fullmatch(r"request-\d+", request.query.get("requestId", "")):
+        id = request.query.get("requestId", "")
+        if not re.fullmatch(r"request-\d+", id):
             return error(400, "INVALID_ARGUMENT", [("request_id", "INVALID_REQUEST_ID")])
+        self.looked[id] += 1
+        if self.looked[id] <= self.looks:
+            return web.json_response({"requestStatusPerDestination": [{"requestStatus": "PROCESSING"}]})
         status = self.statuses.popleft() if self.statuses else {"requestStatus": "SUCCESS"}
         return web.json_response({"requestStatusPerDestination": [status]})
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from headrace.authoring.describe import document, page
 from headrace.connector import wire
-from headrace_sdk import Bearer, Capability, Manifest, RateLimit, StandardEvent
+from headrace_sdk import Bearer, Capability, LimitScope, Manifest, RateLimit, StandardEvent
 from headrace_sdk import Field as Value
 
 
@@ -34,7 +34,11 @@ MANIFEST = Manifest(
     ),
     any_of=(("email", "phone"),),
     events=(StandardEvent(name="Purchase", names=("Order Completed",), requires=("email",)),),
-    limits=(RateLimit(count=10, per_s=2.0),),
+    limits=(
+        RateLimit(count=10, per_s=2.0),
+        RateLimit(count=7, per_s=1.0, scope=LimitScope.CONNECTOR),
+        RateLimit(count=9, per_s=60.0, scope=LimitScope.SETTING, setting="region"),
+    ),
     minimum_list_size=1_000,
     not_deleted="Its logs.",
     auth=Bearer(setting="token"),
@@ -56,6 +60,8 @@ def test_the_page_has_everything_that_is_declared() -> None:
         "An item needs one of `email`, `phone`.",
         "| `Purchase` | Order Completed | `email` |",
         "- 10 requests in 2 s.",
+        "- 7 requests in 1 s, of all destinations together.",
+        "- 9 requests in 60 s, of the destinations with the same `region` together.",
         "- The vendor uses lists from 1,000 members on.",
         "- Of a person who is to be forgotten the vendor keeps: Its logs.",
     ):

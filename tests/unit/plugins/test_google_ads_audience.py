@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headrace_destination_google_ads_audience.answers import FIRST_LOOK_S
+from headrace_destination_google_ads_audience.answers import LOOK_EVERY_S
 from headrace_destination_google_ads_audience.destination import GoogleAdsAudience
 from headrace_destination_google_ads_audience.people import FIELDS, normalise
 from headrace_destination_google_ads_audience.settings import GoogleAdsAudienceSettings
@@ -225,7 +225,7 @@ def error(code: int, *violations: tuple[str, str], reason: str = "") -> dict[str
 
 
 def test_a_request_that_is_taken_is_a_job() -> None:
-    assert read(200, {"requestId": "r/1"}).items == (Pending(job="5000000.r/1", after_s=FIRST_LOOK_S),) * 3
+    assert read(200, {"requestId": "r/1"}).items == (Pending(job="5000000.r/1", after_s=LOOK_EVERY_S),) * 3
     poll = connector().poll(Job(id="5000000.r/1", items=3, now_us=0))
     assert (poll.method, poll.items) == ("GET", (0, 1, 2))
     sent, _, kept = poll.url.partition("#")
@@ -234,7 +234,7 @@ def test_a_request_that_is_taken_is_a_job() -> None:
 
 
 def test_a_job_counts_as_taken_after_a_time() -> None:
-    made = connector(patience_minutes=2)
+    made = connector(patience_hours=2)
     poll = made.poll(Job(id="5000000.r/1", items=1, now_us=0))
     body = json.dumps(status("PROCESSING")).encode()
 
@@ -242,10 +242,24 @@ def test_a_job_counts_as_taken_after_a_time() -> None:
         moment_us = 5_000_000 + seconds * 1_000_000
         return made.read(poll, Response(status=200, body=body, received_at_us=moment_us)).items[0]
 
-    assert after(119) == Pending(job="5000000.r/1", after_s=FIRST_LOOK_S)
-    assert after(120) == Warned(
-        reason="Google took it and was still working on it after 2 minutes: its end was not seen"
+    assert after(7199) == Pending(job="5000000.r/1", after_s=LOOK_EVERY_S)
+    assert after(7200) == Warned(
+        reason="Google took it and was still working on it after 2 hours: its end was not seen"
     )
+
+
+def test_late_errors_are_seen_without_being_asked_for() -> None:
+    """Google is at work for half an hour and longer: whoever does not wait that long never sees what it refused."""
+    poll = connector().poll(Job(id="5000000.r/1", items=1, now_us=0))
+
+    def after(seconds: float, answer: Any) -> Any:
+        moment_us = 5_000_000 + int(seconds * 1_000_000)
+        return connector().read(poll, Response(status=200, body=json.dumps(answer).encode(), received_at_us=moment_us))
+
+    for looks in range(1, 12):
+        assert isinstance(after(looks * LOOK_EVERY_S, status("PROCESSING")).items[0], Pending), looks
+    (ended,) = after(12 * LOOK_EVERY_S, status("FAILED", errors={f"{ERROR}NO_CONSENT": 1})).items
+    assert ended == Rejected(reason="Google could not process it: NO_CONSENT for 1")
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b"{}", b"[]", b'{"requestId": 7}'])
@@ -290,8 +304,8 @@ ERROR = "PROCESSING_ERROR_REASON_"
             Retry(reason="Google could not process it: INTERNAL_ERROR for 3"),
         ),
         (status("FAILED"), Retry(reason="Google could not process it: no reason is given")),
-        (status("PROCESSING"), Pending(job="5000000.r/1", after_s=FIRST_LOOK_S)),
-        (status("REQUEST_STATUS_UNKNOWN"), Pending(job="5000000.r/1", after_s=FIRST_LOOK_S)),
+        (status("PROCESSING"), Pending(job="5000000.r/1", after_s=LOOK_EVERY_S)),
+        (status("REQUEST_STATUS_UNKNOWN"), Pending(job="5000000.r/1", after_s=LOOK_EVERY_S)),
     ],
 )
 def test_the_end_of_a_job(answer: Any, outcome: Any) -> None:
@@ -398,7 +412,7 @@ def test_making_a_list() -> None:
         {"customer_id": "123"}, {"customer_id": ""}, {"customer_id": "12345678901"}, {"login_customer_id": "abc"},
         {"user_list_id": "list"}, {"user_list_id": ""}, {"key_type": "email"}, {"client_id": ""},
         {"client_secret": "a b"}, {"refresh_token": ""}, {"consent_ad_user_data": "denied"}, {"membership_days": 541},
-        {"patience_minutes": 15},
+        {"patience_hours": 7},
         {"base_url": "datamanager"}, {"token_url": "https://x/?a=1"}, {"developer_token": "x"},
     ],
 )  # fmt: skip

@@ -56,6 +56,13 @@ async def test_what_has_not_ended_is_asked_for_later_and_later() -> None:
     assert (ended, left, outlet.questions) == ([], [("j", ["a"], 0.000001)], [])
 
 
+async def test_a_vendor_may_ask_to_be_asked_less_often() -> None:
+    _, left, _ = await asked(job("a", wait_s=1800.0), [Verdict(Kind.PENDING, "j", 200, 1800.0)])
+    assert left == [("j", ["a"], 1800.0)]
+    _, left, _ = await asked(job("a", wait_s=8.0), [Verdict(Kind.PENDING, "j", 200, 5.0)])
+    assert left == [("j", ["a"], 12.0)]
+
+
 async def test_a_job_may_end_in_others() -> None:
     ended, left, _ = await asked(
         job("a", "b", "c"), [Verdict(Kind.PENDING, "k", 200, 0.0), DONE, Verdict(Kind.PENDING, "l", 200, 5.0)]

@@ -22,7 +22,7 @@ from headrace.storage.sealing import SealError
 from headrace.telemetry import logs, metrics
 from headrace_sync.alerts.hooks import Hook, Hooks
 from headrace_sync.alerts.message import Alert, AlertKind, request_of
-from headrace_sync.config import SEPARATOR
+from headrace_sync.config import workspace_of
 from headrace_sync.leases import Lease, Leases
 from headrace_sync.outlets.backoff import delay_us
 from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
@@ -73,7 +73,7 @@ class Alerts:
         document: Document = {
             "_id": alert.id,
             "kind": alert.kind.value,
-            "w": destination_key.partition(SEPARATOR)[0],
+            "w": workspace_of(destination_key),
             "d": destination_key,
             "name": alert.resource,
             "r": alert.reason,

@@ -151,7 +151,7 @@ class VendorHandlers:
             await connector.close()
 
     async def _ask(self, line: _Line, request: Request) -> Response:
-        await self._limiter.acquire(limits_of(line.info, line.key))
+        await self._limiter.acquire(limits_of(line.info, line.key, line.settings))
         return await sending.send(
             request, info=line.info, connector=line.connector, signer=line.signer, client=self._client
         )

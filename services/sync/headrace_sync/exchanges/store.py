@@ -17,7 +17,7 @@ from pymongo.errors import PyMongoError
 
 from headrace.storage.mongo.client import Database, Document
 from headrace.telemetry import logs, metrics
-from headrace_sync.config import SEPARATOR
+from headrace_sync.config import workspace_of
 from headrace_sync.store import EXCHANGES
 
 log = logs.get_logger(__name__)
@@ -44,7 +44,7 @@ class ExchangeStore:
         if len(self._gathered) >= _MOST_GATHERED:
             _dropped.add(1)
             return
-        workspace_id = destination_key.partition(SEPARATOR)[0]
+        workspace_id = workspace_of(destination_key)
         self._gathered.append(
             {**exchange, "d": destination_key, "w": workspace_id, "x": datetime.now(UTC) + self._kept}
         )

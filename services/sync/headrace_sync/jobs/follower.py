@@ -219,6 +219,7 @@ async def ask_round(outlet: Outlet, document: Document, now: int) -> _Round:
                 going.setdefault(verdict.reason, ([], verdict.after_s or 0.0))[0].append(item)
             else:
                 wait_s = min(max(float(part["ws"]), FIRST_PAUSE_S) * GROWTH, LONGEST_PAUSE_S)
+                wait_s = max(wait_s, verdict.after_s or 0.0)
                 going.setdefault(part["j"], ([], wait_s))[0].append(item)
         found.left += [
             part_of(job, items, at=now + int(wait_s * SECOND_US), wait_s=wait_s)

@@ -21,7 +21,7 @@ from pymongo.errors import PyMongoError
 from headrace.domain.ids import new_time_ordered_id
 from headrace.domain.times import DAY_US, SECOND_US, now_us
 from headrace.storage.mongo.client import Database, Document, transaction
-from headrace_sync.config import SEPARATOR
+from headrace_sync.config import workspace_of
 from headrace_sync.lists.targets import Place
 from headrace_sync.store import DELIVERIES, LIST_MEMBERS, VENDOR_JOBS, WAITING
 
@@ -153,7 +153,7 @@ def _document(destination_key: str, sync_key: str, job: str, items: Sequence[Job
     return {
         "_id": new_time_ordered_id(),
         "d": destination_key,
-        "w": destination_key.partition(SEPARATOR)[0],
+        "w": workspace_of(destination_key),
         "k": sync_key,
         "p": [part_of(job, stored, at=at, wait_s=after_s)],
         "c": now,

@@ -31,7 +31,7 @@ from headrace_sync.outlets.batch import Batch, Done, Permit, Taken
 from headrace_sync.outlets.breaker import Breaker, BreakerState
 from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
 from headrace_sync.outlets.patience import patiently, pause
-from headrace_sync.outlets.rates import RateLimiter, limits_of
+from headrace_sync.outlets.rates import Limit, RateLimiter
 from headrace_sync.outlets.sending import Connector
 from headrace_sync.outlets.signing import Signer
 from headrace_sync.outlets.tracing import outcome_attributes, traced
@@ -84,11 +84,11 @@ class Outlet:
     def __init__(
         self,
         *,
-        key: str,
         info: wire.ConnectorInfo,
         open_connector: Callable[[], Awaitable[Connector]],
         client: VendorClient,
         limiter: RateLimiter,
+        limits: Sequence[Limit] = (),
         signer: Signer,
         halt: Callable[[str], Awaitable[None]],
         recorder: Recorder | None = None,
@@ -100,11 +100,11 @@ class Outlet:
         """Make the way out.
 
         Args:
-            key: Database id of the destination.
             info: What its connector is.
             open_connector: Opens the connector with the destination's settings; may raise PluginError.
             client: Sends requests.
-            limiter: Shared rate limits.
+            limiter: Hands out places of rate limits.
+            limits: Those that hold for the destination.
             signer: Adds credentials to requests.
             halt: Called with a reason when the vendor refuses the credentials or the settings cannot work.
             recorder: Keeps requests for the delivery log; None keeps none.
@@ -132,7 +132,7 @@ class Outlet:
         self._refused = (0.0, "")
         self._is_view = False
         self._under_way = asyncio.Semaphore(info.concurrency)
-        self._limits = limits_of(info, key)
+        self._limits = limits
 
     def drain(self) -> None:
         """Start no further request; what is not sent yet ends as UNTRIED."""

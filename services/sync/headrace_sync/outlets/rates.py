@@ -9,16 +9,21 @@ is taken before it is due, so that nothing of the rate is lost to asking late or
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 from redis.exceptions import RedisError
 
 from headrace.connector import wire
 from headrace.domain.times import SECOND_US, now_us
 from headrace.storage.streams.client import Redis
 from headrace.telemetry import logs
+from headrace_sdk import LimitScope, RateLimit
+from headrace_sync.config import workspace_of
 
 log = logs.get_logger(__name__)
 
@@ -76,18 +81,31 @@ def take(next_us: int, now: int, limit: Limit) -> tuple[int, int]:
     return place + limit.step_us, max(0, place - now)
 
 
-def limits_of(info: wire.ConnectorInfo, destination_key: str) -> list[Limit]:
+def limits_of(info: wire.ConnectorInfo, destination_key: str, settings: Mapping[str, Any]) -> list[Limit]:
     """The limits of a destination, by its connector's manifest.
 
     Args:
         info: What the connector is.
         destination_key: Database id of the destination.
+        settings: Its settings, of which some limits go by one.
     """
     found = []
     for at, limit in enumerate(info.limits):
-        whose = info.name if limit.scope == "connector" else destination_key
+        whose = _whose(info, limit, destination_key, settings)
         found.append(Limit(f"headrace:places:{info.name}:{at}:{whose}", limit.count, limit.per_s))
     return found
+
+
+def _whose(info: wire.ConnectorInfo, limit: RateLimit, destination_key: str, settings: Mapping[str, Any]) -> str:
+    """Who shares a limit, as a part of its key."""
+    if limit.scope is LimitScope.CONNECTOR:
+        return info.name
+    value = settings.get(limit.setting) or info.default_of(limit.setting) if limit.setting else None
+    if value in (None, ""):
+        return destination_key
+    # Of the workspace alone: nobody slows others by naming their account. As a digest: the setting may be a secret.
+    said = msgspec.json.encode([workspace_of(destination_key), value])
+    return f"{limit.setting}:{hashlib.blake2b(said, digest_size=16).hexdigest()}"
 
 
 class RateLimiter:

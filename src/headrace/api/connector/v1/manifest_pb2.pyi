@@ -291,20 +291,26 @@ class RateLimit(google.protobuf.message.Message):
     COUNT_FIELD_NUMBER: builtins.int
     PER_S_FIELD_NUMBER: builtins.int
     SCOPE_FIELD_NUMBER: builtins.int
+    SETTING_FIELD_NUMBER: builtins.int
     count: builtins.int
     """Required. Requests."""
     per_s: builtins.float
     """Required. Seconds."""
     scope: builtins.str
-    """Optional. Who shares it: "destination", the default, or "connector"."""
+    """Optional. Who shares it: "destination", the default, "connector" (all of the connector), or "setting" (those of a
+    workspace with the same value in a setting).
+    """
+    setting: builtins.str
+    """Required with the scope "setting": the setting's name."""
     def __init__(
         self,
         *,
         count: builtins.int = ...,
         per_s: builtins.float = ...,
         scope: builtins.str = ...,
+        setting: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["count", b"count", "per_s", b"per_s", "scope", b"scope"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "per_s", b"per_s", "scope", b"scope", "setting", b"setting"]) -> None: ...
 
 Global___RateLimit: typing_extensions.TypeAlias = RateLimit
 
