@@ -42,7 +42,10 @@ class Capability(StrEnum):
 
 
 class Idempotency(StrEnum):
-    """What happens at the vendor when the same item is sent twice."""
+    """What happens at the vendor when the same event is sent twice.
+
+    Rows of lists and deletions are repeated in any case: they come out the same however often they are sent.
+    """
 
     KEY = "key"
     """The vendor drops the second one by its key."""

@@ -33,7 +33,12 @@ from headrace_sdk.answers import remark, words
 ASK_AGAIN_S = 30.0
 """Brevo answers about a hundred questions for processes an hour."""
 _UNKNOWN = "already in list and/or does not exist"
-_ABOUT_LIST = re.compile(r"\blist(s|[ _-]?ids?)?\b", re.IGNORECASE)
+_ABOUT_LIST = re.compile(
+    r"\blist[ _-]?ids?\b|\blists? (\S+ )?(do(es)? not|doesn't|don't) exist|\blists? not found"
+    r"|\b(invalid|unknown) lists?\b",
+    re.IGNORECASE,
+)
+"""A list that is gone or another's. The word alone may be about an attribute of one contact."""
 _RUNNING = ("queued", "in_process", "processing")
 
 
@@ -45,6 +50,9 @@ def read_contact(request: Request, response: Response) -> Outcomes:
     """
     if response.status in (201, 204):
         return Outcomes.every(request, Delivered())
+    message = str(response.json_object().get("message"))
+    if response.status == 400 and b'"listIds"' in request.body and _ABOUT_LIST.search(message):
+        raise ConfigError(f"{_said(response)}: look at the list", "list_id")
     _raise(response)
 
 
@@ -182,20 +190,19 @@ def _lowered(emails: Any) -> frozenset[str]:
 
 def _refused_whole(request: Request, response: Response) -> Outcomes:
     """Nothing was stored, and no item is named: the host looks for it."""
-    return Outcomes.refused(request, f"Brevo answered with status {response.status}{_explanation(response)}")
+    return Outcomes.refused(request, _said(response))
 
 
 def _raise(response: Response) -> NoReturn:
     status, answer = response.status, response.json_object()
-    code, message = answer.get("code"), str(answer.get("message"))
-    said = f"Brevo answered with status {status}{_explanation(response)}"
+    code, said = answer.get("code"), _said(response)
     if status in (401, 403) or code in ("unauthorized", "permission_denied", "account_under_validation"):
         raise AuthError(f"{said}: it does not let this API key in")
     if status == 402 or code == "not_enough_credits":
         raise ConfigError(f"{said}: the account's plan is used up", "api_key")
     if status == 429:
         raise RateLimited(said, wait_s(response))
-    if (status == 404 and answer) or (status == 400 and _ABOUT_LIST.search(message)):
+    if status == 404 and answer:
         raise ConfigError(f"{said}: look at the list", "list_id")
     if status in (404, 405, 410) or 300 <= status < 400:
         raise ConfigError(f"{said}: the address is not that of Brevo's API", "base_url")
@@ -210,7 +217,8 @@ def wait_s(response: Response) -> float | None:
     return float(reset) if reset.isascii() and reset.isdecimal() and len(reset) < 6 else response.retry_after_s()
 
 
-def _explanation(response: Response) -> str:
+def _said(response: Response) -> str:
     answer = response.json_object()
     code, message = answer.get("code"), answer.get("message")
-    return remark(": ".join(one for one in (code, message) if isinstance(one, str) and one))
+    words_of = ": ".join(one for one in (code, message) if isinstance(one, str) and one)
+    return f"Brevo answered with status {response.status}{remark(words_of)}"

@@ -60,7 +60,7 @@ MANIFEST = Manifest(
     batch=BatchPolicy(max_items=events.MOST, max_bytes=3_000_000, max_wait_s=1.0),
     limits=(RateLimit(count=100, per_s=10.0),),
     timeout_s=60.0,
-    idempotency=Idempotency.NATURAL,
+    idempotency=Idempotency.KEY,  # of events: the uuid
     rows_match_people=True,
     auth=Bearer(setting="access_token"),
     versions=ApiVersions(setting="api_version", ends=VERSION_ENDS),

@@ -45,7 +45,7 @@ def body_of(event: EventItem, name: str, now_us: int) -> dict[str, Any]:
     who, problems = contacts.identifiers_of(event.fields)
     found: dict[str, Any] = {
         "event_name": name,
-        "created_at": (event.timestamp_us if 0 < event.timestamp_us <= now_us else now_us) // 1_000_000,
+        "created_at": _moment_of(event, now_us) // 1_000_000,
     }
     if "external_id" in who:
         found["user_id"] = who["external_id"]
@@ -56,6 +56,16 @@ def body_of(event: EventItem, name: str, now_us: int) -> dict[str, Any]:
         raise RecordRejected(f"{field} {reason}".strip(), field)
     metadata = _metadata(event.fields.get("metadata"))
     return {**found, "metadata": metadata} if metadata else found
+
+
+def _moment_of(event: EventItem, now_us: int) -> int:
+    """When an event happened, in microseconds since 1970.
+
+    Intercom knows repetitions by it, so it is the same at each try: a time that is none, or that had not come when
+    Headrace received the event, gives way to that of receipt.
+    """
+    received_us = event.received_at_us or now_us
+    return event.timestamp_us if 0 < event.timestamp_us <= received_us else received_us
 
 
 def _metadata(value: Any) -> dict[str, Any]:

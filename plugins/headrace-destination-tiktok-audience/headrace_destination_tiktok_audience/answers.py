@@ -28,6 +28,11 @@ from headrace_sdk.answers import raise_for_status, remark
 _OK, _PARTIAL = 0, 20_001
 _NO_PERMISSION, _BAD_PARAMETER, _NO_OBJECT, _THROTTLED, _BAD_TOKEN = 40_001, 40_002, 40_007, 40_100, 40_105
 _PLACE = re.compile(r"\bbatch_data(?:\[|\.)([0-9]{1,5})\b")
+_UNUSABLE = re.compile(
+    r"not exist|n't exist|not found|deleted|expired|not belong|n't belong|no permission"
+    r"|(advertiser|audience)(_| )?ids? (is|are) (invalid|not valid)|(invalid|unknown) (advertiser|audience)",
+    re.IGNORECASE,
+)
 _ACCESS_TOKEN = re.compile(r"access[ _-]?token", re.IGNORECASE)
 
 
@@ -71,7 +76,7 @@ def accepted(response: Response) -> tuple[int, Mapping[str, Any]]:
         raise RateLimited(said, response.retry_after_s())
     if code >= 50_000 or code in (_OK, _PARTIAL) or response.status >= 500:
         raise TransientError(said, response.retry_after_s())
-    if code in (_BAD_PARAMETER, _NO_OBJECT) and (setting := _blamed_setting(answer)):
+    if setting := _blamed_setting(code, answer):
         raise ConfigError(f"{said}: TikTok does not know it", setting)
     return code, answer
 
@@ -103,9 +108,16 @@ def sentence(response: Response, audience_id: str) -> str:
     return "" if audience_id in known else "TikTok does not know the audience: choose another one"
 
 
-def _blamed_setting(answer: Mapping[str, Any]) -> str:
-    """The setting that a message is about; empty when it is about none."""
-    message = str(answer.get("message")).lower().replace(" ", "_")
-    if "advertiser" in message:
+def _blamed_setting(code: int, answer: Mapping[str, Any]) -> str:
+    """The setting that an answer is about; empty when it is about none.
+
+    A row has the audience's id too, so a message that names a row's place is about the row; and one that has the word
+    without saying that the object is not there, or is another's, may be about anything.
+    """
+    message = str(answer.get("message"))
+    blames = code == _NO_OBJECT or (code == _BAD_PARAMETER and _UNUSABLE.search(message))
+    if not blames or _PLACE.search(message):
+        return ""
+    if "advertiser" in message.lower():
         return "advertiser_id"
-    return "audience_id" if "audience" in message else ""
+    return "audience_id" if "audience" in message.lower() else ""

@@ -126,7 +126,9 @@ async def test_a_request_is_followed_to_its_end(google: FakeDataManager, there: 
         assert "NO_CONSENT for 1" in verdicts[0].reason and not google.statuses
 
 
-async def test_a_request_that_is_long_under_way_is_looked_at_every_half_hour(google: FakeDataManager, there: Way) -> None:
+async def test_a_request_that_is_long_under_way_is_looked_at_every_half_hour(
+    google: FakeDataManager, there: Way
+) -> None:
     google.looks = 3
     parts: list[Document] = []
 

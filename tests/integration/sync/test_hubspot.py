@@ -91,7 +91,15 @@ async def test_a_bad_item_does_not_hold_up_the_others(hubspot: FakeHubSpot, ther
         events = [event("Thing Done", "m1"), event("Not Defined", "m2"), event("Order Completed", "m3")]
         kinds = [verdict.kind for verdict in await there.deliver(events)]
         assert kinds == [Kind.DELIVERED, Kind.REJECTED, Kind.DELIVERED]
-    assert len(hubspot.events) == 4
+    assert len(hubspot.events) == 2  # those of the second round are repetitions
+
+
+async def test_a_repeated_event_counts_once(hubspot: FakeHubSpot, there: Way) -> None:
+    assert there.outlet.info.idempotency == "key"
+    for _ in range(2):
+        await there.deliver([event("Thing Done", "m1")])
+        await there.deliver([event("Thing Done", "m1"), event("Thing Done", "m2")])
+    assert [one["uuid"] for one in hubspot.events] == ["m1", "m2"]
 
 
 async def test_events_and_contacts(hubspot: FakeHubSpot, there: Way) -> None:

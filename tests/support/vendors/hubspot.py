@@ -178,7 +178,10 @@ class FakeHubSpot:
                 where = f"inputs[{place}]: " if self.names_places else ""
                 self.problems.append(problem)
                 return error(400, f"{where}{problem}", category="VALIDATION_ERROR")
-        self.events += given
+        for event in given:  # of events of one kind with one uuid the first is taken; the answer is the same
+            key = (event["eventName"], event.get("uuid", ""))
+            if not key[1] or all(key != (one["eventName"], one.get("uuid")) for one in self.events):
+                self.events.append(event)
         return web.Response(status=204)
 
     async def _see(self, request: web.Request) -> web.Response:

@@ -57,7 +57,10 @@ EVERYTHING = Manifest(
     capabilities=frozenset({Capability.FORWARDING, Capability.CHECK, Capability.LIST_SYNC}),
     fields=FIELDS,
     batch=BatchPolicy(max_items=7, max_bytes=8, max_wait_s=0.0),
-    limits=(RateLimit(count=5, per_s=1.5, scope=LimitScope.CONNECTOR), RateLimit(count=1, per_s=2.0, scope=LimitScope.SETTING, setting="region")),
+    limits=(
+        RateLimit(count=5, per_s=1.5, scope=LimitScope.CONNECTOR),
+        RateLimit(count=1, per_s=2.0, scope=LimitScope.SETTING, setting="region"),
+    ),
     concurrency=3,
     retry=RetryPolicy(max_age_s=0.0, base_s=1.0, cap_s=2.0),
     timeout_s=5.0,
@@ -100,7 +103,8 @@ def test_all_of_a_manifest_arrives(manifest: Manifest) -> None:
 
 def test_the_example_above_leaves_nothing_at_its_default() -> None:
     """So that a field which is added to the manifest, but forgotten in the protos, is found."""
-    for value, name in ((EVERYTHING, "manifest"), (FIELDS[0], "field"), (EVERYTHING.batch, "batch"), (EVERYTHING.limits[1], "limit")):
+    given = {"manifest": EVERYTHING, "field": FIELDS[0], "batch": EVERYTHING.batch, "limit": EVERYTHING.limits[1]}
+    for name, value in given.items():
         for field in dataclasses.fields(value):
             if field.default is not dataclasses.MISSING and field.name not in ("kind", "api"):
                 assert getattr(value, field.name) != field.default, f"{name}: {field.name}"

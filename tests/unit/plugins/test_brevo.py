@@ -339,10 +339,32 @@ def test_deletions(status: int, answer: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("List ids are not valid", ConfigError),
+        ("List 7 does not exist", ConfigError),
+        ("listIds is invalid", ConfigError),
+        ("PLAN is not in the list of values", RecordRejected),
+        ("list is not a valid attribute", RecordRejected),
+    ],
+)
+def test_what_is_said_of_one_contact_stops_no_destination(message: str, error: type[ConnectorError]) -> None:
+    (added,) = there().add_members(batch(1))
+    with pytest.raises(error):
+        there().read(added, response(400, {"code": "invalid_parameter", "message": message}))
+
+
+@pytest.mark.parametrize(
     ("path", "status", "answer", "error"),
     [
         ("/contacts", 400, {"code": "duplicate_parameter", "message": "SMS is taken"}, RecordRejected),
-        ("/contacts", 400, {"code": "invalid_parameter", "message": "List ids are not valid"}, ConfigError),
+        (
+            "/contacts",
+            400,
+            {"code": "invalid_parameter", "message": "PLAN is not in the list of values"},
+            RecordRejected,
+        ),
+        ("/contacts", 400, {"code": "invalid_parameter", "message": "List ids are not valid"}, RecordRejected),
         ("/contacts", 400, {"code": "invalid_parameter", "message": "emailBlacklisted is odd"}, RecordRejected),
         ("/contacts", 402, {"code": "not_enough_credits", "message": "x"}, ConfigError),
         ("/contacts", 425, {"code": "x", "message": "Too early"}, TransientError),

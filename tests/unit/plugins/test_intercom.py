@@ -146,6 +146,14 @@ def test_events() -> None:
         "metadata": {"total": 2.5, "price": {"amount": 250, "currency": "eur"}},
     }  # fmt: skip
     assert events.body_of(event(timestamp_us=NOW_US + 10**9), "x", NOW_US)["created_at"] == NOW_US // 10**6
+
+
+@pytest.mark.parametrize("timestamp_us", [0, -5, NOW_US - 30_000_000, NOW_US + 10_000_000, NOW_US + 10**15])
+def test_an_event_has_the_same_second_at_each_try(timestamp_us: int) -> None:
+    """Intercom takes it for a repetition by its second."""
+    known = event(timestamp_us=timestamp_us, received_at_us=NOW_US)
+    seconds = {events.body_of(known, "x", NOW_US + late_s * 1_000_000)["created_at"] for late_s in (1, 60, 14_400)}
+    assert seconds == {min(timestamp_us if timestamp_us > 0 else NOW_US, NOW_US) // 1_000_000}
     many = events.body_of(event(fields={"email": "a@x.de", "metadata": {f"k{n}": n for n in range(50)}}), "x", NOW_US)
     assert len(many["metadata"]) == 20 and many["email"] == "a@x.de"
     given = (event("", "identify"), event(), event(fields={"email": "x"}), event("", "alias"))

@@ -93,6 +93,8 @@ def test_requests_have_the_columns_that_their_rows_have() -> None:
     assert body(removed) == {**body(added), "action": "delete"}
     assert isinstance(added, Request) and added.items == (0, 1)
     assert added.url == "https://business-api.tiktok.com/open_api/v1.3/segment/mapping/"
+    later = connector(api_version="v1.4").lists()
+    assert later.url.startswith("https://business-api.tiktok.com/open_api/v1.4/dmp/custom_audience/list/")
 
 
 def test_a_thousand_rows_a_request() -> None:
@@ -128,7 +130,10 @@ def answer(code: Any, message: str = "", data: Any = None, *, status: int = 200)
         (answer(40102, "The access token is expired"), AuthError),
         (answer(40001, "?"), AuthError),
         (answer(40002, "Audience does not exist"), ConfigError),
+        (answer(40002, "Invalid audience_id"), ConfigError),
+        (answer(40002, "audience_ids is invalid"), ConfigError),
         (answer(40007, "advertiser 71 does not exist"), ConfigError),
+        (answer(40007, "audience 72"), ConfigError),
         (answer(40100, "?"), RateLimited),
         (answer(40999, "?"), RecordRejected),
         (answer(50002, "?"), TransientError),
@@ -151,6 +156,10 @@ def test_answers_of_rows() -> None:
     assert {type(one) for one in there.read(REQUEST, answer(20001)).items} == {Warned}
     named = there.read(REQUEST, answer(40002, "batch_data[2]: Not a valid row"))
     assert [type(one) for one in named.items] == [Retry, Retry, Rejected] and named.refused_whole
+    of_row = there.read(REQUEST, answer(40002, "batch_data[1][0].audience_ids: the audience does not exist"))
+    assert [type(one) for one in of_row.items] == [Retry, Rejected, Retry]
+    of_any = there.read(REQUEST, answer(40002, "A row may not be longer than what an audience takes"))
+    assert {type(one) for one in of_any.items} == {Rejected} and of_any.refused_whole
     unnamed = there.read(REQUEST, answer(40002, "Not a valid row"))
     assert {type(one) for one in unnamed.items} == {Rejected} and unnamed.refused_whole
 
