@@ -10,7 +10,11 @@ from pydantic import Field, field_validator
 from headrace_sdk.settings import Address, Settings, Token, Word
 
 DEFAULT_VERSION = "v26"
-VERSION_ENDS = {"v20": "2026-06-10", "v21": "2026-08-05", "v22": "2026-10-07"}
+VERSION_ENDS = {
+    "v20": "2026-06-10", "v21": "2026-08-05", "v22": "2026-10-07",
+    # Google has told the month alone so far, and as a projection: the first day of it.
+    "v23": "2027-02-01", "v24": "2027-05-01", "v25": "2027-08-01", "v26": "2027-11-01",
+}  # fmt: skip
 """Days from which Google does not answer a version, as far as it has said so: https://developers.google.com/ads/blog
 (sunset reminders). Each lives about a year: https://developers.google.com/google-ads/api/docs/sunset-dates"""
 

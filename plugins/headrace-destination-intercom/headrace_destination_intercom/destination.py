@@ -13,6 +13,7 @@ from headrace_destination_intercom import answers, contacts, events
 from headrace_destination_intercom.fields import FIELDS
 from headrace_destination_intercom.settings import IntercomSettings
 from headrace_sdk import (
+    ApiVersions,
     BatchPolicy,
     Bearer,
     Built,
@@ -64,6 +65,7 @@ MANIFEST = Manifest(
     idempotency=Idempotency.KEY,
     rows_match_people=True,
     auth=Bearer(setting="access_token"),
+    versions=ApiVersions(setting="api_version", ends={}),  # Intercom has named no end of any
     any_of=(("user_id", "email"),),
     removal_keys=(("user_id",), ("email",)),
     not_deleted="Contacts that Intercom knows by neither an external id nor an e-mail address of the person.",

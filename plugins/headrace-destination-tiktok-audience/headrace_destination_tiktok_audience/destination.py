@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from headrace_destination_tiktok_audience import answers, people
-from headrace_destination_tiktok_audience.settings import TikTokAudienceSettings
+from headrace_destination_tiktok_audience.settings import VERSION_ENDS, TikTokAudienceSettings
 from headrace_sdk import (
+    ApiVersions,
     BatchPolicy,
     Built,
     Capability,
@@ -59,6 +60,7 @@ MANIFEST = Manifest(
     idempotency=Idempotency.NATURAL,
     rows_match_people=True,
     auth=ApiKey(setting="access_token", header="Access-Token"),
+    versions=ApiVersions(setting="api_version", ends=VERSION_ENDS),
     removal_keys=(("email",), ("phone",), ("idfa",), ("gaid",)),
     minimum_list_size=1_000,
     not_deleted="Reports in TikTok Ads Manager; the person is taken off the audience alone.",
@@ -178,7 +180,7 @@ class TikTokAudience(Destination[TikTokAudienceSettings]):
         )
 
     def _url(self, path: str) -> str:
-        return f"{self.settings.base_url}/open_api/v1.3/{path}/"
+        return f"{self.settings.base_url}/open_api/{self.settings.api_version}/{path}/"
 
     def _account(self) -> str:
         return f"advertiser_id={self.settings.advertiser_id}"

@@ -12,8 +12,9 @@ from typing import Any
 from headrace_destination_tiktok_events import answers, events, people
 from headrace_destination_tiktok_events.fields import FIELDS, FIND_SOMEBODY
 from headrace_destination_tiktok_events.properties import properties_of
-from headrace_destination_tiktok_events.settings import TikTokEventsSettings
+from headrace_destination_tiktok_events.settings import VERSION_ENDS, TikTokEventsSettings
 from headrace_sdk import (
+    ApiVersions,
     BatchPolicy,
     Built,
     Capability,
@@ -51,6 +52,7 @@ MANIFEST = Manifest(
     timeout_s=60.0,
     idempotency=Idempotency.KEY,
     auth=ApiKey(setting="access_token", header="Access-Token"),
+    versions=ApiVersions(setting="api_version", ends=VERSION_ENDS),
     any_of=(FIND_SOMEBODY,),
     events=events.STANDARD_EVENTS,
     not_deleted="All events: the Events API deletes nothing; ask TikTok for their deletion.",
@@ -137,7 +139,7 @@ class TikTokEvents(Destination[TikTokEventsSettings]):
         body |= {"partner_name": "Headrace", "data": data}
         return Request(
             method="POST",
-            url=f"{settings.base_url}/open_api/v1.3/event/track/",
+            url=f"{settings.base_url}/open_api/{settings.api_version}/event/track/",
             headers={"Content-Type": "application/json"},
             body=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"),
             items=tuple(items),

@@ -8,6 +8,11 @@ from pydantic import Field
 
 from headrace_sdk.settings import Address, Settings, Token
 
+DEFAULT_VERSION = "v1.3"
+VERSION_ENDS = {"v1.2": "2023-08-15"}
+"""Days from which TikTok does not answer a version. It has named none for v1.3:
+https://business-api.tiktok.com/portal/docs?id=1740029169927169"""
+
 EventSource = Literal["web", "app", "offline", "crm"]
 
 
@@ -39,6 +44,12 @@ class TikTokEventsSettings(Settings):
         pattern=r"^[A-Za-z0-9_\-]{0,64}$",
         title="Test event code",
         description="Shows the events under Test events in the Events Manager; take it out afterwards.",
+    )
+    api_version: str = Field(
+        DEFAULT_VERSION,
+        pattern=r"^v[1-9]\.[0-9]{1,2}$",
+        title="API version",
+        description="Version of TikTok's API for Business.",
     )
     base_url: Address = Field(
         "https://business-api.tiktok.com", title="Address", description="Where the API is; others are for tests."

@@ -105,8 +105,8 @@ async def render(
     finally:
         await instance.close()
     remark = version_remark(info, settings, now_us)
-    if remark:
-        rendering.warnings.append({"message_id": "", "reason": remark})
+    if remark.warns:
+        rendering.warnings.append({"message_id": "", "reason": remark.text})
     return rendering
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,24 +14,40 @@ WARN_DAYS = 60
 """Days before the end of a version from which on it is warned of."""
 
 
-def version_remark(info: wire.ConnectorInfo, settings: Mapping[str, Any], now_us: int) -> str:
-    """What to say about the version of the vendor's API that the settings choose; empty when there is nothing to say.
+@dataclass(frozen=True, slots=True)
+class VersionRemark:
+    """What there is to say about a version.
+
+    Attributes:
+        text: A sentence; empty when there is nothing to say.
+        warns: True when something is to be done.
+    """
+
+    text: str = ""
+    warns: bool = False
+
+
+def version_remark(info: wire.ConnectorInfo, settings: Mapping[str, Any], now_us: int) -> VersionRemark:
+    """What to say about the version of the vendor's API that the settings choose.
 
     Args:
         info: The connector, whose manifest names the setting and the known ends.
         settings: The destination's settings; without the setting its default holds.
         now_us: The clock, in microseconds since 1970 UTC.
+
+    Returns:
+        A warning when the version ends within `WARN_DAYS` or has ended; a remark when its end is not known.
     """
     versions = info.versions
     if versions is None:
-        return ""
+        return VersionRemark()
     version = settings.get(versions.setting) or info.default_of(versions.setting)
     end = versions.end_of(version) if isinstance(version, str) else None
     if end is None:
-        return ""
+        return VersionRemark(f"the end of version {version} is not known to this version of the connector")
     left = (end - datetime.fromtimestamp(now_us / SECOND_US, UTC).date()).days
     if left > WARN_DAYS:
-        return ""
+        return VersionRemark()
     stops = "stopped" if left <= 0 else "stops"
-    return f"{info.title}: the vendor {stops} answering version {version} on {end}: set a newer {versions.setting}"
-
+    said = f"the vendor {stops} answering version {version} on {end}: set a newer {versions.setting}"
+    return VersionRemark(f"{info.title}: {said}", warns=True)

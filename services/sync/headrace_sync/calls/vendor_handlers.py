@@ -197,6 +197,4 @@ def _version_check(line: _Line) -> list[Checked]:
     title = "The version of the vendor's API"
     now = now_us()
     remark = version_remark(line.info, line.settings, now)
-    if not remark:
-        return [Checked(title, PASSED)]
-    return [Checked(title, WARNING, remark)]
+    return [Checked(title, WARNING if remark.warns else PASSED, remark.text)]
