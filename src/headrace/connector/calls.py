@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -43,6 +44,7 @@ _OWN = (str(Path(__file__).parent), str(Path(headrace_sdk.__file__).parent))
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 _LOADERS = (str(Path(importlib.__file__).parent), str(Path(pluggy.__file__).parent))
 _LONGEST_TEXT = 500
+_MOST_PROBLEMS = 20
 TRACEBACKS_VARIABLE = "HEADRACE_PLUGIN_TRACEBACKS"
 """When set, exceptions of a plugin are printed whole, for its author: their texts may hold data of the samples."""
 
@@ -191,9 +193,7 @@ class Calls:
         try:
             settings = manifest.settings.model_validate(asked.values)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            return wire.SettingsProblem(reason=f"{field or 'settings'}: {first['msg']}", field=field)
+            return _problem_of(error)
         try:
             self._instances[instance] = _connector_class(manifest)(settings)
         except ConfigError as error:
@@ -263,6 +263,15 @@ class Calls:
             except RecordRejected as error:
                 found.append(wire.NormalisedValue(rejected=error.reason))
         return found
+
+
+def _problem_of(error: ValidationError) -> wire.SettingsProblem:
+    """All that is wrong with settings, as far as a form has room for it. Their values are not told."""
+    problems = []
+    for one in error.errors(include_input=False, include_url=False, include_context=False)[:_MOST_PROBLEMS]:
+        field = ".".join(str(part) for part in one["loc"])
+        problems.append(wire.SettingsProblem(reason=f"{field or 'settings'}: {one['msg']}", field=field))
+    return dataclasses.replace(problems[0], others=tuple(problems[1:]))
 
 
 def _connector_class(manifest: Manifest) -> Callable[[BaseModel], Destination[Any]]:

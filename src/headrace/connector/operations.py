@@ -87,13 +87,17 @@ class Operation(Generic[ArgumentT, ResultT]):
 def _problem_message(problem: wire.SettingsProblem | None) -> Message:
     if problem is None:
         return pb.OpenInstanceResponse()
-    return pb.OpenInstanceResponse(problem=pb.SettingsProblem(reason=problem.reason, field=problem.field))
+    others = [pb.SettingsProblem(reason=one.reason, field=one.field) for one in problem.others]
+    return pb.OpenInstanceResponse(
+        problem=pb.SettingsProblem(reason=problem.reason, field=problem.field, others=others)
+    )
 
 
 def _problem_of(message: pb.OpenInstanceResponse) -> wire.SettingsProblem | None:
     if not message.HasField("problem"):
         return None
-    return wire.SettingsProblem(reason=message.problem.reason, field=message.problem.field)
+    others = tuple(wire.SettingsProblem(reason=one.reason, field=one.field) for one in message.problem.others)
+    return wire.SettingsProblem(reason=message.problem.reason, field=message.problem.field, others=others)
 
 
 def _building(

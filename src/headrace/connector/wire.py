@@ -40,10 +40,12 @@ class SettingsProblem:
     Attributes:
         reason: A sentence for the customer.
         field: The setting at fault as a dotted path, empty when it is no single one.
+        others: What is wrong besides, without others of their own.
     """
 
     reason: str
     field: str = ""
+    others: tuple[SettingsProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,11 +49,13 @@ class PluginConfigError(PluginError):
 
     Attributes:
         field: The setting at fault as a dotted path, empty when it is no single one.
+        problems: All that is wrong, as (field, reason) pairs. `reason` has their reasons one after the other.
     """
 
-    def __init__(self, plugin: str, field: str, reason: str) -> None:
-        super().__init__(PluginErrorKind.CONFIG, plugin, reason)
+    def __init__(self, plugin: str, field: str, reason: str, others: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(PluginErrorKind.CONFIG, plugin, "; ".join([reason, *(other for _, other in others)]))
         self.field = field
+        self.problems = ((field, reason), *others)
 
 
 @dataclass(frozen=True, slots=True)

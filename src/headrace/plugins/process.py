@@ -51,6 +51,8 @@ _LONGEST_WAIT_S = 30.0
 _LONGEST_BEGIN_S = 60.0
 _KINDS = {"load": PluginErrorKind.LOAD, "config": PluginErrorKind.CONFIG}
 _LONGEST_REASON = 500
+_LONGEST_PROBLEMS = 1_500
+"""Of all that is wrong with settings together: an error of gRPC has a few kilobytes."""
 _GRACE_S = 5.0
 """Seconds beyond the time of a delivery after which the process, which should have ended it, counts as stuck."""
 ArgumentT = TypeVar("ArgumentT")
@@ -278,9 +280,8 @@ class PluginProcess:
         self.output.hide(instance.secrets)
         problem = await self._exchange(OPEN, _settings_of(instance), self._limits.call_s, instance)
         if problem is not None:
-            masker = Masker(instance.secrets)
-            reason, field = masker.mask(problem.reason), masker.mask(problem.field)
-            raise PluginConfigError(self.plugin.name, field[:_LONGEST_REASON], reason[:_LONGEST_REASON])
+            (field, reason), *others = _told(problem, Masker(instance.secrets))
+            raise PluginConfigError(self.plugin.name, field, reason, others)
         self._open[instance.id] = instance
 
     async def _restart(self) -> None:
@@ -451,3 +452,16 @@ def python_environment(path: Sequence[str]) -> dict[str, str]:
 
 def _settings_of(instance: Instance) -> Settings:
     return Settings(instance.connector, dict(instance.settings))
+
+
+def _told(problem: wire.SettingsProblem, masker: Masker) -> list[tuple[str, str]]:
+    """What is wrong with settings as (field, reason) pairs, without secrets, as far as there is room for it."""
+    found: list[tuple[str, str]] = []
+    room = _LONGEST_PROBLEMS
+    for one in (problem, *problem.others):
+        field, reason = masker.mask(one.field)[:_LONGEST_REASON], masker.mask(one.reason)[:_LONGEST_REASON]
+        room -= len(field) + len(reason)
+        if found and room < 0:
+            break
+        found.append((field, reason))
+    return found

@@ -85,6 +85,9 @@ async def test_settings_are_checked_by_the_plugin(serve: Any) -> None:
             assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
             violations = field_violations(error)
             assert any(field in f"{name} {text}" for name, text in violations), (settings, violations)
+        error = await refused(api.destination("hook", "not an address", colour="red", batch_size=0, method="GET"))
+        named = [name for name, _ in field_violations(error)]
+        assert sorted(named) == [f"destination.settings.{name}" for name in ("batch_size", "colour", "method", "url")]
         error = await refused(api.destination("hook", URL, connector="carrier-pigeon"))
         assert "webhook" in (error.details() or "")
         error = await refused(api.destination("Not An Id", URL))

@@ -90,6 +90,7 @@ MEMBER_ROWS = st.builds(wire.MemberRows, rows=st.lists(ROWS, max_size=2).map(tup
 NORMALISED = st.builds(
     wire.NormalisedValue, normalised=st.none() | TEXT, sent=st.none() | TEXT, rejected=st.none() | TEXT
 )
+PROBLEM = st.builds(wire.SettingsProblem, reason=TEXT, field=TEXT)
 ARGUMENTS: dict[Operation[Any, Any], st.SearchStrategy[Any]] = {
     operations.LOAD: st.none(),
     operations.OPEN: st.builds(Settings, TEXT, OBJECTS),
@@ -122,7 +123,7 @@ RESULTS: dict[Operation[Any, Any], st.SearchStrategy[Any]] = {
         st.builds(wire.Delivery, response=RESPONSES),
         *(st.builds(wire.Delivery, **{name: REASONS}) for name in ("unsent", "lost", "refused")),
     ),
-    operations.OPEN: st.none() | st.builds(wire.SettingsProblem, reason=TEXT, field=TEXT),
+    operations.OPEN: st.none() | st.builds(wire.SettingsProblem, reason=TEXT, field=TEXT, others=st.tuples(PROBLEM)),
     operations.CLOSE: st.none(),
     operations.ROWS: st.lists(MEMBER_ROWS, max_size=3),
     operations.ADD_MEMBERS: BUILT,

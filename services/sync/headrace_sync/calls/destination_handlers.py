@@ -15,10 +15,12 @@ from headrace.plugins.errors import PluginConfigError, PluginError, PluginErrorK
 from headrace.plugins.masking import mask_settings, merge_masked
 from headrace.rpc import names
 from headrace.rpc.errors import (
+    ApiError,
     already_exists,
     etag_mismatch,
     in_use,
     invalid_argument,
+    invalid_arguments,
     not_found,
     unavailable,
     wrong_state,
@@ -262,8 +264,7 @@ class DestinationHandlers:
         try:
             opened = await self._host.open(connector, settings)
         except PluginConfigError as error:
-            field = f"destination.settings.{error.field}" if error.field else "destination.settings"
-            raise invalid_argument(field, error.reason) from None
+            raise refused_settings(error) from None
         except PluginError as error:
             if error.kind is PluginErrorKind.CRASHED:
                 raise unavailable(f"The plugin cannot check the settings now: {error.reason}.") from None
@@ -272,6 +273,15 @@ class DestinationHandlers:
 
     def _sealed(self, key: str, settings: Mapping[str, Any]) -> str:
         return self._sealer.seal(msgspec.json.encode(settings).decode(), sealing_place(key))
+
+
+def refused_settings(error: PluginConfigError) -> ApiError:
+    """Settings that cannot work: a violation for each that is wrong."""
+    named = [
+        (f"destination.settings.{field}" if field else "destination.settings", reason)
+        for field, reason in error.problems
+    ]
+    return invalid_argument(*named[0]) if len(named) == 1 else invalid_arguments(named)
 
 
 def _masked(info: wire.ConnectorInfo, settings: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from headrace.plugins.mapping import MappingError
 from headrace.plugins.offline import InputError
 from headrace.plugins.render import Rendering, render
 from headrace.rpc.errors import invalid_argument, unavailable, wrong_state
-from headrace_sync.calls.destination_handlers import DestinationHandlers
+from headrace_sync.calls.destination_handlers import DestinationHandlers, refused_settings
 
 MOST_EVENTS = 100
 LONGEST_EVENT = 100_000
@@ -50,8 +50,7 @@ class DestinationTests:
         except MappingError as error:
             raise invalid_argument("mapping", str(error)) from None
         except PluginConfigError as error:
-            field = f"destination.settings.{error.field}" if error.field else "destination.settings"
-            raise invalid_argument(field, error.reason) from None
+            raise refused_settings(error) from None
         except PluginError as error:
             if error.kind is PluginErrorKind.CRASHED and error.untried:
                 raise unavailable(f"The plugin is not there at the moment: {error.reason}.") from None

@@ -113,17 +113,23 @@ class SettingsProblem(google.protobuf.message.Message):
 
     REASON_FIELD_NUMBER: builtins.int
     FIELD_FIELD_NUMBER: builtins.int
+    OTHERS_FIELD_NUMBER: builtins.int
     reason: builtins.str
     """Required. A sentence for the customer: what is wrong and what to do. Never the value."""
     field: builtins.str
     """Optional. The setting at fault, as a dotted path."""
+    @property
+    def others(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SettingsProblem]:
+        """Optional. What is wrong besides, without others of its own."""
+
     def __init__(
         self,
         *,
         reason: builtins.str = ...,
         field: builtins.str = ...,
+        others: collections.abc.Iterable[Global___SettingsProblem] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["field", b"field", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["field", b"field", "others", b"others", "reason", b"reason"]) -> None: ...
 
 Global___SettingsProblem: typing_extensions.TypeAlias = SettingsProblem
 
