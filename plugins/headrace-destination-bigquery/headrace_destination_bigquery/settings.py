@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 _PROJECT = re.compile(r"([a-z0-9.-]{1,80}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _DATASET = re.compile(r"[A-Za-z0-9_]{1,1024}")
 _TABLE = re.compile(r"[A-Za-z0-9_-]{1,1024}")
+_KEY_MEMBERS = ("client_email", "private_key", "private_key_id", "token_uri")
 
 
 class BigQuerySettings(BaseModel):
@@ -33,8 +34,11 @@ class BigQuerySettings(BaseModel):
             found = json.loads(key.get_secret_value())
         except ValueError:
             found = None
-        if not isinstance(found, dict) or not all(found.get(name) for name in ("client_email", "private_key")):
-            raise ValueError("must be the key file of a service account, as JSON text")
+        if not isinstance(found, dict):
+            raise ValueError("must be the key file of a service account, as JSON text")  # noqa: TRY004 - pydantic's
+        lacking = [name for name in _KEY_MEMBERS if not (isinstance(found.get(name), str) and found[name])]
+        if lacking:
+            raise ValueError(f"must be the key file of a service account: it lacks {', '.join(lacking)}")
         return key
 
     @field_validator("project")

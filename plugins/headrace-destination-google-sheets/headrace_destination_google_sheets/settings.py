@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from headrace_destination_google_sheets.fields import EVENT_COLUMNS, PERSON_COLUMNS
+from headrace_sdk.settings import Address
 
 _ID_IN_ADDRESS = re.compile(r"/spreadsheets/d/([A-Za-z0-9_-]+)")
 _ID = re.compile(r"[A-Za-z0-9_-]{10,200}")
@@ -46,7 +46,7 @@ class GoogleSheetsSettings(BaseModel):
         title="Columns of events",
         description=f"For events, in their order: any of {', '.join(EVENT_COLUMNS)}.",
     )
-    base_url: str = Field("https://sheets.googleapis.com", title="Address", description="Of the Google Sheets API.")
+    base_url: Address = Field("https://sheets.googleapis.com", title="Address", description="Of the Google Sheets API.")
 
     @field_validator("spreadsheet_id")
     @classmethod
@@ -77,14 +77,6 @@ class GoogleSheetsSettings(BaseModel):
     @classmethod
     def _of_events(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
         return _known(columns, EVENT_COLUMNS)
-
-    @field_validator("base_url")
-    @classmethod
-    def _absolute(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or parts.query:
-            raise ValueError("must be an absolute http or https address without a query")
-        return url.rstrip("/")
 
 
 def _known(columns: tuple[str, ...], known: Collection[str]) -> tuple[str, ...]:

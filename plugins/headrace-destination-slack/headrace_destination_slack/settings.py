@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from headrace_destination_slack import messages
+from headrace_sdk.settings import Address, absolute_url
 
 
 class SlackSettings(BaseModel):
@@ -49,12 +48,12 @@ class SlackSettings(BaseModel):
         description="Event name to what the message calls it. Empty leaves the event out.",
     )
     unfurl_links: bool = Field(False, title="Previews of links", description="Lets Slack show what links point to.")
-    base_url: str = Field("https://slack.com/api", title="Address", description="Of Slack's Web API.")
+    base_url: Address = Field("https://slack.com/api", title="Address", description="Of Slack's Web API.")
 
     @field_validator("webhook_url")
     @classmethod
     def _webhook(cls, url: SecretStr | None) -> SecretStr | None:
-        return SecretStr(_absolute(url.get_secret_value())) if url and url.get_secret_value() else None
+        return SecretStr(absolute_url(url.get_secret_value())) if url and url.get_secret_value() else None
 
     @field_validator("bot_token")
     @classmethod
@@ -63,11 +62,6 @@ class SlackSettings(BaseModel):
         if not text.isascii() or " " in text or (text and not text.isprintable()):
             raise ValueError("must be printable ASCII characters without spaces")
         return token if text else None
-
-    @field_validator("base_url")
-    @classmethod
-    def _base(cls, url: str) -> str:
-        return _absolute(url).rstrip("/")
 
     @field_validator("message", "messages")
     @classmethod
@@ -83,12 +77,3 @@ class SlackSettings(BaseModel):
         if self.webhook_url is not None and self.channel:
             raise ValueError("a webhook belongs to one channel: leave channel empty")
         return self
-
-
-def _absolute(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url or "@" in url:
-        raise ValueError("must be an absolute http or https address")
-    if parts.query or parts.fragment:
-        raise ValueError("must have no query and no fragment")
-    return url

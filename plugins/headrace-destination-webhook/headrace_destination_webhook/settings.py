@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from headrace_destination_webhook.template import Template, TemplateError
+from headrace_sdk.settings import absolute_url
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _OURS = frozenset(
@@ -77,12 +78,14 @@ class WebhookSettings(BaseModel):
     @classmethod
     def _absolute(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
-            raise ValueError("must be an absolute http or https address")
-        if parts.username is not None or parts.password is not None:
+        if "@" in parts.netloc:
             raise ValueError("must hold no user name or password: use secret_headers")
         if parts.fragment:
             raise ValueError("must have no fragment")
+        # Unlike the address of an API, that of a receiver may have a query, and an @ in its path.
+        absolute_url(f"{parts.scheme}://{parts.netloc}")
+        if not url.isprintable() or " " in url:
+            raise ValueError("must be an absolute http or https address")
         return url
 
     @field_validator("headers")

@@ -303,7 +303,7 @@ class Fleet:
 
     async def _store_halt(self, destination: DestinationConfig, reason: str) -> None:
         """Write down that a destination is stopped, unless it was changed meanwhile."""
-        alert = unauthorized(destination.name, destination.revision, reason)
+        alert = unauthorized(destination, reason)
         while not self._closing:
             try:
                 await self._alerts.add(destination.key, alert)

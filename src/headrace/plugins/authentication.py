@@ -31,6 +31,8 @@ from headrace_sdk.auth import (
 )
 
 _ASSERTION_S = 3600
+_KEY_MEMBERS = ("client_email", "private_key", "private_key_id", "token_uri")
+"""Of the key file of a Google service account, those that an assertion needs."""
 """Longest life of an assertion: https://developers.google.com/identity/protocols/oauth2/service-account"""
 _DEFAULT_LIFE_S = 3600.0
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
@@ -183,7 +185,7 @@ def _assertion_request(auth: ServiceAccount, settings: Mapping[str, Any], now_us
         claims["sub"] = subject
     try:
         assertion = jwt.encode(
-            claims, account["private_key"], algorithm="RS256", headers={"kid": account.get("private_key_id")}
+            claims, account["private_key"], algorithm="RS256", headers={"kid": account["private_key_id"]}
         )
     except (ValueError, TypeError, jwt.PyJWTError):
         raise CredentialsRefused(f"{auth.setting}: its private_key cannot be read") from None
@@ -203,9 +205,11 @@ def _account(auth: ServiceAccount, settings: Mapping[str, Any]) -> dict[str, Any
         account = json.loads(_text(settings, auth.setting))
     except (ValueError, RecursionError):
         account = None
-    needed = ("client_email", "private_key", "token_uri")
-    if not isinstance(account, dict) or any(not isinstance(account.get(name), str) for name in needed):
+    if not isinstance(account, dict):
         raise CredentialsRefused(f"{auth.setting} must be the key file of a service account, as JSON text")
+    lacking = [name for name in _KEY_MEMBERS if not isinstance(account.get(name), str)]
+    if lacking:
+        raise CredentialsRefused(f"{auth.setting} must be the whole key file: it lacks {', '.join(lacking)}")
     return account
 
 

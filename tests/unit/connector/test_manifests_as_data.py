@@ -103,7 +103,12 @@ def test_all_of_a_manifest_arrives(manifest: Manifest) -> None:
 
 def test_the_example_above_leaves_nothing_at_its_default() -> None:
     """So that a field which is added to the manifest, but forgotten in the protos, is found."""
-    given = {"manifest": EVERYTHING, "field": FIELDS[0], "batch": EVERYTHING.batch, "limit": EVERYTHING.limits[1]}
+    given: dict[str, Any] = {
+        "manifest": EVERYTHING,
+        "field": FIELDS[0],
+        "batch": EVERYTHING.batch,
+        "limit": EVERYTHING.limits[1],
+    }
     for name, value in given.items():
         for field in dataclasses.fields(value):
             if field.default is not dataclasses.MISSING and field.name not in ("kind", "api"):

@@ -167,13 +167,24 @@ def test_a_service_account_signs_an_assertion() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["", "no json", "[]", "{}", '{"client_email": "a", "private_key": "no pem", "token_uri": "https://t.example"}'],
-)
+    [
+        "", "no json", "[]", "{}",
+        '{"client_email": "a", "private_key": "no pem", "private_key_id": "k", "token_uri": "https://t.example"}',
+    ],
+)  # fmt: skip
 def test_a_bad_service_account_is_refused_without_a_value(key: str) -> None:
     with pytest.raises(CredentialsRefused) as refused:
         token_request(ServiceAccount(setting="key", scopes=("s",)), {"key": key}, now_us=NOW_US, refresh="")
     assert "key" in str(refused.value)
     assert "no pem" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["client_email", "private_key", "private_key_id", "token_uri"])
+def test_what_a_service_accounts_key_file_lacks_is_named(name: str) -> None:
+    whole = dict.fromkeys(("client_email", "private_key", "private_key_id", "token_uri"), "x")
+    lacking = json.dumps({**whole, name: None})
+    with pytest.raises(CredentialsRefused, match=f"it lacks {name}$"):
+        token_request(ServiceAccount(setting="key", scopes=("s",)), {"key": lacking}, now_us=NOW_US, refresh="")
 
 
 def answer(status: int, body: Any, **headers: str) -> Response:

@@ -350,6 +350,7 @@ def test_deletions(status: int, answer: Any, expected: Any) -> None:
 )
 def test_what_is_said_of_one_contact_stops_no_destination(message: str, error: type[ConnectorError]) -> None:
     (added,) = there().add_members(batch(1))
+    assert isinstance(added, Request)
     with pytest.raises(error):
         there().read(added, response(400, {"code": "invalid_parameter", "message": message}))
 

@@ -51,7 +51,10 @@ def test_destinations_have_limits_of_their_own_and_connectors_one() -> None:
     ],
 )
 def test_limits_may_go_by_a_setting(first: Any, second: Any, shared: bool) -> None:
-    found = [key(*one, LimitScope.SETTING, "account") for one in (first, second)]
+    found = [
+        key(workspace, destination, settings, LimitScope.SETTING, "account")
+        for workspace, destination, settings in (first, second)
+    ]
     assert (found[0] == found[1]) is shared
 
 

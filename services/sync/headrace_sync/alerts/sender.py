@@ -22,7 +22,7 @@ from headrace.storage.sealing import SealError
 from headrace.telemetry import logs, metrics
 from headrace_sync.alerts.hooks import Hook, Hooks
 from headrace_sync.alerts.message import Alert, AlertKind, request_of
-from headrace_sync.config import workspace_of
+from headrace_sync.config import DestinationConfig, workspace_of
 from headrace_sync.leases import Lease, Leases
 from headrace_sync.outlets.backoff import delay_us
 from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
@@ -152,10 +152,11 @@ class Alerts:
         return "" if 200 <= response.status < 300 else f"HTTP {response.status}"
 
 
-def unauthorized(name: str, revision: int, reason: str) -> Alert:
+def unauthorized(destination: DestinationConfig, reason: str) -> Alert:
     """A destination is stopped, at a revision of its settings."""
-    id = f"{name}:unauthorized:{revision}"
-    return Alert(id, AlertKind.DESTINATION_UNAUTHORIZED, name, reason, now_us())
+    # One that was deleted and made anew has its name and counts its revisions from the beginning.
+    id = f"{destination.name}:unauthorized:{destination.created_us}:{destination.revision}"
+    return Alert(id, AlertKind.DESTINATION_UNAUTHORIZED, destination.name, reason, now_us())
 
 
 def breaker_opened(name: str, since_us: int) -> Alert:
