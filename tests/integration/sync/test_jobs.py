@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from headrace_sync.jobs import follower
 
 from headrace.api.sync.v1 import sync_service_pb2 as pb
@@ -101,6 +102,33 @@ async def test_a_pass_ends_while_the_vendors_job_runs(
 
         await support.until(are_forgotten, "the jobs are forgotten")
     assert taken(klaviyo) == 3
+
+
+async def test_what_a_job_put_on_the_list_before_says_nothing_of_the_one_that_is_filled_now(
+    serve: Any, klaviyo: FakeKlaviyo, others: Others, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "LONGEST_PAUSE_S", 0.2)
+    klaviyo.lists["LiSt02"] = set()
+    klaviyo.looks = FOREVER
+    put(others, "p1", "p2")
+    async with serve() as api:
+        sync = await list_sync(api, klaviyo)
+        await others.buyers.enter("p1", "p2")
+        await support.until(lambda: taken(klaviyo) == 2, "an import runs")
+        changed = pb.UpdateSyncRequest(sync=pb.Sync(name=sync, list="LiSt02"), update_mask=FieldMask(paths=["list"]))
+        await api.syncs.UpdateSync(changed)
+        ledger = await api.ledger(sync)
+        assert (ledger.delivered, ledger.waiting) == (0, 2)
+
+        async def is_followed() -> bool:
+            return await db["sync_state"].count_documents({"_id": {"$regex": "^rows"}, "l": "LiSt02"}) == 1
+
+        await support.until(is_followed, "passes follow the change")
+        end_jobs(klaviyo)
+        klaviyo.looks = 1
+        await support.until(lambda: len(klaviyo.lists["LiSt02"]) == 2, "the list is filled")
+        assert (await support.settled(api, sync)).delivered == 2
+        assert len(klaviyo.lists["LiSt01"]) == 2
 
 
 async def test_a_row_that_a_job_refuses_fails_and_is_replayed_by_its_status(
