@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+import typer
 from typer import Argument, Option
 
+from headrace.cli.audience_changes import check_no_syncs, moved, told
 from headrace.cli.command import DEFAULT_LIMIT, All, Limit, command, group
 from headrace.cli.files import definition_argument, new_request_id
 from headrace.cli.moments import moment_us
@@ -19,6 +21,7 @@ from headrace.cli.problems import FAILED, CommandFailed, UsageProblem, say
 app = group("Audiences and their members.")
 
 Id = Annotated[str, Argument(help="Audience id or resource name.")]
+Etag = Annotated[str, Option("--etag", help="Only when the audience is still as `get` showed it: its etag.")]
 Force = Annotated[bool, Option("--force", help="Do not ask for syncs that go by it: they take its members off.")]
 Definition = Annotated[str, Option("--definition", help="The definition as text or JSON, or @FILE.")]
 
@@ -101,6 +104,7 @@ async def update(
         str | None,
         Option("--definition", help="As text or JSON, or @FILE; computed beside that of an active audience."),
     ] = None,
+    etag: Etag = "",
     dry_run: Annotated[bool, Option("--dry-run", help="Change nothing; show who would enter and leave.")] = False,
 ) -> None:
     """Change an audience; what is not given stays."""
@@ -109,7 +113,7 @@ async def update(
     from headrace.api.audience.v1.audience_pb2 import Audience
     from headrace.api.audience.v1.audience_service_pb2 import UpdateAudienceRequest
 
-    audience = Audience(name=platform.name("audiences", id))
+    audience = Audience(name=platform.name("audiences", id), etag=etag)
     paths = []
     if display_name is not None:
         audience.display_name = display_name
@@ -129,21 +133,41 @@ async def update(
         out.item(answer.change)
         return
     _show(out, answer.audience)
-    if answer.HasField("change") and not out.as_json:
-        write(f"\n{_difference(answer.change)}")
-
-
-def _difference(change: Any) -> str:
-    """What a new definition does, in a sentence."""
-    moves = f"{change.enter:,} enter, {change.leave:,} leave and {change.stay:,} stay"
-    after = "it waits for `confirm` or `discard`" if change.needs_confirmation else "it takes effect by itself"
-    return f"By the new definition {moves}; once it is computed {after}."
+    if definition is not None and not out.as_json and (said := told(answer)):
+        write(f"\n{said}")
 
 
 @command(app, "confirm")
-async def confirm(platform: Platform, out: Output, id: Id) -> None:
-    """Let the new version of an audience's definition take effect."""
-    await _change(platform, out, id, "ConfirmAudienceVersion", "has its new definition")
+async def confirm(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    yes: Annotated[bool, Option("--yes", help="Do not ask; the new version as it is now takes effect.")] = False,
+    etag: Etag = "",
+) -> None:
+    """Let the new version of an audience's definition take effect; says whom it moves, and asks first."""
+    from headrace.api.audience.v1.audience_service_pb2 import GetAudienceRequest
+
+    if not etag:
+        request = GetAudienceRequest(name=platform.name("audiences", id))
+        audience = (await platform.audiences.GetAudience(request)).audience
+        if audience.HasField("pending_version"):
+            _ask_to_confirm(audience.pending_version, yes)
+        etag = audience.etag
+    await _change(platform, out, id, "ConfirmAudienceVersion", "has its new definition", etag=etag)
+
+
+def _ask_to_confirm(version: Any, yes: bool) -> None:
+    """Say whom a new version moves, and let somebody decide."""
+    if not version.HasField("change"):
+        return  # the service says that it is still being counted
+    say(f"By the new definition {moved(version.change)}.")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageProblem("nobody can be asked here: give --yes, or the --etag of what was looked at")
+    if not typer.confirm("Let it take effect?", err=True):
+        raise CommandFailed("nothing was changed")
 
 
 @command(app, "discard")
@@ -159,27 +183,9 @@ async def delete(platform: Platform, out: Output, id: Id, force: Force = False) 
 
     name = platform.name("audiences", id)
     if not force:
-        await _check_no_syncs(platform, name)
+        await check_no_syncs(platform, name)
     answer = await platform.audiences.DeleteAudience(DeleteAudienceRequest(name=name, request_id=new_request_id()))
     out.done(f"deleted {name}", answer)
-
-
-async def _check_no_syncs(platform: Platform, name: str) -> None:
-    """Refuse to take away an audience by which syncs go; the audience service does not know them."""
-    from headrace.api.sync.v1.sync_service_pb2 import ListSyncsRequest
-
-    stub, parent = platform.syncs, platform.parent
-    syncs = await listed(
-        lambda size, token: stub.ListSyncs(ListSyncsRequest(parent=parent, page_size=size, page_token=token)),
-        "syncs",
-        limit=DEFAULT_LIMIT,
-        everything=True,
-    )
-    if users := sorted(sync.name for sync in syncs if sync.audience == name):
-        raise CommandFailed(
-            f"{name} is used by {', '.join(users)}: its members would leave, and be taken off their lists. "
-            "Delete them first, or add --force"
-        )
 
 
 @command(app, "activate")
@@ -198,7 +204,7 @@ async def pause(platform: Platform, out: Output, id: Id) -> None:
 async def archive(platform: Platform, out: Output, id: Id, force: Force = False) -> None:
     """Put an audience away by which no sync goes: its members leave; `activate` brings it back."""
     if not force:
-        await _check_no_syncs(platform, platform.name("audiences", id))
+        await check_no_syncs(platform, platform.name("audiences", id))
     await _change(platform, out, id, "ArchiveAudience", "is {state}")
 
 
@@ -208,12 +214,12 @@ async def refresh(platform: Platform, out: Output, id: Id) -> None:
     await _change(platform, out, id, "RefreshAudience", "is being refreshed")
 
 
-async def _change(platform: Platform, out: Output, id: str, method: str, said: str) -> None:
+async def _change(platform: Platform, out: Output, id: str, method: str, said: str, **fields: str) -> None:
     """Call a method that changes one audience, and say what became of it, with "{state}" for its state."""
     from headrace.api.audience.v1 import audience_service_pb2
 
     make_request = getattr(audience_service_pb2, f"{method}Request")
-    request = make_request(name=platform.name("audiences", id), request_id=new_request_id())
+    request = make_request(name=platform.name("audiences", id), request_id=new_request_id(), **fields)
     audience = (await getattr(platform.audiences, method)(request)).audience
     state = plain_of(audience)["state"]
     out.done(f"{audience.name} {said.format(state=state)}{_what_waits(audience, state)}", audience)
@@ -371,18 +377,31 @@ async def explain(
     if out.as_json:
         out.item(found)
         return
-    until = f", until {time_of(found.changes_at_us)}" if found.changes_at_us else ""
-    since = f" since {time_of(found.since_us)}" if found.since_us else ""
-    write(f"{found.profile_id} is {'in' if found.member else 'out'}{since}{until}")
+    _say_membership(found, at)
     write(f"{found.summary}\n")
-    if found.HasField("refresh_time"):
-        again = f", next {found.next_refresh_time.ToJsonString()}" if found.HasField("next_refresh_time") else ""
-        stored = "in" if found.stored_member else "out"
-        write(f"stored: {stored}, as of {found.refresh_time.ToJsonString()}{again}\n")
     for depth, condition in _conditions(found.condition, 0):
         write(f"{'  ' * depth}{'yes' if condition.holds else 'no '}  {condition.text}: {condition.sentence}")
         for line in _evidence(condition):
             write(f"{'  ' * depth}       {line}")
+
+
+def _say_membership(found: Any, at: str) -> None:
+    """Who is in or out: as it is stored, or what the definition says of a moment that was asked for."""
+    until = f", until {time_of(found.changes_at_us)}" if found.changes_at_us else ""
+    since = f" since {time_of(found.since_us)}" if found.since_us else ""
+    stored, member = ("in" if is_in else "out" for is_in in (found.stored_member, found.member))
+    if at:
+        write(f"{found.profile_id} is {member} at {time_of(found.at_us)}, by the definition{since}{until}")
+    elif stored == member:
+        write(f"{found.profile_id} is {member}{since}{until}")
+    else:
+        write(f"{found.profile_id} is {stored} as stored; by the definition {member}{since}{until}")
+    state = plain_of(found)["state"]
+    if state != "active":
+        write(f"the audience is {state}")
+    if found.HasField("refresh_time"):
+        again = f", next {found.next_refresh_time.ToJsonString()}" if found.HasField("next_refresh_time") else ""
+        write(f"stored: {stored}, as of {found.refresh_time.ToJsonString()}{again}")
 
 
 async def _explained_id(platform: Platform, audience: str, given: str) -> str:

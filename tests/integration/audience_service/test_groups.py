@@ -8,12 +8,13 @@ from typing import Any
 
 import grpc
 import pytest
+from headrace_audience.answers import preview
 from headrace_audience.filling import behind
 from headrace_audience.settings import Settings
 
 from headrace.api.audience.v1 import audience_service_pb2 as pb
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
-from headrace.domain.times import DAY_US, SECOND_US, format_time_us, now_us
+from headrace.domain.times import DAY_US, HOUR_US, SECOND_US, format_time_us, now_us
 from headrace.rpc import errors
 from headrace.storage.mongo.client import Database
 from headrace.storage.streams import client as streams
@@ -194,16 +195,18 @@ async def test_why_a_group_is_in_or_out(client: AudienceClient, identity: FakeId
     audience = await client.get("accounts")
     assert (found.profile_id, found.member, found.stored_member) == ("acme inc", True, True)
     assert (found.refresh_time, found.next_refresh_time) == (audience.refresh_time, audience.next_refresh_time)
-    ends_us = old + 2 + 7 * DAY_US
-    assert (found.changes_at_us, found.since_us) == (ends_us, audience.refresh_time.ToMicroseconds())
-    ends = format_time_us(ends_us)
+    refreshed_us, next_us = audience.refresh_time.ToMicroseconds(), audience.next_refresh_time.ToMicroseconds()
+    late_us = old + 2 + 7 * DAY_US - next_us
+    ends_us = next_us + -(-late_us // HOUR_US) * HOUR_US
+    assert (found.changes_at_us, found.since_us) == (ends_us, refreshed_us)
     assert found.summary == (
+        f"Stored: in, as of {format_time_us(refreshed_us)}; by the definition now: in."
+        f" It is refreshed next at {format_time_us(next_us)}. As of then: "
         'In: The trait plan is "enterprise" (wanted: "enterprise").'
-        " 2 of 15 members with performed Login in last 7d (one is enough);"
-        f" no longer so from {ends} on if no event comes."
+        " 2 of 15 members with performed Login in last 7d (one is enough)."
         " 0 of 15 members with performed Cancelled (none wanted)."
         ' To leave, a change of 1 condition is enough: Must no longer hold: trait plan = "enterprise".'
-        f" By time alone it leaves at {ends}."
+        f" By time alone it leaves at the refresh of {format_time_us(ends_us)}."
     )
     trait, logins, cancelled = found.condition.parts
     assert (trait.set_by.message_id, trait.set_by.timestamp_us) == (said.event.message_id, old)
@@ -245,6 +248,18 @@ async def test_groups_outlive_a_restart_and_leave_with_their_audience(
             return sum(not change.member for change in changes) == 12
 
         await eventually(left)
+
+
+async def test_groups_are_counted_for_so_long_only(
+    client: AudienceClient, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await identity.store([group_call("p1", "g1"), event("p1", "Login")])
+    monkeypatch.setattr(preview, "GROUPS_S", 0.0)
+    definition = "any member (performed Login) with of groups"
+    request = pb.PreviewAudienceRequest(parent=client.parent, definition=definition)
+    await refused(client.stub.PreviewAudience(request), errors.LIMIT_EXCEEDED, "exact preview")
+    request.exact = True
+    assert (await client.stub.PreviewAudience(request)).size == 1
 
 
 async def test_what_does_not_go_with_groups_is_refused(client: AudienceClient, identity: FakeIdentity) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from headrace_audience.answers import sampled
 from headrace_audience.answers.preview import Preview
 from headrace_audience.archive.files import Files
 from headrace_audience.archive.reader import ArchiveReader
@@ -16,6 +19,8 @@ from headrace_audience.archive.samples import EVERYBODY, SHARES, sample_of
 from headrace_audience.archive.writer import ArchiveWriter
 from headrace_audience.batch import queries
 from headrace_audience.calls.handlers import Audiences
+from headrace_audience.definitions import references
+from headrace_audience.store import AUDIENCES, MEMBERSHIPS, audience_key, membership_key
 
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.ids import profile_id
@@ -93,6 +98,69 @@ async def test_a_large_workspace_is_estimated_and_counted_when_asked(workspace: 
     assert (everybody.size, everybody.sampled_people, everybody.sample) == (exact.size, 0, exact.sample)
     small = await workspace.preview(0.0, 100_000).preview("acme", definition, 10)
     assert (small.size, small.sampled_people) == (exact.size, 0)
+
+
+async def stored_audience(workspace: Workspace, members: Sequence[str]) -> None:
+    """A static audience `stat` with these stored members."""
+    document = {"_id": audience_key("acme", "stat"), "w": "acme", "a": "stat", "name": "stat", "state": "ACTIVE"}
+    meaning: dict[str, Any] = {
+        "def": '{"kind": "static", "where": {"event": "Viewed"}}',
+        "traits": [],
+        "computed": {},
+        "pending": None,
+    }
+    await workspace.db[AUDIENCES].insert_one({**document, **meaning, "gen": 1, "rev": 1, "open": False})
+    rows = [
+        {"_id": membership_key("acme", "stat", p), "w": "acme", "a": "stat", "p": p, "in": True, "q": 0, "since": 0}
+        for p in members
+    ]
+    await workspace.db[MEMBERSHIPS].insert_many(rows)
+
+
+@pytest.fixture
+def reads_no_whole_audience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audience may have millions of members: of a sample only its people are looked up."""
+
+    async def refuse(*_: object) -> list[str]:
+        raise AssertionError("all stored members were read")
+
+    for module in (references, sampled):
+        monkeypatch.setattr(module, "stored_members", refuse)
+
+
+@pytest.mark.usefixtures("reads_no_whole_audience")
+async def test_stored_members_of_a_named_audience_are_read_for_the_sample_only(workspace: Workspace) -> None:
+    alive = {workspace.identity.survivor(e.profile_id) for e in workspace.identity.stored}
+    members = sorted(alive)[::2]
+    await stored_audience(workspace, [*members, *(profile_id("acme", f"other {n}") for n in range(5_000))])
+    found = await workspace.preview(0.0, 1_000).preview("acme", "in audience stat", 10)
+    inside = sum(sample_of(p) <= 2 for p in members)
+    assert 0 < found.sampled_people == sum(sample_of(p) <= 2 for p in alive) < len(alive)
+    assert found.size.size == round(inside / SHARES[2]) and found.size.low <= len(members) <= found.size.high
+    assert set(found.sample) <= set(members)
+    small = await workspace.preview(0.0, 100_000).preview("acme", "in audience stat", 10)
+    assert (small.size.size, small.sampled_people) == (len(members), 0)
+
+
+@pytest.mark.usefixtures("reads_no_whole_audience")
+async def test_the_difference_of_an_edit_is_estimated_in_a_large_workspace(workspace: Workspace) -> None:
+    alive = {workspace.identity.survivor(e.profile_id) for e in workspace.identity.stored}
+    bought = {workspace.identity.survivor(e.profile_id) for e in workspace.identity.stored if e.event.name == "Bought"}
+    before, gone = set(sorted(alive)[::2]), ["forgotten"]
+    await stored_audience(workspace, [*before, *gone])
+    quick = await workspace.preview(0.0, 1_000).compare("acme", "stat", "performed Bought", exact=False)
+    assert quick.sampled_people == sum(sample_of(p) <= 2 for p in alive)
+    for found, truth in (
+        (quick.enter, bought - before),
+        (quick.leave, before - bought),
+        (quick.stay, before & bought),
+    ):
+        assert found.size == round(sum(sample_of(p) <= 2 for p in truth) / SHARES[2])
+        assert found.low <= len(truth) <= found.high and found.low < found.high
+    small = await workspace.preview(0.0, 100_000).compare("acme", "stat", "performed Bought", exact=False)
+    exact = (len(bought - before), len(before - bought) + len(gone), len(before & bought))
+    assert (small.enter.size, small.leave.size, small.stay.size) == exact
+    assert (small.sampled_people, small.enter.low, small.enter.high) == (0, exact[0], exact[0])
 
 
 async def test_names_that_only_few_have_are_no_errors(workspace: Workspace) -> None:

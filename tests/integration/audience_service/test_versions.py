@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from headrace_audience.answers import preview
 from headrace_audience.filling import behind
 from headrace_audience.filling.versions import pending
 from headrace_audience.settings import Settings
@@ -108,6 +109,38 @@ async def replaced(client: AudienceClient, audience_id: str, definition: dict[st
 
 def moves(change: AudienceChange) -> tuple[int, int, int, float, bool]:
     return change.enter, change.leave, change.stay, change.share, change.needs_confirmation
+
+
+async def test_a_version_whose_difference_was_not_told_waits(
+    client: AudienceClient, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little it moves: nobody saw a number."""
+    await client.start("target", COUNT)
+    await identity.resolve(*(event(f"p{i}", "Purchased") for i in range(9)), event("new", "Viewed"))
+    await client.has_members("target", [f"p{i}" for i in range(9)])
+    monkeypatch.setattr(preview, "DIFFERENCE_S", 0.0)
+    wider: dict[str, Any] = {"where": {"any": [{"event": "Purchased"}, {"event": "Viewed"}]}}
+    audience = Audience(name=client.name("target"), definition=json.dumps(wider))
+    answer = await client.stub.UpdateAudience(pb.UpdateAudienceRequest(audience=audience))
+    assert not answer.HasField("change")
+    waiting = await held(client, "target")
+    assert moves(waiting.pending_version.change) == (1, 0, 9, 1 / 9, True)
+    await client.pause("target")
+    await client.activate("target")
+    assert (await held(client, "target")).pending_version.change.enter == 1, "it still waits"
+    await confirm(client, "target")
+    await client.has_members("target", [*(f"p{i}" for i in range(9)), "new"])
+    # One that moves nobody has nothing to show; one whose difference is told goes by its size.
+    same: dict[str, Any] = {"where": {"any": [{"event": "Viewed"}, {"event": "Purchased"}, {"event": "Never"}]}}
+    await client.update("target", same)
+    await replaced(client, "target", same)
+    monkeypatch.setattr(preview, "DIFFERENCE_S", 60.0)
+    told = await client.stub.UpdateAudience(
+        pb.UpdateAudienceRequest(audience=Audience(name=client.name("target"), definition=json.dumps(COUNT)))
+    )
+    assert moves(told.change) == (0, 1, 9, 1 / 10, False)
+    assert (told.change.leave_low, told.change.leave_high, told.change.estimate) == (1, 1, False)
+    await replaced(client, "target", COUNT)
 
 
 async def test_only_the_difference_moves(client: AudienceClient, identity: FakeIdentity) -> None:

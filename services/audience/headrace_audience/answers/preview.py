@@ -18,12 +18,14 @@ import duckdb
 import pyarrow as pa
 
 from headrace.domain.times import now_us
+from headrace.rpc.errors import limit_exceeded
 from headrace.storage.mongo.client import Database
 from headrace.telemetry import logs
 from headrace_audience.answers.estimate import Estimate, estimate
+from headrace_audience.answers.sampled import ROWS_AT_FIRST, NamedMembers, in_time, members_among, people_of
 from headrace_audience.answers.unknown import warnings
-from headrace_audience.archive.reader import ArchiveReader, Events
-from headrace_audience.archive.samples import EVERYBODY, SHARES
+from headrace_audience.archive.reader import ArchiveReader, Events, View
+from headrace_audience.archive.samples import EVERYBODY
 from headrace_audience.batch import queries
 from headrace_audience.calls.given import Given, check_known, parse, read
 from headrace_audience.calls.handlers import Audiences
@@ -35,6 +37,7 @@ from headrace_audience.filling.versions import Change
 from headrace_audience.language.computed import bind
 from headrace_audience.language.definition import Definition
 from headrace_audience.language.sense import passed_by_all
+from headrace_audience.store import member_count
 
 log = logs.get_logger(__name__)
 
@@ -44,11 +47,11 @@ NAMES_S = 0.4
 """So long is looked for names that few events have, when not everybody is counted."""
 SAVED_S = 1.0
 """Who saves a definition waits so long at most to be told what it names and nobody has."""
+DIFFERENCE_S = 5.0
+"""So long an edit may take to tell whom it moves; a version of which that was not told waits to be confirmed."""
 NOT_LOOKED = "It was not found out in time whether there is all that the definition names: a preview tells it."
-ROWS_AT_FIRST = 100_000
-"""The first sample has at most so many events: even dear definitions are evaluated over them in time."""
-_GROWTH = 0.5
-"""A sample of n times the people is taken to need at least this part of n times as long."""
+GROUPS_S = 20.0
+"""So long the groups of a definition are counted, when not whatever time that takes is wanted."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,24 @@ class PreviewResult:
     """The clock of the evaluation."""
     warnings: list[str]
     """What it names and nobody has, and comparisons that everybody passes, in sentences."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a definition would do to the members of an audience."""
+
+    enter: Estimate
+    leave: Estimate
+    stay: Estimate
+    sampled_people: int
+    """How many people were compared; 0 when everybody was."""
+    at_us: int
+    """The clock of the evaluation."""
+
+    @property
+    def change(self) -> Change:
+        """The sizes without their intervals."""
+        return Change(self.enter.size, self.leave.size, self.stay.size)
 
 
 class Preview:
@@ -94,10 +115,10 @@ class Preview:
             workspace_id: The workspace.
             source: The definition, as text or JSON.
             sample_size: So many members are told.
-            exact: Evaluate for everybody, however long that takes; of groups it always is.
+            exact: Evaluate for everybody, however long that takes; of groups all are counted, but only so long.
 
         Raises:
-            ApiError: INVALID_ARGUMENT with the place of the fault.
+            ApiError: INVALID_ARGUMENT with the place of the fault, or LIMIT_EXCEEDED when groups take too long.
         """
         deadline = time.monotonic() + self._answer_s
         given = await read(source, "definition")
@@ -106,14 +127,20 @@ class Preview:
             definition = await self._bound(workspace_id, given)
             if definition.references:
                 check_known(source, await self._audiences.definitions(workspace_id), definition, "definition")
-        known = await referenced(self._db, workspace_id, definition)
         async with self._reader.look(workspace_id) as events:
             at_us = now_us()
-            query = partial(queries.preview, definition=definition, now_us=at_us, audiences=known, sample=sample_size)
-            if exact or definition.of == "groups":  # a sample of people does not have all members of a group
-                share, found = 1.0, await _evaluated(events, EVERYBODY, query)
+            query = partial(queries.preview, definition=definition, now_us=at_us, sample=sample_size)
+            named = NamedMembers(self._db, workspace_id, definition)
+
+            async def ask(view: View) -> queries.Preview:
+                return await view.run(partial(query, audiences=await named.of(view)))
+
+            if exact:
+                share, found = 1.0, await ask(await events.view(EVERYBODY))
+            elif definition.of == "groups":  # a sample of people does not have all members of a group
+                share, found = 1.0, await self._groups_in_time(workspace_id, events, query, definition)
             else:
-                share, found = await self._in_time(events, query, deadline)
+                share, found = await in_time(events, ask, deadline, self._rows_at_first)
             unknown = await events.written.run(
                 partial(warnings, definition=definition, within_s=None if exact else NAMES_S)
             )
@@ -148,22 +175,62 @@ class Preview:
             found = [NOT_LOOKED]
         return found + passed_by_all(json.loads(target["def"]))
 
-    async def compare(self, workspace_id: str, audience_id: str, source: str) -> tuple[Change, int]:
-        """What a definition would do to the members of an audience now, and the clock of the evaluation.
+    async def compare(self, workspace_id: str, audience_id: str, source: str, *, exact: bool) -> Difference:
+        """What a definition would do to the members of an audience now.
+
+        Args:
+            workspace_id: The workspace.
+            audience_id: The audience.
+            source: The definition, as text or JSON.
+            exact: Compare everybody, however long that takes; else in a large workspace a sample of people is. Of
+                groups all are.
 
         Raises:
             ApiError: INVALID_ARGUMENT with the place of the fault.
         """
+        deadline = time.monotonic() + self._answer_s
         given = await read(source)
         with given.placing():
             definition = await self._bound(workspace_id, given)
+        if exact or definition.of == "groups":
+            return await self._compared(workspace_id, audience_id, definition)
+        async with self._reader.look(workspace_id) as events:
+            at_us = now_us()
+            named = NamedMembers(self._db, workspace_id, definition)
+            evaluate = partial(queries.evaluate, definition=definition, now_us=at_us)
+
+            async def ask(view: View) -> tuple[int, int, int, int]:
+                people = set(await view.run(people_of))
+                after = set(await view.run(partial(evaluate, audiences=await named.of(view))))
+                before = set(await members_among(self._db, workspace_id, audience_id, people)) & people
+                return len(after - before), len(before - after), len(before & after), len(people)
+
+            share, (enter, leave, stay, people) = await in_time(events, ask, deadline, self._rows_at_first)
+            if share == 1:  # members whose events are gone leave too
+                people, leave = 0, max(await member_count(self._db, workspace_id, audience_id) - stay, 0)
+        return _difference((enter, leave, stay), share, people, at_us)
+
+    async def compare_soon(self, workspace_id: str, audience_id: str, source: str) -> Difference | None:
+        """The same, by a sample of a large workspace; None when it cannot be found, or takes longer than seconds."""
+        try:
+            async with asyncio.timeout(DIFFERENCE_S):
+                return await self.compare(workspace_id, audience_id, source, exact=False)
+        except TimeoutError:
+            return None
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            log.warning("a new definition could not be compared", error=type(error).__name__)
+            return None
+
+    async def _compared(self, workspace_id: str, audience_id: str, definition: Definition) -> Difference:
+        """What a definition would do to the members of an audience, by everybody."""
         known = await referenced(self._db, workspace_id, definition)
         async with self._reader.open(workspace_id) as view:
             at_us = now_us()
             evaluate = partial(queries.evaluate, definition=definition, now_us=at_us, audiences=known)
             after = set(await view.run(evaluate))
         before = set(await stored_members(self._db, workspace_id, audience_id))
-        return Change(len(after - before), len(before - after), len(before & after)), at_us
+        counts = (len(after - before), len(before - after), len(before & after))
+        return _difference(counts, 1.0, 0, at_us)
 
     async def _bound(self, workspace_id: str, given: Given) -> Definition:
         """A definition with the computed traits that it names."""
@@ -171,30 +238,20 @@ class Preview:
         computed = await self._computed_traits.named(workspace_id, given.source, definition, given.field)
         return bind(definition, parsed_computed(computed))
 
-    async def _in_time(
-        self, events: Events, query: partial[queries.Preview], deadline: float
-    ) -> tuple[float, queries.Preview]:
-        """The share of people, and what was found of them: the largest sample that can be had in time."""
-        fitting = [s for s in range(len(SHARES)) if events.rows * SHARES[s] <= self._rows_at_first]
-        sample = max(fitting, default=0)
-        began = time.monotonic()
-        best = await _evaluated(events, sample, query)
-        took = time.monotonic() - began
-        while sample < EVERYBODY:
-            grows = SHARES[sample + 1] / SHARES[sample]
-            left = deadline - time.monotonic()
-            if took * grows * _GROWTH > left:
-                break
-            began = time.monotonic()
-            try:
-                async with asyncio.timeout(left):
-                    best = await _evaluated(events, sample + 1, query)
-            except TimeoutError:
-                break
-            took = time.monotonic() - began
-            sample += 1
-        return SHARES[sample], best
+    async def _groups_in_time(
+        self, workspace_id: str, events: Events, query: partial[queries.Preview], definition: Definition
+    ) -> queries.Preview:
+        """All groups. Raises ApiError LIMIT_EXCEEDED when counting them takes too long."""
+        try:
+            async with asyncio.timeout(GROUPS_S):
+                known = await referenced(self._db, workspace_id, definition)
+                return await (await events.view(EVERYBODY)).run(partial(query, audiences=known))
+        except TimeoutError:
+            message = f"Groups are counted exactly, and these were not within {GROUPS_S:g} s: ask for an exact preview."
+            raise limit_exceeded("preview_seconds", message) from None
 
 
-async def _evaluated(events: Events, sample: int, query: partial[queries.Preview]) -> queries.Preview:
-    return await (await events.view(sample)).run(query)
+def _difference(counts: tuple[int, int, int], share: float, sampled_people: int, at_us: int) -> Difference:
+    """A difference from those found to enter, to leave and to stay in a share of all people."""
+    enter, leave, stay = (estimate(found, share) for found in counts)
+    return Difference(enter, leave, stay, sampled_people, at_us)

@@ -71,6 +71,12 @@ def group_changes(
     return GroupChanges(found, complete=False)
 
 
+def group_holds(condition: Condition, facts: GroupFacts) -> bool:
+    """Whether a condition holds of a group, by what holds of those that it combines."""
+    *_, (_, holds) = _truths(condition, facts)
+    return holds
+
+
 def _truths(condition: Condition, facts: GroupFacts) -> Iterator[tuple[Condition, bool]]:
     """Whether a condition holds, and each that it combines; the whole comes last."""
     if isinstance(condition, Not):

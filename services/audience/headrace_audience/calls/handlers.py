@@ -169,10 +169,12 @@ class Audiences:
         definition: str | None,
         etag: str,
         validate_only: bool = False,
+        unseen: bool = False,
     ) -> Document:
         """Change what is not None; a new definition of an active audience is computed beside the present one.
 
-        With `validate_only` nothing is stored; what would be is returned.
+        With `validate_only` nothing is stored; what would be is returned. With `unseen` nobody was told whom the new
+        version of one that has members moves: it waits to be confirmed when it moves anybody.
 
         Raises:
             ApiError: INVALID_ARGUMENT, NOT_FOUND, or ABORTED when the etag is not the stored one.
@@ -182,7 +184,7 @@ class Audiences:
         given = await read(definition, _FIELD) if definition is not None else None
         with given.placing() if given is not None else nullcontext():
             document = await self._update(
-                workspace_id, audience_id, display_name, given, etag=etag, validate_only=validate_only
+                workspace_id, audience_id, display_name, given, etag=etag, validate_only=validate_only, unseen=unseen
             )
         self._on_change()
         return document
@@ -196,6 +198,7 @@ class Audiences:
         *,
         etag: str,
         validate_only: bool,
+        unseen: bool,
     ) -> Document:
         definition = given.source if given is not None else None
         parsed = parse(definition) if definition is not None else None
@@ -216,6 +219,8 @@ class Audiences:
                     raise invalid_argument("audience.definition.of", "cannot be changed; make another audience")
                 await self._check_references(workspace_id, audience_id, definition, parsed, session)
                 change |= defined(old, definition, parsed, naming(parsed, computed))
+                if change.get("pending"):
+                    change["pending"]["unseen"] = unseen
             if validate_only:
                 return {**old, **change}
             return await self._set(old, change, session)

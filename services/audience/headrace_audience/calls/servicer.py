@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -28,7 +27,7 @@ from headrace_audience.answers.explaining import Explaining
 from headrace_audience.answers.history import MOST_DAYS, Histories
 from headrace_audience.answers.outlook import Outlooks
 from headrace_audience.answers.overlap import MOST_AUDIENCES as MOST_COMPARED
-from headrace_audience.answers.preview import Preview
+from headrace_audience.answers.preview import Difference, Preview
 from headrace_audience.answers.suggested import SUGGESTED
 from headrace_audience.calls.handlers import Audiences, etag_of
 from headrace_audience.calls.transitions import warnings
@@ -44,8 +43,6 @@ DEFAULT_SAMPLE = 10
 MAX_SAMPLE = 100
 MAX_PARTS = 1_000
 DEFAULT_DAYS = 30
-DIFFERENCE_S = 5.0
-"""So long an edit may take to tell whom it moves; the new version is computed and compared whatever it tells."""
 
 
 M = TypeVar("M", bound=Message)
@@ -143,9 +140,9 @@ class AudienceServicer(AudienceServiceServicer):
             unknown: list[str] = []
             if definition is not None:
                 planned = await change(validate_only=True)
-                difference = await self._difference(planned, definition, takes_any_time=request.validate_only)
+                difference = await self._difference(planned, definition, is_dry_run=request.validate_only)
                 unknown = await self._preview.unknown(planned)
-            document = await change(validate_only=request.validate_only)
+            document = await change(validate_only=request.validate_only, unseen=difference is None)
             answer = pb.UpdateAudienceResponse(audience=await self._message(document, unknown))
             if difference is not None:
                 answer.change.CopyFrom(difference)
@@ -155,24 +152,25 @@ class AudienceServicer(AudienceServiceServicer):
             workspace_id, "UpdateAudience", request.request_id, request, pb.UpdateAudienceResponse, act
         )
 
-    async def _difference(self, document: Document, definition: str, *, takes_any_time: bool) -> AudienceChange | None:
+    async def _difference(self, document: Document, definition: str, *, is_dry_run: bool) -> AudienceChange | None:
         """What a definition does to the members that an audience has, before it is stored.
 
         Args:
             document: What the audience would be.
             definition: The definition.
-            takes_any_time: Whether the caller wants to know it however long that takes; of a change that is stored it
-                is told when it is known soon, and when it begins a new version of an audience that has members.
+            is_dry_run: Whether the caller only wants to know it: then everybody is compared, however long that takes.
+                Of a change that is stored it is told when it begins a new version of an audience that has members; in a
+                large workspace by a sample.
         """
         version = document.get("pending")
-        if not takes_any_time and not (version and version["gen"] == document["rev"]):
+        asked = (document["w"], document["a"], definition)
+        if is_dry_run:
+            found: Difference | None = await self._preview.compare(*asked, exact=True)
+        elif version and version["gen"] == document["rev"]:
+            found = await self._preview.compare_soon(*asked)
+        else:
             return None
-        try:
-            async with asyncio.timeout(None if takes_any_time else DIFFERENCE_S):
-                change, at_us = await self._preview.compare(document["w"], document["a"], definition)
-        except TimeoutError:
-            return None
-        return definition_change(change, bool(version) and self._limits.hold(change), at_us)
+        return difference_message(found, bool(version) and self._limits.hold(found.change)) if found else None
 
     async def _changed(
         self,
@@ -371,20 +369,22 @@ class AudienceServicer(AudienceServiceServicer):
             reason = "must be a moment in microseconds since 1970 UTC, up to the year 8941, or 0 for now"
             raise invalid_argument("at_us", reason)
         told = await self._explaining.explain(workspace_id, audience_id, request.profile_id, request.at_us)
-        found, condition = told.found, explained_condition(told.found["condition"])
+        found = told.found
         return pb.ExplainMembershipResponse(
             profile_id=told.profile_id,
             at_us=told.at_us,
             member=found["member"],
             stored_member=told.stored,
             since_us=told.since_us,
-            changes_at_us=condition.changes_at_us,
-            condition=condition,
-            summary=found["summary"],
+            changes_at_us=told.changes_us,
+            condition=explained_condition(found["condition"]),
+            summary=told.summary,
             missing=found["missing"],
             fewer_possible=found["fewer_possible"],
-            refresh_time=_time(told.refreshed_us) if told.refreshed_us else None,
+            refresh_time=_time(told.as_of_us) if told.as_of_us else None,
             next_refresh_time=_time(told.next_us) if told.next_us else None,
+            member_now=told.now,
+            state=state_message(told.state),
         )
 
     async def CompareAudiences(self, request: pb.CompareAudiencesRequest, context: Any) -> pb.CompareAudiencesResponse:
@@ -466,10 +466,26 @@ def definition_change(change: Change, held: bool, at_us: int) -> AudienceChange:
         enter=change.enter,
         leave=change.leave,
         stay=change.stay,
+        enter_low=change.enter,
+        enter_high=change.enter,
+        leave_low=change.leave,
+        leave_high=change.leave,
+        stay_low=change.stay,
+        stay_high=change.stay,
         share=change.share,
         needs_confirmation=held,
         evaluate_time=_time(at_us),
     )
+
+
+def difference_message(found: Difference, held: bool) -> AudienceChange:
+    """The same of one that may be estimated."""
+    message = definition_change(found.change, held, found.at_us)
+    message.sampled_people, message.estimate = found.sampled_people, found.sampled_people > 0
+    message.enter_low, message.enter_high = found.enter.low, found.enter.high
+    message.leave_low, message.leave_high = found.leave.low, found.leave.high
+    message.stay_low, message.stay_high = found.stay.low, found.stay.high
+    return message
 
 
 def _version(document: Mapping[str, Any]) -> AudienceVersion:

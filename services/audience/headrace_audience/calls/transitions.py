@@ -56,8 +56,12 @@ def started(old: Mapping[str, Any], parsed: Definition, cause: str) -> Document:
 
 
 def stopped(old: Mapping[str, Any], state: str) -> Document:
-    """When computing ends. Of one that is paused the new definition that somebody gave it is kept."""
+    """When computing ends. Of one that is paused the new definition that somebody gave it is kept.
+
+    `paused` is the moment as of which the members are of one that was exact until then.
+    """
     version = old.get("pending") if state == PAUSED and not follows(old) else None
+    now = now_us()
     return {
         "state": state,
         "gen": old["gen"] + 1,
@@ -67,7 +71,8 @@ def stopped(old: Mapping[str, Any], state: str) -> Document:
         "open": False,
         **(_anew(old, version) if version else {"pending": None}),
         "declined": None,
-        "updated": now_us(),
+        **({"paused": now} if old["state"] == ACTIVE else {}),
+        "updated": now,
     }
 
 
@@ -161,8 +166,12 @@ def warnings(document: Mapping[str, Any]) -> list[str]:
 
 
 def _anew(old: Mapping[str, Any], version: Mapping[str, Any]) -> Document:
-    """What a document gets when a new version begins, which may be one that it has."""
-    return pending(version["def"], old["rev"] + 1, {"traits": version["traits"], "computed": version["computed"]})
+    """What a document gets when a new version begins, which may be one that it has and whose difference nobody saw."""
+    unseen = (
+        {"unseen": True} if (old.get("pending") or {}).get("unseen") and version["def"] == wanted(old)["def"] else {}
+    )
+    named = {"traits": version["traits"], "computed": version["computed"]}
+    return pending(version["def"], old["rev"] + 1, {**named, **unseen})
 
 
 def _same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from headrace.storage.mongo.client import Database, Document
+from headrace_audience.batching import batched
 from headrace_audience.definitions.stored import MEANING_FIELDS, keeps_members
 from headrace_audience.definitions.unreadable import readable
 from headrace_audience.language.definition import Definition
-from headrace_audience.store import AUDIENCES, COMPUTED, MEMBERSHIPS, PAUSED
+from headrace_audience.store import AUDIENCES, COMPUTED, MEMBERSHIPS, PAUSED, membership_key
 
 Known = Definition | list[str]
+
+_LOOKED_UP_AT_A_TIME = 1_000
 
 
 async def referenced(db: Database, workspace_id: str, definition: Definition, *, only: str = "") -> dict[str, Known]:
@@ -18,31 +23,54 @@ async def referenced(db: Database, workspace_id: str, definition: Definition, *,
     paused, waiting for a new version or unreadable, by their stored members; drafts and archived ones have none. With
     `only` of the stored members none but this profile are told.
     """
-    known: dict[str, Known] = {}
+    computed, stored = await meanings(db, workspace_id, definition)
+    known: dict[str, Known] = dict(computed)
+    for audience_id, is_filled in stored.items():
+        known[audience_id] = await stored_members(db, workspace_id, audience_id, only) if is_filled else []
+    return known
+
+
+async def meanings(
+    db: Database, workspace_id: str, definition: Definition
+) -> tuple[dict[str, Definition], dict[str, bool]]:
+    """What the audiences mean that a definition names, directly or through others, without reading who is in them.
+
+    Returns:
+        The definitions of those that are computed; and of those that go by their stored members whether they have any.
+    """
+    computed: dict[str, Definition] = {}
+    stored: dict[str, bool] = {}
     waiting = set(definition.references)
     while waiting:
         query: Document = {"w": workspace_id, "a": {"$in": sorted(waiting)}, "state": {"$in": [*COMPUTED, PAUSED]}}
         found = {d["a"]: d async for d in db[AUDIENCES].find(query, {"a": 1, **MEANING_FIELDS})}
         following: set[str] = set()
-        for audience_id in waiting:
+        for audience_id in sorted(waiting):
             document = found.get(audience_id)
-            if document is None:
-                known[audience_id] = []
-                continue
-            named = readable(document)
-            if named is None or keeps_members(document) or not named.is_continuous:
-                known[audience_id] = await stored_members(db, workspace_id, audience_id, only)
+            named = readable(document) if document is not None else None
+            if document is None or named is None or keeps_members(document) or not named.is_continuous:
+                stored[audience_id] = document is not None
             else:
-                known[audience_id] = named
+                computed[audience_id] = named
                 following |= named.references
-        waiting = following - known.keys()
-    return known
+        waiting = following - computed.keys() - stored.keys()
+    return computed, stored
 
 
 async def stored_members(db: Database, workspace_id: str, audience_id: str, only: str = "") -> list[str]:
     """Profile ids of the members of an audience, as they are written; with `only` at most this one."""
     query: Document = {"w": workspace_id, "a": audience_id, "in": True, **({"p": only} if only else {})}
     return [d["p"] async for d in db[MEMBERSHIPS].find(query, {"_id": 0, "p": 1})]
+
+
+async def stored_members_among(db: Database, workspace_id: str, audience_id: str, people: Collection[str]) -> list[str]:
+    """Which of some profiles are members of an audience, as they are written."""
+    found: list[str] = []
+    for some in batched(people, _LOOKED_UP_AT_A_TIME):
+        keys = [membership_key(workspace_id, audience_id, profile_id) for profile_id in some]
+        query: Document = {"_id": {"$in": keys}, "in": True}
+        found += [d["p"] async for d in db[MEMBERSHIPS].find(query, {"_id": 0, "p": 1})]
+    return found
 
 
 async def referenced_whole(db: Database, workspace_id: str, definition: Definition) -> dict[str, Known] | None:

@@ -32,8 +32,12 @@ class Change:
     def share(self) -> float:
         """People who move, as a share of the members before; of an empty audience 1 when anybody enters."""
         before = self.leave + self.stay
-        moved = self.enter + self.leave
-        return moved / before if before else float(moved > 0)
+        return self.moved / before if before else float(self.moved > 0)
+
+    @property
+    def moved(self) -> int:
+        """People who move."""
+        return self.enter + self.leave
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Limits:
 
     def hold(self, change: Change) -> bool:
         """Whether a change has to be confirmed."""
-        return change.enter + change.leave >= self.members and change.share > self.share
+        return change.moved >= self.members and change.share > self.share
 
 
 def pending(definition: str, number: int, naming: Mapping[str, Any]) -> Document:
@@ -108,7 +112,9 @@ async def finish(db: Database, version: Audience, limits: Limits, total: int) ->
     if not document["pending"]["ready"]:
         document["pending"]["ready"] = True
         change = change_of(document)
-        held = change is not None and limits.hold(change)
+        # Whom it moves was not told to who gave it: then nobody is moved unseen.
+        is_unseen = bool(document["pending"].get("unseen"))
+        held = change is not None and (limits.hold(change) or (is_unseen and change.moved > 0))
         now = now_us()
         marked: Document = {"pending.ready": True, "pending.held": held, "pending.counted": now, "updated": now}
         await db[AUDIENCES].update_one(query, {"$set": marked})

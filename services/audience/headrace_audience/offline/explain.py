@@ -59,6 +59,7 @@ def explain(
     changes: Changes | None = None,
     *,
     raw: Mapping[str, Any],
+    tells_time: bool = True,
 ) -> dict[str, Any]:
     """Explain a membership.
 
@@ -70,6 +71,7 @@ def explain(
         changes: When conditions change next, see `changes`; by default the reference is asked, which takes the square
             of the events.
         raw: The condition of the audience as JSON, for the texts.
+        tells_time: Whether the summary says that time alone changes nothing when it does not.
 
     Returns:
         `{"profile", "member", "changes_at", "summary", "missing", "fewer_possible", "condition"}`; "missing" says of
@@ -89,7 +91,7 @@ def explain(
         "profile": profile,
         "member": found["holds"],
         "changes_at": found["changes_at"],
-        "summary": summary(found, enough),
+        "summary": summary(found, enough, tells_time=tells_time),
         "missing": missing(enough),
         "fewer_possible": not enough.is_certain,
         "condition": found,

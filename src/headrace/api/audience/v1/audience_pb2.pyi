@@ -171,7 +171,9 @@ class AudienceVersion(google.protobuf.message.Message):
     definition: builtins.str
     """The definition as JSON."""
     needs_confirmation: builtins.bool
-    """Whether it waits for ConfirmAudienceVersion or DiscardAudienceVersion."""
+    """Whether it waits for ConfirmAudienceVersion or DiscardAudienceVersion: because it moves many, or because whom it moves
+    could not be told in the answer of UpdateAudience.
+    """
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was given."""
@@ -205,6 +207,14 @@ class AudienceChange(google.protobuf.message.Message):
     SHARE_FIELD_NUMBER: builtins.int
     NEEDS_CONFIRMATION_FIELD_NUMBER: builtins.int
     EVALUATE_TIME_FIELD_NUMBER: builtins.int
+    ESTIMATE_FIELD_NUMBER: builtins.int
+    SAMPLED_PEOPLE_FIELD_NUMBER: builtins.int
+    ENTER_LOW_FIELD_NUMBER: builtins.int
+    ENTER_HIGH_FIELD_NUMBER: builtins.int
+    LEAVE_LOW_FIELD_NUMBER: builtins.int
+    LEAVE_HIGH_FIELD_NUMBER: builtins.int
+    STAY_LOW_FIELD_NUMBER: builtins.int
+    STAY_HIGH_FIELD_NUMBER: builtins.int
     enter: builtins.int
     """People who enter."""
     leave: builtins.int
@@ -215,6 +225,24 @@ class AudienceChange(google.protobuf.message.Message):
     """People who enter or leave as a share of the members before; 1 when people enter an empty audience."""
     needs_confirmation: builtins.bool
     """Whether so much has to be confirmed before it takes effect."""
+    estimate: builtins.bool
+    """Whether the numbers are estimates from a sample of people, and with them whether it has to be confirmed: that is
+    decided by the whole count. In 95 of 100 samples the true numbers lie in the intervals.
+    """
+    sampled_people: builtins.int
+    """How many people the sample has; 0 when everybody was compared."""
+    enter_low: builtins.int
+    """The interval of `enter`."""
+    enter_high: builtins.int
+    """The interval of `enter`."""
+    leave_low: builtins.int
+    """The interval of `leave`."""
+    leave_high: builtins.int
+    """The interval of `leave`."""
+    stay_low: builtins.int
+    """The interval of `stay`."""
+    stay_high: builtins.int
+    """The interval of `stay`."""
     @property
     def evaluate_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was counted."""
@@ -228,9 +256,17 @@ class AudienceChange(google.protobuf.message.Message):
         share: builtins.float = ...,
         needs_confirmation: builtins.bool = ...,
         evaluate_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        estimate: builtins.bool = ...,
+        sampled_people: builtins.int = ...,
+        enter_low: builtins.int = ...,
+        enter_high: builtins.int = ...,
+        leave_low: builtins.int = ...,
+        leave_high: builtins.int = ...,
+        stay_low: builtins.int = ...,
+        stay_high: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["evaluate_time", b"evaluate_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["enter", b"enter", "evaluate_time", b"evaluate_time", "leave", b"leave", "needs_confirmation", b"needs_confirmation", "share", b"share", "stay", b"stay"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["enter", b"enter", "enter_high", b"enter_high", "enter_low", b"enter_low", "estimate", b"estimate", "evaluate_time", b"evaluate_time", "leave", b"leave", "leave_high", b"leave_high", "leave_low", b"leave_low", "needs_confirmation", b"needs_confirmation", "sampled_people", b"sampled_people", "share", b"share", "stay", b"stay", "stay_high", b"stay_high", "stay_low", b"stay_low"]) -> None: ...
 
 Global___AudienceChange: typing_extensions.TypeAlias = AudienceChange
 

@@ -217,9 +217,10 @@ class UpdateAudienceResponse(google.protobuf.message.Message):
 
     @property
     def change(self) -> headrace.api.audience.v1.audience_pb2.AudienceChange:
-        """With a definition: what it does to the members as they are now. With validate_only always; of a change that is stored
-        when it begins a new version of an audience that was live, and could be counted within five seconds. It is counted
-        before the change is stored.
+        """With a definition: what it does to the members as they are now. With validate_only always, counted for everybody; of
+        a change that is stored when it begins a new version of an audience that was live: in a large workspace an estimate
+        from a sample of people. It is found before the change is stored. When it could not be found within five seconds it
+        is unset, and the new version waits to be confirmed when it moves anybody.
         """
 
     def __init__(
@@ -940,7 +941,9 @@ class ExplainMembershipRequest(google.protobuf.message.Message):
     profile_id: builtins.str
     """Required. The profile's id; a merged part's stands for the survivor. Of an audience of groups the group's id."""
     at_us: builtins.int
-    """Optional. The moment, in microseconds since 1970 UTC; 0 means now."""
+    """Optional. The moment, in microseconds since 1970 UTC; 0 means now, and of an audience that does not follow events
+    (static, refreshed at intervals, paused) the moment as of which its members are.
+    """
     def __init__(
         self,
         *,
@@ -970,6 +973,8 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     REFRESH_TIME_FIELD_NUMBER: builtins.int
     NEXT_REFRESH_TIME_FIELD_NUMBER: builtins.int
     FEWER_POSSIBLE_FIELD_NUMBER: builtins.int
+    MEMBER_NOW_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
     profile_id: builtins.str
     """The profile, or the group, that is explained."""
     at_us: builtins.int
@@ -980,18 +985,26 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
     """Whether the person or the group is a member as stored now."""
     since_us: builtins.int
     """Since when it has been so, in microseconds since 1970 UTC; 0 means always, or not told of more than 1,000 events.
-    Of groups it is told as it is stored now, since which refresh, and not of a past moment.
+    Of groups, and of an audience that does not follow events, it is told as it is stored now and not of a past moment.
     """
     changes_at_us: builtins.int
     """When it changes if no further event comes, in microseconds since 1970 UTC; 0 means never; of a group with
-    many changes ahead it may be later than was looked, and `summary` says nothing of time then.
+    many changes ahead it may be later than was looked, and `summary` says nothing of time then. Members of an audience
+    that is static or paused never change by time, those of one that is refreshed at intervals at a refresh: the next
+    one is told when it changes this. Of a draft or an archived audience it is when the definition would change it.
     """
     summary: builtins.str
-    """Why, in sentences: what holds or does not, what would have to change, when it changes by itself."""
+    """Why, in sentences: what holds or does not, what would have to change, when it changes by itself. Of an audience that
+    does not follow events first what is stored, as of when and why, and what the definition says now.
+    """
     fewer_possible: builtins.bool
     """Whether fewer conditions than `missing` may be enough too: the definition names too many conditions several times
     to try them all. When `missing` is empty too, none were found.
     """
+    member_now: builtins.bool
+    """Whether the definition holds now, whatever moment is explained."""
+    state: headrace.api.audience.v1.audience_pb2.AudienceState.ValueType
+    """State of the audience."""
     @property
     def condition(self) -> Global___ExplainedCondition:
         """The condition of the audience."""
@@ -1005,11 +1018,13 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
 
     @property
     def refresh_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """Of an audience of groups: the moment as of which its stored members are; unset before it is filled."""
+        """The moment as of which the stored members are, of an audience that is static, refreshed at intervals, of groups or
+        paused; unset before it is filled.
+        """
 
     @property
     def next_refresh_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """Of an audience of groups that is refreshed at intervals: when it is refreshed next."""
+        """Of an audience that is refreshed at intervals: when it is refreshed next; unset while it is not computed."""
 
     def __init__(
         self,
@@ -1026,9 +1041,11 @@ class ExplainMembershipResponse(google.protobuf.message.Message):
         refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         next_refresh_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         fewer_possible: builtins.bool = ...,
+        member_now: builtins.bool = ...,
+        state: headrace.api.audience.v1.audience_pb2.AudienceState.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["condition", b"condition", "next_refresh_time", b"next_refresh_time", "refresh_time", b"refresh_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "changes_at_us", b"changes_at_us", "condition", b"condition", "fewer_possible", b"fewer_possible", "member", b"member", "missing", b"missing", "next_refresh_time", b"next_refresh_time", "profile_id", b"profile_id", "refresh_time", b"refresh_time", "since_us", b"since_us", "stored_member", b"stored_member", "summary", b"summary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_us", b"at_us", "changes_at_us", b"changes_at_us", "condition", b"condition", "fewer_possible", b"fewer_possible", "member", b"member", "member_now", b"member_now", "missing", b"missing", "next_refresh_time", b"next_refresh_time", "profile_id", b"profile_id", "refresh_time", b"refresh_time", "since_us", b"since_us", "state", b"state", "stored_member", b"stored_member", "summary", b"summary"]) -> None: ...
 
 Global___ExplainMembershipResponse: typing_extensions.TypeAlias = ExplainMembershipResponse
 
