@@ -13,7 +13,7 @@ from headrace.cli.command import calling
 from headrace.cli.files import read_text
 from headrace.cli.output import Output, write, write_json
 from headrace.cli.platform import Platform
-from headrace.cli.problems import FAILED, CommandFailed, UsageProblem
+from headrace.cli.problems import FAILED, CommandFailed, UsageProblem, say
 
 Files = Annotated[
     list[Path], Option("--file", "-f", help="YAML file with one or more documents; - is standard input; repeatable.")
@@ -27,14 +27,18 @@ async def _apply(
     out: Output,
     file: Files,
     dry_run: Annotated[bool, Option("--dry-run", help="Check everything and show what would be done.")] = False,
+    force: Annotated[bool, Option("--force", help="Archive audiences by which syncs go, too.")] = False,
 ) -> None:
     """Make sources, audiences, destinations and syncs as YAML files say; nothing is deleted.
 
     Everything is checked before anything is changed, and applying again changes nothing.
     """
     from headrace.cli.config.plan import described
+    from headrace.cli.config.remote import check_archived
 
     steps = await _plan(platform, file)
+    if not force:
+        await check_archived(platform, steps)
     results = []
     for step in steps:
         result = step.action if dry_run else _DONE[await _carried_out(platform, step)]
@@ -45,6 +49,7 @@ async def _apply(
             write("\n".join(described(step)))
         else:
             write(f"{result:<9}  {step.resource.title}")
+    _say_notes(steps)
     if out.as_json:
         write_json(results)
 
@@ -78,6 +83,7 @@ async def _diff(platform: Platform, out: Output, file: Files) -> int:
                 write("\n".join(described(step)))
         if not changing:
             write("no differences")
+    _say_notes(steps)
     return FAILED if changing else 0
 
 
@@ -108,6 +114,13 @@ async def _export(
         write_json(documents)
         return
     write("\n---\n".join(map(write_document, documents)))
+
+
+def _say_notes(steps: Sequence[Any]) -> None:
+    """Say what the platform was told before, and is not in effect yet: it is no difference to the files."""
+    for step in steps:
+        if step.note:
+            say(f"{step.resource.title}: {step.note}")
 
 
 async def _carried_out(platform: Platform, step: Any) -> str:

@@ -26,6 +26,8 @@ class Stored:
 
     values: Mapping[str, Any]
     etag: str = ""
+    note: str = ""
+    """What of it is not in effect yet."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Step:
         changes: What differs, for UPDATE; all values, for CREATE. Secrets are masked.
         secrets: Paths of secrets that the platform shows masked, so that only it can say whether they differ.
         etag: Of the stored resource.
+        note: What of the stored resource is not in effect yet.
     """
 
     resource: Resource
@@ -74,6 +77,7 @@ class Step:
     changes: tuple[Change, ...] = ()
     secrets: tuple[str, ...] = ()
     etag: str = ""
+    note: str = ""
 
     @property
     def keys(self) -> list[str]:
@@ -133,7 +137,7 @@ def _step(resource: Resource, platform: Platform) -> Step:
     for name, value in shown.items():
         changes += differences(_empty(stored.values.get(name)), _empty(value), name)
     action = UPDATE if changes else UNCHANGED
-    return Step(resource, action, tuple(changes), _secrets(resource, stored), stored.etag)
+    return Step(resource, action, tuple(changes), _secrets(resource, stored), stored.etag, stored.note)
 
 
 def _shown_values(resource: Resource, platform: Platform) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from headrace.api.ingest.v1 import source_service_pb2 as source_api
 from headrace.api.sync.v1 import destination_service_pb2 as destination_api
 from headrace.api.sync.v1 import sync_service_pb2 as sync_api
 from headrace.cli import platform as calls
+from headrace.cli.audience_changes import check_no_syncs, told, what_waits
 from headrace.cli.config import plan
 from headrace.cli.config.kinds import KINDS
 from headrace.cli.config.plan import CREATE, UNCHANGED, UPDATE, Connector, Step, Stored
@@ -126,6 +127,7 @@ async def _read_audiences(platform: calls.Platform) -> dict[str, Stored]:
                 "archived": audience.state == AudienceState.AUDIENCE_STATE_ARCHIVED,
             },
             audience.etag,
+            what_waits(audience),
         )
         for audience in found
     }
@@ -257,10 +259,20 @@ async def _apply_computed_trait(platform: calls.Platform, step: Step) -> str:
     return UPDATE
 
 
-def _warn(title: str, audience: Audience) -> None:
-    """Say what is doubtful of an audience that was made or changed."""
+def _tell(title: str, audience: Audience, difference: str = "") -> None:
+    """Say what is doubtful of an audience that was made or changed, and whom its new definition moves."""
     for warning in audience.warnings:
         say(f"warning: {title}: {warning}")
+    if difference:
+        say(f"{title}: {difference}")
+
+
+async def check_archived(platform: calls.Platform, steps: Iterable[Step]) -> None:
+    """Refuse to put away audiences by which syncs go. Raises CommandFailed."""
+    for step in steps:
+        if step.resource.kind == "Audience" and step.resource.values.get("archived") and "archived" in step.keys:
+            way_on = "Nothing was changed: let them go by others first, or add --force"
+            await check_no_syncs(platform, _name(platform, step.resource), way_on)
 
 
 async def _apply_audience(platform: calls.Platform, step: Step) -> str:
@@ -274,7 +286,7 @@ async def _apply_audience(platform: calls.Platform, step: Step) -> str:
                 parent=platform.parent, audience_id=resource.id, audience=audience, request_id=new_request_id()
             )
         )
-        _warn(resource.title, created.audience)
+        _tell(resource.title, created.audience)
     elif keys:
         audience.name, audience.etag = name, step.etag
         updated = await platform.audiences.UpdateAudience(
@@ -282,7 +294,7 @@ async def _apply_audience(platform: calls.Platform, step: Step) -> str:
                 audience=audience, update_mask=FieldMask(paths=keys), request_id=new_request_id()
             )
         )
-        _warn(resource.title, updated.audience)
+        _tell(resource.title, updated.audience, told(updated) if "definition" in keys else "")
     if "archived" in step.keys and values["archived"]:
         archive = audience_api.ArchiveAudienceRequest(name=name, request_id=new_request_id())
         await platform.audiences.ArchiveAudience(archive)
