@@ -19,6 +19,7 @@ NOW_US = 1_796_000_000_000_000  # 29 November 2026
 KEY = {
     "client_email": "w@shop-12345.iam.gserviceaccount.com",
     "private_key": "secret-for-tests",
+    "private_key_id": "1",
     "token_uri": "https://t",
 }
 SETTINGS = {"service_account": json.dumps(KEY), "project": "shop-12345", "dataset": "shop"}

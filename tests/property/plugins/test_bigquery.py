@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace_sdk import EventBatch, EventItem, Profile, Request
 
-KEY = '{"client_email": "w@example.com", "private_key": "k"}'
+KEY = '{"client_email": "w@example.com", "private_key": "k", "private_key_id": "1", "token_uri": "https://t.example"}'
 SETTINGS = {"service_account": KEY, "project": "shop-12345", "dataset": "d"}
 CONNECTOR = BigQuery(BigQuerySettings.model_validate(SETTINGS))
 ADDRESS = "https://bigquery.googleapis.com/bigquery/v2/projects/shop-12345/datasets/d/tables/headrace_events/insertAll"
