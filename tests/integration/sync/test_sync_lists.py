@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -117,6 +118,16 @@ async def test_no_two_syncs_fill_the_same_list(serve: Any, meta: FakeMeta) -> No
         assert "/syncs/second" in said
         await change_settings(api, destination, LIST, THIRD)
         await change(api, second, list=LIST, display_name="moved to what is free now")
+
+
+async def test_of_syncs_that_are_made_at_once_one_fills_the_list(serve: Any, meta: FakeMeta) -> None:
+    async with serve() as api:
+        destination = await destination_of(api, meta)
+        made = await asyncio.gather(
+            *(api.sync(f"sync-{n}", destination, KIND, audience=support.AUDIENCE) for n in range(4)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(one, str) for one in made) == 1
 
 
 async def test_a_list_that_cannot_be_is_refused(serve: Any, meta: FakeMeta, hooks: support.Hooks) -> None:
