@@ -15,6 +15,7 @@ from tests.support import sync as support
 from tests.support.fake_meta import Failure, FakeMeta
 from tests.support.sync import Others
 
+PLUGINS = "meta-audience"
 LIST = "1234567890"
 SLOWED = Failure(400, 80003, message="There have been too many calls.", headers={"Retry-After": "1"})
 DOWN = Failure(500, 2, message="Service temporarily unavailable.", transient=True)
