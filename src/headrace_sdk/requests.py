@@ -163,7 +163,7 @@ class Pending:
 
     Attributes:
         job: What `poll` needs to ask for the job, such as its id. Items with the same job are asked for together. It is
-            kept in memory alone; a personal datum in it must not get into an address.
+            kept in the store until the job has ended; a personal datum in it must not get into an address.
         after_s: Seconds after which to ask. The host waits longer and longer from one time to the next, up to half a
             minute; where an answer to `poll` gives the same job again, it waits at least as long as this one says.
     """
