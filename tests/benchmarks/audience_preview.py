@@ -23,16 +23,18 @@ from headrace_audience.archive.files import Files
 from headrace_audience.archive.reader import ArchiveReader
 from headrace_audience.archive.registry import ArchiveFile, Registry
 from headrace_audience.archive.samples import sample_of
+from headrace_audience.batching import batched
 from headrace_audience.calls.handlers import Audiences
+from headrace_audience.store import ACTIVE, AUDIENCES, MEMBERSHIPS, audience_key, membership_key
 
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import Decision, ResolvedEvent
-from headrace.domain.ids import profile_id
+from headrace.domain.ids import partition_of, profile_id
 from headrace.domain.times import DAY_US, now_us
 from headrace.embedded.stores import EmbeddedStores
 from headrace.storage.mongo import client as mongo_client
 from headrace.storage.mongo import log
-from headrace.storage.mongo.client import Client
+from headrace.storage.mongo.client import Client, Database, Document
 from headrace.storage.mongo.indexes import make_indexes
 from tests.benchmarks.results import Result
 from tests.support.audience import NoComputedTraits
@@ -54,7 +56,11 @@ DEFINITIONS = {
     "cart left": 'sequence ("Added to cart" then not Purchased within 24h) in last 14d',
     "dear": 'sequence ("Product viewed" then "Product viewed" within 7d same (category)) and performed '
     '("Product viewed", "Category viewed") distinct(category) >= 3 and not trait country = "DE"',
+    "not in a large static audience": "performed Purchased in last 30d and not in audience stored",
 }
+STORED = "stored"
+"""A static audience that definitions name: half of all people are its stored members."""
+_ROWS_AT_A_TIME = 50_000
 _NAMES = np.array(
     ["Category viewed", "Search made", "Product viewed", "Added to cart", "Checkout made", "Purchased", ""], object
 )
@@ -90,6 +96,7 @@ async def measure(client: Client, folder: Path, people: int) -> list[Result]:
     added = await asyncio.to_thread(lambda: list(crowd.write(files)))
     await registry.commit(1, added, watermark=at_us)
     await db[log.EVENTS].insert_many([log.event_document(e) for e in crowd.of_losers()])
+    await _store_members(db, crowd.ids[: people // 2])
     traits = NoComputedTraits()
     reader = ArchiveReader(db, registry, files, margin_us=0)
     preview = Preview(db, Audiences(client, db, traits, 64), traits, reader)
@@ -118,6 +125,27 @@ async def measure(client: Client, folder: Path, people: int) -> list[Result]:
     return [*results, Result(name=name, value=slowest, unit="s", target=TARGET_S, lower_is_better=True)]
 
 
+async def _store_members(db: Database, members: Sequence[str]) -> None:
+    """The audience STORED, as it is stored when it is active."""
+    definition = '{"kind": "static", "where": {"event": "Purchased"}}'
+    document = {"_id": audience_key(WORKSPACE, STORED), "w": WORKSPACE, "a": STORED, "name": STORED, "def": definition}
+    state: Document = {
+        "state": ACTIVE,
+        "traits": [],
+        "computed": {},
+        "pending": None,
+        "gen": 1,
+        "rev": 1,
+        "open": False,
+    }
+    await db[AUDIENCES].insert_one({**document, **state})
+    for some in batched(members, _ROWS_AT_A_TIME):
+        keys = [(membership_key(WORKSPACE, STORED, p), p) for p in some]
+        common = {"w": WORKSPACE, "a": STORED, "in": True, "since": 0, "version": 1}
+        rows = [{"_id": key, "p": p, "q": partition_of(p, 64), **common} for key, p in keys]
+        await db[MEMBERSHIPS].insert_many(rows, ordered=False)
+
+
 class _Crowd:
     """People with events, one in ten of them merged from two profiles."""
 
@@ -126,9 +154,9 @@ class _Crowd:
         self._at_us = at_us
         self._people = people
         parts = people + int(people * _MERGED)
-        self._ids = [profile_id(WORKSPACE, str(n)) for n in range(parts)]
-        self._samples = pa.array([sample_of(p) for p in self._ids], pa.int8())
-        self._profiles = pa.array(self._ids, pa.string())
+        self.ids = [profile_id(WORKSPACE, str(n)) for n in range(parts)]
+        self._samples = pa.array([sample_of(p) for p in self.ids], pa.int8())
+        self._profiles = pa.array(self.ids, pa.string())
         self._sequence = 1
         categories = ("shoes", "books", "toys", "garden")
         made = [
@@ -147,14 +175,14 @@ class _Crowd:
         """Write files of one day each, and the merges."""
         for day in range(DAYS):
             yield self._file(files, layout.EVENTS, self._day(day), f"{day:03d}")
-        losers, survivors = self._ids[self._people :], self._ids[: len(self._ids) - self._people]
+        losers, survivors = self.ids[self._people :], self.ids[: len(self.ids) - self._people]
         rows = {"loser": losers, "survivor": survivors, "sequence": range(len(losers)), "message_id": losers}
         merges = pa.table({name: list(column) for name, column in rows.items()}, schema=layout.MERGE_SCHEMA)
         yield self._file(files, layout.MERGES, merges, "merges")
 
     def of_losers(self) -> Iterator[ResolvedEvent]:
         """Events of merged profiles as the log has them: a sample reads those from there."""
-        for number, loser in enumerate(self._ids[self._people :]):
+        for number, loser in enumerate(self.ids[self._people :]):
             event = Event(
                 message_id=f"l{number}",
                 workspace_id=WORKSPACE,

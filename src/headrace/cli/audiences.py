@@ -493,6 +493,7 @@ async def readiness(platform: Platform, out: Output, id: Id) -> None:
     rows = [
         {
             "destination": one.destination.rpartition("/")[2],
+            "kind": plain_of(one)["kind"],
             "reachable": one.reachable_in_all,
             "level": one.problem or plain_of(one)["level"],
             "having": ", ".join(f"{name} {count:,}" for name, count in sorted(one.fields.items())),
@@ -500,7 +501,7 @@ async def readiness(platform: Platform, out: Output, id: Id) -> None:
         }
         for one in found.destinations
     ]
-    out.rows(rows, ("destination", "reachable", "level", "having", "left_out"))
+    out.rows(rows, ("destination", "kind", "reachable", "level", "having", "left_out"))
 
 
 @command(app, "suggested")

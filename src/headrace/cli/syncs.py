@@ -12,7 +12,7 @@ from headrace.cli.files import json_argument, new_request_id
 from headrace.cli.moments import moment_us
 from headrace.cli.output import Output
 from headrace.cli.platform import Platform, listed
-from headrace.cli.problems import UsageProblem
+from headrace.cli.problems import UsageProblem, say
 
 app = group("Syncs, their runs, deliveries and ledger.")
 
@@ -123,7 +123,10 @@ async def create(
         paused=paused,
     )
     request = CreateSyncRequest(parent=platform.parent, sync_id=id, sync=sync, request_id=new_request_id())
-    out.item((await platform.syncs.CreateSync(request)).sync)
+    made = await platform.syncs.CreateSync(request)
+    for advice in made.advice:
+        say(f"warning: {advice}")
+    out.item(made.sync)
 
 
 @command(app, "update")
@@ -265,6 +268,8 @@ async def dry_run(
         found.unchanged, found.next_page_token = unchanged, token
         if not token or (looked_at >= limit and not everything):
             break
+    for advice in () if out.as_json else found.advice:
+        say(f"warning: {advice}")
     if out.as_json:
         out.item(found)
     elif requests:

@@ -239,7 +239,7 @@ class SyncServicer(SyncServiceServicer):
 
         async def act() -> pb.CreateSyncResponse:
             made = await self._handlers.create(workspace_id, id, request.sync, request.request_id)
-            return pb.CreateSyncResponse(sync=await self._shown(made))
+            return pb.CreateSyncResponse(sync=await self._shown(made), advice=await self._readiness.advice(made))
 
         return await self._request_ids.once(
             workspace_id, "CreateSync", request.request_id, request, pb.CreateSyncResponse, act
@@ -316,6 +316,8 @@ class SyncServicer(SyncServiceServicer):
         else:
             made = await self._dry_runs.page(sync, position, size, full=request.full, plan_id=request.plan_id)
         response = dry_run_message(made)
+        if not request.page_token:
+            response.advice.extend(await self._readiness.advice(sync))
         if made.following is not None:
             place = [made.following.token, made.following.after]
             response.next_page_token = self._pager.encode("DryRunSync", bound, place)
@@ -439,6 +441,7 @@ class SyncServicer(SyncServiceServicer):
             destinations=[
                 pb.DestinationReadiness(
                     destination=one.destination,
+                    kind=one.kind,
                     sync=one.sync,
                     reachable=one.reachable,
                     reachable_in_all=found.in_all(one),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 from bson.binary import Binary
 
-from headrace.api.audience.v1.audience_pb2 import MembershipChange
+from headrace.api.audience.v1.audience_pb2 import Member, MembershipChange
 from headrace.api.common.v1.event_pb2 import Event, EventKind
 from headrace.api.identity.v1.profile_pb2 import ResolvedEvent
 from headrace.domain.ids import time_ordered_floor
@@ -113,6 +113,19 @@ def membership_event(sync: SyncConfig, workspace_id: str, message_id: str, chang
         received_at_us=change.changed_at_us,
         timestamp_us=happened_us,
         traceparent=change.traceparent,
+    )
+
+
+def entry_of(sync: SyncConfig, member: Member, now: int) -> MembershipChange:
+    """The entry of somebody who is a member, as if it were found now, in microseconds."""
+    return MembershipChange(
+        audience_id=sync.audience_id,
+        profile_id=member.profile_id,
+        member=True,
+        version=member.version,
+        effective_at_us=member.since_us,
+        changed_at_us=now,
+        cause="reconciled",
     )
 
 

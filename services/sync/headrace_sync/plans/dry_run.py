@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.api.audience.v1.audience_pb2 import Member, MembershipChange
+from headrace.api.audience.v1.audience_pb2 import Member
 from headrace.api.common.v1.event_pb2 import EventKind
 from headrace.api.sync.v1.plan_pb2 import PlannedOperation
 from headrace.domain.times import now_us
@@ -26,7 +26,7 @@ from headrace_sync.calls.requests import LONGEST_TEXT
 from headrace_sync.config import SyncConfig
 from headrace_sync.deliveries.log_events import LogEvents
 from headrace_sync.deliveries.store import DeliveryStore
-from headrace_sync.deliveries.work import membership_event
+from headrace_sync.deliveries.work import entry_of, membership_event
 from headrace_sync.fleet import Fleet
 from headrace_sync.lists import targets
 from headrace_sync.lists.diff import MemberRecord, leave_behind, removable, resend_everything
@@ -314,7 +314,12 @@ class DryRuns:
         made.unchanged += len(told)
         untold = [(id, member) for id, member in ids.items() if id not in told]
         pairs = [
-            (sync, membership_event(sync, sync.workspace_id, id, _entry(sync, member), now_us()), member.profile_id, "")
+            (
+                sync,
+                membership_event(sync, sync.workspace_id, id, entry_of(sync, member, now_us()), now_us()),
+                member.profile_id,
+                "",
+            )
             for id, member in untold
         ]
         sending = []
@@ -349,15 +354,3 @@ def _note(made: DryRun, member: Looked, plan_id: str) -> None:
         made.changes.append(Change(id, PlannedOperation.PLANNED_OPERATION_SKIP, reason))
     else:
         made.unchanged += 1
-
-
-def _entry(sync: SyncConfig, member: Member) -> MembershipChange:
-    return MembershipChange(
-        audience_id=sync.audience_id,
-        profile_id=member.profile_id,
-        member=True,
-        version=member.version,
-        effective_at_us=member.since_us,
-        changed_at_us=now_us(),
-        cause="reconciled",
-    )

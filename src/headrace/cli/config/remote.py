@@ -379,11 +379,13 @@ async def _apply_sync(platform: calls.Platform, step: Step) -> str:
         paused=values.get("paused", False),
     )
     if step.action == CREATE:
-        await platform.syncs.CreateSync(
+        made = await platform.syncs.CreateSync(
             sync_api.CreateSyncRequest(
                 parent=platform.parent, sync_id=resource.id, sync=sync, request_id=new_request_id()
             )
         )
+        for advice in made.advice:
+            say(f"warning: {resource.title}: {advice}")
         return CREATE
     sync.name, sync.etag = _name(platform, resource), step.etag
     await platform.syncs.UpdateSync(

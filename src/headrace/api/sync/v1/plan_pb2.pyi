@@ -289,6 +289,7 @@ class DryRunSyncResponse(google.protobuf.message.Message):
     AUDIENCE_SIZE_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    ADVICE_FIELD_NUMBER: builtins.int
     unchanged: builtins.int
     """Members of this page for whom nothing is to be done."""
     audience_size: builtins.int
@@ -307,6 +308,10 @@ class DryRunSyncResponse(google.protobuf.message.Message):
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Remarks of the connector on what would be sent."""
 
+    @property
+    def advice(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """On the first page, of a LIST: as in CreateSyncResponse."""
+
     def __init__(
         self,
         *,
@@ -316,8 +321,9 @@ class DryRunSyncResponse(google.protobuf.message.Message):
         audience_size: builtins.int = ...,
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
         next_page_token: builtins.str = ...,
+        advice: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["audience_size", b"audience_size", "changes", b"changes", "next_page_token", b"next_page_token", "requests", b"requests", "unchanged", b"unchanged", "warnings", b"warnings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["advice", b"advice", "audience_size", b"audience_size", "changes", b"changes", "next_page_token", b"next_page_token", "requests", b"requests", "unchanged", b"unchanged", "warnings", b"warnings"]) -> None: ...
 
 Global___DryRunSyncResponse: typing_extensions.TypeAlias = DryRunSyncResponse
 

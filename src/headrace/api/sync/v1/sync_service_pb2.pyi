@@ -287,17 +287,25 @@ class CreateSyncResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SYNC_FIELD_NUMBER: builtins.int
+    ADVICE_FIELD_NUMBER: builtins.int
     @property
     def sync(self) -> Global___Sync:
         """The resource as stored."""
+
+    @property
+    def advice(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of a LIST: what is to be known of its size, in sentences, when fewer than 3,000 or 1,000 people would be on it, or
+        that it was not found out in time.
+        """
 
     def __init__(
         self,
         *,
         sync: Global___Sync | None = ...,
+        advice: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sync", b"sync"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["sync", b"sync"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["advice", b"advice", "sync", b"sync"]) -> None: ...
 
 Global___CreateSyncResponse: typing_extensions.TypeAlias = CreateSyncResponse
 
@@ -1056,7 +1064,7 @@ class GetAudienceReadinessResponse(google.protobuf.message.Message):
     """Members that were looked at: all of a small audience, else the first by profile id, which is chance."""
     @property
     def destinations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DestinationReadiness]:
-        """Each destination that takes lists, by id."""
+        """Each destination that takes lists or event syncs, by id."""
 
     def __init__(
         self,
@@ -1115,10 +1123,11 @@ class DestinationReadiness(google.protobuf.message.Message):
     LEFT_OUT_FIELD_NUMBER: builtins.int
     LEVEL_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
     destination: builtins.str
     """Resource name of the destination."""
     sync: builtins.str
-    """Resource name of the list sync whose mapping was used; empty for the connector's own, when there is no such sync."""
+    """Resource name of the sync whose mapping was used; empty for the connector's own, when there is no such sync."""
     reachable: builtins.int
     """Members that were looked at and would be on the list."""
     reachable_in_all: builtins.int
@@ -1127,6 +1136,10 @@ class DestinationReadiness(google.protobuf.message.Message):
     """How its size is judged."""
     problem: builtins.str
     """Why nothing can be said, such as a destination that does not deliver; empty when all is well."""
+    kind: Global___SyncKind.ValueType
+    """How it would be sent: LIST, or EVENT to a destination that takes no lists; then `reachable` counts whose event would be
+    sent, and there is no level.
+    """
     @property
     def fields(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """Of those reachable, how many have each field of the mapping, such as "email"."""
@@ -1146,7 +1159,8 @@ class DestinationReadiness(google.protobuf.message.Message):
         left_out: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
         level: Global___ReadinessLevel.ValueType = ...,
         problem: builtins.str = ...,
+        kind: Global___SyncKind.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["destination", b"destination", "fields", b"fields", "left_out", b"left_out", "level", b"level", "problem", b"problem", "reachable", b"reachable", "reachable_in_all", b"reachable_in_all", "sync", b"sync"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["destination", b"destination", "fields", b"fields", "kind", b"kind", "left_out", b"left_out", "level", b"level", "problem", b"problem", "reachable", b"reachable", "reachable_in_all", b"reachable_in_all", "sync", b"sync"]) -> None: ...
 
 Global___DestinationReadiness: typing_extensions.TypeAlias = DestinationReadiness
