@@ -349,7 +349,7 @@ class Worker:
     async def _handle(self, batch: list[Work]) -> None:
         """Send a batch; nothing that goes wrong with it ends the worker."""
         started = time.monotonic()
-        open_places = set(range(len(batch)))
+        open_places, begun = set(range(len(batch))), set[int]()
 
         def decide(place: int, verdict: Verdict) -> None:
             open_places.discard(place)
@@ -359,19 +359,21 @@ class Worker:
                 self._enough.set()
 
         try:
-            await self._send(batch, decide)
+            await self._send(batch, decide, begun)
         except Exception:
-            # The store or identity is away, or a defect of ours: the rest was not sent, or the lease brings it back.
+            # The store or identity is away, or a defect of ours: the rest was not sent, or may have been.
             log.exception("a batch could not be handled", connector=self.outlet.info.name, items=len(batch))
             for place in list(open_places):
-                decide(place, Verdict(Kind.UNTRIED, after_s=random.uniform(0.5, 2.0)))  # noqa: S311 - jitter
+                lost = Verdict(Kind.LOST, "an error came between the request and its answer")
+                untried = Verdict(Kind.UNTRIED, after_s=random.uniform(0.5, 2.0))  # noqa: S311 - jitter
+                decide(place, lost if place in begun else untried)
             await asyncio.sleep(_RETRY_STORE_S)
         _batch_items.record(len(batch), {"connector": self.outlet.info.name})
         rate = len(batch) * self.outlet.info.concurrency / max(time.monotonic() - started, 0.001)
         self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
 
-    async def _send(self, batch: list[Work], decide: Done) -> None:
-        """Decide on each delivery of a batch."""
+    async def _send(self, batch: list[Work], decide: Done, begun: set[int]) -> None:
+        """Decide on each delivery of a batch; places of what may go out from now on are put into `begun`."""
         held = await self._held(batch)
         asked: list[tuple[SyncConfig, Event, str, str]] = []
         places: list[int] = []
@@ -404,7 +406,9 @@ class Worker:
         async def permit(chosen: Sequence[int]) -> set[int]:
             """Which deliveries are still this process's, and for long enough to send them."""
             held = await self._held([batch[at[i]] for i in chosen], sending=self.outlet.info.idempotency == "none")
-            return {i for i in chosen if batch[at[i]].id in held}
+            allowed = {i for i in chosen if batch[at[i]].id in held}
+            begun.update(at[i] for i in allowed)
+            return allowed
 
         async def taken(job: str, chosen: Sequence[int], after_s: float) -> None:
             """The vendor took them into a job."""

@@ -30,7 +30,7 @@ from headrace_sync.outlets import jobs, sending
 from headrace_sync.outlets.batch import Batch, Done, Permit, Taken
 from headrace_sync.outlets.breaker import Breaker, BreakerState
 from headrace_sync.outlets.http import AddressRefused, NoAnswer, VendorClient
-from headrace_sync.outlets.patience import patiently, pause
+from headrace_sync.outlets.patience import patiently, pause, side_by_side
 from headrace_sync.outlets.rates import Limit, RateLimiter
 from headrace_sync.outlets.sending import Connector
 from headrace_sync.outlets.signing import Signer
@@ -275,11 +275,9 @@ class Outlet:
             batch.decide(places[skip.item], Verdict(Kind.REJECTED if skip.is_failure else Kind.SKIPPED, reason))
         batch.notes |= {places[note.item]: self._clean(note.reason, ()) for note in built.notes}
         parts: list[Sequence[int]] = []
-        await asyncio.gather(
-            *(
-                self._send_requests(opened, requests, [places[i] for i in requests[0].items], batch, parts)
-                for requests in _in_turn(built.requests)
-            )
+        await side_by_side(
+            self._send_requests(opened, requests, [places[i] for i in requests[0].items], batch, parts)
+            for requests in _in_turn(built.requests)
         )
         for part in parts:
             await self._send_places(batch, part)

@@ -1,9 +1,9 @@
-"""Calls to plugins whose process may have ended just now, and starts again."""
+"""Waiting: for plugins whose process starts again, and for all of what goes on side by side."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from headrace.plugins.errors import PluginError
@@ -29,3 +29,13 @@ async def pause(error: PluginError) -> None:
     """Give a plugin's process the time that it needs to start again."""
     if error.retry_after_s:
         await asyncio.sleep(min(error.retry_after_s, 30.0) + 0.01)
+
+
+async def side_by_side(work: Iterable[Awaitable[None]]) -> None:
+    """Do several things at a time, each to its end; raises the first failure of any after that.
+
+    What is on its way to a vendor must not be left alone because something else of its batch fails.
+    """
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
