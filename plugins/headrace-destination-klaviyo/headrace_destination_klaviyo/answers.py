@@ -48,17 +48,14 @@ def read(request: Request, response: Response) -> Outcomes:
         return _refused(request, response, errors)
     accepted(response)
     if _is_step(parts.fragment):
-        purpose, step, argument = parts.fragment.split(":")
-        return jobs.went_on(request, response, purpose, step, argument)
-    purpose = parts.fragment or jobs.KEEP
+        _, step, argument = parts.fragment.split(":")
+        return jobs.went_on(request, response, step, argument)
+    if parts.fragment == jobs.TAKE_OFF:
+        return jobs.found(request, response.json_object())
     if parts.path == profiles.BULK_PATH:
-        return jobs.started(request, response.json_object(), purpose)
-    if parts.path == profiles.IMPORT_PATH:
-        answer = response.json_object()
-        if not isinstance(answer.get("data"), Mapping):
-            raise TransientError("Klaviyo answered without a profile")
-        if purpose == jobs.TAKE_OFF:
-            return jobs.found_one(request, answer)
+        return jobs.started(request, response.json_object())
+    if parts.path == profiles.IMPORT_PATH and not isinstance(response.json_object().get("data"), Mapping):
+        raise TransientError("Klaviyo answered without a profile")
     return Outcomes.every(request, Delivered())
 
 
@@ -118,8 +115,8 @@ def _refused(request: Request, response: Response, errors: list[Mapping[str, Any
 
 
 def _is_batch(request: Request) -> bool:
-    """Whether the request's own items are in its body, rather than a step of a job being asked for."""
-    return request.method == "POST" and not _is_step(urlsplit(request.url).fragment)
+    """Whether the request holds its own items, rather than asking for a step of a job."""
+    return not _is_step(urlsplit(request.url).fragment)
 
 
 def _is_step(fragment: str) -> bool:

@@ -121,20 +121,22 @@ class Klaviyo(Destination[KlaviyoSettings]):
             yield self._post(profiles.SUBSCRIBE_PATH, subscribed, body)
 
     def remove_members(self, batch: MemberBatch) -> Iterable[Built]:
-        """An import that answers with Klaviyo's ids of the profiles, by which `poll` takes them off the list.
+        """A search for Klaviyo's ids of the profiles, by one identifier each; by the ids `poll` takes them off.
 
-        By one identifier each: with several the import would give the profile back an address that has changed since.
+        The identifiers stand in the address, since Klaviyo has no other search. An import would answer with the ids,
+        too, but make the profiles again of people whom Klaviyo has forgotten meanwhile.
         """
         if not self.settings.list_id:
             yield from _without_list(batch)
             return
-        for start in range(0, len(batch.rows), jobs.MOST_REMOVED):
-            part = [_identifier(row.data) for row in batch.rows[start : start + jobs.MOST_REMOVED]]
-            places = range(start, start + len(part))
-            if len(part) == 1:
-                yield self._post(f"{profiles.IMPORT_PATH}#{jobs.TAKE_OFF}", places, profiles.single(part[0]))
-            else:
-                yield self._post(f"{profiles.BULK_PATH}#{jobs.TAKE_OFF}", places, profiles.bulk(part))
+        known: dict[str, list[tuple[int, str]]] = {}
+        for place, row in enumerate(batch.rows):
+            name, value = _identifier(row.data)
+            known.setdefault(name, []).append((place, value))
+        for name, found in known.items():
+            for part in profiles.parts(found):
+                path = profiles.search(name, [value for _, value in part])
+                yield self._request("GET", f"{path}#{jobs.TAKE_OFF}", [place for place, _ in part])
 
     def send_events(self, batch: EventBatch) -> Iterable[Built]:
         """Events, profiles of identify events, and subscriptions of events that speak of consent."""
@@ -272,10 +274,10 @@ def _profile(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.data.items() if name != "subscribe"}
 
 
-def _identifier(data: Mapping[str, Any]) -> dict[str, str]:
-    """The identifier by which Klaviyo surely finds a profile."""
+def _identifier(data: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and value of the identifier by which Klaviyo surely finds a profile."""
     name = next(name for name in ("email", "phone_number", "external_id") if name in data)
-    return {name: data[name]}
+    return name, data[name]
 
 
 def _identified(profile: Mapping[str, Any], event: EventItem) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Klaviyo's import jobs, followed to their end, and steps that need what an earlier one answered.
 
 An import says 202 and the id of a job. Its end says how many profiles failed, and a further request which. Whom to take
-off a list Klaviyo wants to know by its own ids: these are what an import of the identifiers alone answers, so that no
-identifier stands in an address.
+off a list Klaviyo wants to know by its own ids, which a search answers.
 
 What is waited for is "PURPOSE:STEP:ARGUMENT". It also stands behind the address as its fragment, which is not sent.
 https://developers.klaviyo.com/en/docs/use_klaviyos_bulk_profile_import_api
@@ -29,11 +28,11 @@ from headrace_sdk import (
 )
 
 KEEP, TAKE_OFF = "keep", "off"
-"""What imported profiles are for: to be there, or to be taken off the list."""
-STATUS, ERRORS, IDS, REMOVE = "status", "errors", "ids", "remove"
+"""What profiles are for: to be there, or to be taken off the list."""
+STATUS, ERRORS, REMOVE = "status", "errors", "remove"
 """Steps."""
-MOST_REMOVED = 100
-"""Profiles of which one page tells the ids."""
+_MOST_ERRORS = 100
+"""Of a page."""
 _FIRST_LOOK_S = 1.0
 _PLACE = re.compile(r"/profiles/data/([0-9]{1,5})(?:/|$)")
 
@@ -51,39 +50,37 @@ def path_of(step: str, argument: str, list_id: str) -> tuple[str, str, Mapping[s
     job = f"{profiles.BULK_PATH}/{argument}"
     if step == STATUS:
         return "GET", job, None
-    rest = "import-errors" if step == ERRORS else "relationships/profiles"
-    return "GET", f"{job}/{rest}?page%5Bsize%5D={MOST_REMOVED}", None
+    return "GET", f"{job}/import-errors?page%5Bsize%5D={_MOST_ERRORS}", None
 
 
-def started(request: Request, answer: Mapping[str, Any], purpose: str) -> Outcomes:
+def started(request: Request, answer: Mapping[str, Any]) -> Outcomes:
     """What an accepted import means."""
-    pending = waited_for(purpose, STATUS, _id_in(answer), _FIRST_LOOK_S)
-    return Outcomes.every(request, pending)
+    return Outcomes.every(request, waited_for(KEEP, STATUS, _id_in(answer), _FIRST_LOOK_S))
 
 
-def found_one(request: Request, answer: Mapping[str, Any]) -> Outcomes:
-    """What the import of one profile means that is to be taken off the list."""
-    return Outcomes.every(request, waited_for(TAKE_OFF, REMOVE, _id_in(answer)))
+def found(request: Request, answer: Mapping[str, Any]) -> Outcomes:
+    """What a search means: who is found is taken off the list, and who is no profile is on none."""
+    data = answer.get("data")
+    if not isinstance(data, list):
+        raise TransientError("Klaviyo answered without data to a search for profiles")
+    ids = [one["id"] for one in data if isinstance(one, Mapping) and _is_id(one.get("id"))]
+    return Outcomes.every(request, waited_for(TAKE_OFF, REMOVE, ",".join(ids)) if ids else Delivered())
 
 
-def went_on(request: Request, response: Response, purpose: str, step: str, argument: str) -> Outcomes:
+def went_on(request: Request, response: Response, step: str, argument: str) -> Outcomes:
     """What the answer to a step means."""
     if step == REMOVE:
         return Outcomes.every(request, Delivered())
     answer = response.json_object()
     if step == STATUS:
-        return Outcomes.every(request, _after_status(answer, purpose, argument))
+        return Outcomes.every(request, _after_status(answer, argument))
     data = answer.get("data")
     if not isinstance(data, list):
         raise TransientError("Klaviyo answered without data to a question about a job")
-    if step == IDS:
-        ids = [one["id"] for one in data if isinstance(one, Mapping) and _is_id(one.get("id"))]
-        gone = waited_for(TAKE_OFF, REMOVE, ",".join(ids)) if ids else Delivered()
-        return Outcomes.every(request, gone)
     return Outcomes(items=_refused(data, len(request.items)))
 
 
-def _after_status(answer: Mapping[str, Any], purpose: str, job: str) -> Outcome:
+def _after_status(answer: Mapping[str, Any], job: str) -> Outcome:
     data = answer.get("data")
     attributes = data.get("attributes") if isinstance(data, Mapping) else None
     if not isinstance(attributes, Mapping) or not isinstance(attributes.get("status"), str):
@@ -92,9 +89,7 @@ def _after_status(answer: Mapping[str, Any], purpose: str, job: str) -> Outcome:
     if status == "cancelled":
         return Retry(reason="Klaviyo cancelled the import")
     if status != "complete":
-        return waited_for(purpose, STATUS, job)
-    if purpose == TAKE_OFF:  # who could not be imported is on no list
-        return waited_for(TAKE_OFF, IDS, job)
+        return waited_for(KEEP, STATUS, job)
     return waited_for(KEEP, ERRORS, job) if attributes.get("failed_count") else Delivered()
 
 
@@ -108,7 +103,7 @@ def _refused(errors: list[Any], size: int) -> tuple[Outcome, ...]:
             named.setdefault(place, _reason(error))
         unnamed += not places
     rest: Outcome = Delivered()
-    if unnamed or not named or len(errors) >= MOST_REMOVED:
+    if unnamed or not named or len(errors) >= _MOST_ERRORS:
         rest = Warned(reason="Klaviyo refused some profiles of the import without saying which")
     return tuple(Rejected(reason=named[place]) if place in named else rest for place in range(size))
 

@@ -9,17 +9,52 @@ https://developers.klaviyo.com/en/reference/request_profile_deletion
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
+PATH = "/api/profiles"
 IMPORT_PATH = "/api/profile-import"
 BULK_PATH = "/api/profile-bulk-import-jobs"
 SUBSCRIBE_PATH = "/api/profile-subscription-bulk-create-jobs"
 UNSUBSCRIBE_PATH = "/api/profile-subscription-bulk-delete-jobs"
 DELETE_PATH = "/api/data-privacy-deletion-jobs"
 
+MOST_FOUND = 100
+"""Profiles of a page."""
+_LONGEST_SEARCH = 4_000
+"""Characters of identifiers in an address."""
 EMAIL, SMS = "email", "sms"
 _IDENTIFIER = {EMAIL: "email", SMS: "phone_number"}
+
+
+def search(name: str, values: Iterable[str]) -> str:
+    """The address that finds profiles by one of these values of an identifier. What else they hold is not asked for.
+
+    https://developers.klaviyo.com/en/reference/get_profiles
+    """
+    wanted = quote(f"any({name},[{','.join(map(_quoted, values))}])", safe="")
+    return f"{PATH}?fields%5Bprofile%5D=created&page%5Bsize%5D={MOST_FOUND}&filter={wanted}"
+
+
+def parts(found: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """(place, value) pairs, as many together as an address and a page have room for."""
+    part: list[tuple[int, str]] = []
+    size = 0
+    for place, value in found:
+        length = len(quote(_quoted(value), safe=""))
+        if part and (len(part) == MOST_FOUND or size + length > _LONGEST_SEARCH):
+            yield part
+            part, size = [], 0
+        part.append((place, value))
+        size += length
+    if part:
+        yield part
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def profile(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,6 +77,18 @@ async def test_people_go_onto_the_list_and_off_again(klaviyo: FakeKlaviyo, there
     assert klaviyo.subscriptions == {("person.3@example.com", "email"): "SUBSCRIBED"}
 
 
+async def test_a_removal_makes_nobody_again_whom_klaviyo_has_forgotten(klaviyo: FakeKlaviyo, there: Way) -> None:
+    made = await rows(there, person(1), person(2))
+    await there.outlet.send(ADD_MEMBERS, made)
+    forgotten = next(one for one, known in klaviyo.profiles.items() if known["email"] == "person.1@example.com")
+    del klaviyo.profiles[forgotten]
+    klaviyo.lists["LiSt01"].discard(forgotten)
+    for part in (made, made[:1]):
+        assert {verdict.kind for verdict in await there.outlet.send(REMOVE_MEMBERS, part)} == {Kind.DELIVERED}
+    assert [known["email"] for known in klaviyo.profiles.values()] == ["person.2@example.com"]
+    assert not klaviyo.lists["LiSt01"] and klaviyo.problems == []
+
+
 async def test_profiles_that_an_accepted_import_refuses_are_found(klaviyo: FakeKlaviyo, there: Way) -> None:
     klaviyo.fails = lambda profile: profile["email"] == "person.2@example.com"
     made = await rows(there, person(1), person(2), person(3))

@@ -61,7 +61,10 @@ def check(built: list[Any], size: int) -> list[Request]:
     assert all(isinstance(one, Request | Skip | Note) for one in built)
     for request in requests:
         assert request.url.startswith("https://a.klaviyo.com/api/") and request.url.isascii()
-        assert not {"@", "%40", "+"} & set(request.url) and len(request.url) < 90
+        if request.method == "GET":  # a search has no other place for identifiers
+            assert len(request.url) < 5_000 and not request.body
+        else:
+            assert "@" not in request.url and "%40" not in request.url and len(request.url) < 90
     return requests
 
 

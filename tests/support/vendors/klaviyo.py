@@ -68,7 +68,6 @@ class FakeKlaviyo:
         app.router.add_post("/api/profile-bulk-import-jobs", self._bulk)
         app.router.add_get("/api/profile-bulk-import-jobs/{job}", self._job)
         app.router.add_get("/api/profile-bulk-import-jobs/{job}/import-errors", self._errors)
-        app.router.add_get("/api/profile-bulk-import-jobs/{job}/relationships/profiles", self._ids)
         app.router.add_post("/api/events", self._event)
         app.router.add_post("/api/event-bulk-create-jobs", self._events)
         app.router.add_post("/api/profile-subscription-bulk-create-jobs", self._subscribe)
@@ -111,7 +110,7 @@ class FakeKlaviyo:
             return error(401, "not_authenticated", "Authentication credentials were not provided.")
         if request.headers.get("revision") not in self.revisions:
             return error(400, "invalid_revision", "The revision is retired.")
-        if "@" in str(request.rel_url):
+        if "@" in str(request.rel_url) and request.path != "/api/profiles":  # a search has no other place for it
             self.problems.append("an address in a URL")
         if request.method == "POST" and request.content_type != "application/vnd.api+json":
             return self._refused([("/", "content type")])
@@ -187,10 +186,6 @@ class FakeKlaviyo:
         ]  # fmt: skip
         return web.json_response({"data": errors[: _page_size(request)]})
 
-    async def _ids(self, request: web.Request) -> web.Response:
-        ids = self.jobs[request.match_info["job"]]["ids"][: _page_size(request)]
-        return web.json_response({"data": [{"type": "profile", "id": one} for one in ids]})
-
     async def _event(self, request: web.Request) -> web.Response:
         data = (await request.json())["data"]
         profile = data["attributes"]["profile"]["data"]
@@ -262,7 +257,12 @@ class FakeKlaviyo:
         return web.Response(status=202)
 
     async def _see(self, request: web.Request) -> web.Response:
-        return web.json_response({"data": []})
+        wanted = re.fullmatch(r"any\((email|phone_number|external_id),(\[.+\])\)", request.query.get("filter", ""))
+        if "filter" in request.query and not wanted:
+            return self._refused([("/", "filter")])
+        name, values = (wanted[1], json.loads(wanted[2])) if wanted else ("", [])
+        found = [known for known, profile in self.profiles.items() if name and profile.get(name) in values]
+        return web.json_response({"data": [{"type": "profile", "id": one} for one in found[: _page_size(request)]]})
 
     async def _lists(self, request: web.Request) -> web.Response:
         start = int(request.query.get("page[cursor]", "0"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from headrace_destination_klaviyo import consents, events, jobs, people
+from headrace_destination_klaviyo import consents, events, jobs, people, profiles
 from headrace_destination_klaviyo.destination import MANIFEST, Klaviyo
 from headrace_destination_klaviyo.settings import KlaviyoSettings
 from pydantic import ValidationError
@@ -97,14 +98,13 @@ def test_removals_go_by_one_identifier_each() -> None:
     """An address that has changed since must not be given back to the profile."""
     people: list[dict[str, str | list[str]]] = [{"email": "a@x.de", "user_id": "u"}, {"user_id": "v"}]
     rows = [row for fields in people for row in connector().rows(Member(profile_id="p", fields=fields))]
-    (request,) = connector().remove_members(MemberBatch(rows=tuple(rows), now_us=0))
-    assert isinstance(request, Request) and request.url.endswith("/api/profile-bulk-import-jobs#off")
-    data = json.loads(request.body)["data"]
-    assert [one["attributes"] for one in data["attributes"]["profiles"]["data"]] == [
-        {"email": "a@x.de"},
-        {"external_id": "v"},
-    ]
-    assert "relationships" not in data
+    built = list(connector().remove_members(MemberBatch(rows=tuple(rows), now_us=0)))
+    requests = [one for one in built if isinstance(one, Request)]
+    assert [(one.method, one.body, one.items) for one in requests] == [("GET", b"", (0,)), ("GET", b"", (1,))]
+    for request, wanted in zip(requests, ('any(email,["a@x.de"])', 'any(external_id,["v"])'), strict=True):
+        address = urlsplit(request.url)
+        assert (address.path, address.fragment) == ("/api/profiles", "off")
+        assert parse_qs(address.query) == {"fields[profile]": ["created"], "page[size]": ["100"], "filter": [wanted]}
     many = tuple(rows[:1]) * 250
     parts = list(connector().remove_members(MemberBatch(rows=many, now_us=0)))
     assert [len(part.items) for part in parts if isinstance(part, Request)] == [100, 100, 50]
@@ -293,10 +293,15 @@ def test_errors_of_a_job_name_profiles() -> None:
 
 
 def test_ids_are_found_and_taken_off() -> None:
-    assert step("off:status:J", status("complete", 1))[0].job == "off:ids:J"
+    search = Request(method="GET", url=f"https://x{profiles.search('email', 'ab')}#{jobs.TAKE_OFF}", items=(0, 1))
     ids = answer(200, {"data": [{"type": "profile", "id": "01A"}, {"id": "../x"}, {"type": "profile", "id": "01B"}]})
-    assert step("off:ids:J", ids)[0].job == "off:remove:01A,01B"
-    assert step("off:ids:J", answer(200, {"data": []})) == (Delivered(),) * 2
+    assert connector().read(search, ids).items == (Pending(job="off:remove:01A,01B", after_s=0.0),) * 2
+    # Whom Klaviyo does not know is on no list.
+    assert connector().read(search, answer(200, {"data": []})).items == (Delivered(),) * 2
+    with pytest.raises(TransientError):
+        connector().read(search, answer(200, {"data": {}}))
+    refused = connector().read(search, answer(400, fault("/")))
+    assert refused.refused_whole and [type(one) for one in refused.items] == [Rejected] * 2
     request = connector().poll(Job(id="off:remove:01A,01B", items=2, now_us=0))
     assert (request.method, request.url) == (
         "DELETE",
@@ -306,10 +311,13 @@ def test_ids_are_found_and_taken_off() -> None:
     assert step("off:remove:01A", answer(204)) == (Delivered(),) * 2
     with pytest.raises(ConfigError):
         step("off:remove:01A", answer(404, fault("/")))
-    alone = Request(method="POST", url=f"https://x/api/profile-import#{jobs.TAKE_OFF}", items=(0,))
-    assert connector().read(alone, answer(200, {"data": {"id": "01A"}})).items == (
-        Pending(job="off:remove:01A", after_s=0.0),
-    )
+
+
+def test_searches_have_room_in_an_address() -> None:
+    long = [(place, "é" * 60 + f'"{place}"') for place in range(30)]
+    parts = list(profiles.parts(long))
+    assert [one for part in parts for one in part] == long and len(parts) > 1
+    assert all(len(profiles.search("external_id", [value for _, value in part])) < 4_300 for part in parts)
 
 
 def test_lists_that_are_none() -> None:
