@@ -251,6 +251,21 @@ def test_audiences_of_groups_follow_and_are_explained(run: Run, tmp_path: Path) 
     status, _, error = run("audiences", "explain", "cli-joined", "user_id:cli-nobody")
     assert status == 1 and "does not exist" in error
     assert run("audiences", "delete", "cli-joined")[0] == 0
+    asked(run, "audiences", "create", "cli-frozen", "--definition", "performed Joined with kind static")
+    assert run("audiences", "activate", "cli-frozen")[0] == 0
+    eventually(run, ["audiences", "get", "cli-frozen"], lambda a: a["state"] == "active" and a["size"] == 1)
+    assert run("audiences", "pause", "cli-frozen")[0] == 0
+    status, output, error = run("audiences", "explain", "cli-frozen", "user_id:cli-g")
+    assert status == 0, error
+    first, state, stored, summary = output.splitlines()[:4]
+    assert " is in since " in first and ", until " not in first
+    assert state == "the audience is paused" and stored.startswith("stored: in, as of ")
+    assert summary.startswith("Stored: in, as of ") and "by the definition now: in. It is paused" in summary
+    assert run("audiences", "archive", "cli-frozen")[0] == 0
+    eventually(run, ["audiences", "get", "cli-frozen"], lambda a: a["size"] == 0)
+    output = run("audiences", "explain", "cli-frozen", "user_id:cli-g")[1]
+    assert " is out as stored; by the definition in" in output and "the audience is archived\n" in output
+    assert run("audiences", "delete", "cli-frozen")[0] == 0
     status, _, error = run("audiences", "explain", "cli-accounts", "nobody")
     assert status == 1 and "groups/nobody does not exist" in error
 
@@ -296,7 +311,7 @@ def test_audiences_from_the_command_line(run: Run) -> None:
     status, _, error = run("audiences", "watch", "cli-nobody")
     assert status == 1 and "does not exist" in error
     status, _, error = run("audiences", "refresh", "cli-made")
-    assert status == 1 and "right at every moment" in error
+    assert status == 1 and "Only an active audience can be refreshed" in error
     assert run("audiences", "create", "cli-daily", "--definition", "performed Y with refresh 1d")[0] == 0
     assert run("audiences", "activate", "cli-daily")[0] == 0
     daily = eventually(run, ["audiences", "get", "cli-daily"], lambda a: a["state"] == "active")

@@ -237,6 +237,8 @@ async def test_what_can_be_refreshed(client: AudienceClient) -> None:
     await client.create("live", COUNT)
     await client.create("hourly", HOURLY)
     assert "computed once" in await why(refresh(client, "static"))
+    assert "activate it" in await why(refresh(client, "live")), "a draft is not right at any moment"
+    await client.activate("live")
     assert "right at every moment" in await why(refresh(client, "live"))
     assert "activate it" in await why(refresh(client, "hourly"))
     await refused(refresh(client, "nobody"), errors.NOT_FOUND)
