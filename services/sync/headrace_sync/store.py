@@ -223,6 +223,7 @@ class ConfigStore:
         result = await self._db[DESTINATIONS].delete_one({"_id": key, "w": workspace_id})
         if result.deleted_count:
             await self._db[TOKENS].delete_one({"_id": key})
+            await self._db[VENDOR_JOBS].delete_many({"d": key, "w": workspace_id})
         await self.announce()
         return result.deleted_count == 1
 
@@ -230,7 +231,7 @@ class ConfigStore:
         """Delete a sync and all that it remembers; False when there is none."""
         result = await self._db[SYNCS].delete_one({"_id": sync.doc_id, "w": sync.workspace_id, "key": sync.key})
         await self.announce()
-        for collection in (DELIVERIES, LIST_MEMBERS, LEDGER, SYNC_RUNS, SYNC_PLANS):
+        for collection in (DELIVERIES, LIST_MEMBERS, LEDGER, SYNC_RUNS, SYNC_PLANS, VENDOR_JOBS):
             await self._db[collection].delete_many({"k": sync.key, "w": sync.workspace_id})
         await self._db[STATE].delete_many({"_id": {"$in": [f"{kind}{SEPARATOR}{sync.key}" for kind in STATE_KINDS]}})
         return result.deleted_count == 1

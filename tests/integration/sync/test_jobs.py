@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from headrace_sync.jobs import follower
+from headrace_sync.store import VENDOR_JOBS
 
+from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
 from headrace.embedded.processes import free_port
@@ -195,3 +197,37 @@ async def test_killed_while_jobs_run(
     # What was in a job at the kill was sent once: only the five new events may have gone out by imports since.
     assert taken(klaviyo) == 40
     assert not klaviyo.problems
+
+
+async def test_jobs_of_deleted_destinations_and_syncs_are_forgotten(
+    serve: Any, klaviyo: FakeKlaviyo, others: Others, db: Database
+) -> None:
+    klaviyo.looks = FOREVER
+    put(others, "p1")
+    others.buyers.change("p1", True)
+
+    async def jobs() -> int:
+        return await db[VENDOR_JOBS].count_documents({})
+
+    async with serve() as api:
+        sync = await list_sync(api, klaviyo)
+        await support.until(lambda: taken(klaviyo) == 1, "the vendor has it")
+
+        async def is_kept() -> bool:
+            return await jobs() == 1
+
+        await support.until(is_kept, "the job is kept")
+        (left_over,) = [d async for d in db[VENDOR_JOBS].find({})]
+        await api.syncs.DeleteSync(pb.DeleteSyncRequest(name=sync))
+        assert await jobs() == 0
+        (one,) = (
+            await api.destinations.ListDestinations(dest.ListDestinationsRequest(parent=support.PARENT))
+        ).destinations
+        await api.destinations.DeleteDestination(dest.DeleteDestinationRequest(name=one.name))
+        # As a process leaves it that ends between the deletion and the forgetting.
+        await db[VENDOR_JOBS].insert_one({**left_over, "na": 0})
+
+        async def is_gone() -> bool:
+            return await jobs() == 0
+
+        await support.until(is_gone, "nobody asks for it any more")

@@ -144,6 +144,8 @@ class JobFollower:
             whole = self._fleet.outlet(document["d"])
             # The list is the one into which the job went, whatever the sync fills by now.
             outlet = whole.for_list(document.get("l", "")) if whole is not None else None
+            if outlet is None and await self._jobs.forget_without_destination(document):
+                return
             if outlet is None or outlet.paused_s() > 0:
                 await self._jobs.put_off(document["_id"], until=now_us() + int(_LATER_S * SECOND_US))
                 return

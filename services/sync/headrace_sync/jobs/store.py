@@ -23,7 +23,7 @@ from headrace.domain.times import DAY_US, SECOND_US, now_us
 from headrace.storage.mongo.client import Database, Document, transaction
 from headrace_sync.config import workspace_of
 from headrace_sync.lists.targets import Place
-from headrace_sync.store import DELIVERIES, LIST_MEMBERS, VENDOR_JOBS, WAITING
+from headrace_sync.store import DELIVERIES, DESTINATIONS, LIST_MEMBERS, VENDOR_JOBS, WAITING
 
 FAR_US = 3650 * DAY_US
 _TRIES = 3
@@ -130,6 +130,13 @@ class JobStore:
     async def put_off(self, id: str, *, until: int) -> None:
         """Ask for a job later; nothing of it is known that was not."""
         await self._db[VENDOR_JOBS].update_one({"_id": id}, {"$set": {"na": until}, "$unset": {"lo": ""}})
+
+    async def forget_without_destination(self, document: Document) -> bool:
+        """Forget a job whose destination was deleted; returns whether it was."""
+        if await self._db[DESTINATIONS].find_one({"_id": document["d"]}, {"_id": 1}) is not None:
+            return False
+        await self._db[VENDOR_JOBS].delete_one({"_id": document["_id"]})
+        return True
 
     async def goes_on(self, document: Document, parts: Sequence[Document]) -> None:
         """Write down what is left of a job after a round; without any of it, forget the job."""
