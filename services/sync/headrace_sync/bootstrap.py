@@ -216,6 +216,7 @@ class _Parts:
             plans=PlanKeeper(plans, list_store, items, alerts),
             jobs=jobs,
             following=following,
+            delete=config_store.delete_sync,
             debounce_s=settings.list_debounce_seconds,
             every_s=settings.list_pass_seconds,
         )

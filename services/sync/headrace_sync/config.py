@@ -170,6 +170,7 @@ class SyncConfig:
         schedule: List sync: when changes are sent, see `schedules`; empty for soon after they happen.
         list_id: List sync: the vendor's list, in place of the one in the destination's settings; empty for that one.
         swept_us: Deliveries of events and changes from before this were removed; 0 for none.
+        deleting: List sync: True while everybody is taken off its list; then it is deleted.
     """
 
     doc_id: str
@@ -197,6 +198,7 @@ class SyncConfig:
     swept_us: int = 0
     schedule: str = ""
     list_id: str = ""
+    deleting: bool = False
 
     @property
     def begins_us(self) -> int:
@@ -308,5 +310,6 @@ _OPTIONAL_FIELDS = (
     "swept_us",
     "schedule",
     "list_id",
+    "deleting",
 )
 """Fields with defaults: syncs that were stored before there were these have none."""

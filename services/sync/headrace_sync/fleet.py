@@ -294,7 +294,7 @@ class Fleet:
             limits=limits,
             signer=Signer(destination.key, info.auth, read_settings, self._tokens),
             halt=halt,
-            recorder=Recorder(self._exchanges, destination.key),
+            recorder=Recorder(self._exchanges, destination.key, every_s=self._settings.delivery_log_every_seconds),
             required_consents=destination.required_consents,
             consents_changed_us=destination.consents_changed_us,
             place=place_of(info, destination),

@@ -21,8 +21,8 @@ class Snapshot:
         destinations: By key.
         syncs: By key.
         forwarding: Forwarding syncs by workspace.
-        by_audience: List and event syncs by (workspace, audience).
-        lists: List syncs by workspace.
+        by_audience: List and event syncs by (workspace, audience), but for those that are being deleted.
+        lists: List syncs by workspace, but for those.
         erased: Digests of the profiles of people who are being deleted or were lately, see `erased_digest`.
     """
 
@@ -54,7 +54,7 @@ def snapshot_of(
     for sync in syncs:
         if sync.is_forwarding:
             forwarding.setdefault(sync.workspace_id, []).append(sync)
-        else:
+        elif not sync.deleting:
             by_audience.setdefault((sync.workspace_id, sync.audience_id), []).append(sync)
             if sync.is_list:
                 lists.setdefault(sync.workspace_id, []).append(sync)

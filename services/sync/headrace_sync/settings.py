@@ -63,6 +63,12 @@ class Settings(ServiceSettings):
     delivery_days: int = Field(
         28, ge=1, description="How long deliveries and their account are kept, in days after their events came."
     )
+    delivery_log_every_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="How often a request that went well is kept for the delivery log, in seconds, per destination and "
+        "process. 0 keeps each; all others are kept in any case.",
+    )
     alert_url: str = Field(
         "",
         description="Where alerts go by POST of destinations without a receiver of their own: one is stopped, does not "

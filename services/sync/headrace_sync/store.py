@@ -3,6 +3,9 @@
 The other collections have files of their own: `deliveries.store` (deliveries, ledger), `lists.store` (list_members,
 sync_runs), `jobs.store`,
 `exchanges.store`, `plans.store`, `erasure.store` and `alerts.sender`.
+
+`left_on_lists` is who was on the list of a sync that was deleted, until the person is: the receipt of that deletion
+says which lists could not be told. Fields: w workspace, p profile id, d destination id, i sync id.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from headrace.storage.mongo.client import Database, Document, Session, transaction
+from headrace.storage.mongo.client import Database, Document, Session, aggregate, transaction
 from headrace_sync.config import SEPARATOR, DestinationConfig, SyncConfig, key_of
 
 DESTINATIONS = "destinations"
@@ -28,6 +31,7 @@ TOKENS = "sync_tokens"
 ALERTS = "sync_alerts"
 VENDOR_JOBS = "vendor_jobs"
 EXCHANGES = "exchanges"
+LEFT_ON_LISTS = "left_on_lists"
 
 STATE_KINDS = (
     "balanced",
@@ -88,6 +92,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0),
     ],
     VENDOR_JOBS: [IndexModel([("na", ASCENDING)], name="due")],
+    LEFT_ON_LISTS: [IndexModel([("w", ASCENDING), ("p", ASCENDING)], name="profile")],
     EXCHANGES: [IndexModel([("x", ASCENDING)], name="expire", expireAfterSeconds=0)],
     ERASURES: [
         IndexModel([("p", ASCENDING)], name="profile"),
@@ -228,9 +233,11 @@ class ConfigStore:
         return result.deleted_count == 1
 
     async def delete_sync(self, sync: SyncConfig) -> bool:
-        """Delete a sync and all that it remembers; False when there is none."""
+        """Delete a sync and all that it remembers but who is left on its list; False when there is none."""
+        await self._remember_left(sync)
         result = await self._db[SYNCS].delete_one({"_id": sync.doc_id, "w": sync.workspace_id, "key": sync.key})
         await self.announce()
+        await self._remember_left(sync)  # also those whom a pass that was under way has added
         for collection in (DELIVERIES, LIST_MEMBERS, LEDGER, SYNC_RUNS, SYNC_PLANS, VENDOR_JOBS):
             await self._db[collection].delete_many({"k": sync.key, "w": sync.workspace_id})
         await self._db[STATE].delete_many({"_id": {"$in": [f"{kind}{SEPARATOR}{sync.key}" for kind in STATE_KINDS]}})
@@ -244,6 +251,19 @@ class ConfigStore:
     async def announce(self) -> None:
         """Let every process notice a change."""
         await self._db[STATE].update_one({"_id": _CONFIG}, {"$inc": {"n": 1}}, upsert=True)
+
+    async def _remember_left(self, sync: SyncConfig) -> None:
+        """Keep who is or may be on the list of a sync."""
+        if not sync.is_list:
+            return
+        whose = {"w": "$w", "p": "$p", "d": {"$literal": sync.destination_id}, "i": {"$literal": sync.id}}
+        pipeline: list[Document] = [
+            {"$match": {"k": sync.key, "w": sync.workspace_id, "rows.k": {"$gte": ""}}},
+            {"$project": whose},
+            {"$merge": {"into": LEFT_ON_LISTS, "whenMatched": "keepExisting"}},
+        ]
+        async for _ in aggregate(self._db[LIST_MEMBERS], pipeline):
+            pass
 
     async def _page(self, collection: str, workspace_id: str, after_id: str, limit: int) -> list[Document]:
         cursor = self._db[collection].find({"w": workspace_id, "i": {"$gt": after_id}})

@@ -215,13 +215,22 @@ async def update(
 
 
 @command(app, "delete")
-async def delete(platform: Platform, out: Output, id: Id) -> None:
-    """Delete a sync and what it remembers; the vendor's list stays."""
+async def delete(
+    platform: Platform,
+    out: Output,
+    id: Id,
+    remove_members: Annotated[
+        bool, Option("--remove-members", help="First take everybody off the vendor's list whom the sync put there.")
+    ] = False,
+) -> None:
+    """Delete a sync and what it remembers; the vendor's list stays, unless --remove-members is given."""
     from headrace.api.sync.v1.sync_service_pb2 import DeleteSyncRequest
 
     name = platform.name("syncs", id)
-    answer = await platform.syncs.DeleteSync(DeleteSyncRequest(name=name, request_id=new_request_id()))
-    out.done(f"deleted {name}", answer)
+    request = DeleteSyncRequest(name=name, request_id=new_request_id(), remove_members=remove_members)
+    answer = await platform.syncs.DeleteSync(request)
+    done = f"deleted {name}" if not answer.HasField("sync") else f"{name} is deleted once everybody is off its list"
+    out.done(done, answer)
 
 
 @command(app, "dry-run")
@@ -336,7 +345,7 @@ async def runs(platform: Platform, out: Output, id: Id, limit: Limit = DEFAULT_L
             limit=limit,
             everything=everything,
         ),
-        ("start_time", "end_time", "id", "added", "removed", "failed", "pending", "held", "skipped", "error"),
+        ("start_time", "end_time", "id", "status", "added", "removed", "failed", "pending", "held", "skipped", "error"),
     )
 
 

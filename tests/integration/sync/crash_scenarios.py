@@ -120,6 +120,7 @@ class Guarded:
             plans=PlanKeeper(PlanStore(db), store, items, alerts),
             jobs=JobStore(db),
             following=Following(db, store, PlanStore(db)),
+            delete=ConfigStore(db).delete_sync,
             debounce_s=0.0,
             every_s=1.0,
         )

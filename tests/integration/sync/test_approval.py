@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from headrace_sync.config import SEPARATOR
+from headrace_sync.leases import Leases
 
 from headrace.api.sync.v1 import plan_pb2 as plan
 from headrace.api.sync.v1 import sync_service_pb2 as pb
 from headrace.api.sync.v1.sync_service_pb2 import Sync, SyncKind
 from headrace.rpc import errors
+from headrace.storage.mongo.client import Database
 from tests.support import resolved
 from tests.support import sync as support
 from tests.support.fake_meta import FakeMeta
@@ -63,6 +68,18 @@ async def waiting(api: support.Api, name: str, *, after: str = "") -> plan.SyncP
 
     await support.until(is_there, "a plan waits")
     return found
+
+
+@asynccontextmanager
+async def no_pass(db: Database, sync_key: str) -> AsyncIterator[None]:
+    """Inside the block no pass of the sync begins."""
+    leases = Leases(db, owner="the test")
+    while True:
+        async with leases.hold(f"pass{SEPARATOR}{sync_key}") as lease:
+            if lease is not None:
+                yield
+                return
+        await asyncio.sleep(0.02)
 
 
 async def approve(api: support.Api, name: str, plan_id: str) -> plan.SyncPlan:
@@ -136,6 +153,36 @@ async def test_nothing_is_sent_before_it_is_approved(serve: Any, meta: FakeMeta,
             pb.UpdateSyncRequest(sync=changed, update_mask=FieldMask(paths=["require_approval"]))
         )
         await support.until(lambda: not held(meta) & hashes("p3"), "what waited is sent")
+
+
+async def test_a_row_of_who_may_not_be_there_is_not_left_to_who_waits_for_approval(
+    serve: Any, meta: FakeMeta, others: Others, line: Line, db: Database
+) -> None:
+    """Two people have one address; the one on the list withdraws, and nobody has approved the other yet."""
+    for id in ("p1", "p2"):
+        others.people.put(id, email="p1@example.com")
+        others.people.say(id, ad_user_data=True)
+    others.buyers.change("p1", True)
+    async with serve() as api:
+        sync = await guarded(api, meta, consents=("ad_user_data",), require_approval=True)
+        await approve(api, sync, (await waiting(api, sync)).id)
+        await support.until(lambda: held(meta) == hashes("p1"), "the first one is on the list")
+        await support.settled(api, sync)
+
+        async def both_are_due() -> bool:
+            return await db["list_members"].count_documents({"due": {"$gt": 0}}) == 2
+
+        key = (await db["syncs"].find_one({}) or {})["key"]
+        async with no_pass(db, key):
+            others.people.say("p1", ad_user_data=False)
+            await line.send_new(1, "trackConsent", "p1", properties={"ad_user_data": "denied"})
+            await others.buyers.enter("p2")
+            await support.until(both_are_due, "one pass looks at both")
+        asked = await waiting(api, sync)
+        await support.until(lambda: not held(meta), "the withdrawal is carried out")
+        await approve(api, sync, asked.id)
+        await support.until(lambda: held(meta) == hashes("p1"), "the other one is added")
+    assert not meta.violations
 
 
 async def test_a_list_is_not_emptied_unasked(serve: Any, meta: FakeMeta, others: Others) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from aiohttp import web
+from google.protobuf import field_mask_pb2
 
 from headrace.api.identity.v1.profile_pb2 import ConsentStatus
 from headrace.api.sync.v1 import destination_service_pb2 as dest
@@ -110,7 +111,11 @@ async def test_a_withdrawal_takes_off_the_list_and_a_grant_puts_on_it(
         await speak(line, others, "p1", other=False)  # says nothing that is required
         await speak(line, others, "p1", ad_user_data=True)
         await support.until(lambda: listed(meta) == 2, "put on again")
-        assert (await support.settled(api, sync)).delivered == 2
+
+        async def both_are_told() -> bool:
+            return bool((await api.ledger(sync)).delivered == 2)
+
+        await support.until(both_are_told, "the vendor's answer is written down")
         assert others.people.calls == calls + 1
     assert not meta.violations
 
@@ -129,7 +134,11 @@ async def test_other_requirements_are_applied_to_lists_that_exist(serve: Any, me
         await support.until(lambda: listed(meta) == 0, "nobody allowed both")
         await api.require(destination)
         await support.until(lambda: listed(meta) == 2, "nothing is required any more")
-        assert (await support.settled(api, sync)).delivered == 2
+
+        async def written_down() -> bool:
+            return bool((await api.ledger(sync)).delivered == 2)
+
+        await support.until(written_down, "what was sent is written down")
 
 
 async def test_event_syncs_tell_nothing_without_consent(serve: Any, hooks: support.Hooks, others: Others) -> None:
@@ -183,3 +192,36 @@ async def test_requirements_are_checked_and_read_back(serve: Any, hooks: support
                 await api.require(name, *wrong)
             assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
             assert json.dumps(wrong[0])[1:-1] not in str(raised.value.details()) or not wrong[0]
+
+
+async def test_a_withdrawal_takes_off_the_list_of_a_sync_that_is_paused(
+    serve: Any, meta: FakeMeta, others: Others, line: Line
+) -> None:
+    for person in ("p1", "p2", "p3"):
+        others.people.put(person, email=f"{person}@example.com")
+        others.people.say(person, ad_user_data=True)
+    async with serve() as api:
+        _, sync = await list_sync(api, meta, "ad_user_data")
+        await others.buyers.enter("p1", "p2")
+        await support.settled(api, sync)
+
+        async def pause(paused: bool) -> None:
+            changed = pb.Sync(name=sync, paused=paused)
+            mask = field_mask_pb2.FieldMask(paths=["paused"])
+            await api.syncs.UpdateSync(pb.UpdateSyncRequest(sync=changed, update_mask=mask))
+
+        await pause(True)
+        await others.buyers.enter("p3")
+        await others.buyers.leave("p2")
+        # One who withdraws is taken off; one who has thought better of it by then is left to the sync.
+        await line.send_new(1, "trackConsent", "p3", properties={"ad_user_data": "denied"})
+        await speak(line, others, "p1", ad_user_data=False)
+        await support.until(lambda: listed(meta) == 1, "taken off")
+        (waiting,) = [d for d in await api.deliveries(sync) if d.profile_id == "p2"]
+        assert waiting.operation == "remove"  # it waits for the sync
+        runs = (await api.syncs.ListSyncRuns(pb.ListSyncRunsRequest(parent=sync))).runs
+        assert {run.added for run in runs if run.removed} == {0}
+        await pause(False)
+        await support.until(lambda: listed(meta) == 1 and meta.requests[-1][0] == "POST", "the rest follows")
+        assert (await support.settled(api, sync)).delivered == 1
+    assert not meta.violations

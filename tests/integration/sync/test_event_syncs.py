@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from headrace_sync.ledger.accounts import Accounts
+from pymongo.errors import AutoReconnect
+
 from headrace.api.sync.v1.sync_service_pb2 import SyncKind
 from tests.support import sync as support
 from tests.support.sync import Hooks, Others
@@ -33,6 +37,31 @@ async def test_entries_and_exits_are_told_once(serve: Any, hooks: Hooks, others:
     body = next(b for b in hooks.bodies.values() if b["profile"])
     assert (body["properties"]["audience_id"], body["properties"]["audience_name"]) == ("buyers", "Buyers")
     assert body["profile"]["traits"]["email"] == "ada@example.com"
+
+
+async def test_who_was_a_member_before_is_counted_once_whatever_happens_while_they_are_told(
+    serve: Any, hooks: Hooks, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Accounts.count_initial
+    refusals = 1
+    for id in ("p1", "p2", "p3"):
+        others.buyers.change(id, True)
+
+    async def count(self: Accounts, *args: Any) -> None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            others.buyers.change("p3", False)  # leaves before it is tried again
+            raise AutoReconnect("stepped down")
+        await counting(self, *args)
+
+    monkeypatch.setattr(Accounts, "count_initial", count)
+    async with serve() as api:
+        destination = await api.destination("hook", hooks.url)
+        sync = await api.sync("added", destination, SyncKind.SYNC_KIND_EVENT, audience=support.AUDIENCE)
+        await support.until(lambda: refusals < 0, "it was tried again")
+        ledger = await support.settled(api, sync)
+    assert (ledger.expected, ledger.delivered, dict(ledger.filtered)) == (4, 3, {"removals_off": 1})
 
 
 async def test_removals_are_filtered_unless_wanted(serve: Any, hooks: Hooks, others: Others) -> None:

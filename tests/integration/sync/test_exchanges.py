@@ -64,6 +64,19 @@ async def test_a_failed_delivery_shows_its_request_and_the_answer(
             assert not [text for text in stored if datum in text]
 
 
+async def test_every_request_is_kept_where_that_is_asked_for(serve: Any, hooks: Hooks, line: Line) -> None:
+    async with serve(delivery_log_every_seconds=0) as api:
+        sync = await api.forwarding("all", await api.destination("hook", hooks.url))
+        await line.send_new(20)
+        await support.settled(api, sync)
+
+        async def all_are_kept() -> bool:
+            found = await api.deliveries(sync, exchanges=True)
+            return len(found) == 20 and all(one.HasField("exchange") for one in found)
+
+        await support.until(all_are_kept, "each delivery shows its request")
+
+
 async def test_a_member_shows_the_request_that_failed(serve: Any, others: Others) -> None:
     meta = FakeMeta()
     await meta.start()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from headrace_sync.lists.diff import HeldRow, MemberRecord, RowChange, RowState
-from headrace_sync.lists.store import ListStore, MemberResult
+from headrace_sync.lists.results import MemberResult
+from headrace_sync.lists.store import ListStore
 from headrace_sync.store import DELIVERED, LIST_MEMBERS, WAITING
 
 from headrace.api.audience.v1.audience_pb2 import MembershipChange

@@ -286,8 +286,8 @@ class SyncServicer(SyncServiceServicer):
         ids = names.parse(names.SYNC, request.name)
 
         async def act() -> pb.DeleteSyncResponse:
-            await self._handlers.delete(ids[0], ids[1])
-            return pb.DeleteSyncResponse()
+            left = await self._handlers.delete(ids[0], ids[1], remove_members=request.remove_members)
+            return pb.DeleteSyncResponse(sync=sync_message(left) if left is not None else None)
 
         return await self._request_ids.once(
             workspace_id, "DeleteSync", request.request_id, request, pb.DeleteSyncResponse, act

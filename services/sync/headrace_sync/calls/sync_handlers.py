@@ -44,7 +44,9 @@ _PLAIN = frozenset(
 )
 """Fields that are stored as they are given."""
 CHANGEABLE = frozenset({"display_name", "event_names", "list"}) | _PLAIN
-FIXED = frozenset({"name", "kind", "destination", "audience", "create_time", "update_time", "etag", "pending_plan"})
+FIXED = frozenset(
+    {"name", "kind", "destination", "audience", "create_time", "update_time", "etag", "pending_plan", "deleting"}
+)
 
 _PEOPLE_CHECKED = 100
 _LONGEST_DELAY_S = 7 * 86_400
@@ -164,6 +166,7 @@ class SyncHandlers:
         """
         for _ in range(_TRIES):
             before = await self.get(workspace_id, sync_id)
+            _refuse_deleting(before)
             check_etag(wanted.etag, before.revision)
             after = dataclasses.replace(before, updated_us=now_us(), revision=before.revision + 1)
             if "display_name" in fields:
@@ -187,13 +190,28 @@ class SyncHandlers:
                 return after
         raise etag_mismatch()
 
-    async def delete(self, workspace_id: str, sync_id: str) -> None:
-        """Delete a sync and what it remembers.
+    async def delete(self, workspace_id: str, sync_id: str, *, remove_members: bool) -> SyncConfig | None:
+        """Delete a sync and what it remembers; with `remove_members` once everybody is off its list.
+
+        Returns:
+            The sync while people are taken off its list; None when it is gone.
 
         Raises:
-            ApiError: NOT_FOUND.
+            ApiError: NOT_FOUND, INVALID_ARGUMENT or ABORTED.
         """
-        await self._store.delete_sync(await self.get(workspace_id, sync_id))
+        for _ in range(_TRIES):
+            before = await self.get(workspace_id, sync_id)
+            if not remove_members:
+                await self._store.delete_sync(before)
+                return None
+            if not before.is_list:
+                raise invalid_argument("remove_members", "is for LIST syncs only")
+            if before.deleting:
+                return before
+            after = dataclasses.replace(before, deleting=True, updated_us=now_us(), revision=before.revision + 1)
+            if await self._store.replace_sync(after, before.revision):
+                return after
+        raise etag_mismatch()
 
     async def run(self, workspace_id: str, sync_id: str, *, full: bool) -> Document:
         """Ask for a pass of a list sync; returns it as stored.
@@ -204,6 +222,7 @@ class SyncHandlers:
         sync = await self.get(workspace_id, sync_id)
         if not sync.is_list:
             raise wrong_state(SyncKind.Name(SyncKind.ValueType(sync.kind)), "Only LIST syncs have passes.")
+        _refuse_deleting(sync)
         if sync.paused:
             raise wrong_state("PAUSED", "The sync is paused: set paused to false first.")
         run = new_run(sync, new_time_ordered_id(), full=full)
@@ -379,6 +398,12 @@ class SyncHandlers:
             if wrong is not None:
                 raise invalid_argument(f"sync.mapping.{wrong[0]}", wrong[1])
         return info
+
+
+def _refuse_deleting(sync: SyncConfig) -> None:
+    if sync.deleting:
+        text = "The sync is being deleted: it goes when everybody is off its list, or at once without remove_members."
+        raise wrong_state("DELETING", text)
 
 
 def position_of(document: Document) -> Position:

@@ -12,6 +12,7 @@ from headrace.storage.mongo.client import Document
 from headrace_sync.calls.requests import etag
 from headrace_sync.config import SyncConfig
 from headrace_sync.lists.passes import IN_JOB
+from headrace_sync.lists.runs import status_of
 from headrace_sync.people import consents
 from headrace_sync.plans.messages import plan_message
 from headrace_sync.store import WAITING
@@ -38,6 +39,7 @@ def sync_message(config: SyncConfig, pending: Document | None = None) -> pb.Sync
         delay_seconds=config.delay_seconds,
         schedule=config.schedule,
         list=config.list_id,
+        deleting=config.deleting,
         pending_plan=plan_message(pending) if pending is not None else None,
     )
 
@@ -56,6 +58,7 @@ def run_message(document: Document) -> pb.SyncRun:
         held=document.get("held", 0),
         plan_id=document.get("plan", ""),
         pending=max(0, document.get("pending", 0)),
+        status=pb.SyncRunStatus.ValueType(status_of(document)),
     )
 
 

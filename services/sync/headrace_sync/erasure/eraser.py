@@ -18,7 +18,7 @@ from headrace.connector import wire
 from headrace.domain.times import now_us
 from headrace.telemetry import logs
 from headrace_sdk import Subject
-from headrace_sync.config import SEPARATOR, DestinationConfig, SyncConfig
+from headrace_sync.config import SEPARATOR, DestinationConfig, SyncConfig, key_of
 from headrace_sync.erasure.store import ErasureStore
 from headrace_sync.exchanges.store import ExchangeStore
 from headrace_sync.fleet import Fleet
@@ -85,6 +85,14 @@ class Place:
         """Take in what became of a part of it."""
         if result > self.result:
             self.result, self.detail = result, detail
+
+    def left(self, sync_ids: Sequence[str]) -> None:
+        """The person may be on the lists of syncs that were deleted, which nothing was asked to take them off."""
+        text = f"may still be on the list of a sync that was deleted ({', '.join(sync_ids)})"
+        if self.result is Result.REMOVED:
+            self.result, self.detail = Result.NOT_SUPPORTED, text
+        else:
+            self.detail = f"{self.detail}; {text}" if self.detail else text
 
 
 class Eraser:
@@ -161,12 +169,16 @@ class Eraser:
             message_ids=whom.message_ids,
             sent_to=sent_to,
         )
+        left = await self._erasures.left_on_lists(whom.workspace_id, whom.deletion_id, whom.profile_ids)
         forwarding = [s.key for s in syncs if s.is_forwarding]
         ledger = Place(LEDGER)
         ledger.count = await self._erasures.remove_from_ledger(
             whom.workspace_id, whom.deletion_id, forwarding, whom.message_ids
         )
         await asyncio.gather(*(self._ask(whom, d, places[key], again=key in sent) for key, d in destinations.items()))
+        for id, sync_ids in left.items():
+            name = f"workspaces/{whom.workspace_id}/destinations/{id}"
+            places.setdefault(key_of(whom.workspace_id, id), Place(name)).left(sync_ids)
         told = [p for p in places.values() if p.count or p.result is not Result.REMOVED]
         return [members, deliveries, ledger, *sorted(told, key=lambda p: p.name)]
 
@@ -234,7 +246,7 @@ class Eraser:
     async def _ask(self, whom: Whom, destination: DestinationConfig, place: Place, *, again: bool) -> None:
         """Ask a destination to forget a person, where its connector can; what came of it is remembered."""
         known = (await self._erasures.destinations(whom.workspace_id, whom.deletion_id)).get(destination.id, {})
-        was_sent = bool(known.get("sent"))
+        was_sent = bool(known.get("sent") or known.get("l"))
         result, detail = Result(known.get("o", Result.REMOVED)), str(known.get("t", ""))
         if whom.identifiers and (again or "o" not in known or result is Result.FAILED):
             result, detail = await self._request(whom, destination, was_sent)

@@ -1,8 +1,8 @@
 """The collection `sync_erasures`, and removing what deliveries and the ledger keep about a person.
 
 Fields: w workspace, i deletion id, p digests of the person's profiles, removed true once their events have left the
-log, d destination id -> {sent, o outcome, n count, t detail}, g counts removals, x when it expires. It holds nothing
-about the person, and stays for a while so that nothing that comes late is sent.
+log, d destination id -> {sent, o outcome, n count, t detail, l deleted syncs}, g counts removals, x when it expires. It
+holds nothing about the person, and stays for a while so that nothing that comes late is sent.
 
 The account of a sync balances at every moment: until the events of a person have left the log they are expected, so
 the number of those that were removed here is kept (`sync_state`, kind "erased", by deletion) and shown as filtered by
@@ -26,7 +26,7 @@ from headrace.storage.mongo.client import Database, Document, Session, transacti
 from headrace_sync.batching import chunks
 from headrace_sync.config import SEPARATOR, SyncConfig, erased_digest, key_of
 from headrace_sync.deliveries.store import delivery_id
-from headrace_sync.store import DELIVERED, DELIVERIES, ERASURES, EXCHANGES, LEDGER, STATE, WARNING
+from headrace_sync.store import DELIVERED, DELIVERIES, ERASURES, EXCHANGES, LEDGER, LEFT_ON_LISTS, STATE, WARNING
 
 _KEPT = timedelta(days=30)
 _AT_ONCE = 1_000
@@ -61,6 +61,23 @@ class ErasureStore:
         """Remember something of a destination."""
         change = {f"d.{destination_id}.{name}": value for name, value in what.items()}
         await self._db[ERASURES].update_one({"_id": key_of(workspace_id, deletion_id)}, {"$set": change})
+
+    async def left_on_lists(
+        self, workspace_id: str, deletion_id: str, profile_ids: Sequence[str]
+    ) -> dict[str, list[str]]:
+        """Ids of deleted syncs on whose lists a person may still be, by destination id.
+
+        They are remembered with the deletion, and forgotten of the person.
+        """
+        for part in chunks(list(profile_ids), _AT_ONCE):
+            query = {"w": workspace_id, "p": {"$in": list(part)}}
+            async for d in self._db[LEFT_ON_LISTS].find(query):
+                await self._db[ERASURES].update_one(
+                    {"_id": key_of(workspace_id, deletion_id)}, {"$addToSet": {f"d.{d['d']}.l": d["i"]}}
+                )
+            await self._db[LEFT_ON_LISTS].delete_many(query)
+        known = await self.destinations(workspace_id, deletion_id)
+        return {id: sorted(what["l"]) for id, what in known.items() if what.get("l")}
 
     async def events_removed(self, workspace_id: str, profile_ids: Iterable[str], sync_keys: Sequence[str]) -> None:
         """The events of these profiles have left the log: what was removed here is expected no more."""

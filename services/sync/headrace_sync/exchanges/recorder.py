@@ -15,20 +15,24 @@ from headrace_sync.exchanges.masking import personal_values, shown_answer, shown
 from headrace_sync.exchanges.store import ExchangeStore
 from headrace_sync.outlets.verdicts import Kind, Verdict
 
-SAMPLE_EVERY_S = 60.0
-"""How often a request is kept that went well, of each destination and process."""
-
 _WENT_WELL = frozenset({Kind.DELIVERED, Kind.PENDING, Kind.AGAIN, Kind.GONE, Kind.UNTRIED})
 
 
 class Recorder:
-    """Keeps requests of one destination: all that did not go well, and of the others one now and then."""
+    """Keeps requests of one destination: all that did not go well, and of the others one now and then, or each."""
 
-    def __init__(self, store: ExchangeStore, destination_key: str) -> None:
-        """Keep them in a store."""
+    def __init__(self, store: ExchangeStore, destination_key: str, *, every_s: float) -> None:
+        """Keep them in a store.
+
+        Args:
+            store: It.
+            destination_key: Database id of the destination.
+            every_s: How often a request is kept that went well, in seconds; 0 keeps each.
+        """
+        self._every_s = every_s
         self._store = store
         self._key = destination_key
-        self._sampled = -SAMPLE_EVERY_S
+        self._sampled = -every_s
 
     def take(
         self,
@@ -54,7 +58,7 @@ class Recorder:
         went_well = isinstance(answer, Response) and answer.status < 400
         if went_well and all(verdict.kind in _WENT_WELL for verdict in verdicts):
             now = time.monotonic()
-            if now - self._sampled < SAMPLE_EVERY_S:
+            if now - self._sampled < self._every_s:
                 return ""
             self._sampled = now
         personal = personal_values(items)

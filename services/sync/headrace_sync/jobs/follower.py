@@ -27,7 +27,8 @@ from headrace_sync.leases import Leases
 from headrace_sync.lists.diff import RowChange
 from headrace_sync.lists.following import Following
 from headrace_sync.lists.passes import IN_JOB, again, worst
-from headrace_sync.lists.store import ListStore, MemberResult, record_of
+from headrace_sync.lists.results import MemberResult
+from headrace_sync.lists.store import ListStore, record_of
 from headrace_sync.outlets.batch import REMOVE_MEMBERS
 from headrace_sync.outlets.jobs import ENDED, FIRST_PAUSE_S, GROWTH, LONGEST_PAUSE_S
 from headrace_sync.outlets.outlet import Outlet

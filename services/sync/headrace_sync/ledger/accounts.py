@@ -77,7 +77,7 @@ class Accounts:
         if sync.is_list:
             by_state, filtered = await self._lists.counts(sync.key)
             audience = await self._audiences.get(sync.audience_name)
-            expected = int(audience.size) if audience is not None else 0
+            expected = int(audience.size) if audience is not None and not sync.deleting else 0
         else:
             by_state, filtered = await self._deliveries.counts(sync.key)
             for reason, count in (await self._deliveries.filtered_counts(sync.key)).items():
@@ -124,16 +124,34 @@ class Accounts:
         """Begin counting at a moment, unless it was begun there: a process may have ended before it did."""
         await self._db[STATE].update_one({"_id": _tally_id(sync), "b": {"$ne": moment_us}}, _from(sync, moment_us))
 
-    async def remember_initial(self, sync: SyncConfig, count: int) -> None:
-        """Remember how many people were members before an event sync was made; the first count stays."""
-        await self._db[STATE].update_one(
-            {"_id": f"initial{SEPARATOR}{sync.key}"}, {"$setOnInsert": {"n": count}}, upsert=True
-        )
+    async def initial(self, sync: SyncConfig) -> int:
+        """How many people were members before an event sync was made, of those that are planned."""
+        document = await self._db[STATE].find_one({"_id": _initial_id(sync)})
+        return int(document["n"]) if document else 0
 
-    async def initial(self, sync: SyncConfig) -> int | None:
-        """How many people were members before an event sync was made; None when that was not counted yet."""
-        document = await self._db[STATE].find_one({"_id": f"initial{SEPARATOR}{sync.key}"})
-        return int(document["n"]) if document else None
+    async def begin_initial(self, sync: SyncConfig) -> list[str] | None:
+        """Begin, or go on, to count who was a member before an event sync was made.
+
+        Returns:
+            Message ids that were about to be planned when an earlier try ended, not counted yet; None once all are.
+        """
+        await self._db[STATE].update_one(
+            {"_id": _initial_id(sync)}, {"$setOnInsert": {"n": 0, "open": True}}, upsert=True
+        )
+        document = await self._db[STATE].find_one({"_id": _initial_id(sync), "open": True})
+        return list(document.get("c", ())) if document else None
+
+    async def plan_initial(self, sync: SyncConfig, message_ids: Iterable[str]) -> None:
+        """Write down who is about to be planned of those who were members before: none of them is counted yet."""
+        await self._db[STATE].update_one({"_id": _initial_id(sync)}, {"$set": {"c": list(message_ids)}})
+
+    async def count_initial(self, sync: SyncConfig, planned: int) -> None:
+        """Count those of them that are planned."""
+        await self._db[STATE].update_one({"_id": _initial_id(sync)}, {"$inc": {"n": planned}, "$unset": {"c": ""}})
+
+    async def end_initial(self, sync: SyncConfig) -> None:
+        """All who were members before are planned."""
+        await self._db[STATE].update_one({"_id": _initial_id(sync)}, {"$unset": {"open": "", "c": ""}})
 
     async def _events(self, sync: SyncConfig) -> int:
         """Events resolved since a forwarding sync was made, also those that belong to nobody."""
@@ -160,7 +178,7 @@ class Accounts:
                 new += 1
         await self._advance(tally, tally["n"] + old, limit)
         # Who was a member before the sync was made is told of at its beginning, which may not be kept any more.
-        initial = 0 if sync.swept_us else await self.initial(sync) or 0
+        initial = 0 if sync.swept_us else await self.initial(sync)
         return int(tally["n"]) + old + new + initial
 
     async def _tally(self, sync: SyncConfig, begin_us: int) -> Document:
@@ -178,6 +196,10 @@ class Accounts:
             await self._db[STATE].update_one(
                 {"_id": tally["_id"]}, {"$setOnInsert": {"n": count, "s": until_us}}, upsert=True
             )
+
+
+def _initial_id(sync: SyncConfig) -> str:
+    return f"initial{SEPARATOR}{sync.key}"
 
 
 def _tally_id(sync: SyncConfig) -> str:

@@ -78,7 +78,7 @@ class Reconciler:
         """Compare what is due, until cancelled."""
         while True:
             snapshot = self._registry.current
-            syncs = [s for s in snapshot.syncs.values() if not s.is_forwarding and not s.paused]
+            syncs = [s for s in snapshot.syncs.values() if not s.is_forwarding and not s.paused and not s.deleting]
             marks = {f"reconciled{SEPARATOR}{s.key}": s for s in syncs}
             done = (
                 {d["_id"]: d["t"] async for d in self._db[STATE].find({"_id": {"$in": list(marks)}})} if marks else {}
@@ -159,10 +159,17 @@ class Reconciler:
         _healed.add(healed, {"kind": "list"})
 
     async def _event_sync(self, sync: SyncConfig, lease: Lease, since_us: int) -> None:
-        """Plan changes that were missed; the first time also who was a member already."""
-        first = await self._accounts.initial(sync) is None
+        """Plan changes that were missed; the first time also who was a member already.
+
+        Who that is may be another between two tries, so they are counted as they are planned, part by part. Which part
+        is in hand is written down first: what an end in between has stored of it is counted by the next try.
+        """
+        in_hand = await self._accounts.begin_initial(sync)
+        first = in_hand is not None
         before: dict[str, Member] = {}
-        if first:
+        if in_hand is not None:
+            if in_hand:
+                await self._accounts.count_initial(sync, len(await self._deliveries.existing(sync.key, in_hand)))
             before = {m.profile_id: m async for m in self._audiences.members(sync.audience_name)}
         since = max(sync.begins_us, 0 if first else since_us - MARGIN_US)
         part: list[MembershipChange] = []
@@ -179,17 +186,31 @@ class Reconciler:
         initial = [_entry(sync, member) for member in before.values()]
         for start in range(0, len(initial), _AT_ONCE):
             lease.check()
-            await self._plan(sync, initial[start : start + _AT_ONCE])
+            await self._plan_initial(sync, initial[start : start + _AT_ONCE])
         if first:
-            await self._accounts.remember_initial(sync, len(initial))
+            await self._accounts.end_initial(sync)
+
+    async def _plan_initial(self, sync: SyncConfig, changes: list[MembershipChange]) -> None:
+        works = await self._new(sync, changes)
+        if works:
+            await self._accounts.plan_initial(sync, [work.document["m"] for work in works])
+            planned = await self._handover.store(works)
+            await self._accounts.count_initial(sync, planned)
+            _healed.add(planned, {"kind": "event"})
 
     async def _plan(self, sync: SyncConfig, changes: list[MembershipChange]) -> None:
+        works = await self._new(sync, changes)
+        if works:
+            _healed.add(await self._handover.store(works), {"kind": "event"})
+
+    async def _new(self, sync: SyncConfig, changes: list[MembershipChange]) -> list[Work]:
+        """Those of the changes that are not planned yet."""
         is_erased = self._registry.current.is_erased
         changes = [c for c in changes if not is_erased(sync.workspace_id, c.profile_id)]
         ids = {event_sync_message_id(sync.key, c.profile_id, c.version): c for c in changes}
         known = await self._deliveries.existing(sync.key, ids) if ids else set()
         now = now_us()
-        works = [
+        return [
             Work(
                 event_sync_document(sync, sync.workspace_id, change, now),
                 membership_event(sync, sync.workspace_id, id, change, now),
@@ -197,8 +218,6 @@ class Reconciler:
             for id, change in ids.items()
             if id not in known
         ]
-        if works:
-            _healed.add(await self._handover.store(works), {"kind": "event"})
 
 
 def _entry(sync: SyncConfig, member: Member) -> MembershipChange:

@@ -36,7 +36,8 @@ from headrace_sync.lists.diff import (
     resend_everything,
 )
 from headrace_sync.lists.looking import Looked, Looker
-from headrace_sync.lists.store import ListStore, MemberResult, member_id, record_of
+from headrace_sync.lists.results import MemberResult
+from headrace_sync.lists.store import ListStore, member_id, record_of
 from headrace_sync.mappings.items import ItemBuilder
 from headrace_sync.outlets.backoff import delay_us
 from headrace_sync.outlets.batch import ADD_MEMBERS, REMOVE_MEMBERS
@@ -44,7 +45,7 @@ from headrace_sync.outlets.outlet import Outlet
 from headrace_sync.outlets.verdicts import Kind, Verdict
 from headrace_sync.people.consents import FRESH_S
 from headrace_sync.plans.gate import Gate
-from headrace_sync.plans.rules import APPROVAL
+from headrace_sync.plans.rules import APPROVAL, never_waits
 from headrace_sync.store import DELIVERED, FAILED, FILTERED, WAITING, WARNING
 
 _FEWEST_AT_ONCE = 1_000
@@ -172,6 +173,7 @@ class ListPass:
         self._jobs = jobs
         self._runs = runs
         self._gate = gate
+        self._removes_only = sync.paused and not sync.deleting and only is None
         self._at_once = members_at_once(outlet.info, outlet.required_consents)
         self._handed_over = False
         self._not_after: float | None = None
@@ -230,6 +232,8 @@ class ListPass:
             await self._look(chunk)
         self._not_after = chunk.looked_at + FRESH_S if self._outlet.required_consents else None
         members = chunk.members
+        if self._removes_only:
+            members = await self._never_waiting(members)
         if self._gate is not None:
             await self._gate.admit(members)
         members = await self._intend(members)
@@ -237,13 +241,25 @@ class ListPass:
         await self._add(members)
         await self._finish(members)
 
+    async def _never_waiting(self, members: Sequence[Looked]) -> list[Looked]:
+        """Those who are taken off also while the sync is paused; of the others nothing is urgent any more."""
+        leaving: list[Looked] = []
+        others: list[Looked] = []
+        for member in members:
+            kept_out = member.kept_out
+            is_leaving = not member.record.desired or (kept_out is not None and never_waits(kept_out.reason))
+            is_unknown = kept_out is not None and kept_out.kind is Kind.PLUGIN
+            (leaving if is_leaving or is_unknown else others).append(member)
+        await self._lists.not_urgent(self._sync.key, [(m.record.profile_id, _generation(m)) for m in others])
+        return leaving
+
     async def _hand_over_all(self, chunk: _Chunk) -> None:
         """Give the rows of merged profiles to their survivors; some of these may be in the same chunk."""
         self._handed_over = True
         stay = []
         for member in chunk.members:
             if _is_merged(member.record):
-                await self._hand_over(member.record)
+                await self._hand_over(member)
             else:
                 stay.append(member.record.profile_id)
         # Survivors among them have rows now that were not read with them.
@@ -251,8 +267,9 @@ class ListPass:
         chunk.members = [Looked(found[id], record_of(found[id])) for id in stay if id in found]
         await self._look(chunk)
 
-    async def _hand_over(self, record: MemberRecord) -> None:
+    async def _hand_over(self, member: Looked) -> None:
         """Give the rows of a merged profile to its survivor."""
+        record = member.record
         found = await self._lists.get(self._sync.key, [record.merged_into])
         document = found.get(record.merged_into)
         if document is not None and document.get("jb"):
@@ -263,7 +280,13 @@ class ListPass:
         survivor.receive(record.rows)
         now = now_us()
         await self._lists.hand_over(
-            self._sync.workspace_id, self._sync.key, survivor, record.profile_id, now=now, hold_until=now + HOLD_US
+            self._sync.workspace_id,
+            self._sync.key,
+            survivor,
+            record.profile_id,
+            now=now,
+            hold_until=now + HOLD_US,
+            urgent=bool(member.document.get("ur")),
         )
 
     async def _intend(self, members: list[Looked]) -> list[Looked]:
@@ -281,7 +304,7 @@ class ListPass:
         if not losing:
             return
         keys = {key for member in losing for key in member.changes.remove}
-        here = {key for member in members if member.record.desired for key in member.wanted}
+        here = {key for member in members for key in _held_by(member)}
         others = await self._lists.holders(
             self._sync.key, list(keys), besides=[member.record.profile_id for member in members]
         )
@@ -384,7 +407,7 @@ class ListPass:
         tries = int(member.document.get("at", 0))
         result = MemberResult(
             record=member.record,
-            generation=int(member.document.get("g", 0)),
+            generation=_generation(member),
             state=DELIVERED,
             rows=_row_change(member),
         )
@@ -466,8 +489,20 @@ def _in_job(member: Looked) -> bool:
 
 
 def _item(sync_key: str, member: Looked, row: Row) -> JobItem:
-    generation = int(member.document.get("g", 0))
-    return JobItem(member_id(sync_key, member.record.profile_id), row.key, generation)
+    return JobItem(member_id(sync_key, member.record.profile_id), row.key, _generation(member))
+
+
+def _generation(member: Looked) -> int:
+    return int(member.document.get("g", 0))
+
+
+def _held_by(member: Looked) -> Iterable[str]:
+    """Keys of the rows that a member has on the list, or is given by this pass."""
+    if not member.record.desired:
+        return ()
+    is_unknown = member.kept_out is not None and member.kept_out.kind is not Kind.SKIPPED
+    # Who waits for approval, or of whom nothing is known now, keeps what is written down, and gets nothing more.
+    return member.record.rows if member.held or is_unknown else member.wanted
 
 
 _ORDER = (Kind.PENDING, Kind.UNTRIED, Kind.RETRY, Kind.LOST, Kind.PLUGIN, Kind.REJECTED, Kind.SKIPPED, Kind.WARNED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 
 import grpc
@@ -18,7 +19,7 @@ from headrace_sync.jobs.store import JobStore
 from headrace_sync.leases import Lease, LeaseLost, Leases
 from headrace_sync.lists.following import Following
 from headrace_sync.lists.passes import ListPass, Tally
-from headrace_sync.lists.runs import Date
+from headrace_sync.lists.runs import Date, RunStatus
 from headrace_sync.lists.schedules import next_run
 from headrace_sync.lists.store import ListStore
 from headrace_sync.mappings.items import ItemBuilder
@@ -51,7 +52,7 @@ class Extent(Enum):
     LEFT = auto()
     """Whom the last pass by the schedule did not come to, or has to try again; and what is urgent."""
     URGENT = auto()
-    """Those alone who withdrew a consent: they wait for no schedule."""
+    """Those alone who withdrew a consent: they wait for no schedule, and for no sync that is paused."""
 
     def query(self, date: Date | None) -> Document:
         """Which members these are.
@@ -80,10 +81,27 @@ class Lists:
         plans: PlanKeeper,
         jobs: JobStore,
         following: Following,
+        delete: Callable[[SyncConfig], Awaitable[object]],
         debounce_s: float,
         every_s: float,
     ) -> None:
-        """Wire it; `run` starts it."""
+        """Wire it; `run` starts it.
+
+        Args:
+            registry: The syncs.
+            fleet: Ways to destinations.
+            lists: Members and passes.
+            items: Makes members.
+            leases: So that one process at a time runs a sync's pass.
+            plans: What waits for approval.
+            jobs: What vendors took into jobs.
+            following: Knows what rows go by.
+            delete: Deletes a sync.
+            debounce_s: How long a pass waits for more changes after one, in seconds.
+            every_s: How often passes are looked for without a change, in seconds.
+        """
+        self._delete = delete
+        self._emptied: set[str] = set()
         self._plans = plans
         self._jobs = jobs
         self._following = following
@@ -95,7 +113,8 @@ class Lists:
         self._debounce_s = debounce_s
         self._every_s = every_s
         self._wakes: dict[str, asyncio.Event] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[str, bool, bool], asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._evaluated: dict[str, int] = {}
 
     def wake(self, sync_key: str) -> None:
@@ -108,18 +127,25 @@ class Lists:
         """Follow the configuration until cancelled."""
         try:
             while True:
-                syncs = {s.key: s for s in self._registry.current.syncs.values() if s.is_list and not s.paused}
-                for key in self._tasks.keys() - syncs.keys():
-                    self._tasks.pop(key).cancel()
-                    self._wakes.pop(key)
-                for key in syncs.keys() - self._tasks.keys():
-                    self._wakes[key] = asyncio.Event()
-                    self._tasks[key] = asyncio.create_task(self._follow(key, self._wakes[key]))
+                # One that is paused or resumed is followed anew, which ends the pass that is under way.
+                syncs = [s for s in self._registry.current.syncs.values() if s.is_list]
+                wanted = {(s.key, s.paused, s.deleting) for s in syncs}
+                for state in self._tasks.keys() - wanted:
+                    self._end(self._tasks.pop(state))
+                    self._wakes.pop(state[0], None)
+                for state in wanted - self._tasks.keys():
+                    wake = self._wakes[state[0]] = asyncio.Event()
+                    self._tasks[state] = asyncio.create_task(self._follow(state[0], wake))
                 await asyncio.sleep(min(self._every_s, 0.5))
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            for running in self._tasks.values():
+                self._end(running)
+            await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def _follow(self, key: str, wake: asyncio.Event) -> None:
         """Run passes of one sync when there is something to do."""
@@ -145,8 +171,12 @@ class Lists:
     async def pass_once(self, key: str) -> bool:
         """Run a pass if anything is to be done and it can be done; False when another process runs one."""
         sync = self._registry.current.syncs.get(key)
-        outlet = self._fleet.outlet_of(sync) if sync is not None else None
-        if sync is None or outlet is None or sync.paused or outlet.paused_s() > 0:
+        if sync is None:
+            return True
+        outlet = self._fleet.outlet_of(sync)
+        if sync.deleting:
+            return await self._empty(sync, outlet)
+        if outlet is None or outlet.paused_s() > 0:
             return True
         if not await self._following.is_behind(sync, outlet.place) and await self._extent(sync, outlet) is None:
             return True
@@ -160,8 +190,28 @@ class Lists:
                 await self._run(sync, outlet, lease, extent)
         return True
 
+    async def _empty(self, sync: SyncConfig, outlet: Outlet | None) -> bool:
+        """Take everybody off a list, and then delete its sync; False when another process runs a pass."""
+        async with self._leases.hold(f"pass{SEPARATOR}{sync.key}") as lease:
+            if lease is None:
+                return False
+            # Once all who have rows, whatever they wait for; then who came by a change that was on its way.
+            await self._lists.want_nobody(sync.key, now=now_us(), again=sync.key in self._emptied)
+            self._emptied.add(sync.key)
+            is_due = await self._lists.has_due(sync.key, now=now_us())
+            is_ready = is_due and outlet is not None and outlet.paused_s() <= 0
+            if outlet is not None and is_ready and await self._following.follow(sync, outlet.place):
+                await self._run(sync, outlet, lease, Extent.ALL)
+            lease.check()
+            if not await self._lists.has_rows(sync.key):
+                await self._delete(sync)
+                self._emptied.discard(sync.key)
+        return True
+
     async def _extent(self, sync: SyncConfig, outlet: Outlet) -> Extent | None:
         """What a pass that begins now is about; None when there is nothing to do."""
+        if sync.paused:
+            return Extent.URGENT if await self._lists.has_due(sync.key, now=now_us(), extra=_WITHDRAWN) else None
         if (
             await self._lists.runs.requested(sync.key)
             or await self._requires_anew(sync, outlet)
@@ -186,48 +236,28 @@ class Lists:
         return False
 
     async def _run(self, sync: SyncConfig, outlet: Outlet, lease: Lease, extent: Extent) -> None:
-        began = now_us()
         if not await self._follow_requirements(sync, outlet):
             return
-        requested = await self._lists.runs.requested(sync.key)
+        await self._lists.runs.end_interrupted(sync.key, now=now_us())
+        requested = [] if sync.paused or sync.deleting else await self._lists.runs.requested(sync.key)
         anew = any(not run.get("marked") for run in requested)
         for run in requested:
             if not run.get("marked"):
                 await self._lists.mark_all(sync.key, now=now_us(), doubt=bool(run.get("full")), at_once=True)
-                await self._lists.runs.update(run["_id"], {"marked": True})
+            await self._lists.runs.update(run["_id"], {"marked": True, "st": RunStatus.RUNNING})
         if requested:
             ids = [run["_id"] for run in requested]
         else:
-            await self._lists.runs.end_interrupted(sync.key, now=now_us())
             ids = [new_time_ordered_id()]
             await self._lists.runs.insert(new_run(sync, ids[0], end=-1))
-        tally = Tally()
+        tally, status = Tally(), RunStatus.FAILED
         try:
-            date = await self._lists.runs.date(sync.key) if sync.schedule else None
-            extra = extent.query(date)
-            gate = await self._plans.gate(sync, outlet, lease, anew=anew, urgent=extent is Extent.URGENT, extra=extra)
-            if sync.schedule and extent is Extent.ALL:
-                date = Date(began, now_us())
-                await self._lists.runs.begin_date(sync.key, date)
-            work = ListPass(
-                sync=sync,
-                outlet=outlet,
-                lists=self._lists,
-                items=self._items,
-                lease=lease,
-                tally=tally,
-                jobs=self._jobs,
-                runs=ids,
-                gate=gate,
-                extra=extra,
-            )
-            seen_all = await work.run()
-            if date is not None and extent is not Extent.URGENT and seen_all:
-                await self._lists.runs.close_date(sync.key, date.open_us)
-            if gate is not None and not outlet.paused_s() and await self._plans.conclude(sync, gate):
-                tally.plan_id = gate.plan_id
+            status = await self._pass(sync, outlet, lease, extent, tally, ids, anew=anew)
         except LeaseLost:
-            tally.error = "another process has taken over"
+            status, tally.error = RunStatus.INTERRUPTED, "another process has taken over"
+        except asyncio.CancelledError:
+            status, tally.error = RunStatus.INTERRUPTED, "the sync was paused, resumed or deleted, or the process ended"
+            raise
         except grpc.aio.AioRpcError as error:
             tally.error = f"profiles cannot be read ({error.code().name})"
         except Exception as error:
@@ -235,16 +265,47 @@ class Lists:
             raise
         finally:
             for id in ids:
-                await self._lists.runs.update(id, {**tally.document(), "end": now_us()})
-        labels = {"connector": outlet.info.name}
-        _passes.add(1, {**labels, "outcome": "stopped" if tally.error else "done"})
-        for what, count in (
-            ("added", tally.added),
-            ("removed", tally.removed),
-            ("failed", tally.failed),
-            ("pending", tally.pending),
-        ):
-            _rows.add(count, {**labels, "outcome": what})
+                await self._lists.runs.update(id, {**tally.document(), "end": now_us(), "st": status})
+            _count(outlet, tally, status)
+
+    async def _pass(
+        self,
+        sync: SyncConfig,
+        outlet: Outlet,
+        lease: Lease,
+        extent: Extent,
+        tally: Tally,
+        ids: list[str],
+        *,
+        anew: bool,
+    ) -> RunStatus:
+        """Run a pass; says how it ended."""
+        began, gate = now_us(), None
+        date = await self._lists.runs.date(sync.key) if sync.schedule else None
+        extra = extent.query(date)
+        if not (sync.paused or sync.deleting):
+            gate = await self._plans.gate(sync, outlet, lease, anew=anew, urgent=extent is Extent.URGENT, extra=extra)
+        if sync.schedule and extent is Extent.ALL:
+            date = Date(began, now_us())
+            await self._lists.runs.begin_date(sync.key, date)
+        work = ListPass(
+            sync=sync,
+            outlet=outlet,
+            lists=self._lists,
+            items=self._items,
+            lease=lease,
+            tally=tally,
+            jobs=self._jobs,
+            runs=ids,
+            gate=gate,
+            extra=extra,
+        )
+        seen_all = await work.run()
+        if date is not None and extent is not Extent.URGENT and seen_all:
+            await self._lists.runs.close_date(sync.key, date.open_us)
+        if gate is not None and not outlet.paused_s() and await self._plans.conclude(sync, gate):
+            tally.plan_id = gate.plan_id
+        return RunStatus.SUCCEEDED if seen_all else RunStatus.FAILED
 
     async def _follow_requirements(self, sync: SyncConfig, outlet: Outlet) -> bool:
         """Look at all members again when other consents are required than before; only for who holds the lease.
@@ -255,11 +316,26 @@ class Lists:
         evaluated = await self._lists.evaluated_consents(sync.key)
         if evaluated > outlet.consents_changed_us:
             return False
+        if sync.paused or sync.deleting:
+            return True  # they are looked at when it is resumed
         if evaluated < outlet.consents_changed_us:
             await self._lists.mark_all(sync.key, now=now_us(), doubt=False, at_once=True)
             await self._lists.remember_evaluated(sync.key, outlet.consents_changed_us)
         self._evaluated[sync.key] = outlet.consents_changed_us
         return True
+
+
+def _count(outlet: Outlet, tally: Tally, status: RunStatus) -> None:
+    """Count a pass and its rows, for the metrics."""
+    labels = {"connector": outlet.info.name}
+    _passes.add(1, {**labels, "outcome": "done" if status is RunStatus.SUCCEEDED else "stopped"})
+    for what, count in (
+        ("added", tally.added),
+        ("removed", tally.removed),
+        ("failed", tally.failed),
+        ("pending", tally.pending),
+    ):
+        _rows.add(count, {**labels, "outcome": what})
 
 
 def new_run(sync: SyncConfig, run_id: str, *, end: int = 0, full: bool = False) -> dict[str, object]:
@@ -277,6 +353,7 @@ def new_run(sync: SyncConfig, run_id: str, *, end: int = 0, full: bool = False) 
         "w": sync.workspace_id,
         "start": now_us(),
         "end": end,
+        "st": RunStatus.RUNNING if end else RunStatus.REQUESTED,
         "full": full,
         **Tally().document(),
     }

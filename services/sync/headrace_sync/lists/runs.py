@@ -1,7 +1,8 @@
 """The collection `sync_runs`, passes of list syncs, and when those by a schedule began (`sync_state`, "scheduled").
 
-Fields of a pass: k sync key, w workspace, start, end 0 while it is asked for, -1 while it runs unasked, full, marked
-once its members are, rounds jobs whose ends are counted, what a `Tally` has, x when it expires. Times in microseconds.
+Fields of a pass: k sync key, w workspace, st status, start, end 0 while it is asked for, -1 while it runs unasked,
+full, marked once its members are, rounds jobs whose ends are counted, what a `Tally` has, x when it expires. Times in
+microseconds.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 
 from pymongo import ASCENDING, DESCENDING
 
@@ -17,6 +19,25 @@ from headrace_sync.config import SEPARATOR
 from headrace_sync.store import STATE, SYNC_RUNS
 
 _KEPT = timedelta(days=28)
+
+
+class RunStatus(IntEnum):
+    """How a pass is getting on; the numbers are those of the proto."""
+
+    REQUESTED = 1
+    RUNNING = 2
+    SUCCEEDED = 3
+    FAILED = 4
+    INTERRUPTED = 5
+
+
+def status_of(run: Document) -> RunStatus:
+    """The status of a stored pass, also of one that was stored before there were statuses."""
+    if "st" in run:
+        return RunStatus(run["st"])
+    if run["end"] <= 0:
+        return RunStatus.RUNNING if run["end"] else RunStatus.REQUESTED
+    return RunStatus.FAILED if run["error"] else RunStatus.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +70,10 @@ class RunStore:
 
     async def end_interrupted(self, sync_key: str, *, now: int) -> None:
         """Say of passes whose process is gone that they ended; only for who holds the sync's lease."""
-        await self._runs.update_many({"k": sync_key, "end": -1}, {"$set": {"end": now, "error": "the process ended"}})
+        await self._runs.update_many(
+            {"k": sync_key, "end": -1},
+            {"$set": {"end": now, "error": "the process ended", "st": RunStatus.INTERRUPTED}},
+        )
 
     async def requested(self, sync_key: str) -> list[Document]:
         """Passes that were asked for and not run to their end, oldest first."""

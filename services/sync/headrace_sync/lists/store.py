@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from bson.binary import Binary
 from pymongo import ASCENDING, DESCENDING, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
 
@@ -27,6 +26,7 @@ from headrace.storage.mongo.client import Database, Document, aggregate
 from headrace_sync.config import SEPARATOR
 from headrace_sync.deliveries.replays import ReplayFilter
 from headrace_sync.lists.diff import HeldRow, MemberRecord, RowChange, RowState
+from headrace_sync.lists.results import MemberResult, finish_change, rows_change, stored_rows
 from headrace_sync.lists.runs import RunStore
 from headrace_sync.people.consents import REASON_PREFIX, Consents, Spoken, stored
 from headrace_sync.plans.rules import APPROVAL
@@ -51,13 +51,6 @@ def record_of(document: Document) -> MemberRecord:
         rows=rows,
         merged_into=document.get("into", ""),
     )
-
-
-def stored_rows(record: MemberRecord) -> list[Document]:
-    """The rows of a record in their stored form."""
-    return [
-        {"k": key, "d": Binary(msgspec.json.encode(row.data)), "s": int(row.state)} for key, row in record.rows.items()
-    ]
 
 
 class ListStore:
@@ -262,12 +255,12 @@ class ListStore:
         alike: dict[tuple[Any, ...], list[str]] = {}
         for id, result in ids.items():
             if result.rows is RowChange.REPLACED:
-                operations.append(UpdateOne({"_id": id, "g": result.generation}, _finish_change(result, now)))
+                operations.append(UpdateOne({"_id": id, "g": result.generation}, finish_change(result, now)))
             else:
                 alike.setdefault(result.sign, []).append(id)
         for same in alike.values():
             result = ids[same[0]]
-            operations.append(UpdateMany({"_id": {"$in": same}, "g": result.generation}, _finish_change(result, now)))
+            operations.append(UpdateMany({"_id": {"$in": same}, "g": result.generation}, finish_change(result, now)))
         if not operations:
             return
         done = await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
@@ -277,18 +270,29 @@ class ListStore:
     async def _finish_rows(self, results: Mapping[str, MemberResult], now: int) -> None:
         """Store the rows alone of those, by database id, whose documents were not changed at `now`."""
         others = self._db[LIST_MEMBERS].find({"_id": {"$in": list(results)}, "u": {"$ne": now}}, {"_id": 1})
-        operations = [UpdateOne({"_id": d["_id"]}, _rows_change(results[d["_id"]])) async for d in others]
+        operations = [UpdateOne({"_id": d["_id"]}, rows_change(results[d["_id"]])) async for d in others]
         if operations:
             await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
 
     async def hand_over(
-        self, workspace_id: str, sync_key: str, survivor: MemberRecord, loser: str, *, now: int, hold_until: int
+        self,
+        workspace_id: str,
+        sync_key: str,
+        survivor: MemberRecord,
+        loser: str,
+        *,
+        now: int,
+        hold_until: int,
+        urgent: bool,
     ) -> None:
         """Store rows that moved from a merged profile to its survivor, first there, then here."""
         await self._db[LIST_MEMBERS].update_one(
             {"_id": member_id(sync_key, survivor.profile_id)},
             {
-                "$set": {"rows": stored_rows(survivor), "due": now, "hold": hold_until, "op": True},
+                "$set": {
+                    "rows": stored_rows(survivor), "due": now, "hold": hold_until, "op": True,
+                    **({"ur": True} if urgent else {}),
+                },
                 "$inc": {"g": 1},
                 "$setOnInsert": {
                     "k": sync_key, "w": workspace_id, "p": survivor.profile_id,
@@ -305,6 +309,30 @@ class ListStore:
     async def look_later(self, sync_key: str, profile_id: str, *, at: int) -> None:
         """Look at a member at a moment, and not before."""
         await self._db[LIST_MEMBERS].update_one({"_id": member_id(sync_key, profile_id)}, {"$set": {"due": at}})
+
+    async def want_nobody(self, sync_key: str, *, now: int, again: bool) -> None:
+        """Want nobody on a list any more; with `again` of those alone who have come since."""
+        query: Document = {"k": sync_key, "desired": True}
+        if not again:
+            query = {"k": sync_key, "$or": [{"desired": True}, {"rows.k": {"$gte": ""}}]}
+        # As with who is erased: rows of parts are removed where they are.
+        gone = {"hold": "", "into": "", "co": "", "pn": ""}
+        await self._db[LIST_MEMBERS].update_many(
+            query, {"$set": {"desired": False, "due": now, "at": 0}, "$unset": gone, "$inc": {"g": 1}}
+        )
+
+    async def has_rows(self, sync_key: str) -> bool:
+        """True when anything is or may be on a list, or the vendor works on it."""
+        return await self._db[LIST_MEMBERS].find_one({"k": sync_key, "rows.k": {"$gte": ""}}, {"_id": 1}) is not None
+
+    async def not_urgent(self, sync_key: str, members: Sequence[tuple[str, int]]) -> None:
+        """What is to be done for members, (profile id, generation) as they were read, waits for the sync."""
+        operations = [
+            UpdateOne({"_id": member_id(sync_key, profile_id), "g": generation}, {"$unset": {"ur": ""}})
+            for profile_id, generation in members
+        ]
+        if operations:
+            await self._db[LIST_MEMBERS].bulk_write(operations, ordered=False)
 
     async def mark_erased(self, sync_key: str, profile_ids: Iterable[str], *, now: int) -> int:
         """Want nothing of these profiles on the list any more, now; returns how many members there are."""
@@ -447,88 +475,6 @@ class ListStore:
             query, {"$set": {"due": now, "at": 0, "st": WAITING, "r": ""}, "$inc": {"g": 1}}
         )
         return int(result.modified_count)
-
-
-class MemberResult(msgspec.Struct, kw_only=True):
-    """What a pass made of a member.
-
-    Attributes:
-        record: The record after it.
-        generation: The document's `g` as the pass read it.
-        state: One of MEMBER_STATES.
-        reason: Why, when it is not DELIVERED.
-        tries: Tries in a row that failed.
-        due: When to look again; 0 when nothing is to be done.
-        plan: The plan that holds what is to be done, and what that is, while it waits for approval.
-        rows: What became of the record's rows.
-        code: Status of the vendor's last answer; 0 when there was none.
-        exchange: What is kept of the last request; empty to leave what is known.
-        in_job: True when the vendor works on rows of it in a stored job.
-        out_of_job: The stored job that has ended for it; empty when none has.
-    """
-
-    record: MemberRecord
-    generation: int
-    state: int
-    reason: str = ""
-    tries: int = 0
-    due: int = 0
-    plan: list[str] | None = None
-    rows: RowChange = RowChange.NONE
-    code: int = 0
-    exchange: str = ""
-    in_job: bool = False
-    out_of_job: str = ""
-
-    @property
-    def goes_on(self) -> bool:
-        """True when the pass that made it has not ended for the member: it waits for no schedule."""
-        return bool(self.due) and self.state != FAILED and self.reason != APPROVAL
-
-    @property
-    def sign(self) -> tuple[Any, ...]:
-        """The same for all that are stored by the same change, unless rows are replaced."""
-        plan = tuple(self.plan) if self.plan else ()
-        told = (self.state, self.reason, self.code, self.exchange)
-        return (self.generation, self.rows, told, self.tries, self.due, plan, self.in_job, self.out_of_job)
-
-
-def _finish_change(result: MemberResult, now: int) -> Document:
-    """The change that stores what a pass made of a member."""
-    fields: Document = {"st": result.state, "r": result.reason, "sc": result.code, "at": result.tries, "u": now}
-    if result.exchange:
-        fields["ex"] = result.exchange
-    gone = [] if result.due else ["due", "hold", "ur"]
-    if result.goes_on:
-        fields["op"] = True
-    else:
-        gone.append("op")
-    if result.rows is RowChange.REPLACED:
-        fields["rows"] = stored_rows(result.record)
-    elif result.rows is RowChange.ACKNOWLEDGED:
-        fields["rows.$[].s"] = int(RowState.ACKNOWLEDGED)
-    if result.due:
-        fields["due"] = result.due
-    if result.plan:
-        fields["pn"] = result.plan
-    elif (not result.due and not result.in_job) or result.reason == APPROVAL:
-        gone.append("pn")
-    change: Document = {"$set": fields, **_out_of_job(result)}
-    if gone:
-        change["$unset"] = dict.fromkeys(gone, "")
-    return change
-
-
-def _rows_change(result: MemberResult) -> Document:
-    """The change that stores a member's rows alone, and that the pass has not ended for it."""
-    fields: Document = {"op": True} if result.goes_on else {}
-    if result.rows is not RowChange.NONE:
-        fields["rows"] = stored_rows(result.record)
-    return {"$set": fields, **_out_of_job(result)}
-
-
-def _out_of_job(result: MemberResult) -> Document:
-    return {"$pull": {"jb": result.out_of_job}} if result.out_of_job else {}
 
 
 def _new_member(id: str, workspace_id: str, sync_key: str, change: MembershipChange, now: int) -> Document:

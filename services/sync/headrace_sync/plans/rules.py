@@ -103,8 +103,12 @@ def operation_of(record: MemberRecord, changes: Difference) -> Operation:
 
 
 def digest(changes: Difference) -> str:
-    """What an approval is bound to: which rows are added and which removed. A row's key stands for its data."""
-    canonical = json.dumps([sorted(changes.add), sorted(changes.remove)], separators=(",", ":"))
+    """What an approval is bound to: which rows are added, with all that is sent of them, and which are removed.
+
+    A row's key is what the vendor finds a person by; connectors leave attributes out of it.
+    """
+    added = [[key, changes.add[key]] for key in sorted(changes.add)]
+    canonical = json.dumps([added, sorted(changes.remove)], separators=(",", ":"), sort_keys=True)
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 

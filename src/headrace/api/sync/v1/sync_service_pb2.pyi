@@ -75,6 +75,42 @@ IDENTIFIER_VALUES_LAST: IdentifierValues.ValueType  # 2
 """The one that came last."""
 Global___IdentifierValues: typing_extensions.TypeAlias = IdentifierValues
 
+class _SyncRunStatus:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SyncRunStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SyncRunStatus.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SYNC_RUN_STATUS_UNSPECIFIED: _SyncRunStatus.ValueType  # 0
+    """Not set."""
+    SYNC_RUN_STATUS_REQUESTED: _SyncRunStatus.ValueType  # 1
+    """Asked for; it has not begun."""
+    SYNC_RUN_STATUS_RUNNING: _SyncRunStatus.ValueType  # 2
+    """It runs."""
+    SYNC_RUN_STATUS_SUCCEEDED: _SyncRunStatus.ValueType  # 3
+    """It came to everybody. Rows that the vendor refused are counted in failed."""
+    SYNC_RUN_STATUS_FAILED: _SyncRunStatus.ValueType  # 4
+    """It ended before it came to everybody, see error. What is left is done by the passes that follow."""
+    SYNC_RUN_STATUS_INTERRUPTED: _SyncRunStatus.ValueType  # 5
+    """The sync was paused, or the process that ran it ended or was cut off. What is left is done by the passes that follow."""
+
+class SyncRunStatus(_SyncRunStatus, metaclass=_SyncRunStatusEnumTypeWrapper):
+    """How a pass of a list sync is getting on."""
+
+SYNC_RUN_STATUS_UNSPECIFIED: SyncRunStatus.ValueType  # 0
+"""Not set."""
+SYNC_RUN_STATUS_REQUESTED: SyncRunStatus.ValueType  # 1
+"""Asked for; it has not begun."""
+SYNC_RUN_STATUS_RUNNING: SyncRunStatus.ValueType  # 2
+"""It runs."""
+SYNC_RUN_STATUS_SUCCEEDED: SyncRunStatus.ValueType  # 3
+"""It came to everybody. Rows that the vendor refused are counted in failed."""
+SYNC_RUN_STATUS_FAILED: SyncRunStatus.ValueType  # 4
+"""It ended before it came to everybody, see error. What is left is done by the passes that follow."""
+SYNC_RUN_STATUS_INTERRUPTED: SyncRunStatus.ValueType  # 5
+"""The sync was paused, or the process that ran it ended or was cut off. What is left is done by the passes that follow."""
+Global___SyncRunStatus: typing_extensions.TypeAlias = SyncRunStatus
+
 class _DeliveryState:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -164,6 +200,7 @@ class Sync(google.protobuf.message.Message):
     DELAY_SECONDS_FIELD_NUMBER: builtins.int
     SCHEDULE_FIELD_NUMBER: builtins.int
     LIST_FIELD_NUMBER: builtins.int
+    DELETING_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name: "workspaces/{workspace}/syncs/{sync}"."""
     display_name: builtins.str
@@ -179,7 +216,7 @@ class Sync(google.protobuf.message.Message):
     send_removals: builtins.bool
     """Optional, for EVENT. True also sends removed_from_segment."""
     paused: builtins.bool
-    """Optional. True stops it."""
+    """Optional. True stops it; people who withdraw a consent or are deleted are still taken off lists."""
     etag: builtins.str
     """Optional in updates: a mismatch is ABORTED."""
     require_approval: builtins.bool
@@ -203,6 +240,8 @@ class Sync(google.protobuf.message.Message):
     destination's settings; empty for that one. No two syncs of a destination may fill the same list. When it changes,
     the other list is filled and the one before is left as it is.
     """
+    deleting: builtins.bool
+    """Output only. True while everybody is taken off the list; then the sync is deleted."""
     @property
     def event_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Optional, for FORWARDING. Only events of these names; empty means all."""
@@ -241,9 +280,10 @@ class Sync(google.protobuf.message.Message):
         delay_seconds: builtins.int = ...,
         schedule: builtins.str = ...,
         list: builtins.str = ...,
+        deleting: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "pending_plan", b"pending_plan", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "delay_seconds", b"delay_seconds", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "identifier_values", b"identifier_values", "kind", b"kind", "list", b"list", "mapping", b"mapping", "most_changed_percent", b"most_changed_percent", "name", b"name", "paused", b"paused", "pending_plan", b"pending_plan", "require_approval", b"require_approval", "schedule", b"schedule", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audience", b"audience", "create_time", b"create_time", "delay_seconds", b"delay_seconds", "deleting", b"deleting", "destination", b"destination", "display_name", b"display_name", "etag", b"etag", "event_names", b"event_names", "identifier_values", b"identifier_values", "kind", b"kind", "list", b"list", "mapping", b"mapping", "most_changed_percent", b"most_changed_percent", "name", b"name", "paused", b"paused", "pending_plan", b"pending_plan", "require_approval", b"require_approval", "schedule", b"schedule", "send_removals", b"send_removals", "update_time", b"update_time"]) -> None: ...
 
 Global___Sync: typing_extensions.TypeAlias = Sync
 
@@ -458,17 +498,23 @@ class DeleteSyncRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    REMOVE_MEMBERS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. Resource name."""
     request_id: builtins.str
     """Optional. As in CreateSyncRequest."""
+    remove_members: builtins.bool
+    """Optional, for LIST. True first takes everybody off the vendor's list whom the sync put there. That needs a destination
+    that delivers, and no approval; the sync is shown as deleting meanwhile, and deleting it without this ends that.
+    """
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         request_id: builtins.str = ...,
+        remove_members: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "remove_members", b"remove_members", "request_id", b"request_id"]) -> None: ...
 
 Global___DeleteSyncRequest: typing_extensions.TypeAlias = DeleteSyncRequest
 
@@ -478,9 +524,18 @@ class DeleteSyncResponse(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    SYNC_FIELD_NUMBER: builtins.int
+    @property
+    def sync(self) -> Global___Sync:
+        """The sync while everybody is taken off its list; absent when it is gone."""
+
     def __init__(
         self,
+        *,
+        sync: Global___Sync | None = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sync", b"sync"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["sync", b"sync"]) -> None: ...
 
 Global___DeleteSyncResponse: typing_extensions.TypeAlias = DeleteSyncResponse
 
@@ -564,6 +619,7 @@ class SyncRun(google.protobuf.message.Message):
     HELD_FIELD_NUMBER: builtins.int
     PLAN_ID_FIELD_NUMBER: builtins.int
     PENDING_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id of the pass."""
     added: builtins.int
@@ -580,6 +636,8 @@ class SyncRun(google.protobuf.message.Message):
     """Id of the plan that this pass made of them; empty when it made none."""
     pending: builtins.int
     """Rows that the vendor took into jobs which have not ended yet; they move to added, removed or failed when they have."""
+    status: Global___SyncRunStatus.ValueType
+    """How it is getting on."""
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it began."""
@@ -606,9 +664,10 @@ class SyncRun(google.protobuf.message.Message):
         held: builtins.int = ...,
         plan_id: builtins.str = ...,
         pending: builtins.int = ...,
+        status: Global___SyncRunStatus.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["added", b"added", "end_time", b"end_time", "error", b"error", "failed", b"failed", "held", b"held", "id", b"id", "pending", b"pending", "plan_id", b"plan_id", "removed", b"removed", "skipped", b"skipped", "start_time", b"start_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added", b"added", "end_time", b"end_time", "error", b"error", "failed", b"failed", "held", b"held", "id", b"id", "pending", b"pending", "plan_id", b"plan_id", "removed", b"removed", "skipped", b"skipped", "start_time", b"start_time", "status", b"status"]) -> None: ...
 
 Global___SyncRun: typing_extensions.TypeAlias = SyncRun
 

@@ -136,7 +136,7 @@ class SyncServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSync(self, request, context):
-        """Deletes a sync and what it remembers; the vendor's list stays.
+        """Deletes a sync and what it remembers. The vendor's list stays as it is, unless remove_members is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -362,7 +362,7 @@ class SyncServiceStub(typing.Generic[_SyncServiceCreateSyncType, _SyncServiceGet
     """Changes a sync."""
 
     DeleteSync: _SyncServiceDeleteSyncType
-    """Deletes a sync and what it remembers; the vendor's list stays."""
+    """Deletes a sync and what it remembers. The vendor's list stays as it is, unless remove_members is set."""
 
     DryRunSync: _SyncServiceDryRunSyncType
     """Says who would be added, updated, removed or left out and why, with the exact requests; sends and changes nothing."""
@@ -484,7 +484,7 @@ class SyncServiceServicer(metaclass=abc.ABCMeta):
         request: headrace.api.sync.v1.sync_service_pb2.DeleteSyncRequest,
         context: _ServicerContext,
     ) -> typing.Union[headrace.api.sync.v1.sync_service_pb2.DeleteSyncResponse, collections.abc.Awaitable[headrace.api.sync.v1.sync_service_pb2.DeleteSyncResponse]]:
-        """Deletes a sync and what it remembers; the vendor's list stays."""
+        """Deletes a sync and what it remembers. The vendor's list stays as it is, unless remove_members is set."""
 
     @abc.abstractmethod
     def DryRunSync(
