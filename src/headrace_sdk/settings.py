@@ -7,12 +7,15 @@ base_url: Address = Field("https://api.vendor.example", title="Address", descrip
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 __all__ = ["Address", "Settings", "Token", "Word", "absolute_url", "one_word"]
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 
 
 class Settings(BaseModel):
@@ -36,11 +39,13 @@ def absolute_url(url: str) -> str:
     """The address without the slash at its end.
 
     Raises:
-        ValueError: It is no absolute http or https address, or has a query, a fragment or credentials.
+        ValueError: It is no absolute http or https address, has a query, a fragment or credentials, or a host in a form
+            that is not read in the same way everywhere, such as full-width digits or an IPv6 address with a zone.
     """
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
+        usable = parts.scheme in ("http", "https") and _HOST.fullmatch(parts.netloc) and not parts.query
+        usable = usable and not parts.fragment
     except ValueError:  # brackets that are none of an IPv6 address
         usable = False
     if not usable or "@" in url or " " in url or not url.isprintable():

@@ -32,7 +32,8 @@ def test_what_cannot_go_into_a_header_is_refused_without_being_shown(name: str, 
 @pytest.mark.parametrize(
     "url",
     ["", "/v1", "api.example", "ftp://api.example", "https://", "https://a.example?x=1", "https://a.example#x",
-     "https://user:secret@a.example", "https://[::1", "https://a example", "https://a.example/\n"],
+     "https://user:secret@a.example", "https://[::1", "https://a example", "https://a.example/\n",
+     "http://127。0。0。1", "http://１２７.0.0.1", "http://%31.example", "http://[::1%25lo]", "http://a.example\\b"],
 )  # fmt: skip
 def test_what_is_no_address_of_an_api_is_refused(url: str) -> None:
     with pytest.raises(ValidationError) as refused:

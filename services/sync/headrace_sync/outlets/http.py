@@ -1,8 +1,9 @@
 """The one door to vendors: HTTP requests with a guard against addresses that no vendor has.
 
-A destination's URL comes from a customer, so it may point at the inside of the cluster. The guard refuses every
-address that is not public, checks the very address that is then connected to (so a name that answers differently the
-second time gains nothing), and follows no redirect.
+A destination's URL comes from a customer, so it may point at the inside of the cluster. The guard takes hosts in their
+plain forms alone, refuses every address that is not public, and follows no redirect. What counts is the last check: no
+socket is made for an address that is not public, however it was come by (a name that answers differently the second
+time, a form of an address that is normalised on the way).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from headrace.connector.addresses import is_public
+from headrace.connector.addresses import check_host, is_public
 from headrace.domain.times import now_us
 from headrace_sdk import Request, Response
 
@@ -58,15 +59,20 @@ def check_url(url: str, *, allow_private: bool) -> None:
         raise AddressRefused("the address must be an absolute http or https URL")
     if parts.username is not None or parts.password is not None:
         raise AddressRefused("the address may hold no user name or password")
-    if allow_private:
-        return
     try:
-        public = is_public(host)
-    except ValueError:
-        # No plain IP address. Forms such as 0x7f.1 or 2130706433 are resolved like names and checked there.
-        return
-    if not public:
+        check_host(host)
+    except ValueError as error:
+        raise AddressRefused(str(error)) from None
+    if not allow_private and _is_private(host):
         raise AddressRefused("the address is private, loopback or link-local")
+
+
+def _is_private(host: str) -> bool:
+    """True for an IP address that is not public; names are judged by what they resolve to."""
+    try:
+        return not is_public(host)
+    except ValueError:
+        return False
 
 
 class GuardedResolver(AbstractResolver):
@@ -75,9 +81,15 @@ class GuardedResolver(AbstractResolver):
     A name is asked for once at a time: a name server that does not answer holds one thread, and not all of them.
     """
 
-    def __init__(self, *, allow_private: bool) -> None:
+    def __init__(self, *, allow_private: bool, inner: AbstractResolver | None = None) -> None:
+        """Make a resolver.
+
+        Args:
+            allow_private: Whether addresses that are not public are given too.
+            inner: Who resolves names; None asks the system.
+        """
         self._allow_private = allow_private
-        self._inner: AbstractResolver = ThreadedResolver()
+        self._inner = inner or ThreadedResolver()
         self._asking: dict[tuple[str, int, int], asyncio.Task[list[ResolveResult]]] = {}
 
     async def resolve(
@@ -116,6 +128,34 @@ class AddressRefusedError(OSError, AddressRefused):
     """AddressRefused in the form that the connector expects of a resolver."""
 
 
+def guarded_connector(*, allow_private: bool, resolver: AbstractResolver | None = None) -> aiohttp.TCPConnector:
+    """A connector that makes no socket for an address that is not public.
+
+    Args:
+        allow_private: Whether private, loopback and link-local addresses may be connected to.
+        resolver: Who resolves names; None asks the system.
+    """
+    return aiohttp.TCPConnector(
+        resolver=GuardedResolver(allow_private=allow_private, inner=resolver),
+        socket_factory=None if allow_private else _public_socket,
+        use_dns_cache=False,
+        limit=0,
+        limit_per_host=0,
+    )
+
+
+def _public_socket(peer: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that is about to be connected to the address; literals come here without having been resolved."""
+    family, kind, protocol, _, address = peer
+    try:
+        public = is_public(str(address[0]))
+    except ValueError:
+        public = False
+    if not public:
+        raise AddressRefusedError("the address is private, loopback or link-local")
+    return socket.socket(family=family, type=kind, proto=protocol)
+
+
 class VendorClient:
     """Sends requests of connectors.
 
@@ -126,16 +166,16 @@ class VendorClient:
         allow_private: Whether private, loopback and link-local addresses may be connected to.
     """
 
-    def __init__(self, *, allow_private: bool) -> None:
+    def __init__(self, *, allow_private: bool, resolver: AbstractResolver | None = None) -> None:
+        """Make a client.
+
+        Args:
+            allow_private: Whether private, loopback and link-local addresses may be connected to.
+            resolver: Who resolves names; None asks the system.
+        """
         self.allow_private = allow_private
-        self._connector = aiohttp.TCPConnector(
-            resolver=GuardedResolver(allow_private=allow_private),
-            use_dns_cache=False,
-            limit=0,
-            limit_per_host=0,
-        )
         self._session = aiohttp.ClientSession(
-            connector=self._connector,
+            connector=guarded_connector(allow_private=allow_private, resolver=resolver),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             headers={"User-Agent": _USER_AGENT},
@@ -183,7 +223,9 @@ class VendorClient:
             raise NoAnswer("the destination's host name could not be resolved", sent=False) from None
         except aiohttp.ClientConnectorCertificateError:
             raise NoAnswer("the destination's certificate is not valid", sent=False) from None
-        except aiohttp.ClientConnectorError:
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, AddressRefused):
+                raise AddressRefused(str(error.os_error)) from None
             raise NoAnswer("no connection to the destination", sent=False) from None
         except TimeoutError:
             raise NoAnswer(f"no answer within {timeout_s:g} s", sent=True) from None
