@@ -37,6 +37,13 @@ _ADJUSTMENT = frozenset(
     }
 )  # fmt: skip
 MOST = 2_000
+_ECHOED = frozenset(
+    {
+        "gclid", "gbraid", "wbraid", "conversionAction", "conversionDateTime", "userIdentifiers", "callerId",
+        "callStartDateTime", "gclidDateTimePair", "orderId", "adjustmentDateTime", "adjustmentType",
+    }
+)  # fmt: skip
+"""What ClickConversionResult, CallConversionResult and ConversionAdjustmentResult repeat; Google indents its JSON."""
 
 Found = tuple[str, str]
 """Error code and field."""
@@ -155,7 +162,7 @@ class FakeGoogleAds:
                 )
             elif not body.get("validateOnly"):
                 self.counted.append(upload)
-            results.append({} if problem else {"conversionAction": upload["conversionAction"]})
+            results.append({} if problem else {name: upload[name] for name in _ECHOED & set(upload)})
         answer: dict[str, Any] = {} if body.get("validateOnly") else {"results": results, "jobId": "1"}
         if errors:
             failure = {
@@ -163,7 +170,7 @@ class FakeGoogleAds:
                 "errors": errors,
             }
             answer["partialFailureError"] = {"code": 3, "message": "Multiple errors", "details": [failure]}
-        return web.json_response(answer)
+        return web.Response(text=json.dumps(answer, indent=2), content_type="application/json")
 
     def _common(self, upload: dict[str, Any]) -> Iterator[Found]:
         action = _ACTION.fullmatch(upload.get("conversionAction", ""))
