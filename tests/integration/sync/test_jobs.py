@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from headrace_sync.jobs import follower
-from headrace_sync.store import VENDOR_JOBS
+from headrace_sync.store import DELIVERIES, VENDOR_JOBS
 
 from headrace.api.sync.v1 import destination_service_pb2 as dest
 from headrace.api.sync.v1 import sync_service_pb2 as pb
@@ -231,3 +231,34 @@ async def test_jobs_of_deleted_destinations_and_syncs_are_forgotten(
             return await jobs() == 0
 
         await support.until(is_gone, "nobody asks for it any more")
+
+
+async def test_what_a_job_says_of_deleted_people_is_forgotten_also_where_nothing_is_sent(
+    serve: Any, klaviyo: FakeKlaviyo, others: Others, line: Line, db: Database
+) -> None:
+    klaviyo.looks = FOREVER
+    put(others, "p1", "p2")
+    async with serve() as api:
+        name = await destination(api, klaviyo)
+        await api.forwarding("people", name)
+
+        async def kept() -> int:
+            return sum([len(part["i"]) async for job in db[VENDOR_JOBS].find({}) for part in job["p"]])
+
+        async def is_kept(count: int) -> bool:
+            await db[VENDOR_JOBS].update_many({}, {"$set": {"na": 0}})
+            return await kept() == count
+
+        # Two events are an import, which is a job; one would be told at once.
+        await line.send_new(2, "", profile_id="p1", identifiers=[("email", "p1@example.com")])
+        await support.until(lambda: is_kept(2), "the vendor has those of p1", every_s=0.2)
+        await line.send_new(2, "", profile_id="p2", identifiers=[("email", "p2@example.com")])
+        await support.until(lambda: is_kept(4), "and those of p2", every_s=0.2)
+        paused = dest.Destination(name=name, state=dest.DestinationState.DESTINATION_STATE_PAUSED)
+        await api.destinations.UpdateDestination(
+            dest.UpdateDestinationRequest(destination=paused, update_mask=FieldMask(paths=["state"]))
+        )
+        await db[DELIVERIES].delete_many({"p": "p1"})  # as a deletion leaves it
+        await support.until(lambda: is_kept(2), "nothing of p1 is kept", every_s=0.5)
+        await db[DELIVERIES].delete_many({"p": "p2"})
+        await support.until(lambda: is_kept(0), "nor of p2", every_s=0.5)

@@ -142,14 +142,21 @@ class JobFollower:
     async def _follow(self, document: Document) -> None:
         """Ask once for a stored job; nothing that goes wrong with it ends the others."""
         try:
+            left = await self._still_wanted(document)
+            if not left:
+                await self._jobs.goes_on(document, left)
+                return
             whole = self._fleet.outlet(document["d"])
             # The list is the one into which the job went, whatever the sync fills by now.
             outlet = whole.for_list(document.get("l", "")) if whole is not None else None
             if outlet is None and await self._jobs.forget_without_destination(document):
                 return
             if outlet is None or outlet.paused_s() > 0:
+                if len(left) < len(document["p"]):
+                    await self._jobs.goes_on(document, left)
                 await self._jobs.put_off(document["_id"], until=now_us() + int(_LATER_S * SECOND_US))
                 return
+            document = {**document, "p": left}
             found = await ask_round(outlet, document, now_us())
             settle = self._settle_rows if document["k"] else self._settle_deliveries
             if found.ended and not await settle(outlet.info, document, found):
@@ -159,6 +166,19 @@ class JobFollower:
         except Exception:
             # It was put off when it was taken, and is asked for again then.
             log.exception("a job of a vendor could not be followed")
+
+    async def _still_wanted(self, document: Document) -> list[Document]:
+        """The parts of a job but for those of whose deliveries none is left: their people were deleted.
+
+        Nothing more is sent of them, and what such a part says of them is forgotten, also while the destination is
+        paused.
+        """
+        parts: list[Document] = document["p"]
+        if document["k"]:
+            return parts
+        ids = [str(item["id"]) for part in parts for item in part["i"]]
+        waiting = await self._deliveries.in_job(document["_id"], ids)
+        return [part for part in parts if any(str(item["id"]) in waiting for item in part["i"])]
 
     async def _settle_deliveries(self, info: wire.ConnectorInfo, document: Document, found: _Round) -> bool:
         """Write down what became of deliveries."""
