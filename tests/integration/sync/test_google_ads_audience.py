@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from headrace_destination_google_ads_audience.answers import LOOK_EVERY_S
+from headrace_sync.erasure import eraser
+from headrace_sync.erasure.eraser import Whom
 from headrace_sync.jobs.follower import ask_round
 from headrace_sync.jobs.store import part_of
 from headrace_sync.outlets import jobs
@@ -97,6 +100,18 @@ async def test_lists_of_user_ids_and_of_devices(google: FakeDataManager, shared:
         assert len(google.members["779"]) == 1
         await by_device.outlet.send(DELETE_PEOPLE, [Subject(profile_id="p", identifiers=owner.identifiers)])
     assert google.members["779"] == set()
+
+
+async def test_a_deletion_is_not_waited_for(google: FakeDataManager, there: Way) -> None:
+    """Google works on a request for half an hour and longer; who deletes people has not so much time."""
+    google.looks = 1_000_000
+    whom = Whom("w", "d", ["p1"], {"email": ["person.1@gmail.com"]})
+    try:
+        async with asyncio.timeout(20):
+            found = await eraser.ask_to_forget(there.outlet, whom, was_sent=True)
+    finally:
+        google.looks = 0
+    assert found == (eraser.Result.REQUESTED, "the vendor works on it") and len(google.requests) == 1
 
 
 async def test_ten_thousand_members_a_request(google: FakeDataManager, there: Way) -> None:

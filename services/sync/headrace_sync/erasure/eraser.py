@@ -268,7 +268,7 @@ class Eraser:
             if outlet.paused_s() > 0:
                 return Result.FAILED, _BUSY
             found = [
-                await _delete(outlet.for_list(one), whom, was_sent=was_sent)
+                await ask_to_forget(outlet.for_list(one), whom, was_sent=was_sent)
                 for one in self._lists_of(destination, info)
             ]
             return max(found, key=lambda one: one[0])
@@ -281,10 +281,17 @@ class Eraser:
         return sorted({"", *(s.list_id for s in syncs if s.is_list and s.destination_key == destination.key)})
 
 
-async def _delete(outlet: Outlet, whom: Whom, *, was_sent: bool) -> tuple[Result, str]:
+async def ask_to_forget(outlet: Outlet, whom: Whom, *, was_sent: bool) -> tuple[Result, str]:
+    """Ask a destination to forget a person; a job that the vendor makes of it is not waited for: that takes hours."""
     profile_id = whom.profile_ids[0] if whom.profile_ids else ""
     subject = Subject(profile_id=profile_id, identifiers=dict(whom.identifiers), merged_ids=list(whom.profile_ids[1:]))
-    (verdict,) = await outlet.send(DELETE_PEOPLE, [subject])
+
+    async def leave(job: str, places: Sequence[int], after_s: float) -> None:
+        log.info("the vendor works on a deletion", connector=outlet.info.name)
+
+    (verdict,) = await outlet.send(DELETE_PEOPLE, [subject], taken=leave)
+    if verdict.kind is Kind.PENDING:
+        return Result.REQUESTED, "the vendor works on it"
     if verdict.kind in (Kind.DELIVERED, Kind.WARNED):
         return Result.REQUESTED, verdict.reason
     if verdict.kind is Kind.SKIPPED:

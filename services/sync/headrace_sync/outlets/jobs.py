@@ -1,4 +1,4 @@
-"""Jobs that are waited for, at growing intervals: of deletions, and where a further request needs the end of one.
+"""Jobs that are waited for, at growing intervals, because a further request needs their end.
 
 Everything else that vendors take into jobs waits in the store (`headrace_sync.jobs`).
 """
