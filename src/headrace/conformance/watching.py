@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -78,6 +79,9 @@ def watched(home: str) -> Iterator[Seen]:
     root = logging.getLogger()
     level, handler = root.level, _Records(seen, home)
     before = sys.getprofile()
+    # Others may time collections of garbage (Hypothesis does), and these come upon whatever code runs.
+    collects = gc.isenabled()
+    gc.disable()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         root.addHandler(handler)
         root.setLevel(logging.DEBUG)
@@ -91,6 +95,8 @@ def watched(home: str) -> Iterator[Seen]:
             root.setLevel(level)
             root.removeHandler(handler)
             seen.output = output.getvalue()
+            if collects:
+                gc.enable()
 
 
 def _profile(frame: FrameType, event: str, argument: Any) -> None:
