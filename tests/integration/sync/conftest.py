@@ -15,6 +15,7 @@ from headrace.storage.mongo.client import Database
 from headrace.storage.streams.client import Redis
 from tests.support import sync as support
 from tests.support.connector_outlets import Station, station
+from tests.support.fake_meta import FakeMeta
 
 Serve = Callable[..., AbstractAsyncContextManager[support.Api]]
 
@@ -29,6 +30,14 @@ async def others(redis: Redis) -> AsyncIterator[support.Others]:
 async def hooks() -> AsyncIterator[support.Hooks]:
     async with support.hooks() as receiver:
         yield receiver
+
+
+@pytest.fixture
+async def meta() -> AsyncIterator[FakeMeta]:
+    vendor = FakeMeta()
+    await vendor.start()
+    yield vendor
+    await vendor.stop()
 
 
 @pytest.fixture

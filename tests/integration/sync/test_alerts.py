@@ -66,14 +66,6 @@ async def desk() -> AsyncIterator[Desk]:
         yield found
 
 
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
-
-
 async def test_what_somebody_should_look_at_is_told(
     serve: Any, desk: Desk, meta: FakeMeta, others: Others, hooks: Hooks, line: Line, db: Database
 ) -> None:

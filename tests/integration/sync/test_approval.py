@@ -28,14 +28,6 @@ PLUGINS = "meta-audience"
 LIST = "1234567890"
 
 
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
-
-
 def held(meta: FakeMeta) -> set[str]:
     return {value for row in meta.rows.get(LIST, set()) for name, value in row if name == "EMAIL"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -23,14 +22,6 @@ PLUGINS = "webhook,meta-audience"
 LIST = "1234567890"
 FILTERED = pb.DeliveryState.DELIVERY_STATE_FILTERED
 GRANTED = ConsentStatus.CONSENT_STATUS_GRANTED
-
-
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
 
 
 def listed(meta: FakeMeta) -> int:

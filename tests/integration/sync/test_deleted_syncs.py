@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -22,14 +22,6 @@ from tests.support.sync import Others
 
 PLUGINS = "webhook,meta-audience"
 LIST = "1234567890"
-
-
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
 
 
 async def filled(api: support.Api, meta: FakeMeta, others: Others, **more: Any) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -21,14 +20,6 @@ PLUGINS = "webhook,meta-audience,meta-conversions"
 ADD, UPDATE = plan.PLANNED_OPERATION_ADD, plan.PLANNED_OPERATION_UPDATE
 REMOVE, RESEND = plan.PLANNED_OPERATION_REMOVE, plan.PLANNED_OPERATION_RESEND
 SEND, SKIP = plan.PLANNED_OPERATION_SEND, plan.PLANNED_OPERATION_SKIP
-
-
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
 
 
 async def dry_run(api: support.Api, name: str, **more: Any) -> plan.DryRunSyncResponse:

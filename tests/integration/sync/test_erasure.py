@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -44,14 +44,6 @@ FAILED = ErasureOutcome.ERASURE_OUTCOME_FAILED
 OWN = ("deliveries", "ledger", "list_members", "sync_runs", "sync_state", "sync_erasures", "syncs")
 
 Erase = Callable[..., Any]
-
-
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
 
 
 @pytest.fixture

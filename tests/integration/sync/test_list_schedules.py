@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,14 +18,6 @@ PLUGINS = "meta-audience"
 LIST = "1234567890"
 SLOWED = Failure(400, 80003, message="There have been too many calls.", headers={"Retry-After": "1"})
 DOWN = Failure(500, 2, message="Service temporarily unavailable.", transient=True)
-
-
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
 
 
 def held(meta: FakeMeta) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -21,14 +20,6 @@ from tests.support.sync import Line, Others
 
 PLUGINS = "meta-audience"
 LIST = "1234567890"
-
-
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
 
 
 def hashes(*emails: str) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -16,14 +15,6 @@ from tests.support.fake_meta import FakeMeta
 from tests.support.sync import Hooks, Others
 
 PLUGINS = "meta-audience,webhook"
-
-
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
 
 
 async def destination(api: support.Api, meta: FakeMeta) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,14 +23,6 @@ from tests.support.sync import Line, Others
 PLUGINS = "webhook,meta-audience"
 LIST = "1234567890"
 WORKSPACE = support.WORKSPACE
-
-
-@pytest.fixture
-async def meta() -> AsyncIterator[FakeMeta]:
-    vendor = FakeMeta()
-    await vendor.start()
-    yield vendor
-    await vendor.stop()
 
 
 async def reassign(db: Database, profile_ids: Sequence[str], events: Sequence[tuple[str, str]] = ()) -> None:
