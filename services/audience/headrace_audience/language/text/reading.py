@@ -180,8 +180,26 @@ def _unexpected(text: str, error: UnexpectedInput) -> TextError:
     before = re.search(r"([\w.\-]+)\s+$", text[:place])
     is_word = isinstance(error, UnexpectedToken) and error.token.type == "WORD"
     is_two = is_word and before is not None and before[1].lower() not in KEYWORDS
-    hint = "; a name of several words stands in double quotes" if is_two else ""
-    return TextError(line, column, f"{found}; expected {', '.join(expected)}{hint}")
+    hint = _hint(text[place:], accepted) or ("a name of several words stands in double quotes" if is_two else "")
+    return TextError(line, column, f"{found}; expected {', '.join(expected)}{f'; {hint}' if hint else ''}")
+
+
+_HINTS = (
+    (r"where\b", "where comes right after the event, ahead of its window"),
+    (r"(within|last|past|during)\b", "a window is written as in last 7d"),
+    (r"\d+ *(second|minute|hour|day|week)s?\b", "a duration is a number and one letter: 7d, 12h, 2w"),
+    (r"\d+ *(month|year)s?\b", "months and years are written in days: 30d, 365d"),
+    (r"(in|since|between|until)\b", "a window comes ahead of count, sum and the like"),
+    (r"=|is\b|equals?\b", "one = compares"),
+)
+"""What people write, and what to write instead."""
+
+
+def _hint(rest: str, accepted: set[str]) -> str:
+    """What to write instead of what a rest of a text begins with, where that is often written; else empty."""
+    if "END" in accepted or "$END" in accepted or re.match(r"[\d=]|is\b|equals?\b", rest):
+        return next((hint for pattern, hint in _HINTS if re.match(pattern, rest, re.IGNORECASE)), "")
+    return ""
 
 
 def _accepted(text: str, place: int, error: UnexpectedInput) -> set[str]:
